@@ -1,0 +1,1 @@
+"""Callbacks: when things happen."""

@@ -1,0 +1,1 @@
+"""Recipes as YAML files; `path()` says where they are installed."""

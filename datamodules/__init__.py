@@ -1,0 +1,1 @@
+"""Datamodules: how data reaches the student."""

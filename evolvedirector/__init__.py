@@ -1,0 +1,3 @@
+"""Train text-to-image models on a dataset that evolves while the model learns."""
+
+__version__ = "0.1.0.dev0"

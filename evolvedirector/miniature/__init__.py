@@ -1,0 +1,1 @@
+"""The embedded world: grammar, artists and reader; needs no download."""

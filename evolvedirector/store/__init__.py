@@ -1,0 +1,1 @@
+"""The evolving dataset on disk: ledger, blobs, shards, revisions and reading order."""

@@ -1,0 +1,17 @@
+"""The seam behind which every prompt writer stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol, runtime_checkable
+
+from evolvedirector.records import WriteReply, WriteRequest
+
+
+@runtime_checkable
+class PromptWriter(Protocol):
+    """Write prompts: variations of a parent (expansion) or something new (mutation)."""
+
+    def write(self, requests: Sequence[WriteRequest]) -> Iterator[WriteReply]:
+        """Yield one reply per request; texts are suggestions that the round validates."""
+        ...

@@ -1,0 +1,1 @@
+../../evolvedirector/__init__.py

@@ -1,0 +1,1 @@
+../../evolvedirector/prompt_source.py
