@@ -1,0 +1,234 @@
+"""Checkpoints that are whole or not there: a commit marker is written last and `last` is resolved by it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+CHECKPOINT_FOLDER = "checkpoints"
+STATE_NAME = "state.ckpt"
+COMMIT_NAME = "COMMIT.json"
+PIN_NAME = "pinned"
+"""A file of this name inside a checkpoint's folder keeps it from being pruned."""
+
+
+class RunCheckpoint(Checkpoint):
+    """Save the whole training state into the run folder, so that `--ckpt_path last` goes on after any kind of end.
+
+    Each checkpoint is a new folder `<default_root_dir>/checkpoints/step-00001200/`, never overwritten in place; its
+    `COMMIT.json` is written last, and a folder without it does not count. It works for single files and for the
+    sharded folders of FSDP2. It subclasses Lightning's `Checkpoint`, so it runs after every other callback and Lightning
+    adds no `ModelCheckpoint` of its own.
+
+    Example:
+        ```yaml
+        trainer:
+          default_root_dir: runs/mine
+          callbacks:
+            - class_path: evolvedirector.callbacks.RunCheckpoint
+              init_args: {every_n_epochs: 1, keep_last: 2}
+        ```
+    """
+
+    def __init__(self, every_n_epochs: int = 1, every_n_train_steps: int | None = None, keep_last: int = 2) -> None:
+        """Set how often to save.
+
+        Args:
+            every_n_epochs: Save at the end of every n-th epoch, and at the end of training. 0 only at the end.
+            every_n_train_steps: Also save each n optimizer steps. None: at epochs only.
+            keep_last: How many committed checkpoints to keep; older ones go, except pinned ones.
+
+        Raises:
+            ValueError: A number is out of range.
+        """
+        super().__init__()
+        if every_n_epochs < 0:
+            raise ValueError(f"every_n_epochs is {every_n_epochs}. It counts epochs from 0 (never) up. Write 1.")
+        if every_n_train_steps is not None and every_n_train_steps < 1:
+            raise ValueError(
+                f"every_n_train_steps is {every_n_train_steps}. It counts optimizer steps from 1 up, or is null. "
+                "Write null to save at epochs only."
+            )
+        if keep_last < 1:
+            raise ValueError(f"keep_last is {keep_last}. At least 1 checkpoint must stay. Write 2.")
+        self.every_n_epochs = every_n_epochs
+        self.every_n_train_steps = every_n_train_steps
+        self.keep_last = keep_last
+        self._last_saved_step = -1
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Clear what an interrupted save left behind."""
+        if stage == "fit" and trainer.is_global_zero:
+            remove_uncommitted(Path(trainer.default_root_dir))
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take a resumed step as saved."""
+        self._last_saved_step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save each `every_n_train_steps` optimizer steps (not once per accumulated micro-batch)."""
+        step = trainer.global_step
+        if self.every_n_train_steps and step % self.every_n_train_steps == 0 and step != self._last_saved_step:
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save after the other callbacks of this epoch's end (a round, an EMA) have finished."""
+        if self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
+            self._save(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the finished state unless it is saved already."""
+        if trainer.global_step != self._last_saved_step:
+            self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
+        if trainer.fast_dev_run or trainer.sanity_checking:
+            return
+        run_folder = Path(trainer.default_root_dir)
+        save_committed(trainer, run_folder, f"step-{trainer.global_step:08d}")
+        self._last_saved_step = trainer.global_step
+        if trainer.is_global_zero:
+            prune(run_folder, self.keep_last)
+
+
+def save_committed(trainer: Trainer, run_folder: Path, name: str) -> Path:
+    """Save the training state under a new name and commit it; call it on every rank.
+
+    Args:
+        trainer: The running trainer.
+        run_folder: Folder of the run; the checkpoint goes to `checkpoints/<name>/` in it.
+        name: Wanted name (`step-00001200`, `step-00001200-round`); a taken one gets `-2`, `-3`, ...
+
+    Returns:
+        The path that `ckpt_path` takes: a file, or a folder for sharded strategies.
+
+    Raises:
+        ValueError: The name does not begin with `step-` (leftovers are recognised by it).
+        OSError: It could not be written (full disk, ...). Older checkpoints are untouched.
+    """
+    if not re.fullmatch(r"step-[A-Za-z0-9_-]+", name):
+        raise ValueError(
+            f"{name!r} is no checkpoint name. It is step- and letters, digits, - or _. Write step-00001200."
+        )
+    folder: Path | None = None
+    if trainer.is_global_zero:
+        folder = _new_folder(run_folder / CHECKPOINT_FOLDER, name)
+    folder = Path(trainer.strategy.broadcast(str(folder)))
+    try:
+        trainer.save_checkpoint(folder / STATE_NAME, weights_only=False)  # with optimizer, loops and loader
+        if trainer.is_global_zero:
+            _commit(folder, trainer)
+    except (OSError, RuntimeError) as error:
+        if trainer.is_global_zero:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise _unwritable(folder, error) from error
+        raise
+    trainer.strategy.barrier("save_committed")
+    return folder / STATE_NAME
+
+
+def latest_committed(run_folder: Path) -> Path | None:
+    """Return the newest committed checkpoint of a run folder, in the form `ckpt_path` takes; None when there is none."""
+    commits = _commits(run_folder)
+    return commits[-1][1] / STATE_NAME if commits else None
+
+
+def prune(run_folder: Path, keep_last: int) -> None:
+    """Delete all but the newest `keep_last` committed checkpoints; pinned ones stay and do not count."""
+    loose = [folder for _, folder in _commits(run_folder) if not (folder / PIN_NAME).exists()]
+    for folder in loose[:-keep_last]:
+        (folder / COMMIT_NAME).unlink()  # first: a half-deleted checkpoint must not count as committed
+        shutil.rmtree(folder)
+
+
+def remove_uncommitted(run_folder: Path) -> None:
+    """Delete what interrupted saves left in a run folder; call it only while nothing is being saved there."""
+    root = run_folder / CHECKPOINT_FOLDER
+    for folder in root.iterdir() if root.is_dir() else ():
+        if folder.is_dir() and not (folder / COMMIT_NAME).exists() and folder.name.startswith("step-"):
+            shutil.rmtree(folder)
+
+
+def _new_folder(root: Path, name: str) -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    for attempt in range(1, 10_000):
+        folder = root / (name if attempt == 1 else f"{name}-{attempt}")
+        try:
+            folder.mkdir()
+            return folder
+        except FileExistsError:
+            continue
+    raise RuntimeError(f"{root} holds 9999 checkpoints named {name}. One run folder serves one run. Name another one.")
+
+
+def _commit(folder: Path, trainer: Trainer) -> None:
+    state = folder / STATE_NAME
+    files = sorted(path for path in (state.rglob("*") if state.is_dir() else [state]) if path.is_file())
+    for path in files:
+        _fsync(path)
+    earlier = _commits(folder.parent.parent)
+    marker = {
+        "files": {path.relative_to(folder).as_posix(): path.stat().st_size for path in files},
+        "global_step": trainer.global_step,
+        "order": 1 + max((commit["order"] for commit, _ in earlier), default=0),
+        "revision_sha": getattr(getattr(trainer, "datamodule", None), "revision_sha", None),
+    }
+    partial = folder / f"{COMMIT_NAME}.tmp"
+    partial.write_text(json.dumps(marker, indent=1), encoding="utf-8")
+    _fsync(partial)
+    os.replace(partial, folder / COMMIT_NAME)
+    _fsync(folder)
+    _fsync(folder.parent)
+
+
+def _commits(run_folder: Path) -> list[tuple[dict[str, Any], Path]]:
+    """List (marker, folder) of every whole checkpoint, oldest commit first.
+
+    The order is counted, not taken from clocks, and not by step alone: a run that went back to an earlier checkpoint
+    goes on from where it then came to.
+    """
+    found = []
+    for path in (run_folder / CHECKPOINT_FOLDER).glob(f"*/{COMMIT_NAME}"):
+        marker = _read_marker(path)
+        if marker is not None:
+            found.append((marker, path.parent))
+    return sorted(found, key=lambda commit: (commit[0]["order"], commit[0]["global_step"]))
+
+
+def _read_marker(path: Path) -> dict[str, Any] | None:
+    """Read a marker; None when it is unreadable or a file it names is missing or has another size."""
+    try:
+        marker = json.loads(path.read_text(encoding="utf-8"))
+        marker = {**marker, "global_step": int(marker["global_step"]), "order": int(marker["order"])}
+        whole = all((path.parent / name).stat().st_size == size for name, size in marker["files"].items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return marker if whole and marker["files"] else None
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _unwritable(folder: Path, error: Exception) -> OSError:
+    free_mib = shutil.disk_usage(folder.parent).free / 2**20
+    return OSError(
+        getattr(error, "errno", None) or errno.EIO,
+        f"The checkpoint {folder.name} could not be written ({error}); {free_mib:.0f} MiB are free there. Older checkpoints "
+        "are untouched. Free some space or lower keep_last, then run the same command with --ckpt_path last",
+        str(folder.parent),
+    )

@@ -1,0 +1,110 @@
+"""`fit`, `validate`, `test` and `predict`: LightningCLI with what a long, resumable run needs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jsonargparse import set_parsing_settings
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+
+from evolvedirector.callbacks.checkpoint import RunCheckpoint, latest_committed
+from evolvedirector.commands.readable_errors import ConfigurationMistake
+
+
+class OneParagraphParser(LightningArgumentParser):
+    """Raise one paragraph where jsonargparse prints a page of usage."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise `ConfigurationMistake`; `main` replaces its text by what the files and flags themselves show."""
+        raise ConfigurationMistake(message) from ex
+
+
+class SaveConfigInRunFolder(SaveConfigCallback):
+    """Save the merged config as `config.yaml` in the run folder, whatever loggers there are."""
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write `<default_root_dir>/config.yaml` on rank 0; a continued run replaces it."""
+        folder = Path(trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        name = "config.yaml" if stage == "fit" else f"config-{stage}.yaml"
+        self.parser.save(self.config, str(folder / name), skip_none=False, overwrite=True)
+
+
+class EvolveDirectorCLI(LightningCLI):
+    """Build a run from YAML and flags: any LightningModule, any LightningDataModule, by class path."""
+
+    def __init__(self, args: list[str]) -> None:
+        """Parse, build and run.
+
+        Args:
+            args: The command line from its first word (`fit`, ...) on.
+        """
+        # Interpolations are resolved once, after all files and flags, and `${trainer...}` works below a sub-command.
+        set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+        super().__init__(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,  # an optimizer is built after the model is sharded, by the module
+            parser_class=OneParagraphParser,
+            parser_kwargs={"parser_mode": "omegaconf+"},
+            save_config_callback=SaveConfigInRunFolder,
+            save_config_kwargs={"overwrite": True, "save_to_log_dir": False},
+            args=args,
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse `args` alone (Lightning would warn that `sys.argv` exists as well)."""
+        self.config = parser.parse_args(args)
+
+    def _parse_ckpt_path(self) -> None:
+        """Leave the config as it was written.
+
+        Lightning lets the hyper-parameters inside a checkpoint override YAML and flags without a word, so a run that is
+        continued with new settings would silently keep the old ones.
+        """
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """Resolve `--ckpt_path last` by commit marker; Lightning's rule (newest file) can pick a half-written one."""
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        if "weights_only" in self._subcommand_method_arguments[subcommand] and kwargs.get("weights_only") is None:
+            kwargs["weights_only"] = True  # a checkpoint holds tensors and plain values; never run code from a file
+        committing = any(isinstance(callback, RunCheckpoint) for callback in self.trainer.callbacks)
+        if kwargs.get("ckpt_path") == "last" and committing:
+            kwargs["ckpt_path"] = resolve_last(Path(self.trainer.default_root_dir), subcommand)
+        return kwargs
+
+
+def resolve_last(run_folder: Path, word: str) -> str | None:
+    """Return the newest committed checkpoint of a run folder; None (start from scratch) when `fit` finds none.
+
+    Raises:
+        FileNotFoundError: There is none and `word` is not `fit`.
+    """
+    newest = latest_committed(run_folder)
+    if newest is None and word != "fit":
+        raise FileNotFoundError(
+            f"No finished checkpoint lies in {run_folder}. `{word} --ckpt_path last` needs one: run `fit` first, or name "
+            "the run folder with --trainer.default_root_dir."
+        )
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(
+            f"Going on from {newest}."
+            if newest
+            else f"No finished checkpoint in {run_folder} yet: starting from scratch."
+        )
+    return str(newest) if newest else None
+
+
+def main(args: list[str]) -> int | None:
+    """Run `fit`, `validate`, `test` or `predict`.
+
+    Args:
+        args: The command line from that word on.
+    """
+    EvolveDirectorCLI(args)
+    return 0

@@ -1,0 +1,72 @@
+"""Print what a user can mend as one paragraph; let everything unexpected keep its traceback."""
+
+from __future__ import annotations
+
+import difflib
+import dis
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Callable, Iterable
+from types import TracebackType
+
+_OUR_ERRORS = (ValueError, RuntimeError, OSError)
+
+
+class ConfigurationMistake(ValueError):
+    """A mistake in YAML or flags, already put into one readable paragraph."""
+
+
+def nearest_name(wrong: str, valid: Iterable[str]) -> str:
+    """Return ` Did you mean ...?` for the nearest valid name, else the list of valid ones (empty when there are none)."""
+    names = sorted(set(valid))
+    near = difflib.get_close_matches(wrong, names, n=1, cutoff=0.5)
+    if near:
+        return f" Did you mean `{near[0]}`?"
+    shown = ", ".join(f"`{name}`" for name in names[:12]) + (", ..." if len(names) > 12 else "")
+    return f" Allowed: {shown}." if names else ""
+
+
+def run_readably(command: Callable[[], int | None]) -> int | None:
+    """Run a command; turn a mistake of the user or a refusal of ours into one paragraph and an exit code.
+
+    Exit codes: 2 for something to mend in what was written, 1 for something that failed on the way.
+    """
+    try:
+        return command()
+    except Exception as error:
+        if os.environ.get("EVOLVEDIRECTOR_DEBUG") == "1" or not is_ours(error):
+            raise
+        print_paragraph(str(error))
+        return 2 if isinstance(error, (ValueError, FileNotFoundError)) else 1
+
+
+def is_ours(error: BaseException) -> bool:
+    """Tell whether `error` was raised by a `raise` statement of this project, so that its sentence was meant for users.
+
+    A ValueError that Python raises inside our code (`int("x")`) has no `raise` of ours and counts as unexpected.
+    """
+    if isinstance(error, ConfigurationMistake):
+        return True
+    if not isinstance(error, _OUR_ERRORS) or error.__traceback__ is None:
+        return False
+    innermost: TracebackType = error.__traceback__
+    while innermost.tb_next is not None:
+        innermost = innermost.tb_next
+    module = str(innermost.tb_frame.f_globals.get("__name__", ""))
+    instruction = innermost.tb_frame.f_code.co_code[innermost.tb_lasti]
+    return module.split(".")[0] == "evolvedirector" and instruction == dis.opmap["RAISE_VARARGS"]
+
+
+def unknown_word(word: str, words: Iterable[str]) -> int:
+    """Print that `word` is no command, with the nearest one, and return the exit code."""
+    print_paragraph(f"`{word}` is not a command of evolvedirector.{nearest_name(word, words)}")
+    return 2
+
+
+def print_paragraph(text: str) -> None:
+    """Print one wrapped paragraph to stderr."""
+    width = max(60, min(120, shutil.get_terminal_size((100, 24)).columns))
+    lines = textwrap.wrap(" ".join(text.split()), width, break_long_words=False, break_on_hyphens=False)
+    print("\n".join(lines), file=sys.stderr)
