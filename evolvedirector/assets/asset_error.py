@@ -1,0 +1,7 @@
+"""The one exception of asset handling."""
+
+from __future__ import annotations
+
+
+class AssetError(RuntimeError):
+    """Say in one paragraph why an asset cannot be obtained or read, and what to do instead."""

@@ -1,0 +1,64 @@
+"""The command `evolvedirector assets`: obtain artwork and captions that are not part of the project."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from evolvedirector.assets.asset_error import AssetError
+from evolvedirector.assets.cache import CACHE_VARIABLE, cache_folder
+from evolvedirector.assets.emoji_install import install_emoji
+from evolvedirector.assets.emoji_packages import EMOJI_PACKAGES
+from evolvedirector.assets.npm_package import NpmPackage
+
+
+def main(args: list[str]) -> int:
+    """Run `evolvedirector assets ...` and return its exit status.
+
+    Args:
+        args: The words after `assets`.
+    """
+    options = _parser().parse_args(args)
+    cache = cache_folder(options.folder)
+    print("\n".join(_table(EMOJI_PACKAGES)))
+    print(f"Into {cache / 'emoji'}\n")
+    if options.tarballs is not None and not options.tarballs.is_dir():
+        return _fail(f"--from {options.tarballs} is not a folder. Allowed is a folder of tarballs made by `npm pack`.")
+    try:
+        root = install_emoji(cache, options.tarballs, EMOJI_PACKAGES)
+    except AssetError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return _fail("Interrupted. What is already in place is kept: run the same command again.", status=130)
+    print(f"\nReady: {root}. Each package's licence lies beside its files; see NOTICE for the attributions.")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="evolvedirector assets",
+        description="Obtain artwork and captions that are not part of the project, with your npm client.",
+    )
+    words = parser.add_subparsers(dest="word", required=True)
+    emoji = words.add_parser(
+        "emoji",
+        help="captions and five emoji art styles",
+        description="Obtain emoji captions and five art styles, verify their checksums and keep them with their licences.",
+    )
+    emoji.add_argument("--folder", help=f"cache folder (else ${CACHE_VARIABLE}, else the user's own)")
+    emoji.add_argument(
+        "--from", dest="tarballs", type=Path, metavar="FOLDER", help="use tarballs you have in place of the npm client"
+    )
+    return parser
+
+
+def _table(packages: tuple[NpmPackage, ...]) -> list[str]:
+    rows = [f"{p.role:<12} {p.specifier:<38} {p.size_bytes / 1e6:>5.1f} MB  {p.license}" for p in packages]
+    total = sum(package.size_bytes for package in packages) / 1e6
+    return [*rows, f"{'in all':<12} {'':<38} {total:>5.1f} MB"]
+
+
+def _fail(message: str, status: int = 1) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return status
