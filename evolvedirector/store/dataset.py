@@ -1,0 +1,257 @@
+"""The evolving dataset as its single writer sees it: open, look at a revision, publish the next."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from evolvedirector.records import DatasetState, PromptEntry, RevisionChange, Sample
+from evolvedirector.store.blobs import Blobs
+from evolvedirector.store.codec import prompt_to_json
+from evolvedirector.store.durable import make_folder, write_durably
+from evolvedirector.store.errors import StoreError
+from evolvedirector.store.images import image_size
+from evolvedirector.store.ledger import Ledger
+from evolvedirector.store.revision import (
+    SNAPSHOT_EVERY,
+    Place,
+    Revision,
+    RevisionFiles,
+    apply,
+    sample_to_json,
+    shard_to_json,
+)
+from evolvedirector.store.shards import MAX_SHARD_SAMPLES, Shard, sample_members, write_shard
+
+FORMAT = 1
+_FORMAT_NAME = "evolvedirector dataset"
+
+
+class DatasetStore:
+    """Write an evolving dataset; one process at a time, whatever else reads it.
+
+    A crash at any point leaves the old revision or the new one, never something between: shards are written, read
+    back and renamed first, then the ledger knows, then the revision exists, and `CURRENT` moves last.
+    """
+
+    def __init__(self, root: Path, create: bool = False) -> None:
+        """Open a dataset root for writing.
+
+        Args:
+            root: The folder of the dataset.
+            create: Make an empty dataset there if there is none.
+
+        Raises:
+            StoreError: If it is no dataset, of another version, or open in another process.
+        """
+        self.root = Path(root)
+        if create:
+            create_root(self.root)
+        check_format(self.root)
+        self._lock = _lock(self.root)
+        try:
+            self.ledger = Ledger(self.root / "ledger.sqlite")
+        except BaseException:
+            os.close(self._lock)
+            raise
+        self.blobs = Blobs(self.root)
+        self._revisions = RevisionFiles(self.root)
+        self._last: Revision | None = None
+
+    def __enter__(self) -> DatasetStore:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the ledger and let another process open the root; closing twice is harmless."""
+        if self._lock >= 0:
+            self.ledger.close()
+            os.close(self._lock)
+            self._lock = -1
+
+    def current(self) -> str | None:
+        """Name the newest published revision; None before the first."""
+        return self._revisions.current()
+
+    def revisions(self) -> list[str]:
+        """Name all revisions as `<number>-<first 12 of sha>`, oldest first; forks share a number."""
+        return self._revisions.listed()
+
+    def revision(self, sha: str) -> Revision:
+        """Rebuild a revision in full, with the places of its samples."""
+        if self._last is None or self._last.state.revision_sha != sha:
+            self._last = self._revisions.load(sha)
+        return self._last
+
+    def state(self, sha: str) -> DatasetState:
+        """Rebuild a revision as a policy sees it.
+
+        Raises:
+            StoreError: If there is no such revision; the message names those that exist.
+        """
+        return self.revision(sha).state
+
+    def number(self, sha: str) -> int:
+        """Count the steps from the first revision (1) to this one."""
+        return self.revision(sha).number
+
+    def publish(self, parent_sha: str | None, round_id: str, change: RevisionChange) -> str:
+        """Publish the next revision and point `CURRENT` to it.
+
+        A parent that already has a child of this round gives that child, so a round that was cut off after publishing
+        can be repeated.
+
+        Args:
+            parent_sha: The revision that the change starts from; None for the first one.
+            round_id: Names the round (or `import`).
+            change: The delta. Images of its samples must be in `blobs`.
+
+        Returns:
+            The sha of the revision.
+
+        Raises:
+            StoreError: If the change names an unknown prompt or a missing image, or a file does not read back.
+            DiskFullError: If the disk is full; nothing is published then.
+        """
+        parent = None if parent_sha is None else self.revision(parent_sha)
+        number = parent.number + 1 if parent else 1
+        sha = self._revisions.child(parent_sha, number, round_id)
+        if sha is None:
+            sha = self._publish_new(parent, parent_sha, number, round_id, change)
+        else:
+            self.ledger.record_revision(sha, number, parent_sha, round_id)
+        self._revisions.set_current(sha)
+        return sha
+
+    def _publish_new(
+        self, parent: Revision | None, parent_sha: str | None, number: int, round_id: str, change: RevisionChange
+    ) -> str:
+        entries = parent.state.entries if parent else {}
+        _check_change(entries, change)
+        # a prompt that enters with its image is described once, as a prompt
+        prompts = {p.id: p for p in (*change.prompts, *(s.prompt for s in change.samples)) if p.id not in entries}
+        places = dict(parent.places) if parent else {}
+        shards = self._write_shards(number, [s for s in change.samples if s.key not in places], places)
+        body: dict[str, Any] = {
+            "number": number,
+            "parent": parent_sha,
+            "round_id": round_id,
+            "prompts": [prompt_to_json(prompt) for prompt in prompts.values()],
+            "samples": [sample_to_json(sample, places[sample.key]) for sample in change.samples],
+            "shards": [shard_to_json(shard) for shard in shards],
+            "states": dict(change.states),
+            "skill_weights": None if change.skill_weights is None else dict(change.skill_weights),
+            "replay_share": change.replay_share,
+        }
+        revision = apply(parent, "", body)  # proves that it can be read before anything names it
+        self.ledger.add_prompts(list(prompts.values()))
+        sha = self._revisions.write(body)
+        self.ledger.record_revision(sha, number, parent_sha, round_id)
+        if number % SNAPSHOT_EVERY == 0:
+            self._revisions.write_snapshot(sha, revision)
+        return sha
+
+    def _write_shards(self, number: int, samples: list[Sample], places: dict[str, Place]) -> list[Shard]:
+        """Pack new samples into shards, reading one image at a time; adds their places."""
+        shards = []
+        queue = iter(samples)
+        while part := list(islice(queue, MAX_SHARD_SAMPLES)):
+            sizes: list[tuple[int, int]] = []
+            shard = write_shard(self.root / "shards", number, self._members(part, sizes))
+            for ordinal, (sample, size) in enumerate(zip(part, sizes, strict=True)):
+                places[sample.key] = Place(shard.name, ordinal, *size)
+            shards.append(shard)
+        return shards
+
+    def _members(self, samples: list[Sample], sizes: list[tuple[int, int]]) -> Iterator[dict[str, Any]]:
+        for sample in samples:
+            image = self.blobs.get(sample.image_sha256)
+            sizes.append(image_size(image))
+            yield sample_members(sample, image)
+
+
+def create_root(root: Path) -> None:
+    """Make an empty dataset root; an existing one stays as it is.
+
+    Raises:
+        StoreError: If the folder holds something else.
+    """
+    if (root / "format.json").exists():
+        return
+    if root.exists() and not root.is_dir():
+        raise StoreError(f"'{root}' is a file. A dataset root is a folder. Name another path.")
+    foreign = sorted(path.name for path in root.iterdir() if not path.name.startswith(".")) if root.exists() else []
+    if foreign:
+        raise StoreError(
+            f"'{root}' is not empty and no dataset root: it holds '{foreign[0]}'. Name a new or an empty folder."
+        )
+    make_folder(root.absolute())
+    write_durably(root / "format.json", json.dumps({"name": _FORMAT_NAME, "format": FORMAT}).encode() + b"\n")
+
+
+def check_format(root: Path) -> None:
+    """Refuse a folder that is no dataset root or was written by another format version.
+
+    Raises:
+        StoreError: With what to do.
+    """
+    path = root / "format.json"
+    if not path.exists():
+        raise StoreError(
+            f"'{root}' is no dataset root: it has no format.json. Make one with"
+            f" `evolvedirector data import {root} --prompts FILE`, or name an existing one."
+        )
+    try:
+        about = json.loads(path.read_bytes())
+        version = about["format"] if about["name"] == _FORMAT_NAME else None
+    except (ValueError, KeyError, TypeError):
+        version = None
+    if version != FORMAT:
+        raise StoreError(
+            f"The dataset root '{root}' was written with format {version}. This program reads and writes format"
+            f" {FORMAT}. Use the version of evolvedirector that wrote it, or name another root."
+        )
+
+
+def _lock(root: Path) -> int:
+    """Lock a root for this process; the lock ends with the process, however it ends."""
+    descriptor = os.open(root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        owner = os.read(descriptor, 200).decode("utf-8", "replace").strip() or "another process"
+        os.close(descriptor)
+        raise StoreError(
+            f"The dataset root '{root}' is open for writing in {owner}. Only one may write at a time."
+            " Wait for it, stop it, or name another root."
+        ) from error
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+    return descriptor
+
+
+def _check_change(entries: Any, change: RevisionChange) -> None:
+    """Refuse a change that the next revision could not hold."""
+    keys = [sample.key for sample in change.samples]
+    prompt_ids = [sample.prompt.id for sample in change.samples]
+    if len(set(keys)) < len(keys) or len(set(prompt_ids)) < len(prompt_ids):
+        raise StoreError("Two samples of one change belong to the same prompt. Publish one image per prompt.")
+    with_image = {i for i, entry in entries.items() if isinstance(entry, PromptEntry) and entry.sample is not None}
+    with_image.update(prompt_ids)
+    known = entries.keys() | set(prompt_ids) | {prompt.id for prompt in change.prompts}
+    for prompt_id, state in change.states.items():
+        if prompt_id not in known:
+            raise StoreError(f"The change sets the state of the unknown prompt '{prompt_id}'. Add the prompt first.")
+        if state in ("live", "mastered") and prompt_id not in with_image:
+            raise StoreError(
+                f"The change makes the prompt '{prompt_id}' {state}, but it has no image. Publish a sample for it."
+            )

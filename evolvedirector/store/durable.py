@@ -1,0 +1,87 @@
+"""Files that exist whole or not at all: temporary name, fsync, rename, fsync of the folder."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from evolvedirector.store.errors import DiskFullError
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable; a rename alone may be forgotten in a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_file(path: Path) -> None:
+    """Make the content of an existing file durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """Create `folder` and its parents, each durable in its parent before anything is written into it."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    with disk_full_named(folder):
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
+
+
+@contextlib.contextmanager
+def disk_full_named(path: Path) -> Iterator[None]:
+    """Turn "no space left" (also over quota) into one error that names the file and what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DiskFullError(
+            f"No space left on the disk of '{path.parent}' while writing '{path.name}'. What was published before is"
+            " untouched and nothing half-written is kept. Free some space and give the same command again."
+        ) from error
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[IO[bytes]]:
+    """Open a temporary file beside `path` that becomes `path`, durably, when the block ends without an error.
+
+    The block may read the file again before it ends (it is open for both), so a check can stop the rename.
+
+    Args:
+        path: Final name; an older file of that name is replaced in one step.
+
+    Raises:
+        DiskFullError: If the disk is full at any step.
+    """
+    temporary = path.with_name(f".{path.name}.tmp.{uuid.uuid4().hex}")
+    try:
+        with disk_full_named(path):
+            with open(temporary, "w+b") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a whole file so that a crash leaves the old one or the new one."""
+    with writing(path) as file:
+        file.write(data)

@@ -1,0 +1,226 @@
+"""Revisions as deltas: one small JSON file each, named and chained by content; a full snapshot every 32."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from evolvedirector.records import DatasetState, PromptEntry, Sample
+from evolvedirector.store.codec import canonical_json, prompt_from_json, prompt_to_json, state_from_json
+from evolvedirector.store.durable import make_folder, write_durably
+from evolvedirector.store.errors import StoreError
+from evolvedirector.store.shards import Shard
+
+SNAPSHOT_EVERY = 32
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a sample lies: the shard, its ordinal there, and its size in pixels (for aspect buckets)."""
+
+    shard: str
+    ordinal: int
+    width_px: int
+    height_px: int
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """One revision in full: what the policy sees, and where the bytes are."""
+
+    number: int
+    parent_sha: str | None
+    round_id: str
+    state: DatasetState
+    places: Mapping[str, Place] = field(default_factory=dict)
+    """By sample key."""
+    shards: Mapping[str, Shard] = field(default_factory=dict)
+    """By name: every shard that some sample of this revision lies in."""
+
+
+class RevisionFiles:
+    """The `revisions` folder of a root. Reading needs no lock: a file there is whole and never changes."""
+
+    def __init__(self, root: Path) -> None:
+        """Open the revisions of a dataset root; the folder is made at the first write."""
+        self.folder = Path(root) / "revisions"
+        self._current = Path(root) / "CURRENT"
+
+    def write(self, body: Mapping[str, Any]) -> str:
+        """Write one delta durably; returns the sha of the revision, which covers the parent's."""
+        data = canonical_json({"format": _FORMAT, **body})
+        sha = hashlib.sha256(data).hexdigest()
+        make_folder(self.folder)
+        write_durably(self.folder / f"{body['number']:06d}-{sha[:12]}.json", data)
+        return sha
+
+    def write_snapshot(self, sha: str, revision: Revision) -> None:
+        """Write a revision in full, so that reading it needs none of its ancestors."""
+        data = canonical_json(_snapshot_to_json(sha, revision))
+        # a cache with its own checksum: a damaged one is ignored and the deltas are read instead
+        line = hashlib.sha256(data).hexdigest().encode() + b"\n"
+        write_durably(self.folder / f"{revision.number:06d}-{sha[:12]}.snapshot", line + data)
+
+    def current(self) -> str | None:
+        """Read the sha of the newest published revision; None before the first."""
+        return self._current.read_text("ascii").strip() if self._current.exists() else None
+
+    def set_current(self, sha: str) -> None:
+        """Point `CURRENT` to a revision, in one step."""
+        write_durably(self._current, sha.encode() + b"\n")
+
+    def listed(self) -> list[str]:
+        """Name all revisions as `<number>-<first 12 of sha>`, oldest first."""
+        return sorted(path.stem for path in self.folder.glob("*.json"))
+
+    def resolve(self, sha: str) -> str:
+        """Turn an abbreviated sha (at least 6 characters) into the full one.
+
+        Raises:
+            StoreError: If none or several revisions match; the message names those that exist.
+        """
+        matches = [path for path in self.folder.glob(f"*-{sha[:12]}*.json")] if _is_hex(sha) and len(sha) >= 6 else []
+        found = [full for full in map(_sha_of, matches) if full.startswith(sha)]
+        if len(found) == 1:
+            return found[0]
+        known = ", ".join(self.listed()[-20:]) or "none"
+        raise StoreError(
+            f"The revision '{sha}' {'is ambiguous' if found else 'does not exist'} in '{self.folder.parent}'."
+            f" The revisions there are: {known}. Name one of them by its sha."
+        )
+
+    def body(self, sha: str) -> dict[str, Any]:
+        """Read one delta and check its content against the sha."""
+        paths = list(self.folder.glob(f"*-{sha[:12]}.json"))
+        if not paths:
+            self.resolve(sha)
+        for path in paths:
+            data = path.read_bytes()
+            if hashlib.sha256(data).hexdigest() == sha:
+                body = json.loads(data)
+                if body.get("format") != _FORMAT:
+                    raise StoreError(f"'{path}' has format {body.get('format')}. This program reads {_FORMAT}.")
+                return body
+        raise StoreError(f"'{paths[0]}' no longer has the content its name says. Restore it from a copy.")
+
+    def child(self, parent_sha: str | None, number: int, round_id: str) -> str | None:
+        """Find the revision that a round already published on this parent."""
+        for path in sorted(self.folder.glob(f"{number:06d}-*.json")):
+            data = path.read_bytes()
+            body = json.loads(data)
+            if body["parent"] == parent_sha and body["round_id"] == round_id:
+                return hashlib.sha256(data).hexdigest()
+        return None
+
+    def load(self, sha: str) -> Revision:
+        """Rebuild a revision from the nearest snapshot and the deltas after it."""
+        chain: list[tuple[str, dict[str, Any]]] = []
+        next_sha: str | None = sha
+        base: Revision | None = None
+        while next_sha is not None and (base := self._snapshot(next_sha)) is None:
+            chain.append((next_sha, self.body(next_sha)))
+            next_sha = chain[-1][1]["parent"]
+        revision = base
+        for own_sha, body in reversed(chain):
+            revision = apply(revision, own_sha, body)
+        assert revision is not None
+        return revision
+
+    def _snapshot(self, sha: str) -> Revision | None:
+        for path in self.folder.glob(f"*-{sha[:12]}.snapshot"):
+            line, _, data = path.read_bytes().partition(b"\n")
+            if hashlib.sha256(data).hexdigest().encode() == line:
+                fields = json.loads(data)
+                if fields["sha"] == sha and fields["format"] == _FORMAT:
+                    return _snapshot_from_json(fields)
+        return None
+
+
+def apply(parent: Revision | None, sha: str, body: Mapping[str, Any]) -> Revision:
+    """Apply one delta to its parent (pure; the parent stays as it is)."""
+    entries = dict(parent.state.entries) if parent else {}
+    places = dict(parent.places) if parent else {}
+    shards = dict(parent.shards) if parent else {}
+    prompts = {fields["id"]: prompt_from_json(fields) for fields in body["prompts"]}
+    for prompt_id, prompt in prompts.items():
+        entries.setdefault(prompt_id, PromptEntry(prompt, "candidate"))
+    for fields in body["shards"]:
+        shards[fields["name"]] = Shard(**fields)
+    for fields in body["samples"]:
+        old = entries[fields["prompt_id"]]
+        sample = Sample(fields["key"], old.prompt, fields["image_sha256"], fields["teacher"])
+        if old.sample is not None and old.sample.key != sample.key:
+            places.pop(old.sample.key, None)
+        entries[old.prompt.id] = PromptEntry(old.prompt, "live", sample)
+        places[sample.key] = Place(fields["shard"], fields["ordinal"], fields["width_px"], fields["height_px"])
+    for prompt_id, state in body["states"].items():
+        entries[prompt_id] = PromptEntry(entries[prompt_id].prompt, state_from_json(state), entries[prompt_id].sample)
+    used = {place.shard for place in places.values()}
+    weights = body["skill_weights"]
+    share = body["replay_share"]
+    state = DatasetState(
+        revision_sha=sha,
+        entries=entries,
+        skill_weights=(parent.state.skill_weights if parent else {}) if weights is None else weights,
+        replay_share=(parent.state.replay_share if parent else 0.0) if share is None else share,
+    )
+    kept = {name: shard for name, shard in shards.items() if name in used}
+    return Revision(body["number"], body["parent"], body["round_id"], state, places, kept)
+
+
+def _snapshot_to_json(sha: str, revision: Revision) -> dict[str, Any]:
+    state = revision.state
+    return {
+        "format": _FORMAT,
+        "sha": sha,
+        "number": revision.number,
+        "parent": revision.parent_sha,
+        "round_id": revision.round_id,
+        "skill_weights": dict(state.skill_weights),
+        "replay_share": state.replay_share,
+        "prompts": [prompt_to_json(entry.prompt) for entry in state.entries.values()],
+        "states": {prompt_id: entry.state for prompt_id, entry in state.entries.items()},
+        "samples": [sample_to_json(sample, revision.places[sample.key]) for sample in _samples(state)],
+        "shards": [shard_to_json(shard) for shard in revision.shards.values()],
+    }
+
+
+def _snapshot_from_json(fields: Mapping[str, Any]) -> Revision:
+    """A snapshot is one large delta on nothing, so the same code reads both."""
+    return apply(None, fields["sha"], fields)
+
+
+def _samples(state: DatasetState) -> Iterator[Sample]:
+    return (entry.sample for entry in state.entries.values() if entry.sample is not None)
+
+
+def sample_to_json(sample: Sample, place: Place) -> dict[str, Any]:
+    """Write a sample of a revision, with its place; its prompt is named by id."""
+    return {
+        "key": sample.key,
+        "prompt_id": sample.prompt.id,
+        "image_sha256": sample.image_sha256,
+        "teacher": sample.teacher,
+        "shard": place.shard,
+        "ordinal": place.ordinal,
+        "width_px": place.width_px,
+        "height_px": place.height_px,
+    }
+
+
+def shard_to_json(shard: Shard) -> dict[str, Any]:
+    """Write a shard of a revision."""
+    return {"name": shard.name, "samples": shard.samples, "tar_bytes": shard.tar_bytes, "sha256": shard.sha256}
+
+
+def _is_hex(text: str) -> bool:
+    return bool(text) and set(text) <= set("0123456789abcdef")
+
+
+def _sha_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
