@@ -181,8 +181,9 @@ class Evidence:
     """What a round learned about one prompt."""
 
     prompt_id: str
-    kind: Literal["screen", "compare"]
-    """`screen`: one image checked against its prompt. `compare`: student against teacher."""
+    kind: Literal["screen", "compare", "faithfulness"]
+    """`screen`: the student's image checked against its prompt. `faithfulness`: a teacher's image checked.
+    `compare`: student against teacher."""
     verdict: Verdict
     looks: tuple[Look, ...] = ()
     student_sha256: str | None = None

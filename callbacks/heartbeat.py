@@ -1,0 +1,103 @@
+"""Signs of life between ranks, beside every collective: a dead, silent or stopped peer ends all within seconds."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from datetime import timedelta
+
+import torch.distributed as dist
+
+BEAT_S = 1.0
+SILENT_AFTER_S = 12.0
+"""A peer whose beat stands still this long is taken for dead (a stopped process, a cut network)."""
+GRACE_S = 8.0
+"""Time the main thread has to end by itself once a reason is known; it may hang in a collective that never returns."""
+
+
+class Heartbeat:
+    """Exchange beats through a key-value store of its own, in a thread, while a round runs.
+
+    A thread beats even while the main thread waits for a slow teacher, so that slowness is no death; and it watches
+    while the main thread hangs in a collective, so that a death is no hang. 12 s of silence and 8 s of grace end every
+    rank well within 30 s.
+
+    Args:
+        host: Address of rank 0.
+        port: Free port on rank 0.
+        rank: This process.
+        world_size: Number of processes.
+    """
+
+    def __init__(self, host: str, port: int, rank: int, world_size: int) -> None:
+        self._rank = rank
+        self._world_size = world_size
+        self._store = dist.TCPStore(
+            host, port, world_size, rank == 0, timeout=timedelta(seconds=10), wait_for_workers=False
+        )
+        self._wake = threading.Event()
+        self._announced: str | None = None
+        self._thread: threading.Thread | None = None
+        self._round = 0
+        self.reason: str | None = None
+
+    def start(self) -> None:
+        """Begin to beat and watch; call on every rank at the same point."""
+        self._round += 1
+        self.reason = self._announced = None
+        self._wake.clear()
+        self._thread = threading.Thread(target=self._watch, name="heartbeat", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the watch; every rank has passed its last collective of the round."""
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(timeout=15)
+            self._thread = None
+
+    def announce(self, reason: str) -> None:
+        """Tell every rank to end, with the reason; safe in a signal handler (the thread does the talking)."""
+        self._announced = self._announced or reason
+
+    def _watch(self) -> None:
+        beats: dict[int, tuple[int, float]] = {}
+        count = 0
+        while not self._wake.wait(BEAT_S):
+            count += 1
+            try:
+                reason = self._exchange(count, beats)
+            except Exception as error:  # the store died with rank 0, or its network
+                if self._wake.is_set():
+                    return
+                reason = f"rank 0 cannot be reached any more ({type(error).__name__})"
+            if reason:
+                self.reason = reason
+                break
+        else:
+            return
+        if not self._wake.wait(GRACE_S):
+            print(f"[rank {self._rank}] ends: {self.reason}", file=sys.stderr, flush=True)
+            os._exit(1)
+
+    def _exchange(self, count: int, beats: dict[int, tuple[int, float]]) -> str | None:
+        prefix = f"round{self._round}/"
+        if self._announced:
+            self._store.set(prefix + "end", self._announced)
+        self._store.set(f"{prefix}{self._rank}", str(count))
+        if self._store.check([prefix + "end"]):
+            return self._store.get(prefix + "end").decode()
+        now = time.monotonic()
+        for peer in range(self._world_size):
+            if peer == self._rank:
+                continue
+            key = f"{prefix}{peer}"
+            beat = int(self._store.get(key)) if self._store.check([key]) else 0
+            last, since = beats.get(peer, (-1, now))
+            beats[peer] = (beat, now if beat != last else since)
+            if now - beats[peer][1] > SILENT_AFTER_S:
+                self._store.set(prefix + "end", f"rank {peer} has been silent for {SILENT_AFTER_S:.0f} s")
+                return f"rank {peer} has been silent for {SILENT_AFTER_S:.0f} s"
+        return None

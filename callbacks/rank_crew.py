@@ -1,0 +1,124 @@
+"""A round's work spread over all ranks: rank 0 drives, the others serve, results gather to rank 0."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch.distributed as dist
+
+from evolvedirector.evolution.crew import LocalCrew, Phase
+from evolvedirector.records import ImageAndPrompt, ImageReply, ImageRequest, Look, OrderedPair
+
+
+class PeerFailed(RuntimeError):
+    """A rank failed in a round; the message says which and why."""
+
+
+class RankCrew:
+    """Give every rank its share of each unit of work, through a gloo group of its own.
+
+    The group has nothing to do with the default group: no barrier of it can time out while a slow teacher works, and
+    NCCL has nothing pending. Rank 0 calls the work methods; every other rank calls `serve` and returns from it when
+    rank 0 calls `dismiss`.
+
+    Args:
+        local: Does this rank's share.
+        group: A gloo group over all ranks.
+        check_alive: Raises or returns the reason when a peer is known to be gone.
+    """
+
+    def __init__(self, local: LocalCrew, group: dist.ProcessGroup, check_alive: Callable[[], str | None]) -> None:
+        self._local = local
+        self._group = group
+        self._rank = dist.get_rank(group)
+        self._world_size = dist.get_world_size(group)
+        self._check_alive = check_alive
+        self.chunk = local.chunk
+        self.unit = local.unit * self._world_size
+
+    def enter(self, phase: Phase) -> None:
+        """Let every rank change its tenants."""
+        self._together("enter", [phase] * self._world_size)
+
+    def render(self, requests: Sequence[ImageRequest]) -> list[bytes]:
+        """Draw on all ranks: whole chunks in turn, the same number on each (a sharded student needs all in step)."""
+        if not requests:
+            return []
+        chunks = [list(requests[start : start + self.chunk]) for start in range(0, len(requests), self.chunk)]
+        padded = chunks + [chunks[-1]] * (-len(chunks) % self._world_size)
+        shares = [padded[rank :: self._world_size] for rank in range(self._world_size)]
+        drawn = self._together("render", shares)
+        in_turn = [drawn[index % self._world_size][index // self._world_size] for index in range(len(chunks))]
+        return [image for part in in_turn for image in part]
+
+    def teach(self, teacher: str, requests: Sequence[ImageRequest]) -> Iterator[ImageReply]:
+        """Ask a local teacher on all ranks, each its share."""
+        return self._spread("teach", [(teacher, share) for share in self._shares(requests)])
+
+    def look(self, pairs: Sequence[OrderedPair]) -> Iterator[Look]:
+        """Ask the judge on all ranks, each its share."""
+        return self._spread("look", self._shares(pairs))
+
+    def check(self, items: Sequence[ImageAndPrompt]) -> Iterator[Look]:
+        """Ask the judge on all ranks, each its share."""
+        return self._spread("check", self._shares(items))
+
+    def serve(self) -> Any:
+        """Work for rank 0 until it dismisses this rank; returns what it sent along.
+
+        Raises:
+            PeerFailed: The round failed on rank 0 or another rank.
+        """
+        while True:
+            orders: list[Any] = [None]
+            dist.broadcast_object_list(orders, src=dist.get_global_rank(self._group, 0), group=self._group)
+            word, shares = orders[0]
+            if word == "dismiss":
+                return shares
+            if word == "fail":
+                raise PeerFailed(shares)
+            dist.gather_object(self._share(word, shares[self._rank]), None, dst=0, group=self._group)
+
+    def dismiss(self, result: Any) -> None:
+        """End the service of the other ranks and hand them the result."""
+        self._order("dismiss", result)
+
+    def fail(self, reason: str) -> None:
+        """End the service of the other ranks with an error."""
+        self._order("fail", reason)
+
+    def _shares(self, items: Sequence[Any]) -> list[list[Any]]:
+        return [list(items[rank :: self._world_size]) for rank in range(self._world_size)]
+
+    def _spread(self, word: str, shares: list[Any]) -> Iterator[Any]:
+        for part in self._together(word, shares):
+            yield from part
+
+    def _order(self, word: str, body: Any) -> None:
+        dist.broadcast_object_list([(word, body)], src=dist.get_global_rank(self._group, 0), group=self._group)
+
+    def _together(self, word: str, shares: list[Any]) -> list[Any]:
+        reason = self._check_alive()
+        if reason:
+            raise PeerFailed(f"The round cannot go on: {reason}.")
+        self._order(word, shares)
+        gathered: list[Any] = [None] * self._world_size
+        dist.gather_object(self._share(word, shares[0]), gathered, dst=0, group=self._group)
+        for rank, (result, error) in enumerate(gathered):
+            if error:
+                raise PeerFailed(f"Rank {rank} failed in a round while it was asked to {word}: {error}")
+        return [result for result, _ in gathered]
+
+    def _share(self, word: str, share: Any) -> tuple[Any, str | None]:
+        """Do this rank's share; an error becomes a value so that no other rank waits for it in vain."""
+        try:
+            if word == "enter":
+                return self._local.enter(share), None
+            if word == "render":
+                return [self._local.render(chunk) for chunk in share], None
+            if word == "teach":
+                return list(self._local.teach(share[0], share[1])), None
+            return list(getattr(self._local, word)(share)), None
+        except Exception as error:
+            return None, f"{type(error).__name__}: {error}"

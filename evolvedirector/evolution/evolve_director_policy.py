@@ -1,0 +1,98 @@
+"""The published rule of EvolveDirector."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from evolvedirector.records import Allowance, DatasetState, Decision, Evidence, RoundInfo, RoundPlan, seed_of
+
+
+class EvolveDirectorPolicy:
+    """Apply the published rule to the letter, inside a budget.
+
+    EvolveDirector (arXiv 2410.07133, released code): each round the judge looks once, in random order, at 20 % of the
+    live prompts (all of them when there are 100 or fewer). Student better: delete, and with probability 0.1 mutate once. Teacher better: keep, and
+    expand by 3. Unreadable: keep. The expected change of a set of N prompts with teachers winning a share p of looks is
+    dN = 0.2 N (3.9 p - 0.9) per round. Each of the four operations has an off switch, for ablations.
+
+    Args:
+        select_share: Share of the live prompts looked at per round.
+        select_all_up_to: Look at all live prompts when there are at most this many.
+        expansions: Children written for a prompt whose teacher image is better.
+        mutation_probability: Probability of one mutation per deletion.
+        discrimination: Off: the judge is not asked; a seeded coin decides who is better.
+        expansion: Off: nothing is expanded.
+        deletion: Off: nothing is deleted (mutation still happens where a deletion would).
+        mutation: Off: nothing is mutated.
+
+    Raises:
+        ValueError: A share or probability outside of [0, 1], or a negative count.
+    """
+
+    def __init__(
+        self,
+        select_share: float = 0.2,
+        select_all_up_to: int = 100,
+        expansions: int = 3,
+        mutation_probability: float = 0.1,
+        discrimination: bool = True,
+        expansion: bool = True,
+        deletion: bool = True,
+        mutation: bool = True,
+    ) -> None:
+        for name, value in (("select_share", select_share), ("mutation_probability", mutation_probability)):
+            if not 0.0 <= value <= 1.0:
+                raise ValueError(f"{name} is {value}. Allowed: 0 to 1. Write `{name}: 0.2`, say.")
+        for name, value in (("expansions", expansions), ("select_all_up_to", select_all_up_to)):
+            if value < 0:
+                raise ValueError(f"{name} is {value}. Allowed: 0 or more. Write `{name}: 3`, say.")
+        self.select_share = select_share
+        self.select_all_up_to = select_all_up_to
+        self.expansions = expansions
+        self.mutation_probability = mutation_probability
+        self.discrimination = discrimination
+        self.expansion = expansion
+        self.deletion = deletion
+        self.mutation = mutation
+
+    def plan(self, state: DatasetState, round: RoundInfo) -> RoundPlan:
+        """Choose a uniform random share of the live prompts, to be looked at once."""
+        if not self.discrimination:
+            return RoundPlan()
+        return RoundPlan(compare=self._selected(state, round))
+
+    def decide(
+        self, state: DatasetState, evidence: Sequence[Evidence], allowance: Allowance, round: RoundInfo
+    ) -> list[Decision]:
+        """Turn each verdict into the published operations; the budget cuts the purchases, not the decisions."""
+        verdicts = {item.prompt_id: item.verdict for item in evidence if item.kind == "compare"}
+        if not self.discrimination:
+            verdicts = {key: self._coin(round, key) for key in self._selected(state, round)}
+        decisions: list[Decision] = []
+        for prompt_id, verdict in sorted(verdicts.items()):
+            if verdict == "student":
+                decisions += self._caught_up(round, prompt_id)
+            elif verdict == "teacher" and self.expansion and self.expansions:
+                decisions.append(Decision("expand", prompt_id, self.expansions, "teacher better"))
+            else:
+                decisions.append(Decision("keep", prompt_id, 1, f"verdict: {verdict}"))
+        return decisions
+
+    def _caught_up(self, round: RoundInfo, prompt_id: str) -> list[Decision]:
+        kind = "retire" if self.deletion else "keep"
+        decisions = [Decision(kind, prompt_id, 1, "student better")]  # type: ignore[arg-type]
+        draw = random.Random(seed_of("mutate", round.seed, round.round_id, prompt_id)).random()
+        if self.mutation and draw < self.mutation_probability:
+            decisions.append(Decision("mutate", prompt_id, 1, "student better"))
+        return decisions
+
+    def _selected(self, state: DatasetState, round: RoundInfo) -> tuple[str, ...]:
+        live = sorted(entry.prompt.id for entry in state.in_state("live"))
+        if len(live) <= self.select_all_up_to:
+            return tuple(live)
+        draw = random.Random(seed_of("select", round.seed, round.round_id))
+        return tuple(sorted(draw.sample(live, max(1, int(self.select_share * len(live))))))
+
+    def _coin(self, round: RoundInfo, prompt_id: str) -> str:
+        return "teacher" if seed_of("coin", round.seed, round.round_id, prompt_id) % 2 else "student"

@@ -1,0 +1,174 @@
+"""One round, in order: plan, write, render, judge, decide, write, buy, compare, publish.
+
+The published order (look at live prompts, then write and buy children) and the screening order (write and screen
+candidates, then buy the failing ones) are the same skeleton with different steps left empty by the policy's plan.
+Every step records what it did before the next begins and repeats only what is missing, so that a round killed at any
+point is finished by running it again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from evolvedirector.evolution import steps
+from evolvedirector.evolution.purchases import Purchases, buy
+from evolvedirector.evolution.round_context import RoundContext
+from evolvedirector.records import (
+    DatasetState,
+    Decision,
+    Evidence,
+    Prompt,
+    PromptState,
+    RevisionChange,
+    RoundPlan,
+    Sample,
+    WriteRequest,
+    digest,
+    seed_of,
+)
+
+MIN_LIVE_SAMPLES = 1
+"""A revision nobody can train on is never published: the last live prompts are kept whatever the policy decides."""
+
+_NEW_STATE: Mapping[str, PromptState] = {"retire": "retired", "master": "mastered", "revive": "live"}
+
+
+def run_round(context: RoundContext) -> str:
+    """Run one round and return the sha of the revision it published.
+
+    Raises:
+        RoundInterrupted: Someone asked to stop; running the round again goes on.
+        ValueError: The policy decided about prompts that do not exist.
+    """
+    store, info, figures = context.store, context.info, context.figures
+    store.ledger.open_round(info.round_id, info.index, info.revision_sha, info.global_step)
+    state = store.state(info.revision_sha)
+    plan = context.policy.plan(state, info)
+    candidates = steps.write(context, [(request, None) for request in plan.write], state.entries)
+    evidence = _judge(context, state, plan, candidates)
+    decisions = context.policy.decide(state, evidence, context.opening_allowance(), info)
+    _check_decisions(decisions, state, candidates)
+    store.ledger.add_decisions(info.round_id, decisions)
+    figures.update(decision.kind for decision in decisions)
+    purchases = _buy(context, state, plan, candidates, decisions)
+    if plan.compare_bought:
+        _compare_bought(context, purchases)
+    change = _change(state, decisions, purchases, figures)
+    context.check_stop()
+    child = store.publish(info.revision_sha, info.round_id, change)
+    store.ledger.close_round(info.round_id, child, figures)
+    context.crew.enter("train")
+    return child
+
+
+def run_seeding(context: RoundContext) -> str:
+    """Buy images for seed prompts that have none yet, as far as the budget reaches; return the revision to train on."""
+    store, info = context.store, context.info
+    state = store.state(info.revision_sha)
+    waiting = [entry.prompt for entry in state.in_state("candidate") if entry.prompt.origin == "seed"]
+    if not waiting or context.budget.buys_nothing:
+        return info.revision_sha
+    purchases = buy(context, waiting, {})
+    context.crew.enter("train")
+    if not purchases.samples and not purchases.failed:
+        return info.revision_sha
+    states: dict[str, PromptState] = {prompt.id: "retired" for prompt in purchases.failed}
+    return store.publish(info.revision_sha, info.round_id, RevisionChange(samples=purchases.samples, states=states))
+
+
+def _judge(
+    context: RoundContext, state: DatasetState, plan: RoundPlan, candidates: Sequence[Prompt]
+) -> list[Evidence]:
+    compared = [state.entries[prompt_id] for prompt_id in plan.compare]
+    probed = [state.entries[prompt_id].prompt for prompt_id in plan.probe]
+    images = steps.render(context, [*[entry.prompt for entry in compared], *probed, *candidates])
+    evidence = steps.check(context, [(prompt, images[prompt.id]) for prompt in [*probed, *candidates]])
+    pairs = [(e.prompt, images[e.prompt.id], e.sample.image_sha256) for e in compared if e.sample is not None]
+    return evidence + steps.compare(context, pairs, plan.both_orders)
+
+
+def _buy(
+    context: RoundContext,
+    state: DatasetState,
+    plan: RoundPlan,
+    candidates: Sequence[Prompt],
+    decisions: Sequence[Decision],
+) -> Purchases:
+    by_id = {prompt.id: prompt for prompt in candidates}
+    wanted = [by_id[d.prompt_id] for d in decisions if d.kind == "buy"]
+    children = steps.write(context, _write_requests(context, state, decisions), {*state.entries, *by_id})
+    context.figures["written"] += len(children) + len(candidates)
+    favourites = {
+        prompt.id: parent.sample.teacher
+        for prompt in [*wanted, *children]
+        if prompt.parent_id and (parent := state.entries.get(prompt.parent_id)) and parent.sample
+    }
+
+    def faithful(images: Sequence[tuple[Prompt, str]]) -> dict[str, bool]:
+        return {item.prompt_id: item.verdict != "teacher" for item in steps.check(context, images, of_teacher=True)}
+
+    return buy(context, [*wanted, *children], favourites, faithful if plan.check_teacher else None)
+
+
+def _write_requests(
+    context: RoundContext, state: DatasetState, decisions: Sequence[Decision]
+) -> list[tuple[WriteRequest, Prompt | None]]:
+    """Turn expand and mutate decisions into requests. A mutation is unrelated to its parent and founds a lineage."""
+    requests: list[tuple[WriteRequest, Prompt | None]] = []
+    for decision in decisions:
+        if decision.kind in ("expand", "mutate"):
+            parent = state.entries[decision.prompt_id].prompt
+            expands = decision.kind == "expand"
+            name = digest(decision.kind, context.info.round_id, parent.id)
+            request = WriteRequest(
+                name,
+                "expansion" if expands else "mutation",
+                parent.text if expands else None,
+                parent.skill if expands else None,
+                decision.count,
+                seed_of(decision.kind, context.info.seed, context.info.round_id, parent.id),
+            )
+            requests.append((request, parent if expands else None))
+    return requests
+
+
+def _check_decisions(decisions: Sequence[Decision], state: DatasetState, candidates: Sequence[Prompt]) -> None:
+    buyable = {prompt.id for prompt in candidates}
+    for decision in decisions:
+        known = buyable if decision.kind == "buy" else state.entries
+        if decision.prompt_id not in known:
+            raise ValueError(
+                f"The policy decided {decision.kind!r} for prompt {decision.prompt_id!r}, which is not among the "
+                f"{len(known)} prompts it may decide about. Return decisions only for prompts of the state or candidates "
+                "of this round."
+            )
+
+
+def _compare_bought(context: RoundContext, purchases: Purchases) -> None:
+    drawn = context.store.ledger.renders(context.info.round_id)
+    pairs = []
+    for sample in purchases.samples:
+        student = drawn.get(steps.student_request(context, sample.prompt).request_id)
+        if student:
+            pairs.append((sample.prompt, student, sample.image_sha256))
+    steps.compare(context, pairs, both_orders=True)
+
+
+def _change(
+    state: DatasetState, decisions: Sequence[Decision], purchases: Purchases, figures: Counter[str]
+) -> RevisionChange:
+    states: dict[str, PromptState] = {prompt.id: "retired" for prompt in purchases.failed}
+    states |= {d.prompt_id: _NEW_STATE[d.kind] for d in decisions if d.kind in _NEW_STATE}
+    trainable = [key for key, entry in state.entries.items() if entry.state in ("live", "mastered") and entry.sample]
+    left = [key for key in trainable if states.get(key) != "retired"]
+    for key in trainable:
+        if len(left) + len(purchases.samples) >= MIN_LIVE_SAMPLES:
+            break
+        if states.get(key) == "retired":
+            del states[key]
+            left.append(key)
+            figures["kept: nothing else would be live"] += 1
+    samples: tuple[Sample, ...] = purchases.samples
+    failed = tuple(prompt for prompt in purchases.failed if prompt.id not in state.entries)
+    return RevisionChange(samples=samples, prompts=failed, states=states)

@@ -1,0 +1,130 @@
+"""What every step of a round works with."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from evolvedirector.evolution.budget import Budget, allowance_of
+from evolvedirector.evolution.crew import Crew
+from evolvedirector.evolution.policy import Policy
+from evolvedirector.records import Allowance, Prompt, RoundInfo
+from evolvedirector.store.dataset import DatasetStore
+from evolvedirector.store.ledger import Spend
+from evolvedirector.writers.prompt_writer import PromptWriter
+
+Item = TypeVar("Item")
+
+
+class RoundInterrupted(RuntimeError):
+    """A round was asked to stop between two units; everything done so far is recorded, and repeating it goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a round is, for a progress bar."""
+
+    phase: str
+    done: int
+    total: int
+    judged: int
+    bought: int
+    cost_usd: float
+
+
+@dataclass(slots=True)
+class RoundContext:
+    """Collect the parts of one round.
+
+    Args:
+        store: The evolving dataset; this process is its only writer.
+        crew: Who renders, teaches and judges.
+        policy: Who decides.
+        writer: Who writes prompts.
+        budget: Limits of spending.
+        info: Which round this is.
+        teacher_fingerprints: By teacher name, in order of preference.
+        judge_fingerprint: Part of the key of every look.
+        image_size_px: Size asked for where a prompt names none.
+        stop: Returns the reason to stop now, or None; asked between units.
+        report: Receives the progress after each unit.
+    """
+
+    store: DatasetStore
+    crew: Crew
+    policy: Policy
+    writer: PromptWriter
+    budget: Budget
+    info: RoundInfo
+    teacher_fingerprints: Mapping[str, str]
+    judge_fingerprint: str
+    image_size_px: int
+    stop: Callable[[], str | None] = lambda: None
+    report: Callable[[Progress], None] = lambda progress: None
+    figures: Counter[str] = field(default_factory=Counter)
+    """What happened, by name; becomes the round's row in the ledger."""
+
+    def allowance(self) -> Allowance:
+        """Say what this round may still spend."""
+        ledger = self.store.ledger
+        return allowance_of(self.budget, ledger.spend(), ledger.spend(self.info.round_id))
+
+    def opening_allowance(self) -> Allowance:
+        """Say what this round could spend when it began: the same for a round that is being finished after a kill."""
+        ledger = self.store.ledger
+        spent, here = ledger.spend(), ledger.spend(self.info.round_id)
+        before = Spend(
+            spent.teacher_calls - here.teacher_calls,
+            spent.judge_calls - here.judge_calls,
+            spent.lost_calls - here.lost_calls,
+            spent.cost_usd - here.cost_usd,
+        )
+        return allowance_of(self.budget, before, Spend())
+
+    def units(self, items: Sequence[Item], phase: str) -> Iterator[Sequence[Item]]:
+        """Cut work into short units; between them report and stop when asked to."""
+        for start in range(0, len(items), self.crew.unit):
+            self.check_stop()
+            yield items[start : start + self.crew.unit]
+            spend = self.store.ledger.spend(self.info.round_id)
+            self.report(
+                Progress(
+                    phase,
+                    min(start + self.crew.unit, len(items)),
+                    len(items),
+                    spend.judge_calls,
+                    spend.teacher_calls,
+                    spend.cost_usd,
+                )
+            )
+        self.check_stop()
+
+    def check_stop(self) -> None:
+        """Raise when someone asked to stop."""
+        reason = self.stop()
+        if reason:
+            raise RoundInterrupted(
+                f"The round was interrupted: {reason}. Everything bought and judged is recorded; continue with `--ckpt_path last`."
+            )
+
+    def size_of(self, prompt: Prompt) -> tuple[int, int]:
+        """Return (width, height) in px to ask for."""
+        return prompt.width_px or self.image_size_px, prompt.height_px or self.image_size_px
+
+
+def in_groups(items: Iterable[Item], rows: int = 256, seconds: float = 0.02) -> Iterator[list[Item]]:
+    """Group items as they arrive, up to `rows` or `seconds` old: one commit per group instead of one per item."""
+    group: list[Item] = []
+    opened = time.monotonic()
+    for item in items:
+        if not group:
+            opened = time.monotonic()
+        group.append(item)
+        if len(group) >= rows or time.monotonic() - opened >= seconds:
+            yield group
+            group = []
+    if group:
+        yield group
