@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     emoji = words.add_parser(
         "emoji",
         help="captions and five emoji art styles",
-        description="Obtain emoji captions and five art styles, verify their checksums and keep them with their licences.",
+        description="Obtain emoji captions and five art styles, verify checksums, keep them with their licences.",
     )
     emoji.add_argument("--folder", help=f"cache folder (else ${CACHE_VARIABLE}, else the user's own)")
     emoji.add_argument(

@@ -1,0 +1,128 @@
+"""Draw the scenes of the emoji world in one art style."""
+
+from __future__ import annotations
+
+import io
+import os
+import uuid
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from evolvedirector.assets.asset_error import AssetError
+from evolvedirector.miniature.emoji_concept import STYLES, EmojiConcept, EmojiStyle
+from evolvedirector.miniature.emoji_grammar import BACKGROUNDS, EmojiScene
+from evolvedirector.miniature.emoji_join import package_folders
+from evolvedirector.miniature.emoji_raster import raster_bitmap, raster_vector
+from evolvedirector.miniature.emoji_vocabulary import EmojiVocabulary
+from evolvedirector.records import seed_of
+
+BASE_RASTER_PX = 128
+MAX_IMAGE_PX = 1024
+SIZE_RANGE = (0.76, 0.9)
+"""Longer side of the drawn thing as a share of the image's shorter side."""
+TINT_LEVELS = 4
+"""How far each channel of a named background varies, of 255."""
+ARTIST_VERSION = "1"
+
+
+class EmojiArtist:
+    """Place a concept's picture on a pale background, with a small seeded variation of size, place and tint."""
+
+    def __init__(self, vocabulary: EmojiVocabulary, style: EmojiStyle) -> None:
+        """Choose the style.
+
+        Args:
+            vocabulary: What can be drawn.
+            style: Art style.
+
+        Raises:
+            ValueError: There is no such style.
+        """
+        if style not in STYLES:
+            raise ValueError(f"style is {style!r}. Allowed are {', '.join(STYLES)}. Write {STYLES[0]}.")
+        self.vocabulary = vocabulary
+        self.style = style
+
+    def draw(self, scene: EmojiScene, seed: int, width_px: int, height_px: int) -> Image.Image:
+        """Draw a scene as an RGB image; the same arguments give the same image on every machine.
+
+        Args:
+            scene: Concept of the vocabulary and background; without one, a nearly white tint is drawn by lot.
+            seed: Chooses size, place and tint.
+            width_px: Width, 8 to 1024.
+            height_px: Height, 8 to 1024.
+
+        Raises:
+            ValueError: A side is out of range.
+            AssetError: The picture cannot be read or rasterised.
+        """
+        if not 8 <= min(width_px, height_px) <= max(width_px, height_px) <= MAX_IMAGE_PX:
+            raise ValueError(
+                f"The image size is {width_px} x {height_px} px. Allowed are 8 to {MAX_IMAGE_PX} px a side."
+            )
+        draw = np.random.default_rng(seed_of("emoji", scene.label, scene.background or "", seed))
+        side_px = max(4, round(min(width_px, height_px) * draw.uniform(*SIZE_RANGE)))
+        left_px, top_px = (int(draw.integers(0, space - side_px + 1)) for space in (width_px, height_px))
+        picture = self.raster(self.vocabulary[scene.label], _raster_size(side_px))
+        picture = picture.resize((side_px, side_px), Image.Resampling.LANCZOS)
+        image = Image.new("RGB", (width_px, height_px), _background(scene.background, draw))
+        image.paste(picture, (left_px, top_px), picture)
+        return image
+
+    def raster(self, concept: EmojiConcept, size_px: int = BASE_RASTER_PX) -> Image.Image:
+        """Return the concept's picture as a tight RGBA square, kept in memory and as PNG in the cache folder."""
+        return _cached_raster(self.vocabulary.root, self.style, concept.hexcode, concept.pictures[self.style], size_px)
+
+
+def encode_png(image: Image.Image) -> bytes:
+    """Encode an image as PNG."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _raster_size(side_px: int) -> int:
+    size_px = BASE_RASTER_PX
+    while size_px < side_px:
+        size_px *= 2
+    return size_px
+
+
+def _background(name: str | None, draw: np.random.Generator) -> tuple[int, int, int]:
+    if name is None:
+        red, green, blue = (int(level) for level in draw.integers(238, 256, 3))
+    else:
+        shift = draw.integers(-TINT_LEVELS, TINT_LEVELS + 1, 3)
+        red, green, blue = (int(level) for level in np.clip(np.array(BACKGROUNDS[name]) + shift, 0, 255))
+    return red, green, blue
+
+
+@lru_cache(maxsize=4096)
+def _cached_raster(root: Path, style: str, hexcode: str, picture: str, size_px: int) -> Image.Image:
+    folder = package_folders(root)[style]
+    path = root / "rasters" / folder.name / f"{hexcode}-{size_px}.png"
+    if path.is_file():
+        try:
+            return raster_bitmap(path, size_px)
+        except AssetError:  # a torn file of the cache: draw it again
+            path.unlink(missing_ok=True)
+    if style == "fluent_3d":
+        image = raster_bitmap(folder / "assets" / picture, size_px)
+    else:
+        image = raster_vector(folder, picture, size_px)
+    _store(path, encode_png(image))
+    return image
+
+
+def _store(path: Path, data: bytes) -> None:
+    """Keep a raster for the next run; a cache folder that cannot be written costs time, nothing else."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{path.name}.tmp.{uuid.uuid4().hex[:8]}")
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except OSError:
+        return
