@@ -1,0 +1,141 @@
+"""A judge that really sees what is in a picture, and can be made as unreliable as a vision-language model."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from PIL import Image
+
+from evolvedirector.miniature.atoms import faithfulness
+from evolvedirector.miniature.grammar import parse
+from evolvedirector.miniature.reader import read
+from evolvedirector.miniature.world import World
+from evolvedirector.records import ImageAndPrompt, Look, OrderedPair, digest, seed_of
+
+MAX_BYTES = 16 * 2**20
+MAX_SIDE_PX = 4096
+_STEEPNESS = 12.0
+"""Of the comparison: two faithful images that differ a little in sharpness stay near one half."""
+
+
+def decode(image: bytes) -> Image.Image:
+    """Decode an encoded image within the limits of this judge.
+
+    Args:
+        image: PNG, JPEG or WebP bytes.
+
+    Raises:
+        ValueError: too many bytes or pixels, or no image at all.
+    """
+    if len(image) > MAX_BYTES:
+        raise ValueError(f"Image of {len(image)} bytes. Allowed are {MAX_BYTES}.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            opened = Image.open(io.BytesIO(image), formats=("PNG", "JPEG", "WEBP"))
+        if max(opened.size) > MAX_SIDE_PX:
+            raise ValueError(f"Image of {opened.size} px. Allowed are sides of up to {MAX_SIDE_PX} px.")
+        return opened.convert("RGB")
+    except (OSError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ValueError(f"{len(image)} bytes are no image: {type(error).__name__}.") from error
+
+
+class MiniatureJudge:
+    """Judge pictures of the miniature world by reading them, with knobs that simulate a noisy model.
+
+    Every draw depends on the content of the question alone: the same question has the same answer after a resume,
+    and the two orders of a pair are two independent looks.
+
+    Args:
+        world: which words it knows.
+        error_rate: probability that an answer is turned into its opposite.
+        position_bias: probability that a pair is answered "the first", whatever it shows; 1 is always-first.
+        invalid_rate: probability of a reply that cannot be read (covered mass 0).
+        refusal_rate: probability of a refusal (covered mass 0).
+        seed: another seed errs elsewhere.
+
+    Raises:
+        ValueError: a rate outside of 0 to 1.
+    """
+
+    def __init__(
+        self,
+        world: World = World(),  # noqa: B008 - frozen
+        error_rate: float = 0.0,
+        position_bias: float = 0.0,
+        invalid_rate: float = 0.0,
+        refusal_rate: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        rates = {
+            "error_rate": error_rate,
+            "position_bias": position_bias,
+            "invalid_rate": invalid_rate,
+            "refusal_rate": refusal_rate,
+        }
+        for name, rate in rates.items():
+            if not 0.0 <= rate <= 1.0:
+                raise ValueError(f"{name}={rate}. Allowed is a probability from 0 to 1. Write 0 for never.")
+        self.world = world
+        self.error_rate = error_rate
+        self.position_bias = position_bias
+        self.invalid_rate = invalid_rate
+        self.refusal_rate = refusal_rate
+        self.seed = seed
+
+    @property
+    def fingerprint(self) -> str:
+        """Name the reader and every rate that changes its answers."""
+        rates = (self.error_rate, self.position_bias, self.invalid_rate, self.refusal_rate)
+        return f"miniature-reader-1/{digest(repr(self.world), repr(rates), self.seed)}"
+
+    def _grade(self, image: bytes, prompt: str) -> float:
+        return faithfulness(parse(prompt), read(decode(image), self.world))
+
+    def _spoil(self, item_id: str, probability: float, content: tuple[str | bytes, ...], is_pair: bool) -> Look:
+        """Turn what was seen into what is answered."""
+        draws = np.random.default_rng(seed_of("look", self.fingerprint, *content)).random(4)
+        if draws[0] < self.refusal_rate:
+            return Look(item_id, 0.5, 0.0, "refused to answer")
+        if draws[1] < self.invalid_rate:
+            return Look(item_id, 0.5, 0.0, "reply could not be read")
+        if is_pair and draws[2] < self.position_bias:
+            return Look(item_id, 0.98)
+        if draws[3] < self.error_rate:
+            probability = 1.0 - probability
+        return Look(item_id, probability)
+
+    def look(self, pairs: Sequence[OrderedPair]) -> Iterator[Look]:
+        """Yield, per pair in its one order, the probability that the first image fits better.
+
+        Args:
+            pairs: encoded images; faithfulness decides first, sharpness between equals.
+        """
+        for pair in pairs:
+            try:
+                margin = self._grade(pair.first, pair.prompt) - self._grade(pair.second, pair.prompt)
+            except ValueError as error:
+                yield Look(pair.item_id, 0.5, 0.0, str(error))
+                continue
+            probability = float(1.0 / (1.0 + np.exp(-_STEEPNESS * margin)))
+            yield self._spoil(pair.item_id, probability, ("pair", pair.first, pair.second, pair.prompt), True)
+
+    def check(self, items: Sequence[ImageAndPrompt]) -> Iterator[Look]:
+        """Yield, per item, the probability that the image shows the prompt; over 0.5 exactly where it does.
+
+        Args:
+            items: encoded images with their prompts.
+        """
+        for item in items:
+            try:
+                probability = self._grade(item.image, item.prompt)
+            except ValueError as error:
+                yield Look(item.item_id, 0.5, 0.0, str(error))
+                continue
+            yield self._spoil(item.item_id, probability, ("check", item.image, item.prompt), False)
+
+    def close(self) -> None:
+        """Do nothing: there is no memory to free."""
