@@ -25,8 +25,8 @@ class RunCheckpoint(Checkpoint):
 
     Each checkpoint is a new folder `<default_root_dir>/checkpoints/step-00001200/`, never overwritten in place; its
     `COMMIT.json` is written last, and a folder without it does not count. It works for single files and for the
-    sharded folders of FSDP2. It subclasses Lightning's `Checkpoint`, so it runs after every other callback and Lightning
-    adds no `ModelCheckpoint` of its own.
+    sharded folders of FSDP2. It subclasses Lightning's `Checkpoint`, so it runs after every other callback and
+    Lightning adds no `ModelCheckpoint` of its own.
 
     Example:
         ```yaml
@@ -138,7 +138,7 @@ def save_committed(trainer: Trainer, run_folder: Path, name: str) -> Path:
 
 
 def latest_committed(run_folder: Path) -> Path | None:
-    """Return the newest committed checkpoint of a run folder, in the form `ckpt_path` takes; None when there is none."""
+    """Return the newest committed checkpoint of a run folder, as `ckpt_path` takes it; None when there is none."""
     commits = _commits(run_folder)
     return commits[-1][1] / STATE_NAME if commits else None
 
@@ -228,7 +228,7 @@ def _unwritable(folder: Path, error: Exception) -> OSError:
     free_mib = shutil.disk_usage(folder.parent).free / 2**20
     return OSError(
         getattr(error, "errno", None) or errno.EIO,
-        f"The checkpoint {folder.name} could not be written ({error}); {free_mib:.0f} MiB are free there. Older checkpoints "
-        "are untouched. Free some space or lower keep_last, then run the same command with --ckpt_path last",
+        f"The checkpoint {folder.name} could not be written ({error}); {free_mib:.0f} MiB are free there. Older "
+        "checkpoints are untouched. Free some space or lower keep_last, then run the same command with --ckpt_path last",
         str(folder.parent),
     )

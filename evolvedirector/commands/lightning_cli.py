@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from omegaconf.errors import OmegaConfBaseException
 
 from evolvedirector.callbacks.checkpoint import RunCheckpoint, latest_committed
+from evolvedirector.commands.config_mistakes import explain_mistake
 from evolvedirector.commands.readable_errors import ConfigurationMistake
+from evolvedirector.commands.signals import run_until_signal
 
 
 class OneParagraphParser(LightningArgumentParser):
     """Raise one paragraph where jsonargparse prints a page of usage."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Refuse abbreviated flags: `--trainer.max_epoch` would be taken for `--trainer.max_epochs` without a word."""
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise `ConfigurationMistake`; `main` replaces its text by what the files and flags themselves show."""
@@ -36,11 +45,12 @@ class SaveConfigInRunFolder(SaveConfigCallback):
 class EvolveDirectorCLI(LightningCLI):
     """Build a run from YAML and flags: any LightningModule, any LightningDataModule, by class path."""
 
-    def __init__(self, args: list[str]) -> None:
+    def __init__(self, args: list[str], callbacks: Sequence[Callback] = ()) -> None:
         """Parse, build and run.
 
         Args:
             args: The command line from its first word (`fit`, ...) on.
+            callbacks: Callbacks added to those of the config, for this process only.
         """
         # Interpolations are resolved once, after all files and flags, and `${trainer...}` works below a sub-command.
         set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
@@ -54,12 +64,23 @@ class EvolveDirectorCLI(LightningCLI):
             parser_kwargs={"parser_mode": "omegaconf+"},
             save_config_callback=SaveConfigInRunFolder,
             save_config_kwargs={"overwrite": True, "save_to_log_dir": False},
+            trainer_defaults={"callbacks": list(callbacks)},
             args=args,
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse `args` alone (Lightning would warn that `sys.argv` exists as well)."""
-        self.config = parser.parse_args(args)
+        """Parse `args` alone (Lightning would warn that `sys.argv` exists as well).
+
+        Raises:
+            ConfigurationMistake: What is wrong, in one paragraph.
+        """
+        try:
+            self.config = parser.parse_args(args)
+        except (ConfigurationMistake, OmegaConfBaseException) as refusal:
+            words = list(args) if isinstance(args, list) else []
+            names = {action.dest.split(".")[0] for action in self._subcommand_parsers[words[0]]._actions}
+            text = explain_mistake(words, {"trainer": Trainer}, names, refusal)
+            raise ConfigurationMistake(text) from refusal
 
     def _parse_ckpt_path(self) -> None:
         """Leave the config as it was written.
@@ -88,7 +109,7 @@ def resolve_last(run_folder: Path, word: str) -> str | None:
     newest = latest_committed(run_folder)
     if newest is None and word != "fit":
         raise FileNotFoundError(
-            f"No finished checkpoint lies in {run_folder}. `{word} --ckpt_path last` needs one: run `fit` first, or name "
+            f"No finished checkpoint lies in {run_folder}. `{word} --ckpt_path last` needs one. Run `fit` first, or name "
             "the run folder with --trainer.default_root_dir."
         )
     if os.environ.get("LOCAL_RANK", "0") == "0":
@@ -106,5 +127,4 @@ def main(args: list[str]) -> int | None:
     Args:
         args: The command line from that word on.
     """
-    EvolveDirectorCLI(args)
-    return 0
+    return run_until_signal(lambda ending: EvolveDirectorCLI(args, callbacks=[ending]), args)

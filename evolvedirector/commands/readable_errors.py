@@ -19,7 +19,7 @@ class ConfigurationMistake(ValueError):
 
 
 def nearest_name(wrong: str, valid: Iterable[str]) -> str:
-    """Return ` Did you mean ...?` for the nearest valid name, else the list of valid ones (empty when there are none)."""
+    """Return ` Did you mean ...?` with the nearest valid name, else all valid ones (empty when there are none)."""
     names = sorted(set(valid))
     near = difflib.get_close_matches(wrong, names, n=1, cutoff=0.5)
     if near:
