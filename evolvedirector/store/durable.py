@@ -8,7 +8,7 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
 from evolvedirector.store.errors import DiskFullError
 
@@ -56,7 +56,7 @@ def disk_full_named(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[IO[bytes]]:
+def writing(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path` that becomes `path`, durably, when the block ends without an error.
 
     The block may read the file again before it ends (it is open for both), so a check can stop the rename.

@@ -9,7 +9,7 @@ import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -88,7 +88,7 @@ def write_shard(folder: Path, number: int, samples: Iterable[dict[str, Any]]) ->
     return Shard(name, len(expected) // MEMBERS_PER_SAMPLE, tar_bytes, sha256)
 
 
-def _write_tar(file: IO[bytes], samples: Iterable[dict[str, Any]]) -> list[tuple[str, str]]:
+def _write_tar(file: BinaryIO, samples: Iterable[dict[str, Any]]) -> list[tuple[str, str]]:
     """Write the tar; returns (member name, sha256) in its order."""
     import webdataset  # brings torch with it, so only where something is written
 
@@ -102,7 +102,7 @@ def _write_tar(file: IO[bytes], samples: Iterable[dict[str, Any]]) -> list[tuple
     return expected
 
 
-def _read_back(file: IO[bytes], expected: Sequence[tuple[str, str]], path: Path) -> tuple[np.ndarray, str]:
+def _read_back(file: BinaryIO, expected: Sequence[tuple[str, str]], path: Path) -> tuple[np.ndarray, str]:
     """Read the tar from the file again, compare it with what was meant, and index it on the way."""
     os.fsync(file.fileno())
     file.seek(0)
@@ -118,10 +118,13 @@ def _read_back(file: IO[bytes], expected: Sequence[tuple[str, str]], path: Path)
     if found != len(expected):
         raise StoreError(f"'{path}' does not read back as written (member {found}). Check the disk and try again.")
     file.seek(0)
-    return records, hashlib.file_digest(file, "sha256").hexdigest()
+    whole = hashlib.sha256()
+    while block := file.read(2**20):
+        whole.update(block)
+    return records, whole.hexdigest()
 
 
-def regular_members(file: IO[bytes]) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+def regular_members(file: BinaryIO) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
     """Yield the members of an open tar with their bytes.
 
     Raises:

@@ -1,0 +1,308 @@
+"""The datamodule of an evolving dataset: which revision is read, how far, and what follows."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
+
+from evolvedirector.datamodules.batches import RevisionBatches
+from evolvedirector.datamodules.loader import EvolvingLoader
+from evolvedirector.datamodules.position import StreamPosition
+from evolvedirector.datamodules.requests import RequestChunk, rank_chunks, requests_for
+from evolvedirector.prompt_source import PromptSource
+from evolvedirector.records import Prompt
+from evolvedirector.store import DatasetStore, RevisionFiles, RevisionReader, StoreError
+from evolvedirector.store.imports import import_prompts, read_prompt_file
+
+_log = logging.getLogger(__name__)
+
+
+class EvolvingDataModule(LightningDataModule):
+    """Train on an evolving dataset, one revision per epoch, with exact resume.
+
+    Samples come in an endless keyed order: global batch b is a pure function of (revision, seed, b), so it depends on
+    no rank, world size or worker. An epoch is a fixed number of global batches; between two of them the revision may
+    change. The position is part of the checkpoint and counts batches as they are delivered to training.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        seeds: PromptSource | str | Path | None = None,
+        held_out: PromptSource | str | Path | None = None,
+        global_batch_size: int = 64,
+        batches_per_epoch: int = 100,
+        image_size_px: int = 32,
+        num_workers: int = 0,
+        seed: int = 0,
+        revision: str | None = None,
+        generation_chunk_size: int = 16,
+        predict_prompts: str | Path | None = None,
+    ) -> None:
+        """Describe the data; nothing is read yet.
+
+        Args:
+            root: Folder of the dataset; made with the seeds when it does not exist.
+            seeds: First prompts, used once, when the root has no revision: a prompt file (one per line, or .jsonl with
+                `prompt` and `skill`) or a source object. None: the root must exist.
+            held_out: Prompts for evaluation, a file or a source; they never enter the dataset. None: no evaluation.
+            global_batch_size: Images per training batch over all ranks; divisible by their number.
+            batches_per_epoch: Length of an epoch in global batches; the revision can change only between epochs.
+            image_size_px: Side of the square training images; others are scaled and cropped.
+            num_workers: Reader processes per rank; 0 reads in the training process.
+            seed: Names the order of samples and the seeds of evaluation images.
+            revision: Start from this revision instead of the newest (at least 6 characters of its sha); the next round
+                then forks. None: the newest. A resumed run goes on with the revision of its checkpoint.
+            generation_chunk_size: Requests per evaluation or prediction batch.
+            predict_prompts: Prompt file for `predict`. None: nothing to predict.
+
+        Raises:
+            ValueError: If the root is missing or a size is below 1.
+        """
+        super().__init__()
+        if not str(root or "").strip():
+            raise ValueError(
+                "The datamodule has no root. It must be a folder. Write `data.init_args.root: runs/mine/data`."
+            )
+        sizes = {
+            "global_batch_size": global_batch_size,
+            "batches_per_epoch": batches_per_epoch,
+            "image_size_px": image_size_px,
+            "generation_chunk_size": generation_chunk_size,
+        }
+        for name, value in sizes.items():
+            if value < 1:
+                raise ValueError(f"{name} is {value}. It must be at least 1. Write `data.init_args.{name}: 1` or more.")
+        self.prepare_data_per_node = False  # one writer: the root is on a file system that all nodes see
+        self.data_root = Path(root)
+        self.global_batch_size = global_batch_size
+        self.batches_per_epoch = batches_per_epoch
+        self.image_size_px = image_size_px
+        self.generation_chunk_size = generation_chunk_size
+        self.seed = seed
+        self._seeds = seeds
+        self._held_out = held_out
+        self._predict_prompts = predict_prompts
+        self._num_workers = num_workers
+        self._start_revision = revision
+        self._position = StreamPosition(global_batch_size, seed)
+        self._reader: RevisionReader | None = None
+
+    # ---- the root
+
+    def prepare_data(self) -> None:
+        """Make the root from the seeds if it has no revision yet, and record the held-out prompts (rank 0 only)."""
+        if self.trainer is not None and self.trainer.state.fn != TrainerFn.FITTING:
+            return  # evaluation writes nothing, so it can run beside a training that holds the root's lock
+        if self._seeds is None and not (self.data_root / "format.json").exists():
+            raise StoreError(
+                f"The dataset root '{self.data_root}' does not exist and there are no seeds to make it from. Write"
+                f" `data.init_args.seeds: prompts.txt`, or run `evolvedirector data import {self.data_root} --prompts"
+                " prompts.txt` first."
+            )
+        held_out = [prompt.id for prompt in self.held_out_prompts()]
+        published = RevisionFiles(self.data_root).current() is not None
+        if published and not held_out:
+            return
+        with DatasetStore(self.data_root, create=self._seeds is not None) as store:
+            store.ledger.hold_out(held_out)
+            if not published and self._seeds is not None:
+                report = import_prompts(store, read_prompts(self._seeds), held_out)
+                _log.info(
+                    "Imported %d prompts; skipped %d duplicates and %d held-out ones.",
+                    report.prompts,
+                    report.duplicates,
+                    report.held_out,
+                )
+
+    def held_out_prompts(self) -> list[Prompt]:
+        """List the evaluation prompts, each once."""
+        return [] if self._held_out is None else list({p.id: p for p in read_prompts(self._held_out)}.values())
+
+    # ---- what EvolutionCallback uses
+
+    @property
+    def revision_sha(self) -> str:
+        """Name the revision that training reads now.
+
+        Raises:
+            StoreError: If the root has none.
+        """
+        if self._position.revision_sha is None:
+            files = RevisionFiles(self.data_root)
+            if self._start_revision is not None:
+                self._position.revision_sha = files.resolve(self._start_revision)
+            elif (current := files.current()) is not None:
+                self._position.revision_sha = current
+            else:
+                raise StoreError(
+                    f"The dataset root '{self.data_root}' has no revision. Write `data.init_args.seeds: prompts.txt`,"
+                    f" or run `evolvedirector data import {self.data_root} --prompts prompts.txt` first."
+                )
+        return self._position.revision_sha
+
+    @property
+    def next_revision_sha(self) -> str | None:
+        """Name the revision that the next epoch will read; None: the same as now."""
+        return self._position.next_revision_sha
+
+    def open_revision(self, revision_sha: str) -> None:
+        """Make the next epoch read this revision; the current one is read to its end.
+
+        Args:
+            revision_sha: At least 6 characters of it.
+
+        Raises:
+            StoreError: If it does not exist; the message names those that do.
+        """
+        full = RevisionFiles(self.data_root).resolve(revision_sha)
+        self._position.next_revision_sha = None if full == self.revision_sha else full
+
+    # ---- training
+
+    def train_dataloader(self) -> EvolvingLoader:
+        """Begin an epoch, or, right after a resume, go on with the one of the checkpoint.
+
+        Raises:
+            StoreError: If the revision has no image to train on, or the resumed stream is another one.
+            ValueError: If the batch cannot be shared equally by the ranks.
+        """
+        rank, world_size = self._rank_and_world_size()
+        if self.global_batch_size % world_size:
+            raise ValueError(
+                f"global_batch_size is {self.global_batch_size}, which {world_size} ranks cannot share equally. It must"
+                f" be a multiple of {world_size}. Write `data.init_args.global_batch_size:"
+                f" {-(-self.global_batch_size // world_size) * world_size}`."
+            )
+        self._position.check_same_stream(self.global_batch_size, self.seed)
+        _ = self.revision_sha  # bound before the position may move on to the next
+        if self._position.enter_epoch(self._batches_in_epoch()):
+            self._open_reader()
+        return EvolvingLoader(self.batches_per_epoch, lambda: self._deliver(rank, world_size))
+
+    def _open_reader(self) -> RevisionReader:
+        """Open the revision of the position, once."""
+        if self._reader is None or self._reader.revision_sha != self.revision_sha:
+            self._reader = RevisionReader(self.data_root, self.revision_sha)
+            if len(self._reader) > 0:
+                self._log_repeats(self._reader)
+        if len(self._reader) == 0:
+            raise StoreError(
+                f"Revision {self._reader.number} ({self.revision_sha[:12]}) of '{self.data_root}' has no image to train"
+                " on. At least one live sample is needed. Let `EvolutionCallback` buy teacher images before the first"
+                " epoch (its budget must allow it), or import captioned pictures with `evolvedirector data import"
+                " ROOT --images 'folder/**'`."
+            )
+        return self._reader
+
+    def _deliver(self, rank: int, world_size: int) -> Iterator[dict[str, Any]]:
+        """Yield what is left of the epoch, counting each batch before it is handed over."""
+        left = self._position.left_in_epoch(self._batches_in_epoch())
+        if len(left) == 0:
+            return
+        batches = RevisionBatches(
+            self._open_reader(), self.seed, self.global_batch_size, self.image_size_px, rank, world_size
+        )
+        position = self._position
+        for batch in batches.loader(left, self._num_workers):
+            position.deliver(self._processed())
+            yield batch
+
+    def _log_repeats(self, reader: RevisionReader) -> None:
+        passes = reader.order(self.seed, self.global_batch_size).passes(self.batches_per_epoch)
+        most = max(passes, key=lambda stratum: passes[stratum])
+        _log.info(
+            "Revision %d (%s): %d samples in %d strata; an epoch goes %.2f times through '%s' (%s) and %.2f times"
+            " through the least repeated stratum.",
+            reader.number,
+            reader.revision_sha[:12],
+            len(reader),
+            len(reader.strata),
+            passes[most],
+            most.skill,
+            most.state,
+            min(passes.values()),
+        )
+
+    def _batches_in_epoch(self) -> int:
+        """Count the batches of an epoch under the trainer's `limit_train_batches`."""
+        limit = self.trainer.limit_train_batches if self.trainer is not None else 1.0
+        if isinstance(limit, int):
+            return min(self.batches_per_epoch, limit)
+        return int(self.batches_per_epoch * limit)
+
+    def _processed(self) -> int | None:
+        """Count the batches that the trainer has finished so far; None without a trainer."""
+        return None if self.trainer is None else self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
+
+    def _rank_and_world_size(self) -> tuple[int, int]:
+        """Return which share of each global batch this process reads, and how many shares there are."""
+        if self.trainer is not None:
+            shares = getattr(self.trainer.strategy, "distributed_sampler_kwargs", None)
+            if shares is not None:
+                return shares["rank"], shares["num_replicas"]
+            return self.trainer.global_rank, self.trainer.world_size
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            return torch.distributed.get_rank(), torch.distributed.get_world_size()
+        return 0, 1
+
+    # ---- checkpoint
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position in the stream; it names no rank, so the world size may change at resume."""
+        if self._position.revision_sha is None and RevisionFiles(self.data_root).current() is None:
+            return {}
+        _ = self.revision_sha
+        return self._position.state_dict(self._processed())
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the position of a checkpoint; the revision it names is opened, whatever the newest one is.
+
+        Raises:
+            StoreError: If that revision is gone from the root.
+        """
+        position = StreamPosition.from_state_dict(state)
+        files = RevisionFiles(self.data_root)
+        for sha in (position.revision_sha, position.next_revision_sha):
+            if sha is not None:
+                files.resolve(sha)
+        self._position = position
+
+    # ---- evaluation and prediction
+
+    def val_dataloader(self) -> list[RequestChunk]:
+        """Ask for one image per held-out prompt; batches are `list[ImageRequest]`."""
+        return self._chunks(self.held_out_prompts())
+
+    def test_dataloader(self) -> list[RequestChunk]:
+        """Ask for one image per held-out prompt; batches are `list[ImageRequest]`."""
+        return self._chunks(self.held_out_prompts())
+
+    def predict_dataloader(self) -> list[RequestChunk]:
+        """Ask for one image per prompt of `predict_prompts`; batches are `list[ImageRequest]`."""
+        return self._chunks([] if self._predict_prompts is None else read_prompts(self._predict_prompts))
+
+    def _chunks(self, prompts: Sequence[Prompt]) -> list[RequestChunk]:
+        requests = requests_for(prompts, self.image_size_px, self.seed)
+        return rank_chunks(requests, self.generation_chunk_size, *self._rank_and_world_size())
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Unpack requests, so that the module gets a plain list."""
+        return batch.requests if isinstance(batch, RequestChunk) else batch
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Move tensors; requests stay where they are."""
+        if isinstance(batch, list):
+            return batch
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+
+def read_prompts(source: PromptSource | str | Path) -> Sequence[Prompt]:
+    """List the prompts of a file or of a source object."""
+    return read_prompt_file(source) if isinstance(source, str | Path) else source.prompts()
