@@ -33,6 +33,7 @@ class RankCrew:
         self._group = group
         self._rank = dist.get_rank(group)
         self._world_size = dist.get_world_size(group)
+        self._driver = dist.get_global_rank(group, 0)
         self._check_alive = check_alive
         self.chunk = local.chunk
         self.unit = local.unit * self._world_size
@@ -71,22 +72,22 @@ class RankCrew:
             PeerFailed: The round failed on rank 0 or another rank.
         """
         while True:
-            orders: list[Any] = [None]
-            dist.broadcast_object_list(orders, src=dist.get_global_rank(self._group, 0), group=self._group)
-            word, shares = orders[0]
+            order: list[Any] = [None]
+            dist.scatter_object_list(order, None, src=self._driver, group=self._group)
+            word, body = order[0]
             if word == "dismiss":
-                return shares
+                return body
             if word == "fail":
-                raise PeerFailed(shares)
-            dist.gather_object(self._share(word, shares[self._rank]), None, dst=0, group=self._group)
+                raise PeerFailed(body)
+            dist.gather_object(self._share(word, body), None, dst=self._driver, group=self._group)
 
     def dismiss(self, result: Any) -> None:
         """End the service of the other ranks and hand them the result."""
-        self._order("dismiss", result)
+        self._order("dismiss", [result] * self._world_size)
 
     def fail(self, reason: str) -> None:
         """End the service of the other ranks with an error."""
-        self._order("fail", reason)
+        self._order("fail", [reason] * self._world_size)
 
     def _shares(self, items: Sequence[Any]) -> list[list[Any]]:
         return [list(items[rank :: self._world_size]) for rank in range(self._world_size)]
@@ -95,8 +96,10 @@ class RankCrew:
         for part in self._together(word, shares):
             yield from part
 
-    def _order(self, word: str, body: Any) -> None:
-        dist.broadcast_object_list([(word, body)], src=dist.get_global_rank(self._group, 0), group=self._group)
+    def _order(self, word: str, bodies: Sequence[Any]) -> None:
+        """Send each rank only its own share: images are many bytes."""
+        orders = [(word, body) for body in bodies]
+        dist.scatter_object_list([None], orders, src=self._driver, group=self._group)
 
     def _together(self, word: str, shares: list[Any]) -> list[Any]:
         reason = self._check_alive()
@@ -104,7 +107,7 @@ class RankCrew:
             raise PeerFailed(f"The round cannot go on: {reason}.")
         self._order(word, shares)
         gathered: list[Any] = [None] * self._world_size
-        dist.gather_object(self._share(word, shares[0]), gathered, dst=0, group=self._group)
+        dist.gather_object(self._share(word, shares[0]), gathered, dst=self._driver, group=self._group)
         for rank, (result, error) in enumerate(gathered):
             if error:
                 raise PeerFailed(f"Rank {rank} failed in a round while it was asked to {word}: {error}")

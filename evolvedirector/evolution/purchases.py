@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from evolvedirector.evolution.round_context import RoundContext, in_groups
 from evolvedirector.records import ImageReply, ImageRequest, Prompt, Sample, digest, seed_of
+from evolvedirector.store.errors import StoreError
 from evolvedirector.store.images import check_image
 from evolvedirector.store.ledger import Call, StoredReply
 
@@ -125,9 +126,7 @@ def _affordable(context: RoundContext, prompts: Sequence[Prompt]) -> list[Prompt
     return chosen
 
 
-def _teach(
-    context: RoundContext, teacher: str, items: Sequence[tuple[Prompt, ImageRequest]]
-) -> dict[str, StoredReply]:
+def _teach(context: RoundContext, teacher: str, items: Sequence[tuple[Prompt, ImageRequest]]) -> dict[str, StoredReply]:
     """Send one unit of requests: reserved first, every image durable before its row says so."""
     ledger, blobs = context.store.ledger, context.store.blobs
     calls = [Call(request.request_id, p.id, p.lineage_id, teacher) for p, request in items]
@@ -149,6 +148,6 @@ def _sound(reply: ImageReply) -> ImageReply:
         return ImageReply(reply.request_id, reply.status, None, reply.reason, reply.cost_usd)
     try:
         check_image(reply.image or b"")
-    except ValueError as error:
+    except StoreError as error:
         return ImageReply(reply.request_id, "failure", None, f"unusable image: {error}", reply.cost_usd)
     return reply

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from evolvedirector.evolution import steps
 from evolvedirector.evolution.purchases import Purchases, buy
@@ -69,6 +70,7 @@ def run_seeding(context: RoundContext) -> str:
     waiting = [entry.prompt for entry in state.in_state("candidate") if entry.prompt.origin == "seed"]
     if not waiting or context.budget.buys_nothing:
         return info.revision_sha
+    context.budget = replace(context.budget, teacher_calls_per_round=None)  # the seeds are not a round
     purchases = buy(context, waiting, {})
     context.crew.enter("train")
     if not purchases.samples and not purchases.failed:
@@ -77,9 +79,7 @@ def run_seeding(context: RoundContext) -> str:
     return store.publish(info.revision_sha, info.round_id, RevisionChange(samples=purchases.samples, states=states))
 
 
-def _judge(
-    context: RoundContext, state: DatasetState, plan: RoundPlan, candidates: Sequence[Prompt]
-) -> list[Evidence]:
+def _judge(context: RoundContext, state: DatasetState, plan: RoundPlan, candidates: Sequence[Prompt]) -> list[Evidence]:
     compared = [state.entries[prompt_id] for prompt_id in plan.compare]
     probed = [state.entries[prompt_id].prompt for prompt_id in plan.probe]
     images = steps.render(context, [*[entry.prompt for entry in compared], *probed, *candidates])

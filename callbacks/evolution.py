@@ -1,0 +1,264 @@
+"""When the dataset evolves: at epoch boundaries, between a checkpoint and the next revision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+
+from evolvedirector.callbacks.checkpoint import save_committed
+from evolvedirector.callbacks.host_checks import check_host, check_only_owner, check_sized, evolving_data_of
+from evolvedirector.callbacks.round_driver import RoundDriver
+from evolvedirector.evolution.budget import Budget
+from evolvedirector.evolution.evolve_director_policy import EvolveDirectorPolicy
+from evolvedirector.evolution.host import EvolvingData
+from evolvedirector.evolution.policy import Policy
+from evolvedirector.judges.judge import Judge
+from evolvedirector.records import RoundInfo, digest
+from evolvedirector.teachers.teacher import Teacher
+from evolvedirector.writers.prompt_writer import PromptWriter
+
+
+class EvolutionCallback(pl.Callback):
+    """Evolve the training set between epochs: the judge compares student with teachers, the policy edits the prompts.
+
+    At the end of every `every_n_epochs`-th epoch it saves a checkpoint, runs one round (render, judge, decide, write, buy,
+    publish) on all ranks, and lets the next epoch read the revision the round published. A killed round is finished by the
+    run that continues from that checkpoint; nothing is bought twice. It works in any Lightning project whose module has
+    `generate` and whose datamodule has `data_root`, `revision_sha` and `open_revision`
+    (`evolvedirector.evolution.ImageGenerator` and `EvolvingData`).
+
+    Example:
+        ```yaml
+        trainer:
+          reload_dataloaders_every_n_epochs: 1
+          callbacks:
+            - class_path: evolvedirector.callbacks.EvolutionCallback
+              init_args:
+                every_n_epochs: 2
+                judge: {class_path: evolvedirector.miniature.MiniatureJudge}
+                writer: {class_path: evolvedirector.miniature.MiniatureWriter}
+                teachers:
+                  exact: {class_path: evolvedirector.miniature.MiniatureTeacher}
+                budget: {budget_teacher_calls: 2000}
+        ```
+    """
+
+    def __init__(
+        self,
+        teachers: dict[str, Teacher],
+        judge: Judge,
+        writer: PromptWriter,
+        policy: Policy | None = None,
+        budget: Budget | None = None,
+        every_n_epochs: int = 1,
+        max_rounds: int | None = None,
+        image_size_px: int | None = None,
+        offload_student: Literal["none", "optimizer", "all"] = "none",
+        seed: int = 0,
+        data: str | None = None,
+    ) -> None:
+        """Set who takes part, how often, and what it may cost.
+
+        Args:
+            teachers: Image sources by name, in order of preference.
+            judge: Compares student with teacher; not the judge of the headline figures.
+            writer: Writes new prompts.
+            policy: Decides what is expanded, deleted, mutated. None: the published rule.
+            budget: Limits of spending over the life of the dataset root. None: no limit.
+            every_n_epochs: Epochs between rounds.
+            max_rounds: Rounds in all. None: until training ends.
+            image_size_px: Side of the images asked for. None: the module's `image_size_px`.
+            offload_student: What leaves the device while judge and teachers work there: nothing, the optimizer's state,
+                or the weights too.
+            seed: Root of every draw of evolution.
+            data: Attribute of the datamodule that holds the evolving data. None: the datamodule itself.
+
+        Raises:
+            ValueError: No teacher, or a number out of range.
+        """
+        super().__init__()
+        if not teachers:
+            raise ValueError(
+                "teachers is empty. Allowed: at least one. Write "
+                "`teachers: {exact: {class_path: evolvedirector.miniature.MiniatureTeacher}}`, say."
+            )
+        for name, value in (("every_n_epochs", every_n_epochs), ("max_rounds", max_rounds)):
+            if value is not None and value < (1 if name == "every_n_epochs" else 0):
+                raise ValueError(f"{name} is {value}. Allowed: 1 or more. Write `{name}: 1`, say.")
+        self.teachers = teachers
+        self.judge = judge
+        self.writer = writer
+        self.policy: Policy = policy or EvolveDirectorPolicy()
+        self.budget = budget or Budget()
+        self.every_n_epochs = every_n_epochs
+        self.max_rounds = max_rounds
+        self.image_size_px = image_size_px
+        self.offload_student = offload_student
+        self.seed = seed
+        self.data = data
+        self.root: Path | None = None
+        self._driver: RoundDriver | None = None
+        self._host: EvolvingData | None = None
+        self._rounds_done = 0
+        self._pending: dict[str, Any] | None = None  # the round this run has opened and not finished
+        self._settled_step = -1  # global step whose epoch end is dealt with; Lightning fires it again at a resume
+        self._published_sha: str | None = None
+
+    @property
+    def state_key(self) -> str:
+        """Tell several instances apart by the data they evolve."""
+        return f"EvolutionCallback[{self.data or ''}]"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs to finish or skip the round at this point."""
+        return {
+            "rounds_done": self._rounds_done,
+            "pending": self._pending,
+            "settled_step": self._settled_step,
+            "published_sha": self._published_sha,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over where the checkpoint was saved."""
+        self._rounds_done = state_dict["rounds_done"]
+        self._pending = state_dict["pending"]
+        self._settled_step = state_dict["settled_step"]
+        self._published_sha = state_dict["published_sha"]
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse a host that a round could not work with, before anything is bought."""
+        if stage != "fit":
+            return
+        self._host = evolving_data_of(trainer, self.data)
+        self.root = Path(self._host.data_root).resolve()
+        check_host(trainer, pl_module)
+        check_only_owner(trainer, self, self.root, "root")
+        self._driver = RoundDriver(self, trainer, pl_module)
+        if self.budget.buys_nothing and trainer.is_global_zero:
+            print("Evolution: budget_teacher_calls is 0, so this run only trains: nothing is judged or bought.")
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Buy images for seed prompts that have none, before the first loader is built."""
+        if self._pending is None and not self._evolves_nothing():
+            revision_sha = self._opened().revision_sha
+            info = RoundInfo(
+                digest("seeding", self.seed, revision_sha),
+                0,
+                self.max_rounds,
+                self.seed,
+                trainer.global_step,
+                revision_sha,
+            )
+            child = self._driving().seed(info)
+            if child != revision_sha:
+                self._opened().open_revision(child)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Finish the round that the previous run left open."""
+        check_sized(trainer)
+        if self._pending is not None:
+            self._run(RoundInfo(**self._pending))
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Assert that this epoch reads the revision that the last round published."""
+        if self._published_sha and self._opened().revision_sha != self._published_sha:
+            raise RuntimeError(
+                f"This epoch reads revision {self._opened().revision_sha[:12]}, but the last round published "
+                f"{self._published_sha[:12]}. The datamodule must read what `open_revision` named: let its "
+                "`train_dataloader` build a new loader each time it is called."
+            )
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Run a round when one is due."""
+        if trainer.global_step == self._settled_step:
+            return
+        self._settled_step = trainer.global_step
+        if not self._due(trainer):
+            return
+        revision_sha = self._opened().revision_sha
+        info = RoundInfo(
+            round_id=digest("round", self.seed, trainer.global_step, revision_sha),
+            index=self._rounds_done,
+            rounds=self._planned_rounds(trainer),
+            seed=self.seed,
+            global_step=trainer.global_step,
+            revision_sha=revision_sha,
+        )
+        self._pending = {name: getattr(info, name) for name in RoundInfo.__dataclass_fields__}
+        name = f"step-{trainer.global_step:08d}-round" + (f"-{self.data}" if self.data else "")
+        save_committed(trainer, Path(trainer.default_root_dir), name)
+        self._run(info)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Let go of the root, the teachers and the judge."""
+        if self._driver is not None:
+            self._driver.close()
+            self._driver = None
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Let go of the root, so that the next run can take it."""
+        self.teardown(trainer, pl_module, "fit")
+
+    def summary_entries(self) -> dict[str, Any]:
+        """Return this callback's part of `summary.json`."""
+        return self._driver.summary(self._opened().revision_sha) if self._driver is not None else {}
+
+    def plan_summary(self) -> dict[str, str]:
+        """Say what evolution may do and cost at most, for `evolvedirector check`."""
+
+        def limit(value: float | None, unit: str) -> str:
+            return "no limit" if value is None else f"{value:g} {unit}".strip()
+
+        rounds = "none" if self._evolves_nothing() else f"every {self.every_n_epochs} epochs"
+        most = "" if self.max_rounds is None else f", at most {self.max_rounds}"
+        return {
+            "rounds": rounds + most,
+            "teachers": ", ".join(self.teachers),
+            "judge": type(self.judge).__name__,
+            "policy": type(self.policy).__name__,
+            "teacher calls (most)": limit(self.budget.budget_teacher_calls, ""),
+            "judge calls (most)": limit(self.budget.budget_judge_calls, ""),
+            "cost (most)": limit(self.budget.budget_cost_usd, "USD"),
+        }
+
+    def _run(self, info: RoundInfo) -> None:
+        child = self._driving().run(info)
+        self._opened().open_revision(child)
+        self._published_sha = child
+        self._pending = None
+        self._rounds_done = info.index + 1
+        self._settled_step = info.global_step
+
+    def _due(self, trainer: pl.Trainer) -> bool:
+        if self._evolves_nothing() or (self.max_rounds is not None and self._rounds_done >= self.max_rounds):
+            return False
+        steps_end = trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps
+        epochs_end = trainer.max_epochs not in (None, -1) and trainer.current_epoch + 1 >= trainer.max_epochs
+        if steps_end or epochs_end or trainer.should_stop:
+            return False  # nobody would train on what it buys
+        return (trainer.current_epoch + 1) % self.every_n_epochs == 0
+
+    def _planned_rounds(self, trainer: pl.Trainer) -> int | None:
+        """Return how many rounds training leaves room for; a policy spreads its purchases over them."""
+        epochs = trainer.max_epochs if trainer.max_epochs not in (None, -1) else None
+        if trainer.max_steps != -1:
+            per_epoch = max(1, int(trainer.num_training_batches) // trainer.accumulate_grad_batches)
+            by_steps = -(-trainer.max_steps // per_epoch)
+            epochs = by_steps if epochs is None else min(epochs, by_steps)
+        if epochs is None:
+            return self.max_rounds
+        rounds = max(0, (epochs - 1) // self.every_n_epochs)
+        return rounds if self.max_rounds is None else min(rounds, self.max_rounds)
+
+    def _evolves_nothing(self) -> bool:
+        return self.budget.buys_nothing
+
+    def _opened(self) -> EvolvingData:
+        assert self._host is not None, "setup() has not run"
+        return self._host
+
+    def _driving(self) -> RoundDriver:
+        assert self._driver is not None, "setup() has not run"
+        return self._driver

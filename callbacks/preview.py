@@ -1,0 +1,178 @@
+"""Pictures to look at while a run goes on: fixed prompts and seeds, student beside teacher."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+from PIL import Image, ImageDraw
+
+from evolvedirector.callbacks.drawing import student_draw
+from evolvedirector.prompt_source import PromptSource
+from evolvedirector.records import ImageRequest, digest, seed_of
+from evolvedirector.teachers.teacher import Teacher
+
+CELL_PX = 128
+CAPTION_PX = 30
+GAP_PX = 6
+
+
+class PreviewCallback(pl.Callback):
+    """Draw the same prompts with the same seeds again and again, as one PNG grid per preview.
+
+    Grids go to `<default_root_dir>/previews/step-00001200.png` and to every logger that takes images. Averaged weights
+    are used when a callback keeps them. Whatever goes wrong here becomes a warning: a preview never ends a run.
+
+    Example:
+        ```yaml
+        - class_path: evolvedirector.callbacks.PreviewCallback
+          init_args:
+            prompts: [a red circle, three green stars]
+            every_n_epochs: 5
+        ```
+    """
+
+    def __init__(
+        self,
+        prompts: list[str] | PromptSource,
+        every_n_epochs: int = 5,
+        teacher: Teacher | None = None,
+        image_size_px: int | None = None,
+        max_prompts: int = 24,
+        columns: int = 4,
+        seed: int = 0,
+    ) -> None:
+        """Set what is drawn and how often.
+
+        Args:
+            prompts: The fixed prompts, or a source of them.
+            every_n_epochs: Epochs between grids; one more is drawn when training ends.
+            teacher: Draws each prompt once per run, beside the student; these calls are outside of any budget. None:
+                the student alone.
+            image_size_px: Side of the images. None: the module's `image_size_px`.
+            max_prompts: Prompts in the grid.
+            columns: Prompts side by side.
+            seed: Root of the fixed seeds.
+
+        Raises:
+            ValueError: No prompts, or a number below 1.
+        """
+        super().__init__()
+        for name, value in (("every_n_epochs", every_n_epochs), ("max_prompts", max_prompts), ("columns", columns)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}. Allowed: 1 or more. Write `{name}: 4`, say.")
+        if isinstance(prompts, Sequence) and not prompts:
+            raise ValueError("prompts is empty. Allowed: at least one text. Write `prompts: [a red circle]`, say.")
+        self.prompts = prompts
+        self.every_n_epochs = every_n_epochs
+        self.teacher = teacher
+        self.image_size_px = image_size_px
+        self.max_prompts = max_prompts
+        self.columns = columns
+        self.seed = seed
+        self.last_grid: Path | None = None
+        self._teacher_images: dict[str, bytes] = {}
+        self._drawn_step = -1
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw a grid every `every_n_epochs` epochs."""
+        if (trainer.current_epoch + 1) % self.every_n_epochs == 0:
+            self._preview(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw a last grid with the finished student."""
+        if self._drawn_step != trainer.global_step:
+            self._preview(trainer, pl_module)
+
+    def _preview(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._drawn_step = trainer.global_step
+        try:
+            requests = self._requests(module)
+            chunk = getattr(module, "generation_chunk_size", 1)
+            padded = [*requests, *[requests[-1]] * (-len(requests) % chunk)]
+            students = student_draw(trainer, module)(padded)[
+                : len(requests)
+            ]  # on every rank: a sharded student needs all
+            if trainer.is_global_zero:
+                grid = compose_grid(
+                    [request.prompt for request in requests], students, self._teachers(requests), self.columns
+                )
+                self.last_grid = self._save(trainer, grid)
+                _to_loggers(trainer, grid)
+        except Exception as error:
+            warnings.warn(f"The preview at step {trainer.global_step} failed and is skipped: {error!r}", stacklevel=2)
+
+    def _requests(self, module: pl.LightningModule) -> list[ImageRequest]:
+        listed = self.prompts if isinstance(self.prompts, list) else [p.text for p in self.prompts.prompts()]
+        size = self.image_size_px or module.image_size_px
+        return [
+            ImageRequest(
+                digest("preview", position, text), text, seed_of("preview", self.seed, position, text), size, size
+            )
+            for position, text in enumerate(listed[: self.max_prompts])
+        ]
+
+    def _teachers(self, requests: Sequence[ImageRequest]) -> list[bytes | None]:
+        missing = [request for request in requests if request.request_id not in self._teacher_images]
+        if self.teacher is not None and missing:
+            for reply in self.teacher.generate(missing):
+                if reply.image is not None:
+                    self._teacher_images[reply.request_id] = reply.image
+            self.teacher.close()
+        return [self._teacher_images.get(request.request_id) for request in requests]
+
+    def _save(self, trainer: pl.Trainer, grid: Image.Image) -> Path:
+        folder = Path(trainer.default_root_dir) / "previews"
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"step-{trainer.global_step:08d}.png"
+        partial = path.with_suffix(".tmp")
+        grid.save(partial, "PNG")
+        os.replace(partial, path)
+        return path
+
+
+def compose_grid(
+    prompts: Sequence[str], students: Sequence[bytes], teachers: Sequence[bytes | None], columns: int
+) -> Image.Image:
+    """Lay out captioned pairs: student left, teacher right (student alone where there is no teacher image)."""
+    paired = any(teacher is not None for teacher in teachers)
+    width = CELL_PX * (2 if paired else 1) + GAP_PX * 2
+    height = CELL_PX + CAPTION_PX + GAP_PX
+    columns = min(columns, len(prompts))
+    rows = -(-len(prompts) // columns)
+    grid = Image.new("RGB", (columns * width, rows * height + GAP_PX), "white")
+    pen = ImageDraw.Draw(grid)
+    for position, (prompt, student, teacher) in enumerate(zip(prompts, students, teachers, strict=True)):
+        left = (position % columns) * width + GAP_PX
+        top = (position // columns) * height + GAP_PX
+        grid.paste(_cell(student), (left, top))
+        if teacher is not None:
+            grid.paste(_cell(teacher), (left + CELL_PX + 2, top))
+        pen.multiline_text((left, top + CELL_PX + 2), _wrapped(prompt, width // 6), fill="black", spacing=1)
+    return grid
+
+
+def _cell(image: bytes) -> Image.Image:
+    picture = Image.open(io.BytesIO(image)).convert("RGB")
+    return picture.resize((CELL_PX, CELL_PX), Image.Resampling.NEAREST)  # pixels as they are, not smoothed
+
+
+def _wrapped(text: str, characters: int) -> str:
+    text = " ".join(text.split())
+    first, rest = text[:characters], text[characters : 2 * characters]
+    return f"{first}\n{rest}".encode("latin-1", "replace").decode("latin-1")  # what the built-in font can draw
+
+
+def _to_loggers(trainer: pl.Trainer, grid: Image.Image) -> None:
+    for logger in trainer.loggers:
+        experiment: Any = getattr(logger, "experiment", None)
+        if hasattr(experiment, "add_image"):  # TensorBoard
+            experiment.add_image("preview", np.asarray(grid), trainer.global_step, dataformats="HWC")
+        elif hasattr(logger, "log_image"):  # Weights & Biases and alike
+            logger.log_image("preview", [grid], step=trainer.global_step)

@@ -1,0 +1,76 @@
+"""How a round is doing, while it runs and in one line when it is over."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import lightning.pytorch as pl
+from tqdm.auto import tqdm
+
+from evolvedirector.evolution.round_context import Progress
+from evolvedirector.records import RoundInfo
+
+if TYPE_CHECKING:
+    from evolvedirector.store.dataset import DatasetStore
+
+
+class RoundBar:
+    """Show candidates judged, images bought, spend and time left in a bar of its own; say nothing without a bar.
+
+    Args:
+        trainer: Its progress bar switched off switches this one off.
+        info: The round.
+        seeding: Whether only seeds are bought.
+    """
+
+    def __init__(self, trainer: pl.Trainer, info: RoundInfo, seeding: bool) -> None:
+        of = f"/{info.rounds}" if info.rounds else ""
+        self._name = "seeds" if seeding else f"round {info.index + 1}{of}"
+        self._round_id = info.round_id
+        self._shown = trainer.progress_bar_callback is not None
+        self._bar: tqdm | None = None
+        self._phase = ""
+        self._began = time.monotonic()
+
+    def __enter__(self) -> RoundBar:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def report(self, progress: Progress) -> None:
+        """Move the bar; each phase has its own, with its own estimate of the time left."""
+        if not self._shown:
+            return
+        if self._bar is None or progress.phase != self._phase:
+            self._close()
+            self._phase = progress.phase
+            self._bar = tqdm(
+                total=progress.total, desc=f"{self._name} {progress.phase}", leave=False, dynamic_ncols=True
+            )
+        self._bar.set_postfix_str(
+            f"judged {progress.judged}, bought {progress.bought}, ${progress.cost_usd:.2f}", refresh=False
+        )
+        self._bar.update(progress.done - self._bar.n)
+
+    def finish(self, store: DatasetStore, revision_sha: str) -> None:
+        """Print one line for the round."""
+        self._close()
+        spend = store.ledger.spend(self._round_id)
+        state = store.state(revision_sha)
+        counts = {name: len(state.in_state(name)) for name in ("live", "mastered", "retired")}  # type: ignore[arg-type]
+        if spend.teacher_calls or spend.judge_calls:
+            print(
+                f"{self._name}: judged {spend.judge_calls}, bought {spend.teacher_calls}, ${spend.cost_usd:.2f}; "
+                + ", ".join(f"{count} {name}" for name, count in counts.items())
+                + f"; revision {store.number(revision_sha)} ({time.monotonic() - self._began:.0f} s)"
+            )
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

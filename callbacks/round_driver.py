@@ -1,0 +1,204 @@
+"""One round on all ranks: who drives, who serves, and how it ends for everybody when it ends for one."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as pl
+import torch.distributed as dist
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from evolvedirector.callbacks.drawing import offloader, student_draw
+from evolvedirector.callbacks.heartbeat import Heartbeat
+from evolvedirector.callbacks.rank_crew import PeerFailed, RankCrew
+from evolvedirector.callbacks.round_bar import RoundBar
+from evolvedirector.evolution.crew import Crew, LocalCrew
+from evolvedirector.evolution.round import run_round, run_seeding
+from evolvedirector.evolution.round_context import RoundContext, RoundInterrupted
+from evolvedirector.evolution.summary import evolution_figures
+from evolvedirector.records import RoundInfo
+
+if TYPE_CHECKING:
+    from evolvedirector.callbacks.evolution import EvolutionCallback
+    from evolvedirector.store.dataset import DatasetStore
+
+GROUP_TIMEOUT = timedelta(days=30)
+"""No round is ended by a collective's timeout: the heartbeat tells dead from slow."""
+
+
+class RoundDriver:
+    """Run rounds for an `EvolutionCallback`: rank 0 holds the ledger and drives, the others serve.
+
+    Args:
+        settings: The callback, read for teachers, judge, writer, policy, budget, seed.
+        trainer: The running trainer.
+        module: The student.
+    """
+
+    def __init__(self, settings: EvolutionCallback, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._settings = settings
+        self._trainer = trainer
+        self._module = module
+        self._store: DatasetStore | None = None
+        self._group: dist.ProcessGroup | None = None
+        self._heartbeat: Heartbeat | None = None
+        self._sigterm = False
+
+    def run(self, info: RoundInfo) -> str:
+        """Run one round on all ranks; every rank returns the sha of the published revision."""
+        return self._together(run_round, info)
+
+    def seed(self, info: RoundInfo) -> str:
+        """Buy images for seed prompts on all ranks; every rank returns the revision to train on."""
+        return self._together(run_seeding, info)
+
+    def summary(self, revision_sha: str) -> dict[str, Any]:
+        """Return the figures of evolution so far; empty on ranks without the ledger."""
+        if not self._trainer.is_global_zero:
+            return {}
+        return evolution_figures(self._opened_store(), revision_sha, self._settings.budget)
+
+    def close(self) -> None:
+        """Let go of the ledger, the teachers and the judge."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+        for part in (*self._settings.teachers.values(), self._settings.judge):
+            part.close()
+
+    def _together(self, work: Callable[[RoundContext], str], info: RoundInfo) -> str:
+        local = self._local_crew()
+        if not (dist.is_available() and dist.is_initialized() and self._trainer.world_size > 1):
+            with self._term_handled(None):
+                return self._drive(work, info, local)
+        heartbeat, group = self._meet()
+        crew = RankCrew(local, group, lambda: heartbeat.reason)
+        heartbeat.start()
+        try:
+            with self._term_handled(heartbeat):
+                if not self._trainer.is_global_zero:
+                    result = crew.serve()
+                else:
+                    try:
+                        result = self._drive(work, info, crew)
+                    except BaseException as error:
+                        self._tell(crew, heartbeat, error)
+                        raise
+                    crew.dismiss(result)
+        except BaseException as error:
+            heartbeat.announce(f"rank {self._trainer.global_rank}: {type(error).__name__}: {error}")
+            if self._sigterm:
+                raise SIGTERMException from error
+            raise
+        dist.barrier(group)  # everyone is through its last collective before the beats end
+        heartbeat.stop()
+        return result
+
+    def _tell(self, crew: RankCrew, heartbeat: Heartbeat, error: BaseException) -> None:
+        """End the service of the peers: in step when the failure is ours alone, through the heartbeat when it may not be."""
+        if isinstance(error, PeerFailed | KeyboardInterrupt) or heartbeat.reason:
+            heartbeat.announce(str(error) or type(error).__name__)
+        else:
+            crew.fail(f"rank 0: {type(error).__name__}: {error}")
+
+    def _drive(self, work: Callable[[RoundContext], str], info: RoundInfo, crew: Crew) -> str:
+        settings = self._settings
+        with RoundBar(self._trainer, info, seeding=work is run_seeding) as bar:
+            context = RoundContext(
+                store=self._opened_store(),
+                crew=crew,
+                policy=settings.policy,
+                writer=settings.writer,
+                budget=settings.budget,
+                info=info,
+                teacher_fingerprints={name: teacher.fingerprint for name, teacher in settings.teachers.items()},
+                judge_fingerprint=settings.judge.fingerprint,
+                image_size_px=self._image_size_px(),
+                stop=self._stop_reason,
+                report=bar.report,
+            )
+            try:
+                child = work(context)
+            except RoundInterrupted as error:
+                crew.enter("train")
+                if self._sigterm:
+                    print(error)
+                    raise SIGTERMException from error
+                raise
+            bar.finish(context.store, child)
+            return child
+
+    def _image_size_px(self) -> int:
+        size = self._settings.image_size_px or getattr(self._module, "image_size_px", None)
+        if not isinstance(size, int):
+            raise RuntimeError(
+                f"The size of the images to ask for is unknown: {type(self._module).__name__} has no `image_size_px`. "
+                "Write `image_size_px: 512`, say, in EvolutionCallback."
+            )
+        return size
+
+    def _local_crew(self) -> LocalCrew:
+        return LocalCrew(
+            student_draw(self._trainer, self._module),
+            self._settings.teachers,
+            self._settings.judge,
+            chunk=getattr(self._module, "generation_chunk_size", 1),
+            offload=offloader(self._trainer, self._module, self._settings.offload_student),
+        )
+
+    def _opened_store(self) -> DatasetStore:
+        from evolvedirector.store.dataset import DatasetStore
+
+        if self._store is None:
+            self._store = DatasetStore(Path(self._settings.root or "."))
+        return self._store
+
+    def _stop_reason(self) -> str | None:
+        if self._sigterm:
+            return "SIGTERM received"
+        return self._heartbeat.reason if self._heartbeat is not None else None
+
+    def _meet(self) -> tuple[Heartbeat, dist.ProcessGroup]:
+        """Make the group and the heartbeat at the first round; both last as long as the driver."""
+        if self._group is None or self._heartbeat is None:
+            self._group = dist.new_group(backend="gloo", timeout=GROUP_TIMEOUT)
+            place: list[Any] = [None]
+            if dist.get_rank() == 0:
+                with socket.socket() as probe:
+                    probe.bind(("", 0))
+                    environment = self._trainer.strategy.cluster_environment  # type: ignore[attr-defined]
+                    place = [(environment.main_address if environment else "localhost", probe.getsockname()[1])]
+            dist.broadcast_object_list(place, src=0, group=self._group)
+            host, port = place[0]
+            if dist.get_rank() == 0:
+                self._heartbeat = Heartbeat(host, port, 0, dist.get_world_size())
+                dist.barrier(self._group)
+            else:
+                dist.barrier(self._group)  # rank 0 listens now
+                self._heartbeat = Heartbeat(host, port, dist.get_rank(), dist.get_world_size())
+        return self._heartbeat, self._group
+
+    @contextmanager
+    def _term_handled(self, heartbeat: Heartbeat | None) -> Iterator[None]:
+        """Take SIGTERM as a wish to stop after this unit; Lightning's handler would hang in a broadcast of the default group."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def handle(signum: int, frame: Any) -> None:
+            self._sigterm = True
+            if heartbeat is not None:
+                heartbeat.announce(f"rank {self._trainer.global_rank} received SIGTERM")
+
+        before = signal.signal(signal.SIGTERM, handle)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)

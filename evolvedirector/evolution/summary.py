@@ -1,0 +1,74 @@
+"""The figures of a run: what evolution did and what it cost, with keys that never change."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from evolvedirector.evolution.budget import Budget
+
+if TYPE_CHECKING:
+    from evolvedirector.store.dataset import DatasetStore
+
+SUMMARY_KEYS = (
+    "rounds", "revisions", "live", "mastered", "retired", "expanded", "deleted", "mutated", "teacher_calls", "judge_calls",
+    "lost_calls", "cost_usd", "images_seen", "wall_s", "accuracy", "accuracy_mean", "win_rate", "win_rate_interval",
+    "teacher_share", "budget",
+)  # fmt: skip
+"""Keys of `summary.json`; a figure that a run has no reader for is null."""
+
+
+def wilson_interval(wins: float, trials: int, z: float = 1.96) -> tuple[float, float] | None:
+    """Return the 95 % score interval of a share (Wilson 1927); None without trials.
+
+    centre = (p + z^2 / 2n) / (1 + z^2 / n), half width = z / (1 + z^2 / n) * sqrt(p (1 - p) / n + z^2 / 4 n^2)
+    """
+    if trials == 0:
+        return None
+    share = wins / trials
+    scale = 1 + z * z / trials
+    centre = (share + z * z / (2 * trials)) / scale
+    half = z / scale * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def evolution_figures(store: DatasetStore, revision_sha: str, budget: Budget) -> dict[str, Any]:
+    """Count what evolution did up to a revision: a part of `summary.json`.
+
+    The win rate is the student's share of comparisons in the last round that had any, ties counted as half.
+    """
+    ledger, state, spend = store.ledger, store.state(revision_sha), store.ledger.spend()
+    rounds = [row for row in ledger.rounds() if row["child_sha"]]
+    entered = Counter(entry.prompt.origin for entry in state.entries.values() if entry.sample)
+    deleted = sum(row["figures"].get("retire", 0) for row in rounds)
+    verdicts: Counter[str] = Counter()
+    for row in reversed(rounds):
+        verdicts = Counter(item.verdict for item in ledger.evidence(row["round_id"]) if item.kind == "compare")
+        if verdicts["student"] + verdicts["teacher"] + verdicts["tie"]:
+            break
+    judged = verdicts["student"] + verdicts["teacher"] + verdicts["tie"]
+    wins = verdicts["student"] + verdicts["tie"] / 2
+    share: dict[str, Counter[str]] = {}
+    for entry in state.entries.values():
+        if entry.sample and entry.state != "retired":
+            share.setdefault(entry.prompt.skill, Counter())[entry.sample.teacher] += 1
+    return {
+        "rounds": len(rounds),
+        "revisions": store.number(revision_sha),
+        **{name: len(state.in_state(name)) for name in ("live", "mastered", "retired")},  # type: ignore[arg-type]
+        "expanded": entered["expansion"],
+        "deleted": deleted,
+        "mutated": entered["mutation"],
+        "teacher_calls": spend.teacher_calls,
+        "judge_calls": spend.judge_calls,
+        "lost_calls": spend.lost_calls,
+        "cost_usd": round(spend.cost_usd, 6),
+        "win_rate": wins / judged if judged else None,
+        "win_rate_interval": wilson_interval(wins, judged),
+        "teacher_share": {
+            skill: {name: count / counts.total() for name, count in counts.items()} for skill, counts in share.items()
+        },
+        "budget": asdict(budget),
+    }
