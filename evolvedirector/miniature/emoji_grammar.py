@@ -10,11 +10,11 @@ BACKGROUNDS: dict[str, tuple[int, int, int]] = {
     "white": (252, 252, 252),
     "light blue": (165, 210, 250),
     "light green": (175, 232, 175),
-    "light yellow": (255, 242, 150),
+    "light yellow": (255, 246, 140),
     "light pink": (255, 182, 205),
     "light gray": (200, 200, 200),
     "light purple": (205, 178, 245),
-    "light orange": (255, 205, 150),
+    "light orange": (255, 200, 140),
 }
 """Names and sRGB colours; each is pale, and at least 45 levels away from every other."""
 

@@ -7,7 +7,7 @@ import difflib
 from evolvedirector.assets.cache import cache_folder
 from evolvedirector.miniature.emoji_concept import EmojiConcept
 from evolvedirector.miniature.emoji_grammar import BACKGROUNDS, PHRASINGS, EmojiScene, parse_scene, scene_text
-from evolvedirector.miniature.emoji_join import join_concepts
+from evolvedirector.miniature.emoji_join import join_concepts, package_folders
 from evolvedirector.records import digest
 
 # Everyday things that look unlike each other at 32 px; one per skill in turn, so that any first n is balanced.
@@ -94,7 +94,8 @@ class EmojiVocabulary:
     @property
     def fingerprint(self) -> str:
         """Name the concepts and the artwork they are drawn with."""
-        return digest(*(part for c in self.concepts for part in (c.label, c.hexcode, *sorted(c.pictures.items())[0])))
+        packages = (folder.name for folder in package_folders(self.root).values())  # with their versions
+        return digest(*packages, *(part for concept in self.concepts for part in (concept.label, concept.hexcode)))
 
 
 def _everyday(known: tuple[EmojiConcept, ...], count: int) -> tuple[EmojiConcept, ...]:
