@@ -92,7 +92,7 @@ class RunCheckpoint(Checkpoint):
             self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:
-        if trainer.fast_dev_run or trainer.sanity_checking:
+        if getattr(trainer, "fast_dev_run", False) or trainer.sanity_checking:
             return
         run_folder = Path(trainer.default_root_dir)
         save_committed(trainer, run_folder, f"step-{trainer.global_step:08d}")
@@ -229,6 +229,6 @@ def _unwritable(folder: Path, error: Exception) -> OSError:
     return OSError(
         getattr(error, "errno", None) or errno.EIO,
         f"The checkpoint {folder.name} could not be written ({error}); {free_mib:.0f} MiB are free there. Older "
-        "checkpoints are untouched. Free some space or lower keep_last, then run the same command with --ckpt_path last",
+        "checkpoints are untouched. Free some space or lower keep_last, then run again with --ckpt_path last",
         str(folder.parent),
     )

@@ -74,10 +74,10 @@ class EvolveDirectorCLI(LightningCLI):
         Raises:
             ConfigurationMistake: What is wrong, in one paragraph.
         """
+        words = list(args) if isinstance(args, list) else []
         try:
-            self.config = parser.parse_args(args)
+            self.config = parser.parse_args(words)
         except (ConfigurationMistake, OmegaConfBaseException) as refusal:
-            words = list(args) if isinstance(args, list) else []
             names = {action.dest.split(".")[0] for action in self._subcommand_parsers[words[0]]._actions}
             text = explain_mistake(words, {"trainer": Trainer}, names, refusal)
             raise ConfigurationMistake(text) from refusal
@@ -94,10 +94,23 @@ class EvolveDirectorCLI(LightningCLI):
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         if "weights_only" in self._subcommand_method_arguments[subcommand] and kwargs.get("weights_only") is None:
             kwargs["weights_only"] = True  # a checkpoint holds tensors and plain values; never run code from a file
-        committing = any(isinstance(callback, RunCheckpoint) for callback in self.trainer.callbacks)
+        committing = any(isinstance(callback, RunCheckpoint) for callback in getattr(self.trainer, "callbacks", ()))
         if kwargs.get("ckpt_path") == "last" and committing:
             kwargs["ckpt_path"] = resolve_last(Path(self.trainer.default_root_dir), subcommand)
         return kwargs
+
+
+class ParsedConfig(EvolveDirectorCLI):
+    """Parse a command line as the real one does, but build and run nothing; the result is `.config`."""
+
+    def _set_seed(self) -> None:
+        """Leave the process's random state alone."""
+
+    def instantiate_classes(self) -> None:
+        """Build nothing."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run nothing."""
 
 
 def resolve_last(run_folder: Path, word: str) -> str | None:
@@ -109,8 +122,8 @@ def resolve_last(run_folder: Path, word: str) -> str | None:
     newest = latest_committed(run_folder)
     if newest is None and word != "fit":
         raise FileNotFoundError(
-            f"No finished checkpoint lies in {run_folder}. `{word} --ckpt_path last` needs one. Run `fit` first, or name "
-            "the run folder with --trainer.default_root_dir."
+            f"No finished checkpoint lies in {run_folder}. `{word} --ckpt_path last` needs one. Run `fit` first, or "
+            "name the run folder with --trainer.default_root_dir."
         )
     if os.environ.get("LOCAL_RANK", "0") == "0":
         print(

@@ -1,0 +1,60 @@
+"""Build the wheel, install it into a clean environment and use it away from the checkout.
+
+An editable install hides what a wheel forgets: a sub-package missing from setup.cfg, a YAML that is no package data. The
+clean environment sees the dependencies of this one through a path file, and our own package only from the wheel: path
+files below a path file are not read, so the editable install stays out of sight. `pip install --no-index` then fails for
+a dependency that is needed but not installed here.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+USE = """
+import importlib, pkgutil, shlex, sys
+import evolvedirector, evolvedirector.configs
+from evolvedirector.commands.lightning_cli import ParsedConfig
+assert evolvedirector.__file__.startswith(sys.prefix), evolvedirector.__file__
+modules = [found.name for found in pkgutil.walk_packages(evolvedirector.__path__, "evolvedirector.")]
+for name in modules:
+    if not name.endswith("__main__"):
+        importlib.import_module(name)
+folder = evolvedirector.configs.path()
+recipes = sorted(folder.rglob("*.yaml"))
+assert recipes, f"no YAML was installed below {folder}"
+for recipe in recipes:
+    line = next(line for line in recipe.read_text().splitlines() if line.startswith("# Command: "))
+    words = shlex.split(line.removeprefix("# Command: evolvedirector "))
+    ParsedConfig([word.replace("configs/", f"{folder}/", 1) for word in words if word != "--print_config"])
+print(f"wheel: {len(modules)} modules imported, {len(recipes)} configs parsed")
+"""
+
+
+def main() -> None:
+    """Run the check; it raises where something is missing."""
+    with tempfile.TemporaryDirectory() as temporary:
+        away = Path(temporary)
+        run = lambda *words: subprocess.run([str(word) for word in words], cwd=away, check=True)  # noqa: E731
+        run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", away / "dist", ROOT)
+        venv.create(away / "clean", with_pip=True)
+        python = away / "clean" / "bin" / "python"
+        site = next((away / "clean" / "lib").glob("python*")) / "site-packages"
+        (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+        wheel = next((away / "dist").glob("*.whl"))
+        run(python, "-m", "pip", "install", "--quiet", "--no-index", "--force-reinstall", "--no-deps", wheel)
+        run(
+            python, "-m", "pip", "install", "--quiet", "--no-index", wheel
+        )  # only asks whether its dependencies are there
+        run(python, "-I", "-W", "ignore", "-c", USE)
+        run(away / "clean" / "bin" / "evolvedirector", "--help")
+
+
+if __name__ == "__main__":
+    main()

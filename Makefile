@@ -1,0 +1,48 @@
+# The words of this project; `make` alone lists them.
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test test-slow coverage lint types bench wheel-check clean
+
+help:  ## list these words
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|'
+
+# torch first and alone, at its pinned version: what else is installed then takes the build that is there.
+$(STAMP): setup.cfg pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[miniature,emoji,dev]'
+	touch $(STAMP)
+
+quickstart: $(STAMP)  ## install, then train a student on a dataset that evolves (a few minutes on 2 cores)
+	$(BIN)/evolvedirector fit -c configs/quickstart.yaml
+
+test: $(STAMP)  ## install, then run the fast tests
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(PYTEST_ARGS)
+
+test-slow: $(STAMP)  ## run the slow tests: crash points, several processes, commands of the README
+	$(BIN)/coverage run -m pytest -m slow $(PYTEST_ARGS)
+
+coverage: $(STAMP)  ## show what the tests before reached, subprocesses included; fail below the bar
+	$(BIN)/coverage combine --quiet --keep
+	$(BIN)/coverage report
+
+lint: $(STAMP)  ## check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)  ## check types
+	$(BIN)/mypy typings/evolvedirector
+
+bench: $(STAMP)  ## measure step overhead and read speed
+	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+wheel-check: $(STAMP)  ## build the wheel and test it away from the checkout
+	$(BIN)/python .ci/wheel_check.py
+
+clean:  ## delete the environment, caches and build products (runs/ stays)
+	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis

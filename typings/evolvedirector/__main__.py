@@ -1,0 +1,1 @@
+../../evolvedirector/__main__.py

@@ -1,0 +1,1 @@
+../../evolvedirector/cli.py
