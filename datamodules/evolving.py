@@ -14,7 +14,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from evolvedirector.datamodules.batches import RevisionBatches
 from evolvedirector.datamodules.loader import EvolvingLoader
 from evolvedirector.datamodules.position import StreamPosition
-from evolvedirector.datamodules.requests import RequestChunk, rank_chunks, requests_for
+from evolvedirector.datamodules.requests import RequestChunk, RequestLoader, requests_for
 from evolvedirector.prompt_source import PromptSource
 from evolvedirector.records import Prompt
 from evolvedirector.store import DatasetStore, RevisionFiles, RevisionReader, StoreError
@@ -239,7 +239,10 @@ class EvolvingDataModule(LightningDataModule):
 
     def _processed(self) -> int | None:
         """Count the batches that the trainer has finished so far; None without a trainer."""
-        return None if self.trainer is None else self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        if self.trainer is None:
+            return None
+        total: Any = self.trainer.fit_loop.epoch_loop.batch_progress.total
+        return total.processed
 
     def _rank_and_world_size(self) -> tuple[int, int]:
         """Return which share of each global batch this process reads, and how many shares there are."""
@@ -276,21 +279,21 @@ class EvolvingDataModule(LightningDataModule):
 
     # ---- evaluation and prediction
 
-    def val_dataloader(self) -> list[RequestChunk]:
+    def val_dataloader(self) -> RequestLoader:
         """Ask for one image per held-out prompt; batches are `list[ImageRequest]`."""
         return self._chunks(self.held_out_prompts())
 
-    def test_dataloader(self) -> list[RequestChunk]:
+    def test_dataloader(self) -> RequestLoader:
         """Ask for one image per held-out prompt; batches are `list[ImageRequest]`."""
         return self._chunks(self.held_out_prompts())
 
-    def predict_dataloader(self) -> list[RequestChunk]:
+    def predict_dataloader(self) -> RequestLoader:
         """Ask for one image per prompt of `predict_prompts`; batches are `list[ImageRequest]`."""
         return self._chunks([] if self._predict_prompts is None else read_prompts(self._predict_prompts))
 
-    def _chunks(self, prompts: Sequence[Prompt]) -> list[RequestChunk]:
+    def _chunks(self, prompts: Sequence[Prompt]) -> RequestLoader:
         requests = requests_for(prompts, self.image_size_px, self.seed)
-        return rank_chunks(requests, self.generation_chunk_size, *self._rank_and_world_size())
+        return RequestLoader(requests, self.generation_chunk_size, *self._rank_and_world_size())
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Unpack requests, so that the module gets a plain list."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 
 from evolvedirector.records import ImageRequest, Prompt, seed_of
@@ -37,15 +38,32 @@ def requests_for(prompts: Sequence[Prompt], image_size_px: int, seed: int) -> li
     ]
 
 
-def rank_chunks(requests: Sequence[ImageRequest], size: int, rank: int, world_size: int) -> list[RequestChunk]:
-    """Cut the global list into chunks, then deal them to ranks.
+class RequestLoader:
+    """Deal chunks of requests to ranks, equally many each.
 
-    The last chunk is filled by repeating its last request, and chunks are repeated until every rank has equally many;
-    whoever gathers the images drops repeated request ids.
+    The global list is cut into chunks first. The last chunk is filled by repeating its last request, and chunks are
+    repeated until every rank has equally many; whoever gathers the images drops repeated request ids.
     """
-    chunks = [list(requests[start : start + size]) for start in range(0, len(requests), size)]
-    if not chunks:
-        return []
-    chunks[-1] += [chunks[-1][-1]] * (size - len(chunks[-1]))
-    chunks += [chunks[-1]] * (-len(chunks) % world_size)
-    return [RequestChunk(chunk) for chunk in chunks[rank::world_size]]
+
+    def __init__(self, requests: Sequence[ImageRequest], size: int, rank: int = 0, world_size: int = 1) -> None:
+        """Cut and deal.
+
+        Args:
+            requests: The global list, the same on every rank; may be empty.
+            size: Requests per chunk.
+            rank: Which process this is.
+            world_size: How many there are.
+        """
+        chunks = [list(requests[start : start + size]) for start in range(0, len(requests), size)]
+        if chunks:
+            chunks[-1] += [chunks[-1][-1]] * (size - len(chunks[-1]))
+            chunks += [chunks[-1]] * (-len(chunks) % world_size)
+        else:  # having nothing to evaluate is a choice, no accident to warn of
+            warnings.filterwarnings("ignore", "Total length of `RequestLoader` across ranks is zero")
+        self._chunks = chunks[rank::world_size]
+
+    def __len__(self) -> int:
+        return len(self._chunks)
+
+    def __iter__(self) -> Iterator[RequestChunk]:
+        return map(RequestChunk, self._chunks)
