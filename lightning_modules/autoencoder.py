@@ -37,8 +37,8 @@ class Autoencoder:
     ) -> None:
         if revision is None and not Path(name).is_dir():
             raise ValueError(
-                f"Autoencoder {name!r} is no folder here and has no revision. A repository needs one, so that a run can "
-                f"be repeated. Write revision: <git hash>, or the path of a diffusers folder."
+                f"Autoencoder {name!r} is no folder here and has no revision. A repository needs one, so that a run "
+                f"can be repeated. Write revision: <git hash>, or the path of a diffusers folder."
             )
         self.name, self.revision, self.dtype = name, revision, dtype
         self.latent_channels, self.downscaling = latent_channels, downscaling

@@ -11,7 +11,7 @@ from torch import Tensor
 from evolvedirector.lightning_modules.objective import Objective
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int64
+    from jaxtyping import Int64
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ class ShardedStrategy(ModelParallelStrategy):
         if sizes != (self.world_size, 1):
             raise RuntimeError(
                 f"The device mesh is {sizes[0]} data-parallel x {sizes[1]} tensor-parallel ranks. Every one of the "
-                f"{self.world_size} ranks must be data-parallel. Launch as many processes per node as --trainer.devices."
+                f"{self.world_size} ranks must be data-parallel. Launch as many processes per node as trainer.devices."
             )
         super().setup(trainer)
 

@@ -163,7 +163,7 @@ class TextToImage(LightningModule):
         return batch
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Return the mean loss of the local batch; with equal batches, its mean over ranks is that of the global one."""
+        """Return the mean loss of the local batch; its mean over ranks is that of the global batch."""
         draws = draw(
             batch["sample_seed"],
             self.objective,
@@ -242,7 +242,7 @@ class TextToImage(LightningModule):
             if trained_with != fingerprint:
                 raise ValueError(
                     f"This run has the {part} {fingerprint!r}, but the checkpoint was trained with {trained_with!r}. "
-                    f"Its weights mean nothing to another one. Configure the {part} of the checkpoint, or start without."
+                    f"Its weights mean nothing to another one. Configure that {part}, or start without checkpoint."
                 )
 
     def _frozen_parts(self) -> dict[str, str | None]:
@@ -287,7 +287,7 @@ class TextToImage(LightningModule):
 
     def _draw(self, chunk: list[ImageRequest]) -> list[Tensor]:
         noise = initial_noise([request.seed for request in chunk], self._sample_shape).to(self.device)
-        states, mask = self.text_states.get([request.prompt.text for request in chunk], self.device)
+        states, mask = self.text_states.get([request.prompt for request in chunk], self.device)
         null_states, null_mask = self.text_states.get([""], self.device)
         result = sample(
             self._predict,

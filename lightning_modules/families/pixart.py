@@ -49,14 +49,15 @@ class PixArt:
 
     def __post_init__(self) -> None:
         if self.sample_size % self.patch_size:
+            nearest = max(1, self.sample_size // self.patch_size) * self.patch_size
             raise ValueError(
                 f"sample_size {self.sample_size} is not a multiple of patch_size {self.patch_size}. Patches must fill "
-                f"the image. Write sample_size: {self.sample_size // self.patch_size * self.patch_size or self.patch_size}."
+                f"the image. Write sample_size: {nearest}."
             )
         if self.pretrained and not Path(self.pretrained).exists() and not self.revision:
             raise ValueError(
-                f"pretrained {self.pretrained!r} is no folder here and has no revision. A repository needs one, so that "
-                f"a run can be repeated. Write revision: <git hash>, or the path of a diffusers folder."
+                f"pretrained {self.pretrained!r} is no folder here and has no revision. A repository needs one, so "
+                f"that a run can be repeated. Write revision: <git hash>, or the path of a diffusers folder."
             )
 
     def config(self) -> dict[str, Any]:
