@@ -84,7 +84,7 @@ def extract_members(path: Path, package: NpmPackage, folder: Path) -> dict[str, 
 def _check_member(member: tarfile.TarInfo, number: int, package: NpmPackage) -> None:
     parts = PurePosixPath(member.name).parts
     unsafe = ".." in parts or member.name.startswith("/") or "\\" in member.name or ":" in member.name
-    if unsafe or not member.name.startswith(_PREFIX.rstrip("/")):
+    if unsafe or parts[:1] != ("package",):
         raise AssetError(f"{package.specifier} holds the path {member.name!r}. Allowed are paths below {_PREFIX!r}.")
     if member.size > MAX_MEMBER_BYTES or number >= MAX_MEMBERS:
         raise AssetError(

@@ -46,6 +46,7 @@ class EmojiWriter:
             scenes = self._near(parent, scenes)
         else:
             scenes = self._elsewhere(parent if request.operation == "mutation" else None, request.skill, scenes)
+            scenes = [scene for _, scene in sorted(_turns(scenes), key=lambda ranked: ranked[0])]
         avoid = normalise_prompt(request.parent or "")
         written: dict[str, str] = {}
         for text, scene in self._worded(scenes, draw):
@@ -59,14 +60,13 @@ class EmojiWriter:
         """List the parent's concept on other backgrounds in turn with other concepts of its group."""
         concept = self.vocabulary[parent.label]
         same = [scene for scene in scenes if scene.label == parent.label and scene != parent]
-        turns: dict[str, int] = {}
-        group = []
-        for order, scene in enumerate(scenes):
-            other = self.vocabulary[scene.label]
-            if other.skill == concept.skill and other is not concept:
-                turns[other.label] = turns.get(other.label, 0) + 1  # each concept once before any comes twice
-                group.append(((turns[other.label], other.subgroup != concept.subgroup, order), scene))
-        pairs = zip_longest(same, (scene for _, scene in sorted(group, key=lambda ranked: ranked[0])))
+        group = [
+            (turn, self.vocabulary[scene.label].subgroup != concept.subgroup, scene)
+            for turn, scene in _turns(scenes)
+            if scene.label != parent.label and self.vocabulary.skill_of(scene) == concept.skill
+        ]
+        group.sort(key=lambda ranked: ranked[:2])
+        pairs = zip_longest(same, (scene for _, _, scene in group))
         return [scene for scene in chain.from_iterable(pairs) if scene is not None]
 
     def _elsewhere(self, parent: EmojiScene | None, skill: str | None, scenes: list[EmojiScene]) -> list[EmojiScene]:
@@ -83,3 +83,13 @@ class EmojiWriter:
         wordings = [(scene, list(draw.permutation(self.vocabulary.texts(scene)))) for scene in scenes]
         for turn in range(max((len(texts) for _, texts in wordings), default=0)):
             yield from ((str(texts[turn]), scene) for scene, texts in wordings if turn < len(texts))
+
+
+def _turns(scenes: Sequence[EmojiScene]) -> list[tuple[int, EmojiScene]]:
+    """Count which turn of its concept each scene is, so that each concept can come once before any comes twice."""
+    seen: dict[str, int] = {}
+    numbered = []
+    for scene in scenes:
+        seen[scene.label] = seen.get(scene.label, 0) + 1
+        numbered.append((seen[scene.label], scene))
+    return numbered
