@@ -54,11 +54,12 @@ def explain_mistake(args: list[str], root_classes: dict[str, type], root_names: 
         return (
             f"`{path}` cannot be filled in: {str(refusal).splitlines()[0]}. Name an option that exists, as ${{a.b.c}}."
         )
-    missing = re.search(r"the following arguments are required: (.+)", str(refusal))
+    missing = re.search(r"the following arguments are required: ([^\n]+)", str(refusal))
     if missing:
-        keys = [key.partition(".")[2] or key for key in missing.group(1).split(", ")]
-        named = " and ".join(f"`{key}`" for key in keys)
-        return f"No {named} was given. A run needs each. Add a -c file that names it, or {keys[0]}: with a class_path."
+        keys = [re.sub(r"^(fit|validate|test|predict)\.", "", key) for key in missing.group(1).split(", ")]
+        place = ".".join(re.findall(r'Parser key "([^"]+)"', str(refusal)))
+        named, where = " and ".join(f"`{key}`" for key in keys), f" for `{place}`" if place else ""
+        return f"{named} must be given{where}, and no file or flag gives it. Add a -c file or flag that does."
     return condense(str(refusal))
 
 

@@ -39,7 +39,8 @@ def run_readably(command: Callable[[], int | None]) -> int | None:
         if os.environ.get("EVOLVEDIRECTOR_DEBUG") == "1" or not is_ours(error):
             raise
         print_paragraph(str(error))
-        return 2 if isinstance(error, (ValueError, FileNotFoundError)) else 1
+        failed_on_the_way = isinstance(error, RuntimeError | OSError) and not isinstance(error, FileNotFoundError)
+        return 1 if failed_on_the_way else 2
 
 
 def is_ours(error: BaseException) -> bool:
@@ -47,8 +48,8 @@ def is_ours(error: BaseException) -> bool:
 
     A ValueError that Python raises inside our code (`int("x")`) has no `raise` of ours and counts as unexpected.
     """
-    if isinstance(error, ConfigurationMistake):
-        return True
+    if isinstance(error, ConfigurationMistake) or type(error).__name__ == "MisconfigurationException":
+        return True  # the latter is Lightning's own word for the same thing
     if not isinstance(error, _OUR_ERRORS) or error.__traceback__ is None:
         return False
     innermost: TracebackType = error.__traceback__

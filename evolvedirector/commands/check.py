@@ -1,0 +1,211 @@
+"""`evolvedirector check`: say what a run would do and cost, without starting it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from rich.console import Console
+from rich.table import Table
+
+from evolvedirector.commands.lightning_cli import EvolveDirectorCLI
+from evolvedirector.store.revision import RevisionFiles
+
+Rows = dict[str, str]
+
+_ADAM_BYTES_PER_PARAMETER = 12  # a float32 weight and two moments
+_PNG_SHARE = 0.5  # of raw RGB bytes, for drawn and photographic images alike a cautious guess
+_COPIES_OF_AN_IMAGE = 2  # the blob and its place in a shard
+
+
+class BuiltRun(EvolveDirectorCLI):
+    """Build the parts of a run from its config, and run nothing."""
+
+    unavailable = ""
+    """Why this machine cannot hold the trainer; empty when it can."""
+
+    def _set_seed(self) -> None:
+        """Leave the process's random state alone: nothing is drawn."""
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer; where its devices are missing here, build it for this CPU and say so."""
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except MisconfigurationException as error:
+            wanted = self.config[self.subcommand].trainer
+            if wanted.accelerator == "cpu":
+                raise
+            self.unavailable = str(error).split("\n")[0]
+            here = {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto", "precision": None}
+            return super().instantiate_trainer(**{**kwargs, **here, "plugins": None})
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run nothing."""
+
+
+def main(args: list[str]) -> int | None:
+    """Print the plan of a run; the words are those of `evolvedirector fit`.
+
+    Raises:
+        ValueError: Something in the config cannot work; the message says what and what to write.
+    """
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # the plan says which devices there are
+    run = BuiltRun(["fit", *args])
+    check_folders(run)
+    sections = {"data": data_rows(run), "training": training_rows(run), "evolution": part_rows(run)}
+    sections["on disk"] = disk_rows(run, sections["evolution"])
+    console = Console(width=None if os.isatty(1) else 120)
+    for title, rows in sections.items():
+        table = Table("", "", title=title, title_justify="left", title_style="bold", show_header=False, box=None)
+        for name, value in rows.items():
+            table.add_row(f"  {name}", value)
+        console.print(table)
+    console.print("Nothing was started. The same options after `evolvedirector fit` start it.")
+    return 0
+
+
+def check_folders(run: BuiltRun) -> None:
+    """Check that the run folder and the dataset root can be written.
+
+    Raises:
+        ValueError: One cannot.
+    """
+    folders = {"trainer.default_root_dir": Path(run.trainer.default_root_dir)}
+    if (root := data_root(run)) is not None:
+        folders["data.init_args.root"] = root
+    for option, folder in folders.items():
+        existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+        if not existing.is_dir() or not os.access(existing, os.W_OK):
+            raise ValueError(
+                f"{option} is {folder}, which cannot be written ({existing} is {_what(existing)}). It names a folder "
+                f"that exists or can be made. Write another folder, as {option}: runs/mine."
+            )
+
+
+def data_root(run: BuiltRun) -> Path | None:
+    """Return the dataset root of the datamodule; None where it has none."""
+    found = getattr(run.datamodule, "data_root", None) or getattr(run.datamodule, "root", None)
+    return Path(found) if found else None
+
+
+def data_rows(run: BuiltRun) -> Rows:
+    """Describe the prompts: those already in the root, else the seeds."""
+    rows: Rows = {"datamodule": type(run.datamodule).__name__}
+    root = data_root(run)
+    if root is not None:
+        files = RevisionFiles(root)
+        current = files.current() if root.exists() else None
+        rows["root"] = f"{root} (new)" if current is None else f"{root}, revision {current[:12]}"
+        if current is not None:
+            states = Counter(entry.state for entry in files.load(current).state.entries.values())
+            rows["prompts now"] = ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "none"
+    seeds = getattr(run.datamodule, "seeds", getattr(run.datamodule, "_seeds", None))
+    if seeds is not None:
+        rows["seed prompts"] = f"{len({prompt.id for prompt in _prompts(seeds)})} (read when the root is new)"
+    return rows
+
+
+def training_rows(run: BuiltRun) -> Rows:
+    """Describe the student and how long it is trained."""
+    config, trainer, data = run.config[run.subcommand].trainer, run.trainer, run.datamodule
+    rows: Rows = {"student": type(run.model).__name__, "trainable parameters": "known only when the run starts"}
+    count = trainable_parameters(run)
+    if count is not None:
+        rows["trainable parameters"] = f"{count:,}"
+    strategy = getattr(config.strategy, "class_path", None) or config.strategy
+    rows["devices"] = f"{config.devices} x {config.accelerator} on {config.num_nodes} node(s), strategy {strategy}"
+    if run.unavailable:
+        rows["devices"] += f" - not on this machine: {run.unavailable}"
+    rows["precision"] = str(config.precision or "32-true")
+    batch, per_epoch = getattr(data, "global_batch_size", None), getattr(data, "batches_per_epoch", None)
+    accumulate = int(getattr(trainer, "accumulate_grad_batches", 1))
+    batches = planned_batches(run)
+    if batches is None:
+        ends = f"{trainer.max_epochs} epochs" if (trainer.max_epochs or -1) > 0 else "no end is set: write trainer.max_steps"
+        rows["length"] = ends
+    else:
+        epochs = f" = {math.ceil(batches / per_epoch):,} epochs of {per_epoch:,}" if per_epoch else ""
+        rows["length"] = f"{batches:,} batches{epochs}, {math.ceil(batches / accumulate):,} optimizer steps"
+        if batch:
+            rows["images seen"] = f"{batches * batch:,} ({batch} per batch, over all devices)"
+    clip = getattr(trainer, "gradient_clip_val", None)
+    rows["gradient clipping"] = f"norm {clip:g}" if clip else "off"
+    rows["accumulation"] = f"{accumulate} batches per step" if accumulate > 1 else "off"
+    names = [type(callback).__name__ for callback in getattr(trainer, "callbacks", ())]
+    rows["averaged weights (EMA)"] = "on" if any("EMA" in name or "Averag" in name for name in names) else "off"
+    rows["callbacks"] = ", ".join(name for name in names if name not in ("SaveConfigInRunFolder", "EndBySignal"))
+    return rows
+
+
+def planned_batches(run: BuiltRun) -> int | None:
+    """Return how many batches the run trains on; None when no end is set."""
+    trainer, per_epoch = run.trainer, getattr(run.datamodule, "batches_per_epoch", None)
+    accumulate = int(getattr(trainer, "accumulate_grad_batches", 1))
+    ends = []
+    if (trainer.max_steps or -1) > 0:
+        ends.append(trainer.max_steps * accumulate)
+    if (trainer.max_epochs or -1) > 0 and per_epoch:
+        ends.append(trainer.max_epochs * per_epoch)
+    return min(ends, default=None)
+
+
+def trainable_parameters(run: BuiltRun) -> int | None:
+    """Count the student's trainable parameters without their memory; None when that needs a running trainer."""
+    try:
+        with torch.device("meta"):
+            run.model.configure_model()
+        return sum(parameter.numel() for parameter in run.model.parameters() if parameter.requires_grad)
+    except (RuntimeError, AttributeError, NotImplementedError):
+        return None  # a foreign module that needs its trainer, or reads values while it is built
+
+
+def part_rows(run: BuiltRun) -> Rows:
+    """Collect what callbacks and other parts say about themselves in `plan_summary()`."""
+    parts: Iterable[Any] = (run.datamodule, run.model, *getattr(run.trainer, "callbacks", ()))
+    rows: Rows = {}
+    for part in parts:
+        summary = getattr(part, "plan_summary", None)
+        for name, value in (summary() if callable(summary) else {}).items():
+            rows[name if name not in rows else f"{name} ({type(part).__name__})"] = str(value)
+    return rows or {"rounds": "none: no callback of this config evolves the dataset"}
+
+
+def disk_rows(run: BuiltRun, evolution: Rows) -> Rows:
+    """Estimate what the run writes, beside what is free."""
+    folder = Path(run.trainer.default_root_dir).absolute()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    rows: Rows = {"run folder": f"{folder} ({shutil.disk_usage(existing).free / 2**30:.1f} GiB free)"}
+    keep = max((getattr(part, "keep_last", 0) for part in getattr(run.trainer, "callbacks", ())), default=0)
+    count = trainable_parameters(run)
+    if keep and count:
+        size = count * _ADAM_BYTES_PER_PARAMETER * (keep + 1)
+        rows["checkpoints"] = f"about {_size(size)} (the last {keep} and the one being written)"
+    size_px = getattr(run.datamodule, "image_size_px", None)
+    calls = evolution.get("teacher calls (most)", "").replace(",", "").split(" ")[0]
+    if size_px and calls.replace(".", "", 1).isdigit():
+        images = float(calls) * size_px**2 * 3 * _PNG_SHARE * _COPIES_OF_AN_IMAGE
+        rows["teacher images"] = f"about {_size(images)} at most"
+    return rows
+
+
+def _prompts(seeds: Any) -> Any:
+    from evolvedirector.datamodules.evolving import read_prompts
+
+    return read_prompts(seeds)
+
+
+def _what(path: Path) -> str:
+    return "not writable" if path.is_dir() else "a file"
+
+
+def _size(size_bytes: float) -> str:
+    return f"{size_bytes / 2**30:.1f} GiB" if size_bytes >= 2**30 else f"{max(size_bytes / 2**20, 0.1):.1f} MiB"
