@@ -180,6 +180,8 @@ def folder_images(pattern: str, problems: list[str]) -> Iterator[CaptionedImage]
         try:
             if path.stat().st_size > MAX_IMAGE_BYTES:
                 raise StoreError(f"{path.stat().st_size} bytes are too large, at most {MAX_IMAGE_BYTES} are allowed.")
+            if not path.with_suffix(".txt").exists():
+                raise StoreError(f"it has no caption; write one into '{path.with_suffix('.txt').name}' beside it.")
             yield CaptionedImage(str(path), path.with_suffix(".txt").read_text("utf-8-sig"), path.read_bytes())
         except (OSError, UnicodeDecodeError, StoreError) as error:
             problems.append(f"{path}: {error}")

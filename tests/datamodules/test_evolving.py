@@ -10,7 +10,7 @@ from PIL import Image
 
 from evolvedirector.datamodules import EvolvingDataModule
 from evolvedirector.records import Prompt, RevisionChange, Sample
-from evolvedirector.store import DatasetStore, StoreError
+from evolvedirector.store import DatasetStore
 
 PER_EPOCH = 4
 EPOCHS = 4

@@ -1,0 +1,56 @@
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from evolvedirector.commands.data import main
+from evolvedirector.records import Prompt, RevisionChange, Sample
+from evolvedirector.store import DatasetStore
+
+
+def test_import_and_show_prompts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "p.txt").write_text("a red circle\nA red circle.\ntwo dogs\n")
+    root = str(tmp_path / "data")
+    assert main(["import", root, "--prompts", str(tmp_path / "p.txt")]) == 0
+    assert "Imported 2 prompts and 0 captioned images" in capsys.readouterr().out
+    assert main(["show", root]) == 0
+    shown = capsys.readouterr().out
+    assert "revision 1" in shown and "2: 2 candidate" in shown and "0 teacher calls" in shown
+    assert main(["import", root, "--prompts", str(tmp_path / "p.txt")]) == 1
+    assert "already holds revision 1" in capsys.readouterr().err
+
+
+def test_show_an_older_revision_of_an_evolved_root(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    seed = Prompt.create("a dog", skill="single")
+    child = Prompt.create("a dog in the rain", "expansion", "single", seed)
+    with DatasetStore(tmp_path, create=True) as store:
+        buffer = io.BytesIO()
+        Image.new("RGB", (4, 4)).save(buffer, "PNG")
+        sample = Sample.create(seed, store.blobs.put(buffer.getvalue()), "artist")
+        first = store.publish(None, "import", RevisionChange(samples=(sample,), skill_weights={"single": 1.0}))
+        store.publish(first, "round1", RevisionChange(prompts=(child,), states={seed.id: "mastered"}))
+    assert main(["show", str(tmp_path)]) == 0
+    newest = capsys.readouterr().out
+    assert "revision 2" in newest and "1 mastered" in newest and "depth 1" in newest and "1 artist" in newest
+    assert main(["show", str(tmp_path), "--revision", first[:8]]) == 0
+    older = capsys.readouterr().out
+    assert "revision 1" in older and "1: 1 live" in older and "no, that is" in older
+    assert main(["show", str(tmp_path), "--revision", "ffffffff"]) == 1
+    assert "The revisions there are: 000001-" in capsys.readouterr().err
+
+
+def test_import_pictures_lists_what_it_skips(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    Image.new("RGB", (4, 4)).save(tmp_path / "b.png")
+    (tmp_path / "a.txt").write_text("a black square")
+    assert main(["import", str(tmp_path / "data"), "--images", str(tmp_path / "**")]) == 0
+    printed = capsys.readouterr()
+    assert "0 prompts and 1 captioned images" in printed.out and "b.png" in printed.err
+
+
+def test_a_mistyped_file_leaves_no_root(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["import", str(tmp_path / "data"), "--prompts", str(tmp_path / "missing.txt")]) == 1
+    assert "cannot be read" in capsys.readouterr().err and not (tmp_path / "data").exists()
+    assert main(["show", str(tmp_path / "data")]) == 1
+    assert "is no dataset root" in capsys.readouterr().err
