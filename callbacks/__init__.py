@@ -1,9 +1,10 @@
 """Callbacks: when things happen."""
 
 from evolvedirector.callbacks.checkpoint import RunCheckpoint
+from evolvedirector.callbacks.ema import EMA
 from evolvedirector.callbacks.evolution import EvolutionCallback
 from evolvedirector.callbacks.preview import PreviewCallback
 from evolvedirector.callbacks.run_summary import RunSummary
 from evolvedirector.callbacks.skill_accuracy import SkillAccuracy
 
-__all__ = ["EvolutionCallback", "PreviewCallback", "RunCheckpoint", "RunSummary", "SkillAccuracy"]
+__all__ = ["EMA", "EvolutionCallback", "PreviewCallback", "RunCheckpoint", "RunSummary", "SkillAccuracy"]

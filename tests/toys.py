@@ -47,7 +47,7 @@ class ToyStudent(pl.LightningModule):
     def __init__(self, learning_rate: float = 0.05) -> None:
         super().__init__()
         self.line, self.learning_rate = torch.nn.Linear(1, 1), learning_rate
-        torch.nn.init.zeros_(self.line.weight)
+        torch.nn.init.zeros_(self.line.weight), torch.nn.init.zeros_(self.line.bias)
 
     def training_step(self, batch: dict, batch_idx: int) -> Tensor:
         tones = torch.tensor([[tone_of(prompt) / 255] for prompt in batch["prompt"]])
@@ -56,6 +56,9 @@ class ToyStudent(pl.LightningModule):
     def generate(self, requests: Sequence[ImageRequest]) -> list[Tensor]:
         tones = self.line(torch.tensor([[tone_of(request.prompt) / 255] for request in requests]))[:, 0]
         return [(t * 255).clamp(0, 255).round().to(torch.uint8).expand(3, 8, 8).contiguous() for t in tones]
+
+    def validation_step(self, batch: list[ImageRequest], batch_idx: int) -> list[Tensor]:
+        return self.generate(batch)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), self.learning_rate)

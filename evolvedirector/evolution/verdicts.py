@@ -33,9 +33,10 @@ def verdict_of_pair(
             prefers_student.append(look.probability if student_is_first else 1.0 - look.probability)
     if not prefers_student:
         return "invalid"
-    if len({p > 0.5 for p in prefers_student}) > 1:
+    margins = [preference - 0.5 for preference in prefers_student]
+    if min(margins) < 0 < max(margins):
         return "tie"
-    margin = sum(prefers_student) / len(prefers_student) - 0.5
+    margin = sum(margins) / len(margins)
     if abs(margin) <= tie_margin:
         return "tie"
     return "student" if margin > 0 else "teacher"

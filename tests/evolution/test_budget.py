@@ -1,0 +1,38 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evolvedirector.evolution.budget import Budget, allowance_of
+from evolvedirector.store.ledger import Spend
+
+limits = st.none() | st.integers(0, 1000)
+
+
+def test_no_limit_allows_everything() -> None:
+    allowance = allowance_of(Budget(), Spend(10**6, 10**6, 0, 1e6), Spend())
+    assert (allowance.teacher_calls, allowance.judge_calls, allowance.cost_usd) == (None, None, None)
+
+
+@given(limits, limits, st.integers(0, 2000), st.integers(0, 2000))
+def test_what_is_allowed_keeps_within_both_limits(total: int | None, per_round: int | None, spent: int, here: int) -> None:
+    here = min(here, spent)
+    allowed = allowance_of(
+        Budget(budget_teacher_calls=total, teacher_calls_per_round=per_round), Spend(spent), Spend(here)
+    ).teacher_calls
+    if total is None and per_round is None:
+        assert allowed is None
+        return
+    assert allowed is not None and allowed >= 0
+    assert total is None or allowed == 0 or spent + allowed <= total
+    assert per_round is None or allowed == 0 or here + allowed <= per_round
+
+
+@pytest.mark.parametrize("name", ["budget_teacher_calls", "budget_cost_usd", "teacher_calls_per_lineage"])
+def test_a_negative_limit_is_refused_with_what_to_write(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"{name} is -1\. Allowed: 0 or more.*Write `{name}: 0`"):
+        Budget(**{name: -1})
+
+
+def test_a_budget_of_zero_buys_nothing() -> None:
+    assert Budget(budget_teacher_calls=0).buys_nothing
+    assert not Budget().buys_nothing

@@ -1,0 +1,337 @@
+"""The round against a real store: order of steps, budget, repetition, and values in place of exceptions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evolvedirector.evolution.budget import Budget
+from evolvedirector.evolution.crew import LocalCrew
+from evolvedirector.evolution.evolve_director_policy import EvolveDirectorPolicy
+from evolvedirector.evolution.round import run_round, run_seeding
+from evolvedirector.evolution.round_context import RoundContext, RoundInterrupted
+from evolvedirector.records import (
+    Allowance,
+    DatasetState,
+    Decision,
+    Evidence,
+    ImageRequest,
+    Prompt,
+    RevisionChange,
+    RoundInfo,
+    RoundPlan,
+    WriteRequest,
+)
+from evolvedirector.store.dataset import DatasetStore
+from tests import toys
+
+
+class World:
+    """A dataset root with seeds bought, and what is needed to run rounds on it."""
+
+    def __init__(self, folder: Path, **parts: Any) -> None:
+        self.store = DatasetStore(folder / "data", create=True)
+        self.teachers = parts.get("teachers") or {"toy": toys.ToyTeacher()}
+        self.judge = parts.get("judge") or toys.ToyJudge()
+        self.policy = parts.get("policy") or EvolveDirectorPolicy()
+        self.writer = parts.get("writer") or toys.ToyWriter()
+        self.budget = parts.get("budget") or Budget()
+        self.student_tone = parts.get("student_tone", 128)
+        self.drawn: list[str] = []
+        seeds = parts.get("seeds", toys.ToyPrompts(8)).prompts()
+        self.sha = self.store.publish(None, "import", RevisionChange(prompts=tuple(seeds)))
+
+    def draw(self, requests: Sequence[ImageRequest]) -> list[bytes]:
+        self.drawn += [request.prompt for request in requests]
+        return [toys.flat_png(self.student_tone) for _ in requests]
+
+    def context(self, round_id: str = "r1", index: int = 0, **changes: Any) -> RoundContext:
+        crew = LocalCrew(self.draw, self.teachers, self.judge, chunk=4, unit=8)
+        info = RoundInfo(round_id, index, None, 0, 10 * (index + 1), self.sha)
+        fingerprints = {name: teacher.fingerprint for name, teacher in self.teachers.items()}
+        context = RoundContext(
+            self.store, crew, self.policy, self.writer, self.budget, info, fingerprints, self.judge.fingerprint, 8
+        )
+        return replace(context, **changes)
+
+    def seed(self) -> str:
+        self.sha = run_seeding(self.context("seeding"))
+        return self.sha
+
+    def asked(self) -> list[str]:
+        return [prompt for teacher in self.teachers.values() for prompt in teacher.asked]
+
+
+@pytest.fixture
+def world_of(tmp_path: Path):
+    worlds = []
+
+    def make(**parts: Any) -> World:
+        worlds.append(World(tmp_path / str(len(worlds)), **parts))
+        return worlds[-1]
+
+    yield make
+    for world in worlds:
+        world.store.close()
+
+
+def texts(entries: Sequence[Any]) -> set[str]:
+    return {entry.prompt.text for entry in entries}
+
+
+def test_seeding_buys_each_seed_once(world_of) -> None:
+    world = world_of()
+    first = world.seed()
+    assert len(world.asked()) == 8
+    assert len(world.store.state(first).in_state("live")) == 8
+    assert world.seed() == first
+    assert len(world.asked()) == 8
+
+
+def test_seeding_keeps_within_the_budget_but_is_no_round(world_of) -> None:
+    world = world_of(budget=Budget(budget_teacher_calls=5, teacher_calls_per_round=1))
+    world.seed()
+    assert len(world.asked()) == 5
+    assert len(world.store.state(world.sha).in_state("candidate")) == 3
+
+
+def test_a_budget_of_zero_asks_nobody(world_of) -> None:
+    world = world_of(budget=Budget(budget_teacher_calls=0))
+    before = world.sha
+    assert world.seed() == before
+    assert world.asked() == []
+
+
+def test_the_published_round(world_of) -> None:
+    world = world_of()  # the student draws 128 for every tone, so it wins where the teacher is just as far: nowhere
+    world.seed()
+    child = run_round(world.context())
+    state = world.store.state(child)
+    row = world.store.ledger.rounds()[-1]["figures"]
+    assert row["expand"] == 8
+    assert row["compare: teacher"] == 8
+    children = [e for e in state.in_state("live") if e.prompt.origin == "expansion"]
+    assert len(children) == row["written"] == len(world.asked()) - 8 > 12
+    assert all(entry.sample and entry.sample.teacher == "toy" for entry in children)
+    assert {e.prompt.parent_id for e in children} <= {p.id for p in toys.ToyPrompts(8).prompts()}
+
+
+def test_what_the_student_can_do_is_retired_but_never_everything(world_of) -> None:
+    class Pleased(toys.ToyJudge):
+        def look(self, pairs):
+            for pair in pairs:  # the student's flat 128 is better, wherever it stands
+                first = abs(toys.mean_tone(pair.first) - 128) < 1
+                yield toys.Look(pair.item_id, 0.9 if first else 0.1)
+
+    world = world_of(judge=Pleased(), policy=EvolveDirectorPolicy(mutation=False))
+    world.seed()
+    state = world.store.state(run_round(world.context()))
+    assert len(state.in_state("live")) == 1
+    assert len(state.in_state("retired")) == 7
+    assert world.store.ledger.rounds()[-1]["figures"]["kept: nothing else would be live"] == 1
+
+
+def test_every_look_invalid_keeps_everything_and_is_counted(world_of) -> None:
+    world = world_of(judge=toys.ToyJudge(mass=0.1))
+    world.seed()
+    state = world.store.state(run_round(world.context()))
+    figures = world.store.ledger.rounds()[-1]["figures"]
+    assert len(state.in_state("live")) == 8
+    assert figures["compare: invalid"] == figures["keep"] == 8
+
+
+def test_a_repeated_round_spends_nothing_and_publishes_the_same(world_of) -> None:
+    world = world_of()
+    world.seed()
+    child = run_round(world.context())
+    asked, judged, drawn = len(world.asked()), world.judge.asked, len(world.drawn)
+    assert run_round(world.context()) == child
+    assert (len(world.asked()), world.judge.asked, len(world.drawn)) == (asked, judged, drawn)
+
+
+@pytest.mark.parametrize("after_units", range(1, 9))
+def test_a_round_stopped_anywhere_is_finished_without_paying_twice(world_of, after_units: int) -> None:
+    reference = world_of()
+    reference.seed()
+    expected = run_round(reference.context())
+    world = world_of()
+    world.seed()
+    left = [after_units]
+
+    def stop() -> str | None:
+        left[0] -= 1
+        return "a test" if left[0] < 0 else None
+
+    try:
+        run_round(world.context(stop=stop))
+    except RoundInterrupted as error:
+        assert "a test" in str(error) and "--ckpt_path last" in str(error)
+    assert run_round(world.context()) == expected
+    assert sorted(world.asked()) == sorted(reference.asked())
+    assert world.store.ledger.spend() == reference.store.ledger.spend()
+
+
+@pytest.mark.parametrize("budget", [8, 9, 15, 20])
+def test_the_budget_is_never_exceeded(world_of, budget: int) -> None:
+    world = world_of(budget=Budget(budget_teacher_calls=budget))
+    world.seed()
+    for index in range(3):
+        world.sha = run_round(world.context(f"r{index}", index))
+    assert len(world.asked()) == world.store.ledger.spend().teacher_calls == budget
+
+
+def test_the_budget_of_looks_and_of_money_and_of_lineages(world_of) -> None:
+    world = world_of(budget=Budget(budget_judge_calls=3))
+    world.seed()
+    run_round(world.context())
+    assert world.judge.asked == 3
+    assert world.store.ledger.rounds()[-1]["figures"]["looks beyond the budget"] == 5
+    dear = world_of(teachers={"toy": toys.ToyTeacher(cost_usd=1.0)}, budget=Budget(budget_cost_usd=8.0))
+    dear.seed()
+    run_round(dear.context())
+    assert len(dear.asked()) == 8
+    narrow = world_of(budget=Budget(teacher_calls_per_lineage=2))
+    narrow.seed()
+    run_round(narrow.context())
+    assert max(narrow.store.ledger.lineage_calls().values()) == 2
+
+
+def test_a_teacher_that_refuses_is_passed_over(world_of) -> None:
+    teachers = {"shy": toys.ToyTeacher("shy", refuses=True), "kind": toys.ToyTeacher("kind")}
+    world = world_of(teachers=teachers)
+    state = world.store.state(world.seed())
+    assert {entry.sample.teacher for entry in state.in_state("live")} == {"kind"}
+    assert len(state.in_state("live")) == 8
+    assert world.store.ledger.spend().teacher_calls == len(world.asked()) > 8
+
+
+def test_prompts_that_nobody_draws_are_retired(world_of) -> None:
+    world = world_of(teachers={"a": toys.ToyTeacher("a", refuses=True), "b": toys.ToyTeacher("b", refuses=True)})
+    state = world.store.state(world.seed())
+    assert len(state.in_state("retired")) == 8
+    assert len(world.asked()) == 16
+
+
+def test_a_damaged_image_is_a_paid_failure(world_of) -> None:
+    class Broken(toys.ToyTeacher):
+        def generate(self, requests):
+            for reply in super().generate(requests):
+                yield replace(reply, image=b"<html>not an image</html>")
+
+    world = world_of(teachers={"toy": Broken()})
+    state = world.store.state(world.seed())
+    assert len(state.in_state("retired")) == 8
+    assert world.store.ledger.spend().teacher_calls == 8
+
+
+def test_a_silent_teacher_and_a_silent_judge_are_recorded(world_of) -> None:
+    class Silent(toys.ToyTeacher):
+        def generate(self, requests):
+            yield from list(super().generate(requests))[::2]
+
+    world = world_of(teachers={"toy": Silent()})
+    state = world.store.state(world.seed())
+    assert len(state.in_state("live")) == len(state.in_state("retired")) == 4
+
+    class Mute(toys.ToyJudge):
+        def look(self, pairs):
+            yield toys.Look("nobody asked", 0.9)
+
+    mute = world_of(judge=Mute())
+    mute.seed()
+    run_round(mute.context())
+    assert mute.store.ledger.rounds()[-1]["figures"]["compare: invalid"] == 8
+
+
+class Screening:
+    """The screening order, in ten lines: write, screen, buy what fails, compare."""
+
+    def plan(self, state: DatasetState, round: RoundInfo) -> RoundPlan:
+        write = WriteRequest(f"w{round.round_id}", "mutation", None, "tone", 12, round.index)
+        return RoundPlan(write=(write,), both_orders=True, check_teacher=True, compare_bought=True)
+
+    def decide(
+        self, state: DatasetState, evidence: Sequence[Evidence], allowance: Allowance, round: RoundInfo
+    ) -> list[Decision]:
+        failing = [e.prompt_id for e in evidence if e.kind == "screen" and e.verdict == "teacher"]
+        return [Decision("buy", key) for key in failing][: allowance.teacher_calls]
+
+
+def test_the_screening_round_buys_only_what_fails(world_of) -> None:
+    world = world_of(policy=Screening(), budget=Budget(teacher_calls_per_round=5))
+    world.seed()
+    child = run_round(world.context())
+    state = world.store.state(child)
+    bought = [e for e in state.in_state("live") if e.prompt.origin == "mutation"]
+    assert 0 < len(bought) <= 5
+    assert all(abs(toys.tone_of(entry.prompt.text) - 128) >= 10 for entry in bought)
+    kinds = {(e.kind, e.verdict) for e in world.store.ledger.evidence("r1")}
+    assert ("compare", "teacher") in kinds and ("faithfulness", "student") in kinds and ("screen", "teacher") in kinds
+
+
+def test_an_unfaithful_image_goes_to_the_next_teacher_once(world_of) -> None:
+    class Wrong(toys.ToyTeacher):
+        def generate(self, requests):
+            for reply in super().generate(requests):
+                yield replace(reply, image=toys.flat_png(128))
+
+    teachers = {"wrong": Wrong("wrong"), "wrong too": Wrong("wrong too"), "right": toys.ToyTeacher("right")}
+    world = world_of(teachers=teachers, policy=Screening(), seeds=toys.ToyPrompts(3))
+    world.seed()
+    child = run_round(world.context())
+    states = {e.prompt.id: e for e in world.store.state(child).entries.values() if e.prompt.origin == "mutation"}
+    per_prompt: dict[str, int] = {}
+    for name in ("wrong", "wrong too"):
+        for prompt in teachers[name].asked[:]:
+            per_prompt[prompt] = per_prompt.get(prompt, 0) + 1
+    retired = [e for e in states.values() if e.state == "retired"]
+    live = [e for e in states.values() if e.state == "live"]
+    assert retired and live
+    assert all(entry.sample.teacher == "right" for entry in live)
+    assert all(per_prompt[entry.prompt.text] == 2 for entry in retired)  # two wrong images and no third try
+
+
+def test_held_out_prompts_never_enter(world_of) -> None:
+    world = world_of()
+    world.seed()
+    world.store.ledger.hold_out([Prompt.create(f"tone {tone}").id for tone in range(256)])
+    state = world.store.state(run_round(world.context()))
+    assert len(state.entries) == 8
+    assert world.store.ledger.rounds()[-1]["figures"]["refused: held out"] == 24
+
+
+def test_a_policy_that_decides_about_nobody_is_told_so(world_of) -> None:
+    class Confused(EvolveDirectorPolicy):
+        def decide(self, state, evidence, allowance, round):
+            return [Decision("retire", "unknown")]
+
+    world = world_of(policy=Confused())
+    sha = world.seed()
+    with pytest.raises(ValueError, match="decided 'retire' for prompt 'unknown'.*Return decisions only"):
+        run_round(world.context())
+    assert world.store.current() == sha
+
+
+def test_a_judge_that_raises_costs_what_was_asked_and_the_round_can_be_finished(world_of) -> None:
+    class Failing(toys.ToyJudge):
+        broken = True
+
+        def look(self, pairs):
+            for position, look in enumerate(super().look(pairs)):
+                if self.broken and position == 3:
+                    raise RuntimeError("no power")
+                yield look
+
+    world = world_of(judge=Failing())
+    world.seed()
+    with pytest.raises(RuntimeError, match="no power"):
+        run_round(world.context())
+    world.judge.broken = False
+    run_round(world.context())
+    spend = world.store.ledger.spend()
+    assert spend.judge_calls == 8 + spend.lost_calls
+    assert 0 < spend.lost_calls <= 8

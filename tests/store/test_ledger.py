@@ -1,0 +1,106 @@
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from evolvedirector.records import Decision, Evidence, ImageReply, Look, Prompt, WriteReply
+from evolvedirector.store.ledger import Call, Ledger, Spend
+
+CALL = Call("q", "p", "l", "toy")
+
+
+@pytest.fixture
+def ledger(tmp_path: Path):
+    book = Ledger(tmp_path / "ledger.sqlite")
+    yield book
+    book.close()
+
+
+def test_what_is_recorded_is_there_after_reopening(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    book = Ledger(path)
+    parent = Prompt.create("a fox", skill="animal")
+    child = Prompt.create("a bear", "expansion", "animal", parent)
+    book.add_prompts([parent, child])
+    book.hold_out(["h1", "h1"])
+    book.open_round("r", 0, "sha", 7)
+    book.close_round("r", "child", {"retire": 2})
+    book.add_renders("r", {"s": "ab"})
+    book.add_writes("r", [WriteReply("w", ("x",), ("tone",), "")])
+    evidence = Evidence("p", "compare", "tie", (Look("k", 0.5, 0.9, "why"),), "ab", "cd")
+    book.add_evidence("r", [evidence])
+    book.add_decisions("r", [Decision("keep", "p", 1, "because")])
+    book.close()
+    again = Ledger(path)
+    assert again.prompts() == {parent.id: parent, child.id: child}
+    assert again.held_out() == {"h1"}
+    assert again.rounds() == [
+        {
+            "round_id": "r", "number": 0, "revision_sha": "sha", "global_step": 7, "child_sha": "child",
+            "figures": {"retire": 2},
+        }
+    ]  # fmt: skip
+    assert again.renders("r") == {"s": "ab"}
+    assert again.writes(["w", "missing"]) == {"w": WriteReply("w", ("x",), ("tone",), "")}
+    assert again.evidence("r") == [evidence]
+    assert again.decisions("r") == [Decision("keep", "p", 1, "because")]
+    again.close()
+
+
+def test_a_request_without_answer_is_lost_when_it_is_sent_again(ledger: Ledger) -> None:
+    ledger.reserve_calls("r", [CALL])
+    assert ledger.spend() == Spend(teacher_calls=1)
+    assert ledger.replies(["q"]) == {}
+    ledger.reserve_calls("r", [CALL])
+    assert ledger.spend() == Spend(teacher_calls=2, lost_calls=1)
+    ledger.settle_calls([(ImageReply("q", "image", b"x", cost_usd=0.5), "ab")])
+    assert ledger.spend("r") == Spend(teacher_calls=2, lost_calls=1, cost_usd=0.5)
+    assert ledger.replies(["q"])["q"].image_sha256 == "ab"
+    assert ledger.lineage_calls() == {"l": 2}
+    assert ledger.teacher_images() == [("p", "toy")]
+
+
+def test_a_look_is_paid_once_and_read_again(ledger: Ledger) -> None:
+    ledger.reserve_looks("r", "judge", ["a", "b"])
+    ledger.settle_looks([Look("a", 0.25, 0.5, "dim")])
+    assert ledger.looks(["a", "b"]) == {"a": Look("a", 0.25, 0.5, "dim")}
+    assert ledger.spend().judge_calls == 2
+
+
+def test_spending_is_counted_by_round(ledger: Ledger) -> None:
+    ledger.reserve_calls("r1", [CALL])
+    ledger.reserve_calls("r2", [Call("q2", "p2", "l", "toy")])
+    assert ledger.spend("r1").teacher_calls == ledger.spend("r2").teacher_calls == 1
+    assert ledger.spend("r3") == Spend()
+
+
+def test_a_failed_transaction_leaves_nothing(ledger: Ledger) -> None:
+    with pytest.raises(AttributeError):
+        ledger.settle_calls([("not a reply", None)])  # type: ignore[list-item]
+    with pytest.raises(sqlite3.IntegrityError):
+        ledger.record_revision("sha", None, None, None)  # type: ignore[arg-type]
+    ledger.reserve_calls("r", [CALL])
+    assert ledger.spend().teacher_calls == 1
+
+
+def test_more_keys_than_sqlite_takes_at_once(ledger: Ledger) -> None:
+    keys = [f"k{number}" for number in range(1700)]
+    ledger.reserve_looks("r", "judge", keys)
+    ledger.settle_looks([Look(key, 0.5) for key in keys])
+    assert len(ledger.looks(keys)) == 1700
+
+
+def test_another_schema_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    Ledger(path).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version=99")
+    connection.close()
+    with pytest.raises(ValueError, match="ledger schema 99.*reads schema 1"):
+        Ledger(path)
+
+
+def test_only_the_two_journal_modes(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Allowed: WAL, TRUNCATE"):
+        Ledger(tmp_path / "x.sqlite", journal_mode="OFF")
+    Ledger(tmp_path / "y.sqlite", journal_mode="TRUNCATE").close()
