@@ -23,6 +23,8 @@ BASE_RASTER_PX = 128
 MAX_IMAGE_PX = 1024
 SIZE_RANGE = (0.76, 0.9)
 """Longer side of the drawn thing as a share of the image's shorter side."""
+MARGIN = 0.03
+"""Least distance from the image's edge, as a share of its shorter side: the edge always shows the background."""
 TINT_LEVELS = 4
 """How far each channel of a named background varies, of 255."""
 ARTIST_VERSION = "1"
@@ -65,7 +67,10 @@ class EmojiArtist:
             )
         draw = np.random.default_rng(seed_of("emoji", scene.label, scene.background or "", seed))
         side_px = max(4, round(min(width_px, height_px) * draw.uniform(*SIZE_RANGE)))
-        left_px, top_px = (int(draw.integers(0, space - side_px + 1)) for space in (width_px, height_px))
+        margin_px = min(round(MARGIN * min(width_px, height_px)), (min(width_px, height_px) - side_px) // 2)
+        left_px, top_px = (
+            int(draw.integers(margin_px, full_px - side_px - margin_px + 1)) for full_px in (width_px, height_px)
+        )
         picture = self.raster(self.vocabulary[scene.label], _raster_size(side_px))
         picture = picture.resize((side_px, side_px), Image.Resampling.LANCZOS)
         image = Image.new("RGB", (width_px, height_px), _background(scene.background, draw))

@@ -54,15 +54,15 @@ def build_bank(vocabulary: EmojiVocabulary, size_px: int) -> TemplateBank:
     rows = []
     for concept in vocabulary.concepts:
         for artist in artists:
-            rows.extend(_placed(artist.raster(concept), size_px))
-    layers = np.stack(rows)  # (n, size, size, 4): premultiplied colour, opacity
-    opacity = np.ascontiguousarray(layers[..., 3]).reshape(len(rows), -1)
-    colour = np.ascontiguousarray(layers[..., :3].transpose(0, 3, 1, 2)).reshape(len(rows), 3, -1)
+            rows.append(_placed(artist.raster(concept), size_px))
+    layers = np.concatenate(rows)  # (n, size, size, 4): premultiplied colour, opacity
+    opacity = np.ascontiguousarray(layers[..., 3]).reshape(len(layers), -1)
+    colour = np.ascontiguousarray(layers[..., :3].transpose(0, 3, 1, 2)).reshape(len(layers), 3, -1)
     norms = np.stack(
         [(colour**2).sum((1, 2)), *(colour * opacity[:, None]).sum(2).T, (opacity**2).sum(1)], dtype=np.float32
     )
-    starts = np.arange(len(vocabulary.concepts)) * (len(rows) // len(vocabulary.concepts))
-    return TemplateBank(size_px, colour.reshape(len(rows), -1), opacity, norms, starts)
+    starts = np.arange(len(vocabulary.concepts)) * (len(layers) // len(vocabulary.concepts))
+    return TemplateBank(size_px, colour.reshape(len(layers), -1), opacity, norms, starts)
 
 
 def concept_scores(bank: TemplateBank, images: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -143,18 +143,17 @@ def _eventful_square(image: Image.Image) -> Image.Image:
     return image.crop((start, 0, start + side, side) if wide else (0, start, side, start + side))
 
 
-def _placed(picture: Image.Image, size_px: int) -> list[FloatArray]:
-    """Place a picture at every size and place tried, smoothed, as premultiplied RGBA (size, size, 4) from 0 to 1."""
+def _placed(picture: Image.Image, size_px: int) -> FloatArray:
+    """Place a picture at every size and place tried: premultiplied RGBA from 0 to 1, (placements, size, size, 4)."""
     canvas_px = size_px * _OVERSAMPLING
     placed = []
     for share, places in PLACEMENTS:
         side_px = round(canvas_px * share)
-        scaled = picture.resize((side_px, side_px), Image.Resampling.LANCZOS)
-        space = canvas_px - side_px
-        offsets = [round(space * (place + 0.5) / places) for place in range(places)]
+        scaled = picture.resize((side_px, side_px), Image.Resampling.LANCZOS).convert("RGBa")
+        pixels = np.asarray(scaled).astype(np.float32) / np.float32(255)
+        offsets = [round((canvas_px - side_px) * (place + 0.5) / places) for place in range(places)]
         for left, top in ((left, top) for left in offsets for top in offsets):
-            canvas = Image.new("RGBA", (canvas_px, canvas_px))
-            canvas.paste(scaled, (left, top))
-            small = np.asarray(canvas.convert("RGBa").reduce(_OVERSAMPLING)).astype(np.float32) / np.float32(255)
-            placed.append(np.moveaxis(smooth(np.moveaxis(small, -1, 0)), 0, -1))
-    return placed
+            canvas = np.zeros((canvas_px, canvas_px, 4), dtype=np.float32)
+            canvas[top : top + side_px, left : left + side_px] = pixels
+            placed.append(canvas.reshape(size_px, _OVERSAMPLING, size_px, _OVERSAMPLING, 4).mean((1, 3)))
+    return np.moveaxis(smooth(np.moveaxis(np.stack(placed), -1, 1)), 1, -1)
