@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 
 _OUR_ERRORS = (ValueError, RuntimeError, OSError)
@@ -36,11 +36,20 @@ def run_readably(command: Callable[[], int | None]) -> int | None:
     try:
         return command()
     except Exception as error:
-        if os.environ.get("EVOLVEDIRECTOR_DEBUG") == "1" or not is_ours(error):
+        meant = next(filter(is_ours, causes(error)), None)
+        if meant is None or os.environ.get("EVOLVEDIRECTOR_DEBUG") == "1":
             raise
-        print_paragraph(str(error))
-        failed_on_the_way = isinstance(error, RuntimeError | OSError) and not isinstance(error, FileNotFoundError)
+        print_paragraph(str(meant))
+        failed_on_the_way = isinstance(meant, RuntimeError | OSError) and not isinstance(meant, FileNotFoundError)
         return 1 if failed_on_the_way else 2
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what caused it; the parser wraps what a constructor raises."""
+    current: BaseException | None = error
+    while current is not None:
+        yield current
+        current = current.__cause__
 
 
 def is_ours(error: BaseException) -> bool:
