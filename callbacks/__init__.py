@@ -3,8 +3,9 @@
 from evolvedirector.callbacks.checkpoint import RunCheckpoint
 from evolvedirector.callbacks.ema import EMA
 from evolvedirector.callbacks.evolution import EvolutionCallback
+from evolvedirector.callbacks.image_writer import ImageWriter
 from evolvedirector.callbacks.preview import PreviewCallback
 from evolvedirector.callbacks.run_summary import RunSummary
 from evolvedirector.callbacks.skill_accuracy import SkillAccuracy
 
-__all__ = ["EMA", "EvolutionCallback", "PreviewCallback", "RunCheckpoint", "RunSummary", "SkillAccuracy"]
+__all__ = ["EMA", "EvolutionCallback", "ImageWriter", "PreviewCallback", "RunCheckpoint", "RunSummary", "SkillAccuracy"]
