@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -11,8 +10,8 @@ import torch
 import webdataset
 from torch.utils.data import DataLoader, Dataset
 
-from evolvedirector.store import RevisionReader, StoreError, decode_image
-from evolvedirector.store.images import EXTENSIONS
+from evolvedirector.store import RevisionReader
+from evolvedirector.store.evolving_dataset import decode_sample
 
 
 class RevisionBatches(Dataset):
@@ -72,38 +71,7 @@ class RevisionBatches(Dataset):
                 yield {**self.reader.raw(row), "__seed__": seed}
 
     def _decode(self, raw: dict[str, Any]) -> dict[str, Any]:
-        encoded = next(raw[extension] for extension in EXTENSIONS if extension in raw)
-        try:
-            pixels = fit_square(decode_image(encoded), self._image_size_px)
-            about = json.loads(raw["json"])
-        except (StoreError, ValueError) as error:
-            raise StoreError(
-                f"The sample '{raw['__key__']}' of '{self.reader.root}' cannot be read: {error}"
-            ) from error
-        return {
-            "image": pixels,
-            "prompt": raw["txt"].decode("utf-8", "surrogatepass"),
-            "key": raw["__key__"],
-            "skill": about["skill"],
-            "sample_seed": raw["__seed__"],
-        }
-
-
-def fit_square(pixels: np.ndarray, side_px: int) -> np.ndarray:
-    """Scale and crop an image to a centred square.
-
-    Args:
-        pixels: uint8 [height, width, 3].
-        side_px: Side of the square; an image that has it already is returned as it is.
-
-    Returns:
-        uint8 [side, side, 3].
-    """
-    if pixels.shape[:2] == (side_px, side_px):
-        return pixels
-    from PIL import Image, ImageOps
-
-    return np.asarray(ImageOps.fit(Image.fromarray(pixels), (side_px, side_px), Image.Resampling.BICUBIC))
+        return {**decode_sample(raw, self._image_size_px), "sample_seed": raw["__seed__"]}
 
 
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:

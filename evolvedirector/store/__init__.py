@@ -3,6 +3,7 @@
 from evolvedirector.store.blobs import Blobs
 from evolvedirector.store.dataset import DatasetStore
 from evolvedirector.store.errors import DiskFullError, StoreError
+from evolvedirector.store.evolving_dataset import EvolvingDataset
 from evolvedirector.store.images import check_image, decode_image, image_size, sniff_format
 from evolvedirector.store.ledger import Ledger
 from evolvedirector.store.order import KeyedOrder, Stratum
@@ -13,6 +14,7 @@ __all__ = [
     "Blobs",
     "DatasetStore",
     "DiskFullError",
+    "EvolvingDataset",
     "KeyedOrder",
     "Ledger",
     "Revision",

@@ -107,6 +107,23 @@ def to_rgb(image: Image) -> Image:
         raise StoreError(f"An image cannot be decoded: {error}. It is damaged or cut short. Save it again.") from error
 
 
+def fit_square(pixels: np.ndarray, side_px: int) -> np.ndarray:
+    """Scale and crop an image to a centred square.
+
+    Args:
+        pixels: uint8 [height, width, 3].
+        side_px: Side of the square; an image that has it already is returned as it is.
+
+    Returns:
+        uint8 [side, side, 3].
+    """
+    if pixels.shape[:2] == (side_px, side_px):
+        return pixels
+    from PIL import Image, ImageOps
+
+    return np.asarray(ImageOps.fit(Image.fromarray(pixels), (side_px, side_px), Image.Resampling.BICUBIC))
+
+
 def _open(data: bytes, max_pixels: int) -> Image:
     """Read the header of an allowed format and check the size it promises."""
     from PIL import Image

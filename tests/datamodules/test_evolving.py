@@ -6,11 +6,12 @@ from pathlib import Path
 import lightning.pytorch as pl
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 from PIL import Image
 
 from evolvedirector.datamodules import EvolvingDataModule
 from evolvedirector.records import Prompt, RevisionChange, Sample
-from evolvedirector.store import DatasetStore
+from evolvedirector.store import DatasetStore, StoreError
 
 PER_EPOCH = 4
 EPOCHS = 4
@@ -176,3 +177,207 @@ def test_an_interrupted_batch_is_trained_on_after_resume(root: Path, tmp_path: P
         trainer_for("steps", 1, Evolve(second, "exception", path)).fit(before, datamodule=data(root))
     trainer_for("steps", 1, Evolve(second)).fit(after, datamodule=data(root), ckpt_path=path)
     assert before.seen + after.seen == whole
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_batch_is_what_training_needs(root: Path, workers: int) -> None:
+    batches = list(data(root, num_workers=workers, image_size_px=4).train_dataloader())
+    assert len(batches) == PER_EPOCH
+    for batch in batches:
+        assert batch["image"].shape == (3, 3, 4, 4) and batch["image"].dtype == torch.uint8
+        assert batch["sample_seed"].shape == (3,) and batch["sample_seed"].dtype == torch.int64
+        for n in range(3):
+            number = int(batch["prompt"][n].split()[-1])
+            assert batch["skill"][n] == f"skill{number % 2}"
+            assert batch["key"][n].startswith(Prompt.create(batch["prompt"][n]).id)
+            assert batch["image"][n, :, 0, 0].tolist() == [number, 0, 255 - number]
+
+
+def test_reading_leaves_the_global_generator_alone(root: Path) -> None:
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    list(data(root).train_dataloader())
+    assert torch.equal(before, torch.get_rng_state())
+
+
+class World(EvolvingDataModule):
+    """Reads as one rank of several, without starting them."""
+
+    rank_and_world_size = (0, 1)
+
+    def _rank_and_world_size(self) -> tuple[int, int]:
+        return self.rank_and_world_size
+
+
+def test_the_order_does_not_depend_on_the_number_of_ranks(root: Path) -> None:
+    whole = list(data(root, global_batch_size=6).train_dataloader())
+    state = None
+    for world_size in (1, 2, 3):
+        parts, states = [], []
+        for rank in range(world_size):
+            module = World(root, global_batch_size=6, batches_per_epoch=PER_EPOCH, revision=revisions(root)[0])
+            module.rank_and_world_size = (rank, world_size)
+            parts.append(list(module.train_dataloader()))
+            states.append(module.state_dict())
+        for number, batch in enumerate(whole):
+            assert [key for part in parts for key in part[number]["key"]] == batch["key"]
+            assert [s for part in parts for s in part[number]["sample_seed"].tolist()] == batch["sample_seed"].tolist()
+        assert all(s == states[0] for s in states) and state in (None, states[0])
+        state = states[0]
+
+
+def test_another_world_size_goes_on_where_one_stopped(root: Path) -> None:
+    one = data(root, global_batch_size=6)
+    loader = iter(one.train_dataloader())
+    seen = [next(loader)["key"] for _ in range(2)]
+    rest = []
+    for rank in range(2):
+        module = World(root, global_batch_size=6, batches_per_epoch=PER_EPOCH)
+        module.rank_and_world_size = (rank, 2)
+        module.load_state_dict(one.state_dict())
+        rest.append([batch["key"] for batch in module.train_dataloader()])
+    whole = [batch["key"] for batch in data(root, global_batch_size=6).train_dataloader()]
+    assert seen + [a + b for a, b in zip(*rest, strict=True)] == whole
+
+
+def test_a_batch_that_ranks_cannot_share_is_refused(root: Path) -> None:
+    module = World(root, global_batch_size=10)
+    module.rank_and_world_size = (0, 4)
+    with pytest.raises(ValueError, match=r"10, which 4 ranks cannot share equally(.|\n)*global_batch_size: 12"):
+        module.train_dataloader()
+
+
+@pytest.mark.parametrize(("option", "value"), [("global_batch_size", 4), ("seed", 1)])
+def test_a_resume_with_another_stream_is_refused(root: Path, option: str, value: int) -> None:
+    first = data(root)
+    next(iter(first.train_dataloader()))
+    other = data(root, **{option: value})
+    other.load_state_dict(first.state_dict())
+    with pytest.raises(StoreError, match=rf"trained with {option} \d, but the configuration says {value}"):
+        other.train_dataloader()
+
+
+def test_a_checkpoint_names_its_revision(root: Path) -> None:
+    module = data(root)
+    first, second = revisions(root)
+    assert module.revision_sha == first and module.next_revision_sha is None
+    module.open_revision(second[:10])
+    assert (module.revision_sha, module.next_revision_sha) == (first, second)
+    newest = EvolvingDataModule(root, global_batch_size=3)
+    assert newest.revision_sha == second
+    newest.load_state_dict(module.state_dict())
+    assert (newest.revision_sha, newest.next_revision_sha) == (first, second)
+    newest.train_dataloader()
+    assert (newest.revision_sha, newest.next_revision_sha) == (second, None)
+    with pytest.raises(StoreError, match=rf"The revisions there are: 000001-{first[:12]}, 000002-{second[:12]}"):
+        module.open_revision("0" * 64)
+    with pytest.raises(StoreError, match="does not exist"):
+        module.load_state_dict({**module.state_dict(), "revision_sha": "0" * 64})
+    with pytest.raises(StoreError, match="has format 2"):
+        module.load_state_dict({**module.state_dict(), "format": 2})
+
+
+def test_an_empty_live_set_is_an_error_until_something_is_bought(tmp_path: Path) -> None:
+    (tmp_path / "seeds.txt").write_text("thing number 1\nthing number 2\n")
+    module = EvolvingDataModule(tmp_path / "data", seeds=tmp_path / "seeds.txt", global_batch_size=2, image_size_px=8)
+    module.prepare_data()
+    with pytest.raises(StoreError, match="has no image to train"):
+        module.train_dataloader()
+    before_buying = module.state_dict()
+    with DatasetStore(tmp_path / "data") as store:
+        module.open_revision(publish(store, store.current(), "round0", range(1, 3)))
+    assert next(iter(module.train_dataloader()))["image"].shape == (2, 3, 8, 8)
+    resumed = EvolvingDataModule(tmp_path / "data", global_batch_size=2, image_size_px=8)
+    resumed.load_state_dict(before_buying)  # a checkpoint from before the first round
+    resumed.open_revision(module.revision_sha)
+    assert next(iter(resumed.train_dataloader()))["key"]
+
+
+def test_seeds_are_imported_once_without_held_out_prompts(tmp_path: Path) -> None:
+    class Source:
+        def prompts(self) -> list[Prompt]:
+            return [Prompt.create(text) for text in ("a dog", "A dog.", "a cat", "a bird")]
+
+    (tmp_path / "held_out.txt").write_text("the bird\n")
+    module = EvolvingDataModule(tmp_path / "data", seeds=Source(), held_out=str(tmp_path / "held_out.txt"))
+    module.prepare_data()
+    module.prepare_data()
+    with DatasetStore(tmp_path / "data") as store:
+        state = store.state(store.current() or "")
+        assert store.number(state.revision_sha) == 1
+        assert [entry.prompt.text for entry in state.in_state("candidate")] == ["a dog", "a cat"]
+        assert store.ledger.held_out() == {Prompt.create("a bird").id}
+
+
+def test_a_missing_root_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="has no root"):
+        EvolvingDataModule("")
+    with pytest.raises(StoreError, match="there are no seeds to make it from"):
+        EvolvingDataModule(tmp_path / "missing").prepare_data()
+    with pytest.raises(StoreError, match="has no revision"):
+        EvolvingDataModule(tmp_path / "missing").train_dataloader()
+    with pytest.raises(ValueError, match="batches_per_epoch is 0"):
+        EvolvingDataModule(tmp_path, batches_per_epoch=0)
+
+
+def quiet_trainer(**options: object) -> pl.Trainer:
+    return pl.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        reload_dataloaders_every_n_epochs=1,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-true"])
+def test_evaluation_and_prediction_ask_for_images(root: Path, tmp_path: Path, precision: str) -> None:
+    (tmp_path / "p.txt").write_text("\n".join(f"thing {n}" for n in range(5)))
+    prompts = [Prompt.create(f"thing {n}") for n in range(5)]
+    module = Toy()
+    source = data(root, held_out=tmp_path / "p.txt", predict_prompts=tmp_path / "p.txt", generation_chunk_size=2)
+    with DatasetStore(root):  # evaluation writes nothing, so it does not wait for a writer
+        quiet_trainer(precision=precision).validate(module, datamodule=source, verbose=False)
+        quiet_trainer(precision=precision).test(module, datamodule=source, verbose=False)
+        predicted = quiet_trainer(precision=precision).predict(module, datamodule=source)
+    ids = [prompt.id for prompt in prompts]
+    assert module.requests == [ids[:2], ids[2:4], [ids[4]] * 2] * 2
+    assert predicted == [["thing 0", "thing 1"], ["thing 2", "thing 3"], ["thing 4", "thing 4"]]
+    assert source.held_out_prompts() == prompts
+
+
+def test_chunks_are_cut_before_ranks_are_assigned(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("\n".join(f"thing {n}" for n in range(7)))
+    whole = [list(chunk) for chunk in data(root, held_out=tmp_path / "p.txt", generation_chunk_size=3).val_dataloader()]
+    dealt = []
+    for rank in range(2):
+        module = World(root, held_out=tmp_path / "p.txt", generation_chunk_size=3, image_size_px=8)
+        module.rank_and_world_size = (rank, 2)
+        dealt.append([list(chunk) for chunk in module.val_dataloader()])
+    assert len(whole) == 3 and [len(chunks) for chunks in dealt] == [2, 2]
+    assert [dealt[0][0], dealt[1][0], dealt[0][1]] == whole and dealt[1][1] in whole
+    assert len({request.seed for chunk in whole for request in chunk}) == 7
+
+
+@pytest.mark.parametrize("limit", [2, 0.5])
+def test_a_limited_epoch_resumes_exactly(root: Path, tmp_path: Path, limit: float) -> None:
+    second, path = revisions(root)[1], tmp_path / "run.ckpt"
+    whole, before, after = Toy(), Toy(), Toy()
+    options = {"limit_train_batches": limit, "max_steps": 8}
+    quiet_trainer(**options, callbacks=[Evolve(second)]).fit(whole, datamodule=data(root))
+    with pytest.raises(Stop):
+        quiet_trainer(**options, callbacks=[Evolve(second, "epoch1", path)]).fit(before, datamodule=data(root))
+    quiet_trainer(**options, callbacks=[Evolve(second)]).fit(after, datamodule=data(root), ckpt_path=path)
+    assert len(whole.seen) == 8 and before.seen + after.seen == whole.seen
+
+
+def test_a_config_makes_a_datamodule(root: Path) -> None:
+    parser = ArgumentParser()
+    parser.add_subclass_arguments(pl.LightningDataModule, "data")
+    options = {"root": str(root), "global_batch_size": 2}
+    path = "evolvedirector.datamodules.EvolvingDataModule"
+    config = parser.parse_object({"data": {"class_path": path, "init_args": options}})
+    assert parser.instantiate_classes(config).data.global_batch_size == 2
+    assert "batches_per_epoch: 100" in parser.dump(config)

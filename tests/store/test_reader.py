@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from evolvedirector.records import Prompt, RevisionChange, Sample
-from evolvedirector.store import DatasetStore, RevisionReader, StoreError
+from evolvedirector.store import DatasetStore, EvolvingDataset, RevisionReader, StoreError
 
 
 @pytest.fixture
@@ -66,3 +66,15 @@ def test_damage_is_noticed(reader: RevisionReader) -> None:
     tars[0].unlink()
     with pytest.raises(StoreError, match="cannot be read"):
         reader.raw(0)
+
+
+def test_a_foreign_loader_reads_the_keyed_order(reader: RevisionReader) -> None:
+    dataset = EvolvingDataset(reader.root, reader.revision_sha[:8], image_size_px=4)
+    parts = [list(dataset.batch_sampler(4, rank, 2, seed=3, start_batch=1, batches=5)) for rank in range(2)]
+    order = reader.order(3, 4)
+    assert [a + b for a, b in zip(*parts, strict=True)] == [order.global_batch(b).tolist() for b in range(1, 6)]
+    assert len(dataset.batch_sampler(4, batches=5)) == 5 and len(dataset) == 4
+    assert dataset[1]["image"].shape == (4, 4, 3) and dataset[1]["prompt"] == "thing 1"
+    assert EvolvingDataset(reader.root, reader.revision_sha)[1]["image"].shape == (8, 16, 3)
+    with pytest.raises(ValueError, match="divisible by the number of ranks"):
+        dataset.batch_sampler(4, 0, 3)

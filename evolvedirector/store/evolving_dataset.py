@@ -1,0 +1,118 @@
+"""One revision for loaders that are not ours: a map-style dataset and a batch sampler in the same keyed order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evolvedirector.store.errors import StoreError
+from evolvedirector.store.images import EXTENSIONS, decode_image, fit_square
+from evolvedirector.store.order import KeyedOrder
+from evolvedirector.store.reader import RevisionReader
+
+
+class EvolvingDataset:
+    """The trainable samples of one revision by row, for any loader that takes a map-style dataset.
+
+    With `torch.utils.data.DataLoader(dataset, batch_sampler=dataset.batch_sampler(...))` and
+    `Trainer(use_distributed_sampler=False)` a project keeps its own loader and still reads the keyed order.
+    """
+
+    def __init__(self, root: str | Path, revision_sha: str, image_size_px: int | None = None) -> None:
+        """Open a revision.
+
+        Args:
+            root: The dataset root.
+            revision_sha: Which revision; at least 6 characters of it.
+            image_size_px: Scale and crop images to squares of this side. None: as they are stored.
+
+        Raises:
+            StoreError: If there is no such revision.
+        """
+        self.reader = RevisionReader(root, revision_sha)
+        self._image_size_px = image_size_px
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        """Read and decode one sample: `image` (uint8 array [height, width, 3]), `prompt`, `key` and `skill`."""
+        return decode_sample(self.reader.raw(row), self._image_size_px)
+
+    def batch_sampler(
+        self,
+        global_batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        seed: int = 0,
+        start_batch: int = 0,
+        batches: int = 100,
+    ) -> BatchSampler:
+        """Return the rows of a stretch of global batches, one rank's part.
+
+        Args:
+            global_batch_size: Images per batch over all ranks; divisible by `world_size`.
+            rank: Which slice is wanted.
+            world_size: How many slices there are.
+            seed: Names the order.
+            start_batch: First global batch, counted from the start of this revision's endless stream.
+            batches: How many.
+
+        Raises:
+            ValueError: If the batch cannot be shared equally or the revision has no samples.
+        """
+        if global_batch_size % world_size or not 0 <= rank < world_size:
+            raise ValueError(
+                f"Rank {rank} of {world_size} cannot take an equal part of {global_batch_size} images. The batch must"
+                f" be divisible by the number of ranks. Write global_batch_size={world_size * global_batch_size}."
+            )
+        order = self.reader.order(seed, global_batch_size)
+        return BatchSampler(order, rank, world_size, range(start_batch, start_batch + batches))
+
+
+class BatchSampler:
+    """Rows of consecutive global batches; sized, so that trainers can resume it exactly."""
+
+    def __init__(self, order: KeyedOrder, rank: int, world_size: int, batches: range) -> None:
+        self._order = order
+        self._rank = rank
+        self._world_size = world_size
+        self._batches = batches
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in self._batches:
+            yield self._order.rank_batch(batch, self._rank, self._world_size).tolist()
+
+
+def decode_sample(raw: Mapping[str, Any], image_size_px: int | None) -> dict[str, Any]:
+    """Decode what `RevisionReader.raw` read.
+
+    Args:
+        raw: Bytes by extension, and `__key__`.
+        image_size_px: Scale and crop the image to a square of this side. None: as it is.
+
+    Returns:
+        `image` (uint8 array [height, width, 3]), `prompt`, `key` and `skill`.
+
+    Raises:
+        StoreError: If the image or the JSON is damaged; the message names the sample.
+    """
+    encoded = next(raw[extension] for extension in EXTENSIONS if extension in raw)
+    try:
+        pixels: np.ndarray = decode_image(encoded)
+        about = json.loads(raw["json"])
+    except (StoreError, ValueError) as error:
+        raise StoreError(f"The sample '{raw['__key__']}' cannot be read: {error}") from error
+    return {
+        "image": pixels if image_size_px is None else fit_square(pixels, image_size_px),
+        "prompt": raw["txt"].decode("utf-8", "surrogatepass"),
+        "key": raw["__key__"],
+        "skill": about["skill"],
+    }
