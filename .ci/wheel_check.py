@@ -41,6 +41,8 @@ def main() -> None:
         (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
         wheel = next((away / "dist").glob("*.whl"))
         run(python, "-m", "pip", "install", "--quiet", "--no-index", "--force-reinstall", "--no-deps", wheel)
+        # Its own old setuptools would hide the newer one of this environment.
+        run(python, "-m", "pip", "uninstall", "--quiet", "--yes", "setuptools")
         run(
             python, "-m", "pip", "install", "--quiet", "--no-index", wheel
         )  # only asks whether its dependencies are there

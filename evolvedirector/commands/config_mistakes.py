@@ -116,6 +116,7 @@ def condense(message: str) -> str:
         "Errors:",
         "Given value",
         "Expected a <class 'NoneType'>",
+        "Expected a <class 'list'>",
         "Expected a path",
         "Not a valid subclass",
         "Subclass types expect",

@@ -14,8 +14,8 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from omegaconf.errors import OmegaConfBaseException
 
 from evolvedirector.callbacks.checkpoint import RunCheckpoint, latest_committed
-from evolvedirector.commands.config_mistakes import explain_mistake
-from evolvedirector.commands.readable_errors import ConfigurationMistake
+from evolvedirector.commands.config_mistakes import condense, explain_mistake
+from evolvedirector.commands.readable_errors import ConfigurationMistake, causes, is_ours
 from evolvedirector.commands.signals import run_until_signal
 
 
@@ -88,6 +88,19 @@ class EvolveDirectorCLI(LightningCLI):
         Lightning lets the hyper-parameters inside a checkpoint override YAML and flags without a word, so a run that is
         continued with new settings would silently keep the old ones.
         """
+
+    def instantiate_classes(self) -> None:
+        """Build every part; say in one paragraph what a constructor refused.
+
+        Raises:
+            ConfigurationMistake: A constructor refused its arguments.
+        """
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            if "Union subtypes" not in str(error) or any(is_ours(cause) for cause in causes(error)):
+                raise
+            raise ConfigurationMistake(condense(str(error))) from error
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Resolve `--ckpt_path last` by commit marker; Lightning's rule (newest file) can pick a half-written one."""
