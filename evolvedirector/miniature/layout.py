@@ -42,13 +42,19 @@ def _related(centres: NDArray[np.float64], relation: str | None) -> NDArray[np.b
     return np.abs(across) <= 0.6 * along  # well inside the quarter in which the reader sees this relation
 
 
-def _grid(radii: NDArray[np.float64], extent: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Put objects into cells in random order: the way out when chance found no room."""
-    columns = math.ceil(math.sqrt(len(radii)))
-    rows = math.ceil(len(radii) / columns)
+def _grid(
+    radii: NDArray[np.float64], room: NDArray[np.float64], relation: str | None, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Put objects into cells, each with the play its cell leaves: the way out when chance found no room."""
+    columns = rows = math.ceil(math.sqrt(len(radii)))
     cells = rng.permutation(columns * rows)[: len(radii)]
+    if relation is not None:
+        columns, rows = (2, 1) if relation in ("left of", "right of") else (1, 2)
+        cells = np.array([0, 1] if relation in ("left of", "above") else [1, 0])
     middle = (np.stack([cells % columns, cells // columns], axis=1) + 0.5) / (columns, rows)
-    return middle * extent
+    play = np.maximum(room / (columns, rows) / 2 - radii[:, None] - GAP / 2, 0.0)
+    play = np.minimum(play, 0.06)  # no more, or the relation might tilt
+    return middle * room + rng.uniform(-1, 1, size=middle.shape) * play
 
 
 def layout(
@@ -68,7 +74,6 @@ def layout(
     nominal = _diameters(len(shapes), rng) / 2
     room = np.asarray(extent)
     radii = nominal * np.array([reach(shape) for shape in shapes])
-    low = (radii + MARGIN)[:, None]
     for shrink in (1.0, 0.93, 0.86):
         low = (radii * shrink + MARGIN)[:, None]
         centres = rng.uniform(low, room - low, size=(_ATTEMPTS, len(shapes), 2))
@@ -78,4 +83,4 @@ def layout(
     # A cell of the grid holds an object of this size whatever its shape.
     cell = float((room / math.ceil(math.sqrt(len(shapes)))).min())
     radii_in_cell = np.minimum(radii, (cell - GAP) / 2)
-    return _grid(radii, room, rng), nominal * radii_in_cell / radii
+    return _grid(radii_in_cell, room, scene.relation, rng), nominal * radii_in_cell / radii
