@@ -43,9 +43,8 @@ def main() -> None:
         run(python, "-m", "pip", "install", "--quiet", "--no-index", "--force-reinstall", "--no-deps", wheel)
         # Its own old setuptools would hide the newer one of this environment.
         run(python, "-m", "pip", "uninstall", "--quiet", "--yes", "setuptools")
-        run(
-            python, "-m", "pip", "install", "--quiet", "--no-index", wheel
-        )  # only asks whether its dependencies are there
+        # With its dependencies, without an index: only asks whether they are there.
+        run(python, "-m", "pip", "install", "--quiet", "--no-index", wheel)
         run(python, "-I", "-W", "ignore", "-c", IMPORT_ALL)
         # The configs that the wheel installed, parsed by the test that parses those of the checkout.
         (away / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")

@@ -1,0 +1,164 @@
+"""`check` prints what a run would do and cost, and starts nothing."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from evolvedirector.cli import main
+
+TOYS = """
+import torch
+from lightning.pytorch import Callback, LightningDataModule, LightningModule
+
+from evolvedirector.records import Prompt
+
+
+class Student(LightningModule):
+    def __init__(self, width: int = 100_000) -> None:
+        super().__init__()
+        self.width, self.layer = width, None
+
+    def configure_model(self) -> None:
+        if self.layer is None:
+            self.layer = torch.nn.Linear(self.width, self.width, bias=False)  # 40 GB were it built
+
+
+class Words:
+    def __init__(self, count: int = 3) -> None:
+        self.count = count
+
+    def prompts(self) -> list[Prompt]:
+        if self.count == 0:
+            raise ValueError("There are no prompts.")
+        return [Prompt.create(f"prompt {number}") for number in range(self.count)]
+
+
+class Data(LightningDataModule):
+    def __init__(self, root: str = "run/data", seeds: Words | str | None = None) -> None:
+        super().__init__()
+        self.data_root, self.seeds = root, seeds
+        self.global_batch_size, self.batches_per_epoch, self.image_size_px = 64, 100, 32
+
+    def train_dataloader(self):
+        raise AssertionError("check must not read data")
+
+
+class Evolution(Callback):
+    def setup(self, trainer, pl_module, stage):
+        raise AssertionError("check must not start anything")
+
+    def plan_summary(self) -> dict[str, str]:
+        return {"rounds": "every 1 epochs", "teacher calls (most)": "600", "cost (most)": "1.5 USD"}
+"""
+RUN = """
+trainer:
+  accelerator: cpu
+  devices: 1
+  max_epochs: 10
+  max_steps: 300
+  accumulate_grad_batches: 2
+  gradient_clip_val: 0.5
+  default_root_dir: run
+  callbacks:
+    - class_path: evolvedirector.callbacks.checkpoint.RunCheckpoint
+    - class_path: toys_of_check.Evolution
+model:
+  class_path: toys_of_check.Student
+data:
+  class_path: toys_of_check.Data
+  init_args:
+    seeds: {class_path: toys_of_check.Words}
+"""
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a runnable `run.yaml`, made the current one."""
+    (tmp_path / "run.yaml").write_text(RUN, encoding="utf-8")
+    (tmp_path / "toys_of_check.py").write_text(TOYS, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "toys_of_check", raising=False)
+    return tmp_path
+
+
+def check(*flags: str) -> int | None:
+    return main(["check", "-c", "run.yaml", *flags])
+
+
+def printed(capsys: pytest.CaptureFixture[str]) -> str:
+    captured = capsys.readouterr()
+    return " ".join((captured.out + captured.err).split())
+
+
+def test_the_plan_names_prompts_length_size_limits_and_disk(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    assert check() == 0
+    plan = printed(capsys)
+    for row in (
+        "root run/data (new)",
+        "seed prompts 3",
+        "trainable parameters 10,000,000,000",
+        "length 600 batches = 6 epochs of 100, 300 optimizer steps",
+        "images seen 38,400 (64 per batch",
+        "devices 1 x cpu on 1 node(s)",
+        "gradient clipping norm 0.5",
+        "accumulation 2 batches per step",
+        "averaged weights (EMA) off",
+        "rounds every 1 epochs",
+        "teacher calls (most) 600",
+        "cost (most) 1.5 USD",
+        "checkpoints about 335.3 GiB",
+        "teacher images about 1.8 MiB at most",
+    ):
+        assert row in plan
+    assert not (here / "run").exists(), "check wrote something"
+
+
+def test_devices_that_are_not_here_are_planned_for_all_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    assert check("--trainer.accelerator=gpu", "--trainer.devices=64", "--trainer.precision=bf16-mixed") == 0
+    plan = printed(capsys)
+    assert "devices 64 x gpu on 1 node(s)" in plan
+    assert "not on this machine" in plan
+    assert "precision bf16-mixed" in plan
+
+
+def test_a_run_without_evolution_or_end_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert check("--trainer.callbacks=[]", "--trainer.max_epochs=-1", "--trainer.max_steps=-1") == 0
+    plan = printed(capsys)
+    assert "no callback of this config evolves the dataset" in plan
+    assert "no end is set: write trainer.max_steps" in plan
+
+
+@pytest.mark.parametrize("option", ["--trainer.default_root_dir", "--data.root"])
+def test_a_folder_that_cannot_be_made_is_refused(capsys: pytest.CaptureFixture[str], option: str) -> None:
+    assert check(f"{option}=run.yaml/inside") == 2
+    assert "run.yaml/inside, which cannot be written" in printed(capsys)
+
+
+def test_a_prompt_file_that_is_missing_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert check("--data.seeds=nowhere.txt") in (1, 2)
+    assert "nowhere.txt" in printed(capsys)
+
+
+def test_a_mistake_is_explained_as_by_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    assert check("--model.widht=3") == 2
+    assert "`--model.widht` is not an option of Student. Did you mean `width`?" in printed(capsys)
+
+
+def test_the_images_of_an_existing_root_are_counted(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    from evolvedirector.records import Prompt, RevisionChange
+    from evolvedirector.store.dataset import DatasetStore, create_root
+
+    create_root(here / "data")
+    store = DatasetStore(here / "data")
+    store.publish(
+        None, "first", RevisionChange(prompts=(Prompt.create("a red circle"), Prompt.create("a blue square")))
+    )
+    store.close()
+    assert check("--data.root=data") == 0
+    plan = printed(capsys)
+    assert "root data, revision" in plan
+    assert "prompts now 2 candidate" in plan
