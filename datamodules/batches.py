@@ -10,6 +10,7 @@ import torch
 import webdataset
 from torch.utils.data import DataLoader, Dataset
 
+from evolvedirector.datamodules.sample_cache import SampleCache
 from evolvedirector.store import RevisionReader
 from evolvedirector.store.evolving_dataset import decode_sample
 
@@ -25,6 +26,7 @@ class RevisionBatches(Dataset):
         image_size_px: int,
         rank: int = 0,
         world_size: int = 1,
+        cache: SampleCache | None = None,
     ) -> None:
         """Set up the pipeline source -> decode -> collate.
 
@@ -35,10 +37,12 @@ class RevisionBatches(Dataset):
             image_size_px: Side of the square images.
             rank: Which slice is this process's.
             world_size: How many slices there are.
+            cache: Decoded samples of this image size. None: decode every time.
         """
         self.reader = reader
         self.order = reader.order(seed, global_batch_size)
         self._image_size_px = image_size_px
+        self._cache = SampleCache(0) if cache is None else cache
         self._slice = slice(rank * global_batch_size // world_size, (rank + 1) * global_batch_size // world_size)
 
     def __getitem__(self, batch: int) -> dict[str, Any]:
@@ -68,10 +72,16 @@ class RevisionBatches(Dataset):
             rows = self.order.global_batch(batch)[self._slice]
             seeds = self.order.sample_seeds(batch)[self._slice]
             for row, seed in zip(rows.tolist(), seeds.tolist(), strict=True):
-                yield {**self.reader.raw(row), "__seed__": seed}
+                key = str(self.reader.keys[row])
+                raw = {"__key__": key} if self._cache.get(key) is not None else self.reader.raw(row)
+                yield {**raw, "__seed__": seed}
 
     def _decode(self, raw: dict[str, Any]) -> dict[str, Any]:
-        return {**decode_sample(raw, self._image_size_px), "sample_seed": raw["__seed__"]}
+        sample = self._cache.get(raw["__key__"])
+        if sample is None:
+            sample = decode_sample(raw, self._image_size_px)
+            self._cache.add(sample)
+        return {**sample, "sample_seed": raw["__seed__"]}
 
 
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:

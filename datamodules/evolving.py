@@ -15,6 +15,7 @@ from evolvedirector.datamodules.batches import RevisionBatches
 from evolvedirector.datamodules.loader import EvolvingLoader
 from evolvedirector.datamodules.position import StreamPosition
 from evolvedirector.datamodules.requests import RequestChunk, RequestLoader, requests_for
+from evolvedirector.datamodules.sample_cache import SampleCache
 from evolvedirector.prompt_source import PromptSource
 from evolvedirector.records import Prompt
 from evolvedirector.store import DatasetStore, RevisionFiles, RevisionReader, StoreError
@@ -93,6 +94,7 @@ class EvolvingDataModule(LightningDataModule):
         self._start_revision = revision
         self._position = StreamPosition(global_batch_size, seed)
         self._reader: RevisionReader | None = None
+        self._cache = SampleCache()
 
     # ---- the root
 
@@ -190,6 +192,7 @@ class EvolvingDataModule(LightningDataModule):
         """Open the revision of the position, once."""
         if self._reader is None or self._reader.revision_sha != self.revision_sha:
             self._reader = RevisionReader(self.data_root, self.revision_sha)
+            self._cache.keep_only(self._reader.keys.tolist())
             if len(self._reader) > 0:
                 self._log_repeats(self._reader)
         if len(self._reader) == 0:
@@ -207,7 +210,7 @@ class EvolvingDataModule(LightningDataModule):
         if len(left) == 0:
             return
         batches = RevisionBatches(
-            self._open_reader(), self.seed, self.global_batch_size, self.image_size_px, rank, world_size
+            self._open_reader(), self.seed, self.global_batch_size, self.image_size_px, rank, world_size, self._cache
         )
         position = self._position
         for batch in batches.loader(left, self._num_workers):
