@@ -32,7 +32,7 @@ class EmojiTeacher:
             raise ValueError(f"cost_usd_per_image is {cost_usd_per_image}. Allowed are prices from 0. Write 0.0.")
         self.vocabulary = vocabulary or EmojiVocabulary()
         self._artist = EmojiArtist(self.vocabulary, style)
-        self._cost_usd = cost_usd_per_image
+        self.cost_usd_per_image = cost_usd_per_image
 
     @property
     def fingerprint(self) -> str:
@@ -55,4 +55,4 @@ class EmojiTeacher:
             image = self._artist.draw(scene, request.seed, request.width_px, request.height_px)
         except (AssetError, ValueError) as error:
             return ImageReply(request.request_id, "failure", reason=str(error))
-        return ImageReply(request.request_id, "image", encode_png(image), cost_usd=self._cost_usd)
+        return ImageReply(request.request_id, "image", encode_png(image), cost_usd=self.cost_usd_per_image)

@@ -27,7 +27,7 @@ class MiniatureTeacher:
         wrong_shape: probability that one thing has another shape.
         refuse_probability: probability that a prompt is refused, drawn once per prompt and not per seed, as a
             content filter would.
-        cost_usd: price of one image in US dollars, for budgets.
+        cost_usd_per_image: price of one image in US dollars, for budgets.
         seed: another seed makes another artist of the same kind.
 
     Raises:
@@ -43,18 +43,18 @@ class MiniatureTeacher:
         confuse_relations: float = 0.0,
         wrong_shape: float = 0.0,
         refuse_probability: float = 0.0,
-        cost_usd: float = 0.0,
+        cost_usd_per_image: float = 0.0,
         seed: int = 0,
     ) -> None:
         if not 0.0 <= refuse_probability <= 1.0:
             raise ValueError(f"refuse_probability={refuse_probability}. Allowed is 0 to 1. Write 0 for never.")
-        if not cost_usd >= 0.0:
-            raise ValueError(f"cost_usd={cost_usd}. Allowed is 0 or more. Write 0 for a free teacher.")
+        if not cost_usd_per_image >= 0.0:
+            raise ValueError(f"cost_usd_per_image={cost_usd_per_image}. Allowed is 0 or more. Write 0 for a free teacher.")
         self.world = world
         self.name = name
         self.weaknesses = Weaknesses(miscount, swap_colours, confuse_relations, wrong_shape)
         self.refuse_probability = refuse_probability
-        self.cost_usd = cost_usd
+        self.cost_usd_per_image = cost_usd_per_image
         self.seed = seed
 
     @property
@@ -78,7 +78,7 @@ class MiniatureTeacher:
             image = draw(drawn, request.width_px, request.height_px, seed_of(self.seed, request.seed))
         except ValueError as error:
             return ImageReply(request.request_id, "failure", reason=str(error))
-        return ImageReply(request.request_id, "image", to_png(image), cost_usd=self.cost_usd)
+        return ImageReply(request.request_id, "image", to_png(image), cost_usd=self.cost_usd_per_image)
 
     def generate(self, requests: Sequence[ImageRequest]) -> Iterator[ImageReply]:
         """Yield one reply per request, in order.

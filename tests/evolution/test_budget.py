@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evolvedirector.evolution.budget import Budget, allowance_of
+from evolvedirector.evolution.budget import Budget, allowance_of, plan_of_spending
 from evolvedirector.store.ledger import Spend
 
 limits = st.none() | st.integers(0, 1000)
@@ -36,3 +36,16 @@ def test_a_negative_limit_is_refused_with_what_to_write(name: str) -> None:
 def test_a_budget_of_zero_buys_nothing() -> None:
     assert Budget(budget_teacher_calls=0).buys_nothing
     assert not Budget().buys_nothing
+
+
+def test_the_plan_names_the_most_that_can_be_spent() -> None:
+    class Priced:
+        cost_usd_per_image = 0.05
+
+    plan = plan_of_spending(Budget(budget_teacher_calls=1000), {"a": Priced(), "b": Priced()}, 3)
+    assert plan["teacher calls (most)"] == "1,000"
+    assert plan["cost (most)"] == "50.00 USD"
+    assert plan["judge calls (most)"].endswith("6,000")
+    assert plan_of_spending(Budget(budget_cost_usd=7), {"a": Priced()}, None)["cost (most)"] == "7.00 USD"
+    assert plan_of_spending(Budget(budget_teacher_calls=10), {"a": object()}, None)["cost (most)"] == "no limit"
+    assert plan_of_spending(Budget(budget_judge_calls=9), {"a": Priced()}, 3)["judge calls (most)"] == "9"
