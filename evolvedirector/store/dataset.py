@@ -57,6 +57,7 @@ class DatasetStore:
         check_format(self.root)
         self._lock = _lock(self.root)
         try:
+            _sweep(self.root)
             self.ledger = Ledger(self.root / "ledger.sqlite")
         except BaseException:
             os.close(self._lock)
@@ -237,6 +238,13 @@ def _lock(root: Path) -> int:
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
     return descriptor
+
+
+def _sweep(root: Path) -> None:
+    """Delete what a killed writer left half-written; nobody else writes while the root is locked."""
+    for folder in (root, root / "shards", root / "revisions"):
+        for leftover in (*folder.glob(".*.tmp.*"), *folder.glob(".*.writing")):
+            leftover.unlink(missing_ok=True)
 
 
 def _check_change(entries: Any, change: RevisionChange) -> None:
