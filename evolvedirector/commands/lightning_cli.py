@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -147,10 +148,16 @@ def resolve_last(run_folder: Path, word: str) -> str | None:
     return str(newest) if newest else None
 
 
+def _is_no_advertisement(record: logging.LogRecord) -> bool:
+    """Drop Lightning's line that recommends its logging service."""
+    return "litlogger" not in record.getMessage()
+
+
 def main(args: list[str]) -> int | None:
     """Run `fit`, `validate`, `test` or `predict`.
 
     Args:
         args: The command line from that word on.
     """
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
     return run_until_signal(lambda ending: EvolveDirectorCLI(args, callbacks=[ending]), args)
