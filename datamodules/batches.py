@@ -91,3 +91,14 @@ def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
     batch["image"] = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
     batch["sample_seed"] = torch.tensor([sample["sample_seed"] for sample in samples], dtype=torch.int64)
     return batch
+
+
+def describe_epoch(reader: RevisionReader, seed: int, global_batch_size: int, batches_per_epoch: int) -> str:
+    """Say how often an epoch repeats the samples of a revision; a small stratum repeats most."""
+    passes = reader.order(seed, global_batch_size).passes(batches_per_epoch)
+    most = max(passes, key=lambda stratum: passes[stratum])
+    return (
+        f"Revision {reader.number} ({reader.revision_sha[:12]}): {len(reader)} samples in {len(reader.strata)} strata."
+        f" An epoch goes {passes[most]:.2f} times through the most repeated ('{most.skill}', {most.state}) and"
+        f" {min(passes.values()):.2f} times through the least repeated."
+    )

@@ -11,15 +11,15 @@ import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 
-from evolvedirector.datamodules.batches import RevisionBatches
+from evolvedirector.datamodules.batches import RevisionBatches, describe_epoch
 from evolvedirector.datamodules.loader import EvolvingLoader
 from evolvedirector.datamodules.position import StreamPosition
-from evolvedirector.datamodules.requests import RequestChunk, RequestLoader, requests_for
+from evolvedirector.datamodules.requests import RequestChunk, RequestLoader, read_prompts, requests_for
 from evolvedirector.datamodules.sample_cache import SampleCache
 from evolvedirector.prompt_source import PromptSource
 from evolvedirector.records import Prompt
 from evolvedirector.store import DatasetStore, RevisionFiles, RevisionReader, StoreError
-from evolvedirector.store.imports import import_prompts, read_prompt_file
+from evolvedirector.store.imports import import_prompts
 
 _log = logging.getLogger(__name__)
 
@@ -194,7 +194,7 @@ class EvolvingDataModule(LightningDataModule):
             self._reader = RevisionReader(self.data_root, self.revision_sha)
             self._cache.keep_only(self._reader.keys.tolist())
             if len(self._reader) > 0:
-                self._log_repeats(self._reader)
+                _log.info(describe_epoch(self._reader, self.seed, self.global_batch_size, self.batches_per_epoch))
         if len(self._reader) == 0:
             raise StoreError(
                 f"Revision {self._reader.number} ({self.revision_sha[:12]}) of '{self.data_root}' has no image to train"
@@ -216,22 +216,6 @@ class EvolvingDataModule(LightningDataModule):
         for batch in batches.loader(left, self._num_workers):
             position.deliver(self._processed())
             yield batch
-
-    def _log_repeats(self, reader: RevisionReader) -> None:
-        passes = reader.order(self.seed, self.global_batch_size).passes(self.batches_per_epoch)
-        most = max(passes, key=lambda stratum: passes[stratum])
-        _log.info(
-            "Revision %d (%s): %d samples in %d strata; an epoch goes %.2f times through '%s' (%s) and %.2f times"
-            " through the least repeated stratum.",
-            reader.number,
-            reader.revision_sha[:12],
-            len(reader),
-            len(reader.strata),
-            passes[most],
-            most.skill,
-            most.state,
-            min(passes.values()),
-        )
 
     def _batches_in_epoch(self) -> int:
         """Count the batches of an epoch under the trainer's `limit_train_batches`."""
@@ -307,8 +291,3 @@ class EvolvingDataModule(LightningDataModule):
         if isinstance(batch, list):
             return batch
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
-
-
-def read_prompts(source: PromptSource | str | Path) -> Sequence[Prompt]:
-    """List the prompts of a file or of a source object."""
-    return read_prompt_file(source) if isinstance(source, str | Path) else source.prompts()

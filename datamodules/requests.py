@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
+from evolvedirector.prompt_source import PromptSource
 from evolvedirector.records import ImageRequest, Prompt, seed_of
+from evolvedirector.store.imports import read_prompt_file
 
 
 class RequestChunk:
@@ -67,3 +70,8 @@ class RequestLoader:
 
     def __iter__(self) -> Iterator[RequestChunk]:
         return map(RequestChunk, self._chunks)
+
+
+def read_prompts(source: PromptSource | str | Path) -> Sequence[Prompt]:
+    """List the prompts of a file or of a source object."""
+    return read_prompt_file(source) if isinstance(source, str | Path) else source.prompts()
