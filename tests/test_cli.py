@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import lightning.pytorch  # noqa: F401 - first here, so that its log handler keeps no test's captured stderr
 import pytest
 
 from evolvedirector.cli import FURTHER_WORDS, LIGHTNING_WORDS, main

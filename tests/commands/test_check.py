@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import lightning.pytorch  # noqa: F401 - first here, so that its log handler keeps no test's captured stderr
 import pytest
 
 from evolvedirector.cli import main
