@@ -77,19 +77,24 @@ class RunCheckpoint(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save each `every_n_train_steps` optimizer steps (not once per accumulated micro-batch)."""
-        step = trainer.global_step
-        if self.every_n_train_steps and step % self.every_n_train_steps == 0 and step != self._last_saved_step:
+        # After its last batch an epoch is saved at its end: what happens there (a round) would be skipped by a resume.
+        if self._step_is_due(trainer) and not trainer.is_last_batch:
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save after the other callbacks of this epoch's end (a round, an EMA) have finished."""
-        if self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
+        due = self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        if due or self._step_is_due(trainer):
             self._save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the finished state unless it is saved already."""
         if trainer.global_step != self._last_saved_step:
             self._save(trainer)
+
+    def _step_is_due(self, trainer: Trainer) -> bool:
+        step = trainer.global_step
+        return bool(self.every_n_train_steps) and step % self.every_n_train_steps == 0 and step != self._last_saved_step
 
     def _save(self, trainer: Trainer) -> None:
         if getattr(trainer, "fast_dev_run", False) or trainer.sanity_checking:

@@ -8,9 +8,10 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 
 from evolvedirector.callbacks.checkpoint import save_committed
+from evolvedirector.callbacks.epoch_resume import leave_finished_epoch
 from evolvedirector.callbacks.host_checks import check_host, check_only_owner, check_sized, evolving_data_of
 from evolvedirector.callbacks.round_driver import RoundDriver
-from evolvedirector.evolution.budget import Budget
+from evolvedirector.evolution.budget import Budget, plan_of_spending
 from evolvedirector.evolution.evolve_director_policy import EvolveDirectorPolicy
 from evolvedirector.evolution.host import EvolvingData
 from evolvedirector.evolution.policy import Policy
@@ -154,10 +155,12 @@ class EvolutionCallback(pl.Callback):
             child = self._driving().seed(info)
             if child != revision_sha:
                 self._opened().open_revision(child)
+                self._published_sha = child
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Finish the round that the previous run left open."""
         check_sized(trainer)
+        leave_finished_epoch(trainer)
         if self._pending is not None:
             self._run(RoundInfo(**self._pending))
 
@@ -177,7 +180,7 @@ class EvolutionCallback(pl.Callback):
         self._settled_step = trainer.global_step
         if not self._due(trainer):
             return
-        revision_sha = self._opened().revision_sha
+        revision_sha = self._published_sha or self._opened().revision_sha
         info = RoundInfo(
             round_id=digest("round", self.seed, trainer.global_step, revision_sha),
             index=self._rounds_done,
@@ -207,10 +210,6 @@ class EvolutionCallback(pl.Callback):
 
     def plan_summary(self) -> dict[str, str]:
         """Say what evolution may do and cost at most, for `evolvedirector check`."""
-
-        def limit(value: float | None, unit: str) -> str:
-            return "no limit" if value is None else f"{value:g} {unit}".strip()
-
         rounds = "none" if self._evolves_nothing() else f"every {self.every_n_epochs} epochs"
         most = "" if self.max_rounds is None else f", at most {self.max_rounds}"
         return {
@@ -218,9 +217,8 @@ class EvolutionCallback(pl.Callback):
             "teachers": ", ".join(self.teachers),
             "judge": type(self.judge).__name__,
             "policy": type(self.policy).__name__,
-            "teacher calls (most)": limit(self.budget.budget_teacher_calls, ""),
-            "judge calls (most)": limit(self.budget.budget_judge_calls, ""),
-            "cost (most)": limit(self.budget.budget_cost_usd, "USD"),
+            "offload student": self.offload_student,
+            **plan_of_spending(self.budget, self.teachers, self.max_rounds),
         }
 
     def _run(self, info: RoundInfo) -> None:

@@ -108,7 +108,7 @@ class RankCrew:
         self._order(word, shares)
         gathered: list[Any] = [None] * self._world_size
         dist.gather_object(self._share(word, shares[0]), gathered, dst=self._driver, group=self._group)
-        for rank, (result, error) in enumerate(gathered):
+        for rank, (_, error) in enumerate(gathered):
             if error:
                 raise PeerFailed(f"Rank {rank} failed in a round while it was asked to {word}: {error}")
         return [result for result, _ in gathered]

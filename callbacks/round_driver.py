@@ -33,6 +33,11 @@ GROUP_TIMEOUT = timedelta(days=30)
 """No round is ended by a collective's timeout: the heartbeat tells dead from slow."""
 
 
+TERM_EXIT_CODE = 128 + signal.SIGTERM
+TERM_GRACE_S = 8.0
+"""Time a unit of work has to end by itself after SIGTERM; schedulers often kill after 30 s."""
+
+
 class RoundDriver:
     """Run rounds for an `EvolutionCallback`: rank 0 holds the ledger and drives, the others serve.
 
@@ -95,14 +100,14 @@ class RoundDriver:
         except BaseException as error:
             heartbeat.announce(f"rank {self._trainer.global_rank}: {type(error).__name__}: {error}")
             if self._sigterm:
-                raise SIGTERMException from error
+                raise SIGTERMException(TERM_EXIT_CODE) from error
             raise
         dist.barrier(group)  # everyone is through its last collective before the beats end
         heartbeat.stop()
         return result
 
     def _tell(self, crew: RankCrew, heartbeat: Heartbeat, error: BaseException) -> None:
-        """End the service of the peers: in step when the failure is ours alone, through the heartbeat when it may not be."""
+        """End the service of the peers: in step when the failure is ours alone, else through the heartbeat."""
         if isinstance(error, PeerFailed | KeyboardInterrupt) or heartbeat.reason:
             heartbeat.announce(str(error) or type(error).__name__)
         else:
@@ -130,7 +135,7 @@ class RoundDriver:
                 crew.enter("train")
                 if self._sigterm:
                     print(error)
-                    raise SIGTERMException from error
+                    raise SIGTERMException(TERM_EXIT_CODE) from error
                 raise
             bar.finish(context.store, child)
             return child
@@ -187,18 +192,27 @@ class RoundDriver:
 
     @contextmanager
     def _term_handled(self, heartbeat: Heartbeat | None) -> Iterator[None]:
-        """Take SIGTERM as a wish to stop after this unit; Lightning's handler would hang in a broadcast of the default group."""
+        """Take SIGTERM as a wish to stop after this unit; Lightning's handler would hang in a broadcast."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
 
+        main_thread = threading.get_ident()
+        insist = threading.Timer(TERM_GRACE_S, signal.pthread_kill, (main_thread, signal.SIGTERM))
+        insist.daemon = True
+
         def handle(signum: int, frame: Any) -> None:
-            self._sigterm = True
+            if self._sigterm and heartbeat is None:
+                raise SIGTERMException(TERM_EXIT_CODE)  # a unit that takes too long; the ledger is whole at any moment
             if heartbeat is not None:
                 heartbeat.announce(f"rank {self._trainer.global_rank} received SIGTERM")
+            elif not self._sigterm:
+                insist.start()
+            self._sigterm = True
 
         before = signal.signal(signal.SIGTERM, handle)
         try:
             yield
         finally:
             signal.signal(signal.SIGTERM, before)
+            insist.cancel()

@@ -71,7 +71,9 @@ def run_until_signal(run: Callable[[EndBySignal], Any], args: list[str]) -> int 
     try:
         run(ending)
         return 0
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit) as error:
+        if getattr(error, "code", None) == EXIT_CODES[signal.SIGTERM]:
+            ending.received = signal.SIGTERM  # a round took the signal, to end between two units of work
         if ending.received is None:
             raise
         if os.environ.get("LOCAL_RANK", "0") == "0":
