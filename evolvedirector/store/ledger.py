@@ -143,7 +143,7 @@ class Ledger:
     def add_prompts(self, prompts: Sequence[Prompt]) -> None:
         """Record prompts; one that is already known stays as it was."""
         self._many(
-            "INSERT OR IGNORE INTO prompts VALUES (?,?,?,?,?,?,?,?)",
+            "INSERT INTO prompts VALUES (?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING",
             [(p.id, p.text, p.origin, p.skill, p.parent_id, p.lineage_id, p.width_px, p.height_px) for p in prompts],
         )
 
@@ -153,7 +153,7 @@ class Ledger:
 
     def hold_out(self, prompt_ids: Sequence[str]) -> None:
         """Record prompts that may never enter the dataset."""
-        self._many("INSERT OR IGNORE INTO held_out VALUES (?)", [(prompt_id,) for prompt_id in prompt_ids])
+        self._many("INSERT INTO held_out VALUES (?) ON CONFLICT DO NOTHING", [(prompt_id,) for prompt_id in prompt_ids])
 
     def held_out(self) -> set[str]:
         """Return the ids of prompts that may never enter the dataset."""
@@ -161,14 +161,16 @@ class Ledger:
 
     def record_revision(self, sha: str, number: int, parent_sha: str | None, round_id: str) -> None:
         """Record that a revision was published."""
-        self._many("INSERT OR IGNORE INTO revisions VALUES (?,?,?,?)", [(sha, number, parent_sha, round_id)])
+        self._many(
+            "INSERT INTO revisions VALUES (?,?,?,?) ON CONFLICT DO NOTHING", [(sha, number, parent_sha, round_id)]
+        )
 
     # Rounds
 
     def open_round(self, round_id: str, number: int, revision_sha: str, global_step: int) -> None:
         """Record that a round began; a repeated round keeps its first row."""
         self._many(
-            "INSERT OR IGNORE INTO rounds (round_id, number, revision_sha, global_step) VALUES (?,?,?,?)",
+            "INSERT INTO rounds (round_id, number, revision_sha, global_step) VALUES (?,?,?,?) ON CONFLICT DO NOTHING",
             [(round_id, number, revision_sha, global_step)],
         )
 
