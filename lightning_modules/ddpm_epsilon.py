@@ -64,6 +64,7 @@ class DDPMEpsilon:
             scheduler = DDIMScheduler(**betas, clip_sample=False, timestep_spacing="trailing")
         else:
             scheduler = DPMSolverMultistepScheduler(**betas)
+            scheduler.set_begin_index(0)  # spares a search, and a wait for the device, in every step
         scheduler.set_timesteps(steps)
         return scheduler
 

@@ -58,7 +58,6 @@ def sample(
         guidance_scale: 1 asks for no guidance and halves the work.
     """
     scheduler = objective.scheduler(steps)  # a fresh one: schedulers carry state from step to step
-    scheduler.set_begin_index(0)  # spares a search, and a wait for the device, in every step
     guided = guidance_scale != 1
     if guided:
         states = torch.cat([states, null_states.expand_as(states)])

@@ -156,12 +156,6 @@ class TextToImage(LightningModule):
             if norm is not None:
                 self.log("train/gradient_norm", norm)
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Move images; seeds stay on the CPU, where they seed generators, and requests are moved by nobody."""
-        if isinstance(batch, dict) and "image" in batch:
-            return batch | {"image": batch["image"].to(device, non_blocking=True)}
-        return batch
-
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Return the mean loss of the local batch; its mean over ranks is that of the global batch."""
         draws = draw(

@@ -124,25 +124,22 @@ class PixArt:
 
 
 def initialise(transformer: nn.Module) -> None:
-    """Give a PixArt transformer its published initial weights: Xavier, with silent cross-attention and output.
+    """Give a PixArt transformer initial weights: Xavier, weak time modulation, silent output.
 
-    With the last layers at zero every block starts as the identity on text, and the first prediction is zero
-    (Peebles & Xie 2022, arXiv:2212.09748, adaLN-zero; PixArt-alpha keeps the output and cross-attention part).
+    With the output layer at zero the first prediction is zero (Peebles & Xie 2022, arXiv:2212.09748). PixArt-alpha
+    also silences cross-attention, because it starts from a class-conditional model; from random weights that delays
+    the text, so here cross-attention and text projection start at full strength.
     """
     for name, module in transformer.named_modules():
-        if isinstance(module, nn.Linear):
-            if name.startswith(("adaln_single", "caption_projection")):
-                nn.init.normal_(module.weight, std=0.02)
-            else:
-                nn.init.xavier_uniform_(module.weight)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Conv2d):
-            nn.init.xavier_uniform_(module.weight.flatten(1))
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        if name.endswith("attn2.to_out.0") or name == "proj_out":
-            nn.init.zeros_(cast(Tensor, module.weight))
+        if not isinstance(module, nn.Linear | nn.Conv2d):
+            continue
+        if name.startswith("adaln_single"):
+            nn.init.normal_(module.weight, std=0.02)
+        else:
+            nn.init.xavier_uniform_(module.weight.flatten(1))  # a view: a patch embedding is a linear map of patches
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    nn.init.zeros_(cast(nn.Linear, transformer.proj_out).weight)
 
 
 def pixart_alpha_xl_2(sample_size: int = 64) -> PixArt:
