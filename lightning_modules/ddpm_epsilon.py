@@ -54,6 +54,7 @@ class DDPMEpsilon:
         """Make a scheduler of the same betas."""
         from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 
+        scheduler: Any
         betas = {
             "num_train_timesteps": self.train_steps,
             "beta_start": self.first_beta,

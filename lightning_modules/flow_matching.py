@@ -71,7 +71,7 @@ class FlowMatching:
         """Make an Euler scheduler of the flow."""
         from diffusers import FlowMatchEulerDiscreteScheduler
 
-        scheduler = FlowMatchEulerDiscreteScheduler(shift=self.shift)
+        scheduler: Any = FlowMatchEulerDiscreteScheduler(shift=self.shift)
         scheduler.set_timesteps(steps)
         scheduler.set_begin_index(0)  # spares a search, and a wait for the device, in every step
         return scheduler

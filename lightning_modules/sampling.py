@@ -68,7 +68,8 @@ def sample(
         times = time.to(device=noisy.device, dtype=torch.float32).expand(len(doubled))
         prediction = predict(doubled, times, states, mask).float()
         if guided:
-            prediction = guide(*prediction.chunk(2), guidance_scale)
+            conditional, unconditional = prediction.chunk(2)
+            prediction = guide(conditional, unconditional, guidance_scale)
         model_output = objective.scheduler_input(prediction, noisy, times[:1])
         noisy = scheduler.step(model_output, time, noisy, return_dict=False)[0]
     return noisy

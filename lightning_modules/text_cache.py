@@ -110,8 +110,9 @@ class TextCache:
             states = load_file(path).get("states")
         except (SafetensorError, OSError):  # a torn or foreign file: encode again, and replace it
             return None
-        fits = states is not None and states.ndim == 2 and states.shape[1] == self.encoder.dimension
-        return states if fits and len(states) <= self.text_length else None
+        if states is None or states.ndim != 2 or states.shape[1] != self.encoder.dimension:
+            return None
+        return states if len(states) <= self.text_length else None
 
     def _write(self, key: str, states: Tensor) -> None:
         path = self._path(key)

@@ -175,11 +175,15 @@ class TextToImage(LightningModule):
         self._log_training(loss, len(texts))
         return loss
 
-    def validation_step(self, batch: list[ImageRequest], batch_idx: int) -> list[Tensor]:
+    def validation_step(  # type: ignore[override]
+        self, batch: list[ImageRequest], batch_idx: int
+    ) -> list[Tensor]:
         """Draw the requested images."""
         return self.generate(batch)
 
-    def test_step(self, batch: list[ImageRequest], batch_idx: int) -> list[Tensor]:
+    def test_step(  # type: ignore[override]
+        self, batch: list[ImageRequest], batch_idx: int
+    ) -> list[Tensor]:
         """Draw the requested images."""
         return self.generate(batch)
 

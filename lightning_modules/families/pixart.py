@@ -81,8 +81,8 @@ class PixArt:
 
         from evolvedirector.lightning_modules.families.qk_norm_pixart import QKNormPixArtTransformer2DModel
 
-        model_class = QKNormPixArtTransformer2DModel if self.qk_norm else PixArtTransformer2DModel
-        transformer = model_class(**self.config())
+        model_class: Any = QKNormPixArtTransformer2DModel if self.qk_norm else PixArtTransformer2DModel
+        transformer: Any = model_class(**self.config())
         if self.pretrained:
             transformer.load_state_dict(self._pretrained_weights())
         else:
@@ -107,7 +107,7 @@ class PixArt:
                 f"{name!r} was trained with normalised queries and keys; without them its weights compute something "
                 f"else. Write qk_norm: true."
             )
-        source = QKNormPixArtTransformer2DModel if is_qk_norm else PixArtTransformer2DModel
+        source: Any = QKNormPixArtTransformer2DModel if is_qk_norm else PixArtTransformer2DModel
         model = source.from_pretrained(name, revision=self.revision, use_safetensors=True)
         return cast(dict[str, Tensor], model.state_dict())
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 from diffusers import PixArtTransformer2DModel
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.attention_processor import Attention
@@ -98,8 +100,9 @@ class QKNormPixArtTransformer2DModel(PixArtTransformer2DModel):
             caption_channels=caption_channels,
             attention_type=attention_type,
         )
-        self.register_to_config(norm_type=QK_NORM_TYPE)  # the parent has just written its own value
-        for module in self.modules():
+        model = cast(Any, self)  # diffusers' lazy imports hide its bases from type checkers
+        model.register_to_config(norm_type=QK_NORM_TYPE)  # the parent has just written its own value
+        for module in model.modules():
             if isinstance(module, Attention):
                 module.norm_q = nn.LayerNorm(attention_head_dim, eps=1e-6, elementwise_affine=False)
                 module.norm_k = nn.LayerNorm(attention_head_dim, eps=1e-6, elementwise_affine=False)

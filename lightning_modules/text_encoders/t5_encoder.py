@@ -81,7 +81,7 @@ class T5Encoder:
         with torch.random.fork_rng(devices=[]):
             model = T5EncoderModel.from_pretrained(
                 self.name,
-                revision=self.revision,
+                revision=self.revision or "main",  # a folder has no revisions; a repository always names one
                 subfolder=self._subfolder or "",
                 dtype=getattr(torch, self.dtype),
                 use_safetensors=True,
