@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -39,7 +40,10 @@ class Heartbeat:
         )
         self._wake = threading.Event()
         self._announced: str | None = None
-        self._thread: threading.Thread | None = None
+        self._threads: tuple[threading.Thread, ...] = ()
+        self._signals: tuple[int, int] = (-1, -1)
+        self._wakeup_before = -1
+        self._heard_s = 0.0
         self._round = 0
         self.reason: str | None = None
 
@@ -47,40 +51,76 @@ class Heartbeat:
         """Begin to beat and watch; call on every rank at the same point."""
         self._round += 1
         self.reason = self._announced = None
-        self._wake.clear()
-        self._thread = threading.Thread(target=self._watch, name="heartbeat", daemon=True)
-        self._thread.start()
+        self._wake = threading.Event()
+        self._heard_s = time.monotonic()
+        self._signals = os.pipe()
+        for end in self._signals:
+            os.set_blocking(end, False)
+        if threading.current_thread() is threading.main_thread():
+            self._wakeup_before = signal.set_wakeup_fd(self._signals[1], warn_on_full_buffer=False)
+        # Two threads: a store on a stopped rank 0 neither answers nor fails, so whoever talks to it may hang.
+        self._threads = tuple(
+            threading.Thread(target=work, args=(self._wake,), name=f"heartbeat {work.__name__}", daemon=True)
+            for work in (self._talk, self._watch)
+        )
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """End the watch; every rank has passed its last collective of the round."""
         self._wake.set()
-        if self._thread is not None:
-            self._thread.join(timeout=15)
-            self._thread = None
+        for thread in self._threads:
+            thread.join(timeout=15)
+        self._threads = ()
+        if self._signals[0] >= 0:
+            if threading.current_thread() is threading.main_thread():
+                signal.set_wakeup_fd(self._wakeup_before)
+            for end in self._signals:
+                os.close(end)
+            self._signals = (-1, -1)
 
     def announce(self, reason: str) -> None:
         """Tell every rank to end, with the reason; safe in a signal handler (the thread does the talking)."""
         self._announced = self._announced or reason
 
-    def _watch(self) -> None:
+    def _talk(self, wake: threading.Event) -> None:
+        """Beat once a second, and read the beats of the others."""
         beats: dict[int, tuple[int, float]] = {}
         count = 0
-        while not self._wake.wait(BEAT_S):
+        while not wake.wait(BEAT_S):
             count += 1
             try:
                 reason = self._exchange(count, beats)
             except Exception as error:  # the store died with rank 0, or its network
-                if self._wake.is_set():
-                    return
                 reason = f"rank 0 cannot be reached any more ({type(error).__name__})"
+            if wake.is_set():
+                return
+            self._heard_s = time.monotonic()
             if reason:
-                self.reason = reason
+                self.reason = self.reason or reason
+                return
+
+    def _watch(self, wake: threading.Event) -> None:
+        """End this process when a reason is known and the main thread does not end by itself."""
+        while not wake.wait(BEAT_S / 4):
+            if self._term_arrived():
+                self.announce(f"rank {self._rank} received SIGTERM")
+            if not self.reason and time.monotonic() - self._heard_s > SILENT_AFTER_S:
+                self.reason = f"rank 0 has been silent for {SILENT_AFTER_S:.0f} s"
+            if self.reason:
                 break
         else:
             return
-        if not self._wake.wait(GRACE_S):
+        if not wake.wait(GRACE_S):
             print(f"[rank {self._rank}] ends: {self.reason}", file=sys.stderr, flush=True)
             os._exit(1)
+
+    def _term_arrived(self) -> bool:
+        """See SIGTERM even while the main thread hangs in a collective, where no handler of Python runs."""
+        try:
+            return signal.SIGTERM in os.read(self._signals[0], 64)
+        except OSError:
+            return False
 
     def _exchange(self, count: int, beats: dict[int, tuple[int, float]]) -> str | None:
         prefix = f"round{self._round}/"

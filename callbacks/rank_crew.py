@@ -12,7 +12,16 @@ from evolvedirector.records import ImageAndPrompt, ImageReply, ImageRequest, Loo
 
 
 class PeerFailed(RuntimeError):
-    """A rank failed in a round; the message says which and why."""
+    """A rank failed in a round; the message says which and why.
+
+    Args:
+        message: What happened.
+        in_step: Every rank has answered and waits for the next order, so that it can be told.
+    """
+
+    def __init__(self, message: str, in_step: bool = False) -> None:
+        super().__init__(message)
+        self.in_step = in_step
 
 
 class RankCrew:
@@ -110,7 +119,7 @@ class RankCrew:
         dist.gather_object(self._share(word, shares[0]), gathered, dst=self._driver, group=self._group)
         for rank, (_, error) in enumerate(gathered):
             if error:
-                raise PeerFailed(f"Rank {rank} failed in a round while it was asked to {word}: {error}")
+                raise PeerFailed(f"Rank {rank} failed in a round while it was asked to {word}: {error}", in_step=True)
         return [result for result, _ in gathered]
 
     def _share(self, word: str, share: Any) -> tuple[Any, str | None]:

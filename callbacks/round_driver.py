@@ -108,7 +108,8 @@ class RoundDriver:
 
     def _tell(self, crew: RankCrew, heartbeat: Heartbeat, error: BaseException) -> None:
         """End the service of the peers: in step when the failure is ours alone, else through the heartbeat."""
-        if isinstance(error, PeerFailed | KeyboardInterrupt) or heartbeat.reason:
+        out_of_step = isinstance(error, KeyboardInterrupt) or (isinstance(error, PeerFailed) and not error.in_step)
+        if out_of_step or heartbeat.reason:
             heartbeat.announce(str(error) or type(error).__name__)
         else:
             crew.fail(f"rank 0: {type(error).__name__}: {error}")
