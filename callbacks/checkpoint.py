@@ -94,7 +94,8 @@ class RunCheckpoint(Checkpoint):
 
     def _step_is_due(self, trainer: Trainer) -> bool:
         step = trainer.global_step
-        return bool(self.every_n_train_steps) and step % self.every_n_train_steps == 0 and step != self._last_saved_step
+        every = self.every_n_train_steps
+        return every is not None and step % every == 0 and step != self._last_saved_step
 
     def _save(self, trainer: Trainer) -> None:
         if getattr(trainer, "fast_dev_run", False) or trainer.sanity_checking:

@@ -24,9 +24,9 @@ from evolvedirector.writers.prompt_writer import PromptWriter
 class EvolutionCallback(pl.Callback):
     """Evolve the training set between epochs: the judge compares student with teachers, the policy edits the prompts.
 
-    At the end of every `every_n_epochs`-th epoch it saves a checkpoint, runs one round (render, judge, decide, write, buy,
-    publish) on all ranks, and lets the next epoch read the revision the round published. A killed round is finished by the
-    run that continues from that checkpoint; nothing is bought twice. It works in any Lightning project whose module has
+    At the end of every `every_n_epochs`-th epoch it saves a checkpoint, runs one round (render, judge, decide, write,
+    buy, publish) on all ranks, and lets the next epoch read the revision the round published. A killed round is
+    finished by the run that continues there; nothing is bought twice. It works in any project whose module has
     `generate` and whose datamodule has `data_root`, `revision_sha` and `open_revision`
     (`evolvedirector.evolution.ImageGenerator` and `EvolvingData`).
 

@@ -30,9 +30,9 @@ def evolving_data_of(trainer: pl.Trainer, attribute: str | None) -> EvolvingData
     missing = [name for name in ("data_root", "revision_sha", "open_revision") if not _has(host, name)]
     if missing:
         raise RuntimeError(
-            f"{where} ({type(host).__name__}) lacks {', '.join(f'`{name}`' for name in missing)}. It needs `data_root: Path`, "
-            "`revision_sha: str` and `open_revision(self, revision_sha: str) -> None`. Add them, or use "
-            "evolvedirector.datamodules.EvolvingDataModule."
+            f"{where} ({type(host).__name__}) lacks {', '.join(f'`{name}`' for name in missing)}. "
+            "It needs `data_root: Path`, `revision_sha: str` and `open_revision(self, revision_sha: str) -> None`. "
+            "Add them, or use evolvedirector.datamodules.EvolvingDataModule."
         )
     return host
 
@@ -48,17 +48,18 @@ def check_host(trainer: pl.Trainer, module: pl.LightningModule) -> None:
     Raises:
         RuntimeError: With the line to write.
     """
-    every = trainer.reload_dataloaders_every_n_epochs
+    every = getattr(trainer, "reload_dataloaders_every_n_epochs", 0)  # set by a connector: unknown to type checkers
     if every != 1:
         raise RuntimeError(
-            f"reload_dataloaders_every_n_epochs is {every}: a new revision of the dataset would not be read. It must be 1. "
-            "Write `trainer: {reload_dataloaders_every_n_epochs: 1}` or Trainer(reload_dataloaders_every_n_epochs=1)."
+            f"reload_dataloaders_every_n_epochs is {every}: a new revision of the dataset would not be read. "
+            "It must be 1. Write `trainer: {reload_dataloaders_every_n_epochs: 1}` or "
+            "Trainer(reload_dataloaders_every_n_epochs=1)."
         )
     if not callable(getattr(module, "generate", None)):
         raise RuntimeError(
             f"{type(module).__name__} has no `generate`: the judge could not see what the student draws. It needs "
-            "`def generate(self, requests: Sequence[ImageRequest]) -> list[Tensor]` (one uint8 image (3, height, width) "
-            "per request). Add it, or use evolvedirector.lightning_modules.TextToImage."
+            "`def generate(self, requests: Sequence[ImageRequest]) -> list[Tensor]` (one uint8 image "
+            "(3, height, width) per request). Add it, or use evolvedirector.lightning_modules.TextToImage."
         )
 
 
@@ -70,8 +71,8 @@ def check_sized(trainer: pl.Trainer) -> None:
     """
     if trainer.num_training_batches == float("inf"):
         raise RuntimeError(
-            "The train loader has no length: Lightning would skip one of its batches at every resume, and an epoch would "
-            "never end. It needs `__len__`. Give the loader a fixed number of batches per epoch."
+            "The train loader has no length: Lightning would skip one of its batches at every resume, and an epoch "
+            "would never end. It needs `__len__`. Give the loader a fixed number of batches per epoch."
         )
 
 
@@ -84,6 +85,6 @@ def check_only_owner(trainer: pl.Trainer, callback: pl.Callback, root: Path, att
     for other in trainer.callbacks:  # type: ignore[attr-defined]
         if other is not callback and type(other) is type(callback) and getattr(other, attribute, None) == root:
             raise RuntimeError(
-                f"Two {type(callback).__name__}s evolve the same root {root}. Each root has one driver. Remove one, or give "
-                "it data of its own: `data: NAME` names an attribute of the datamodule."
+                f"Two {type(callback).__name__}s evolve the same root {root}. Each root has one driver. Remove one, or "
+                "give it data of its own: `data: NAME` names an attribute of the datamodule."
             )

@@ -49,4 +49,4 @@ class ImageWriter(pl.Callback):
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say where to look."""
         if trainer.is_global_zero:
-            print(f"Images:  {Path(trainer.default_root_dir) / 'predictions'}")
+            print(f"Images:  {Path(trainer.default_root_dir) / 'predictions'}", flush=True)

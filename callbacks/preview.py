@@ -110,7 +110,7 @@ class PreviewCallback(pl.Callback):
 
     def _requests(self, module: pl.LightningModule) -> list[ImageRequest]:
         listed = self.prompts if isinstance(self.prompts, list) else [p.text for p in self.prompts.prompts()]
-        size = self.image_size_px or module.image_size_px
+        size = self.image_size_px or int(getattr(module, "image_size_px", 0))
         return [
             ImageRequest(
                 digest("preview", position, text), text, seed_of("preview", self.seed, position, text), size, size

@@ -126,7 +126,8 @@ class RankCrew:
         """Do this rank's share; an error becomes a value so that no other rank waits for it in vain."""
         try:
             if word == "enter":
-                return self._local.enter(share), None
+                self._local.enter(share)
+                return None, None
             if word == "render":
                 return [self._local.render(chunk) for chunk in share], None
             if word == "teach":

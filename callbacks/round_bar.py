@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 import lightning.pytorch as pl
+from rich.progress import Progress as Progressing
 from tqdm.auto import tqdm
 
 from evolvedirector.evolution.round_context import Progress
@@ -29,8 +30,8 @@ class RoundBar:
         of = f"/{info.rounds}" if info.rounds else ""
         self._name = "seeds" if seeding else f"round {info.index + 1}{of}"
         self._round_id = info.round_id
-        self._shown = trainer.progress_bar_callback is not None
-        self._bar: tqdm | None = None
+        self._trainer = trainer
+        self._bar: tqdm | _RichLine | None = None
         self._phase = ""
         self._began = time.monotonic()
 
@@ -44,18 +45,23 @@ class RoundBar:
 
     def report(self, progress: Progress) -> None:
         """Move the bar; each phase has its own, with its own estimate of the time left."""
-        if not self._shown:
+        if self._trainer.progress_bar_callback is None:
             return
         if self._bar is None or progress.phase != self._phase:
             self._close()
             self._phase = progress.phase
-            self._bar = tqdm(
-                total=progress.total, desc=f"{self._name} {progress.phase}", leave=False, dynamic_ncols=True
-            )
+            self._bar = self._open(f"{self._name} {progress.phase}", progress.total)
         self._bar.set_postfix_str(
             f"judged {progress.judged}, bought {progress.bought}, ${progress.cost_usd:.2f}", refresh=False
         )
         self._bar.update(progress.done - self._bar.n)
+
+    def _open(self, name: str, total: int) -> tqdm | _RichLine:
+        # Two live displays on one terminal overwrite each other, so a rich display takes the round in as one more line.
+        rich = getattr(self._trainer.progress_bar_callback, "progress", None)
+        if isinstance(rich, Progressing) and rich.live.is_started:
+            return _RichLine(rich, name, total)
+        return tqdm(total=total, desc=name, leave=False, dynamic_ncols=True, disable=None)
 
     def finish(self, store: DatasetStore, revision_sha: str) -> None:
         """Print one line for the round."""
@@ -67,10 +73,34 @@ class RoundBar:
             print(
                 f"{self._name}: judged {spend.judge_calls}, bought {spend.teacher_calls}, ${spend.cost_usd:.2f}; "
                 + ", ".join(f"{count} {name}" for name, count in counts.items())
-                + f"; revision {store.number(revision_sha)} ({time.monotonic() - self._began:.0f} s)"
+                + f"; revision {store.number(revision_sha)} ({time.monotonic() - self._began:.0f} s)",
+                flush=True,
             )
 
     def _close(self) -> None:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+class _RichLine:
+    """One line of a rich display, with tqdm's words."""
+
+    def __init__(self, display: Progressing, name: str, total: int) -> None:
+        self._display = display
+        self._name = name
+        self._task = display.add_task(name, total=total)
+        self.n = 0
+
+    def set_postfix_str(self, text: str, refresh: bool) -> None:
+        """Show a text behind the name."""
+        self._display.update(self._task, description=f"{self._name} ({text})", refresh=refresh)
+
+    def update(self, steps: int) -> None:
+        """Move on."""
+        self.n += steps
+        self._display.update(self._task, advance=steps, refresh=True)
+
+    def close(self) -> None:
+        """Take the line away."""
+        self._display.remove_task(self._task)

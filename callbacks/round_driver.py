@@ -75,8 +75,9 @@ class RoundDriver:
         if self._store is not None:
             self._store.close()
             self._store = None
-        for part in (*self._settings.teachers.values(), self._settings.judge):
-            part.close()
+        for teacher in self._settings.teachers.values():
+            teacher.close()
+        self._settings.judge.close()
 
     def _together(self, work: Callable[[RoundContext], str], info: RoundInfo) -> str:
         local = self._local_crew()

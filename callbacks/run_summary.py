@@ -56,8 +56,8 @@ class RunSummary(pl.Callback):
             return
         grids = [c.last_grid for c in trainer.callbacks if getattr(c, "last_grid", None)]  # type: ignore[attr-defined]
         for grid in grids:
-            print(f"Images:  {grid}")
-        print(f"Summary: {path}")
+            print(f"Images:  {grid}", flush=True)
+        print(f"Summary: {path}", flush=True)
 
     def _write(self, trainer: pl.Trainer) -> Path | None:
         if not trainer.is_global_zero:

@@ -19,7 +19,7 @@ from evolvedirector.records import ImageAndPrompt, ImageRequest
 
 
 class SkillAccuracy(pl.Callback):
-    """Check every image of the validation and test loops against its prompt, and report the share that shows it, by skill.
+    """Check every image of the validation and test loops against its prompt; report the share that shows it, by skill.
 
     The held-out prompts are the datamodule's: no operation of evolution may touch them. Logged as
     `accuracy/<skill>` and `accuracy_mean` (mean over skills, GenEval's convention).

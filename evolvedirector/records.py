@@ -142,7 +142,7 @@ class OrderedPair:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One reading of a judge. For a pair: probability of the first; for one image: probability that it shows the prompt."""
+    """One reading of a judge. For a pair: probability of the first; for one image: that it shows the prompt."""
 
     item_id: str
     probability: float
@@ -252,7 +252,7 @@ class DatasetState:
 
 @dataclass(frozen=True, slots=True)
 class RoundPlan:
-    """What a round does before the policy decides. Empty parts are skipped: the published and the screening order share it."""
+    """What a round does before the policy decides; empty parts are skipped, so all orders of steps share it."""
 
     write: tuple[WriteRequest, ...] = ()
     """Candidates to write and screen (screening order)."""

@@ -130,7 +130,11 @@ def training_rows(run: BuiltRun) -> Rows:
     accumulate = int(getattr(trainer, "accumulate_grad_batches", 1))
     batches = planned_batches(run)
     if batches is None:
-        ends = f"{trainer.max_epochs} epochs" if (trainer.max_epochs or -1) > 0 else "no end is set: write trainer.max_steps"
+        ends = (
+            f"{trainer.max_epochs} epochs"
+            if (trainer.max_epochs or -1) > 0
+            else "no end is set: write trainer.max_steps"
+        )
         rows["length"] = ends
     else:
         epochs = f" = {math.ceil(batches / per_epoch):,} epochs of {per_epoch:,}" if per_epoch else ""

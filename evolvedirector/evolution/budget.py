@@ -38,7 +38,8 @@ class Budget:
             value = getattr(self, limit.name)
             if value is not None and value < 0:
                 raise ValueError(
-                    f"{limit.name} is {value}. Allowed: 0 or more, or null for no limit. Write `{limit.name}: 0` to spend nothing."
+                    f"{limit.name} is {value}. Allowed: 0 or more, or null for no limit. "
+                    f"Write `{limit.name}: 0` to spend nothing."
                 )
 
     @property
@@ -93,7 +94,9 @@ def plan_of_spending(budget: Budget, teachers: Mapping[str, object], max_rounds:
         cost = dearest if cost is None else min(cost, dearest)
     looks = "no limit" if budget.budget_judge_calls is None else f"{budget.budget_judge_calls:,}"
     if budget.budget_judge_calls is None and calls is not None and max_rounds is not None:
-        looks += f" set; {max_rounds} rounds of two orders over at most {calls:,} prompts are {2 * max_rounds * calls:,}"
+        looks += (
+            f" set; {max_rounds} rounds of two orders over at most {calls:,} prompts are {2 * max_rounds * calls:,}"
+        )
     return {
         "teacher calls (most)": "no limit" if calls is None else f"{calls:,}",
         "judge calls (most)": looks,

@@ -85,7 +85,7 @@ class LocalCrew:
         self._away = away
 
     def render(self, requests: Sequence[ImageRequest]) -> list[bytes]:
-        """Draw in chunks of fixed size, the last padded by repeating its last request: neighbours never change an image."""
+        """Draw in chunks of fixed size, the last padded by repetition: neighbours never change an image."""
         padding = -len(requests) % self.chunk
         padded = [*requests, *[requests[-1]] * padding] if requests else []
         return self._draw(padded)[: len(requests)] if padded else []

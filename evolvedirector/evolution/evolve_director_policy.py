@@ -5,16 +5,17 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from evolvedirector.records import Allowance, DatasetState, Decision, Evidence, RoundInfo, RoundPlan, seed_of
+from evolvedirector.records import Allowance, DatasetState, Decision, Evidence, RoundInfo, RoundPlan, Verdict, seed_of
 
 
 class EvolveDirectorPolicy:
     """Apply the published rule to the letter, inside a budget.
 
     EvolveDirector (arXiv 2410.07133, released code): each round the judge looks once, in random order, at 20 % of the
-    live prompts (all of them when there are 100 or fewer). Student better: delete, and with probability 0.1 mutate once. Teacher better: keep, and
-    expand by 3. Unreadable: keep. The expected change of a set of N prompts with teachers winning a share p of looks is
-    dN = 0.2 N (3.9 p - 0.9) per round. Each of the four operations has an off switch, for ablations.
+    live prompts (all of them when there are 100 or fewer). Student better: delete, and with probability 0.1 mutate
+    once. Teacher better: keep, and expand by 3. Unreadable: keep. The expected change of a set of N prompts with
+    teachers winning a share p of looks is dN = 0.2 N (3.9 p - 0.9) per round. Each of the four operations has an off
+    switch, for ablations.
 
     Args:
         select_share: Share of the live prompts looked at per round.
@@ -94,5 +95,5 @@ class EvolveDirectorPolicy:
         draw = random.Random(seed_of("select", round.seed, round.round_id))
         return tuple(sorted(draw.sample(live, max(1, int(self.select_share * len(live))))))
 
-    def _coin(self, round: RoundInfo, prompt_id: str) -> str:
+    def _coin(self, round: RoundInfo, prompt_id: str) -> Verdict:
         return "teacher" if seed_of("coin", round.seed, round.round_id, prompt_id) % 2 else "student"

@@ -25,7 +25,7 @@ class Purchases:
 
 
 def teacher_request(context: RoundContext, prompt: Prompt, teacher: str) -> ImageRequest:
-    """Name one teacher's image of a prompt. The name holds no round: a forked or repeated run finds its purchase again."""
+    """Name one teacher's image of a prompt; the name holds no round, so a forked run finds its purchase again."""
     width_px, height_px = context.size_of(prompt)
     fingerprint = context.teacher_fingerprints[teacher]
     seed = seed_of("teacher", context.info.seed, prompt.id)
@@ -115,7 +115,7 @@ def _affordable(context: RoundContext, prompts: Sequence[Prompt]) -> list[Prompt
     left = len(prompts) if allowance.teacher_calls is None else allowance.teacher_calls
     cap = context.budget.teacher_calls_per_lineage
     spent = context.store.ledger.lineage_calls() if cap is not None else {}
-    chosen = []
+    chosen: list[Prompt] = []
     for prompt in prompts:
         if len(chosen) >= left:
             break

@@ -140,8 +140,8 @@ def _check_decisions(decisions: Sequence[Decision], state: DatasetState, candida
         if decision.prompt_id not in known:
             raise ValueError(
                 f"The policy decided {decision.kind!r} for prompt {decision.prompt_id!r}, which is not among the "
-                f"{len(known)} prompts it may decide about. Return decisions only for prompts of the state or candidates "
-                "of this round."
+                f"{len(known)} prompts it may decide about. Return decisions only for prompts of the state or "
+                "candidates of this round."
             )
 
 

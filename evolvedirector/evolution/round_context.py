@@ -107,7 +107,8 @@ class RoundContext:
         reason = self.stop()
         if reason:
             raise RoundInterrupted(
-                f"The round was interrupted: {reason}. Everything bought and judged is recorded; continue with `--ckpt_path last`."
+                f"The round was interrupted: {reason}. Everything bought and judged is recorded; "
+                "continue with `--ckpt_path last`."
             )
 
     def size_of(self, prompt: Prompt) -> tuple[int, int]:

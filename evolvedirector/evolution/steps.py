@@ -73,7 +73,7 @@ def render(context: RoundContext, prompts: Sequence[Prompt]) -> dict[str, str]:
 
 
 def student_request(context: RoundContext, prompt: Prompt) -> ImageRequest:
-    """Name the student image of a prompt in this round; its seed follows from the run's seed, the round and the prompt."""
+    """Name the student image of a prompt in this round; its seed follows from the run, the round and the prompt."""
     width_px, height_px = context.size_of(prompt)
     seed = seed_of("student", context.info.seed, context.info.round_id, prompt.id)
     return ImageRequest(digest("student", context.info.round_id, prompt.id), prompt.text, seed, width_px, height_px)

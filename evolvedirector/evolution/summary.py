@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from evolvedirector.store.dataset import DatasetStore
 
 SUMMARY_KEYS = (
-    "rounds", "revisions", "live", "mastered", "retired", "expanded", "deleted", "mutated", "teacher_calls", "judge_calls",
-    "lost_calls", "cost_usd", "images_seen", "wall_s", "accuracy", "accuracy_mean", "win_rate", "win_rate_interval",
-    "teacher_share", "budget",
+    "rounds", "revisions", "live", "mastered", "retired", "expanded", "deleted", "mutated", "teacher_calls",
+    "judge_calls", "lost_calls", "cost_usd", "images_seen", "wall_s", "accuracy", "accuracy_mean", "win_rate",
+    "win_rate_interval", "teacher_share", "budget",
 )  # fmt: skip
 """Keys of `summary.json`; a figure that a run has no reader for is null."""
 

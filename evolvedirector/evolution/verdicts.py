@@ -43,7 +43,7 @@ def verdict_of_pair(
 
 
 def verdict_of_check(look: Look | None, threshold: float = 0.5, min_covered_mass: float = MIN_COVERED_MASS) -> Verdict:
-    """Judge one image against its prompt: `student` if the image shows it, `teacher` if it does not (a teacher is needed)."""
+    """Judge one image against its prompt: `student` if the image shows it, `teacher` if a teacher is needed."""
     if look is None or not (look.covered_mass >= min_covered_mass and 0.0 <= look.probability <= 1.0):
         return "invalid"
     return "student" if look.probability >= threshold else "teacher"

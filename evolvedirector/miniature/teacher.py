@@ -49,7 +49,9 @@ class MiniatureTeacher:
         if not 0.0 <= refuse_probability <= 1.0:
             raise ValueError(f"refuse_probability={refuse_probability}. Allowed is 0 to 1. Write 0 for never.")
         if not cost_usd_per_image >= 0.0:
-            raise ValueError(f"cost_usd_per_image={cost_usd_per_image}. Allowed is 0 or more. Write 0 for a free teacher.")
+            raise ValueError(
+                f"cost_usd_per_image={cost_usd_per_image}. Allowed is 0 or more. Write 0 for a free teacher."
+            )
         self.world = world
         self.name = name
         self.weaknesses = Weaknesses(miscount, swap_colours, confuse_relations, wrong_shape)

@@ -14,7 +14,9 @@ def test_no_limit_allows_everything() -> None:
 
 
 @given(limits, limits, st.integers(0, 2000), st.integers(0, 2000))
-def test_what_is_allowed_keeps_within_both_limits(total: int | None, per_round: int | None, spent: int, here: int) -> None:
+def test_what_is_allowed_keeps_within_both_limits(
+    total: int | None, per_round: int | None, spent: int, here: int
+) -> None:
     here = min(here, spent)
     allowed = allowance_of(
         Budget(budget_teacher_calls=total, teacher_calls_per_round=per_round), Spend(spent), Spend(here)

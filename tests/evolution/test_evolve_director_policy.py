@@ -80,7 +80,9 @@ def test_the_set_changes_as_published(share: float) -> None:
     assert change == pytest.approx(0.2 * size * (3.9 * share - 0.9), abs=60)
 
 
-@pytest.mark.parametrize(("operation", "kind"), [("expansion", "expand"), ("deletion", "retire"), ("mutation", "mutate")])
+@pytest.mark.parametrize(
+    ("operation", "kind"), [("expansion", "expand"), ("deletion", "retire"), ("mutation", "mutate")]
+)
 def test_each_operation_has_an_off_switch(operation: str, kind: str) -> None:
     state = state_of(200)
     policy = EvolveDirectorPolicy(**{operation: False})

@@ -311,7 +311,7 @@ def test_a_policy_that_decides_about_nobody_is_told_so(world_of) -> None:
 
     world = world_of(policy=Confused())
     sha = world.seed()
-    with pytest.raises(ValueError, match="decided 'retire' for prompt 'unknown'.*Return decisions only"):
+    with pytest.raises(ValueError, match=r"decided 'retire' for prompt 'unknown'.*Return decisions only"):
         run_round(world.context())
     assert world.store.current() == sha
 
