@@ -74,7 +74,10 @@ class Heartbeat:
         self._threads = ()
         if self._signals[0] >= 0:
             if threading.current_thread() is threading.main_thread():
-                signal.set_wakeup_fd(self._wakeup_before)
+                try:
+                    signal.set_wakeup_fd(self._wakeup_before)
+                except OSError:  # whoever had it closed it meanwhile
+                    signal.set_wakeup_fd(-1)
             for end in self._signals:
                 os.close(end)
             self._signals = (-1, -1)
