@@ -2,6 +2,9 @@
 
 import errno
 import json
+import os
+import signal
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from evolvedirector.callbacks import EvolutionCallback, RunCheckpoint
+from evolvedirector.callbacks import EvolutionCallback, RunCheckpoint, round_driver
 from evolvedirector.datamodules import EvolvingDataModule
 from evolvedirector.evolution import Budget
 from evolvedirector.evolution.evolve_director_policy import EvolveDirectorPolicy
@@ -256,3 +259,23 @@ def test_a_full_disk_is_one_error_and_loses_nothing(tmp_path: Path, monkeypatch:
     assert run.trainer.global_step == EPOCHS * PER_EPOCH
     with DatasetStore(tmp_path / "data") as store:
         assert len(run.teacher.asked) == len(store.ledger.teacher_images()) - kept
+
+
+@pytest.mark.parametrize("stuck", [False, True])
+def test_sigterm_in_a_round_ends_the_run_with_143(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stuck: bool) -> None:
+    """Between two units of work; within seconds also when a unit takes minutes."""
+
+    class Terminated(ToyJudge):
+        def look(self, pairs: Sequence[OrderedPair]) -> Any:
+            os.kill(os.getpid(), signal.SIGTERM)
+            if stuck:
+                time.sleep(60)
+            yield from super().look(pairs)
+
+    monkeypatch.setattr(round_driver, "TERM_GRACE_S", 0.2)
+    began = time.monotonic()
+    with pytest.raises(SystemExit) as ending:
+        Run(tmp_path, judge=Terminated()).fit()
+    assert ending.value.code == 143
+    assert time.monotonic() - began < 20
+    assert Run(tmp_path).fit("step-00000003-round").trainer.global_step == EPOCHS * PER_EPOCH
