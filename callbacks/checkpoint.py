@@ -13,6 +13,8 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from evolvedirector.callbacks.epoch_resume import leave_finished_epoch
+
 CHECKPOINT_FOLDER = "checkpoints"
 STATE_NAME = "state.ckpt"
 COMMIT_NAME = "COMMIT.json"
@@ -70,7 +72,8 @@ class RunCheckpoint(Checkpoint):
             remove_uncommitted(Path(trainer.default_root_dir))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take a resumed step as saved."""
+        """Take a resumed step as saved, and a finished epoch as finished."""
+        leave_finished_epoch(trainer)
         self._last_saved_step = trainer.global_step
 
     def on_train_batch_end(

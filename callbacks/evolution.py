@@ -182,7 +182,7 @@ class EvolutionCallback(pl.Callback):
             return
         revision_sha = self._published_sha or self._opened().revision_sha
         info = RoundInfo(
-            round_id=digest("round", self.seed, trainer.global_step, revision_sha),
+            round_id=digest("round", self.seed, trainer.global_step, revision_sha, *self._deciders()),
             index=self._rounds_done,
             rounds=self._planned_rounds(trainer),
             seed=self.seed,
@@ -237,6 +237,13 @@ class EvolutionCallback(pl.Callback):
         if steps_end or epochs_end or trainer.should_stop:
             return False  # nobody would train on what it buys
         return (trainer.current_epoch + 1) % self.every_n_epochs == 0
+
+    def _deciders(self) -> list[str]:
+        """Name who decides a round: with another judge, teacher or policy an older checkpoint forks instead of repeating."""
+        settings = vars(self.policy).items()
+        plain = {key: value for key, value in settings if isinstance(value, bool | int | float | str)}
+        names = [f"{name} {teacher.fingerprint}" for name, teacher in self.teachers.items()]
+        return [*names, self.judge.fingerprint, type(self.policy).__name__, repr(sorted(plain.items()))]
 
     def _planned_rounds(self, trainer: pl.Trainer) -> int | None:
         """Return how many rounds training leaves room for; a policy spreads its purchases over them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from evolvedirector.records import ImageAndPrompt, Look, OrderedPair
 
@@ -28,6 +28,7 @@ class Judge(Protocol):
         """Yield, per item, the probability that the image shows the prompt."""
         ...
 
-    def close(self) -> None:
+    # Any: jsonargparse takes `None` for different from the same word under postponed annotations.
+    def close(self) -> Any:
         """Free memory and connections; the next call loads again."""
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from evolvedirector.records import ImageReply, ImageRequest
 
@@ -25,6 +25,7 @@ class Teacher(Protocol):
         """Yield one reply per request as each finishes."""
         ...
 
-    def close(self) -> None:
+    # Any: jsonargparse takes `None` for different from the same word under postponed annotations.
+    def close(self) -> Any:
         """Free memory and connections; the next call loads again."""
         ...
