@@ -239,7 +239,7 @@ class EvolutionCallback(pl.Callback):
         return (trainer.current_epoch + 1) % self.every_n_epochs == 0
 
     def _deciders(self) -> list[str]:
-        """Name who decides a round: with another judge, teacher or policy an older checkpoint forks instead of repeating."""
+        """Name who decides: with another judge, teacher or policy an older checkpoint forks instead of repeating."""
         settings = vars(self.policy).items()
         plain = {key: value for key, value in settings if isinstance(value, bool | int | float | str)}
         names = [f"{name} {teacher.fingerprint}" for name, teacher in self.teachers.items()]
