@@ -287,7 +287,7 @@ class EvolvingDataModule(LightningDataModule):
         return batch.requests if isinstance(batch, RequestChunk) else batch
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Move tensors; requests stay where they are."""
+        """Move images; requests stay where they are, and so do the seeds of generators on the CPU."""
         if isinstance(batch, list):
             return batch
-        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+        return {**batch, "image": super().transfer_batch_to_device(batch["image"], device, dataloader_idx)}

@@ -1,0 +1,65 @@
+"""A round with a sharded student on two CPU processes: both ranks render, and training goes on after it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = '''
+import json, sys
+from pathlib import Path
+import lightning.pytorch as pl
+from evolvedirector.callbacks import EMA, EvolutionCallback, RunCheckpoint, RunSummary
+from evolvedirector.datamodules import EvolvingDataModule
+from evolvedirector.evolution import Budget
+from evolvedirector.lightning_modules import FlowMatching, PixArt, RandomTextEncoder, ShardedStrategy, TextToImage
+from evolvedirector.miniature import MiniatureJudge, MiniaturePrompts, MiniatureTeacher, MiniatureWriter
+
+folder = Path(sys.argv[1])
+module = TextToImage(
+    PixArt(sample_size=32, text_dimension=16, patch_size=8, layers=2, heads=2, head_dim=16),
+    RandomTextEncoder(16), FlowMatching(prediction="x0"), 32, 12, sampling_steps=2, generation_chunk_size=4,
+)
+drawn = []
+generate = module.generate
+module.generate = lambda requests: drawn.append(len(requests)) or generate(requests)
+data = EvolvingDataModule(folder / "data", seeds=MiniaturePrompts(count=10), global_batch_size=8, batches_per_epoch=3)
+evolution = EvolutionCallback(
+    {"exact": MiniatureTeacher()}, MiniatureJudge(), MiniatureWriter(), budget=Budget(budget_teacher_calls=30)
+)
+trainer = pl.Trainer(
+    default_root_dir=folder, accelerator="cpu", devices=2, strategy=ShardedStrategy(), max_epochs=3, logger=False,
+    reload_dataloaders_every_n_epochs=1, use_distributed_sampler=False, gradient_clip_val=1.0,
+    enable_progress_bar=False, enable_model_summary=False, callbacks=[EMA(), evolution, RunSummary(), RunCheckpoint()],
+)
+trainer.fit(module, datamodule=data)
+report = {"drawn": drawn, "steps": trainer.global_step, "revision": data.revision_sha}
+(folder / f"rank{trainer.global_rank}.json").write_text(json.dumps(report))
+'''
+
+
+@pytest.mark.slow
+def test_both_ranks_render_and_training_goes_on(tmp_path: Path) -> None:
+    script = tmp_path / "fit.py"
+    script.write_text(SCRIPT)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}"]
+    done = subprocess.run(
+        [*command, str(script), str(tmp_path)],
+        capture_output=True, text=True, timeout=250, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+    assert ranks[0]["drawn"] == ranks[1]["drawn"] and sum(ranks[0]["drawn"]) > 0
+    assert ranks[0]["steps"] == ranks[1]["steps"] == 9
+    assert ranks[0]["revision"] == ranks[1]["revision"]
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["rounds"] == 2 and summary["teacher_calls"] > 10
