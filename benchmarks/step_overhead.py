@@ -1,7 +1,8 @@
-"""Measure what Lightning adds to a training step: our module in a Trainer against a bare torch loop.
+"""Measure what Lightning adds to a training step: our module and loader in a Trainer against a bare torch loop.
 
-Both train the same student on the same prebuilt batches, in turns, in one process. The bare loop does the
-computation of a step and nothing else: draws, text states, forward, backward, clipping, optimizer.
+Both train the same student on the same batches, in turns, in one process. The Trainer reads them from a dataset root
+through `EvolvingDataModule`; the bare loop has them in memory and does the computation of a step and nothing else:
+draws, text states, forward, backward, clipping, optimizer.
 The figure is the median of the ratios of interleaved pairs; the bar is 5 %. Time is processor time of this process,
 which other work on the machine disturbs least; on a GPU machine it must be read as wall time (--wall).
 
@@ -13,18 +14,23 @@ from __future__ import annotations
 import argparse
 import logging
 import statistics
+import tempfile
 import time
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from torch.utils.data import DataLoader
 
+from evolvedirector.datamodules import EvolvingDataModule
 from evolvedirector.lightning_modules import FlowMatching, PixArt, RandomTextEncoder, TextToImage
 from evolvedirector.lightning_modules.draws import draw
 from evolvedirector.lightning_modules.gradient_clipping import clip_gradients
 from evolvedirector.lightning_modules.sampling import from_uint8
+from evolvedirector.miniature import MiniaturePrompts, MiniatureTeacher
+from evolvedirector.records import ImageRequest, RevisionChange, Sample
+from evolvedirector.store import DatasetStore
 
 clock = time.process_time
 
@@ -40,17 +46,20 @@ def student() -> TextToImage:
     )
 
 
-def prebuilt_batches(count: int, size: int) -> list[dict[str, Any]]:
-    """Make random images with prompts."""
-    generator = torch.Generator().manual_seed(0)
-    return [
-        {
-            "image": torch.randint(256, (size, 3, 32, 32), dtype=torch.uint8, generator=generator),
-            "prompt": [f"a red circle left of {index} blue squares" for index in range(size)],
-            "sample_seed": number * size + torch.arange(size),
-        }
-        for number in range(count)
-    ]
+def dataset(root: Path, samples: int) -> None:
+    """Make a dataset root of drawn scenes, kept as given images."""
+    prompts = MiniaturePrompts(count=samples).prompts()
+    requests = [ImageRequest(prompt.id, prompt.text, number, 32, 32) for number, prompt in enumerate(prompts)]
+    images = {reply.request_id: reply.image for reply in MiniatureTeacher().generate(requests)}
+    with DatasetStore(root, create=True) as store:
+        names = store.blobs.put_many([images[prompt.id] or b"" for prompt in prompts])
+        samples_of = [Sample.create(prompt, name, "given") for prompt, name in zip(prompts, names, strict=True)]
+        store.publish(None, "import", RevisionChange(samples=tuple(samples_of)))
+
+
+def datamodule(root: Path, steps: int, size: int) -> EvolvingDataModule:
+    """Make a datamodule at the start of its stream: every measurement sees the same batches."""
+    return EvolvingDataModule(root, global_batch_size=size, batches_per_epoch=steps, image_size_px=32)
 
 
 def bare_loop_seconds(module: TextToImage, batches: list[dict[str, Any]]) -> float:
@@ -75,7 +84,7 @@ def bare_loop_seconds(module: TextToImage, batches: list[dict[str, Any]]) -> flo
     return clock() - start
 
 
-def trainer_seconds(module: TextToImage, batches: list[dict[str, Any]]) -> float:
+def trainer_seconds(module: TextToImage, data: EvolvingDataModule) -> float:
     """Time a Trainer on the same batches, from the start of its epoch to its end (set-up is paid once per run)."""
     from lightning.pytorch import Callback
 
@@ -92,6 +101,7 @@ def trainer_seconds(module: TextToImage, batches: list[dict[str, Any]]) -> float
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=1,
+        reload_dataloaders_every_n_epochs=1,
         gradient_clip_val=1.0,
         callbacks=[timer],
         logger=False,
@@ -99,8 +109,7 @@ def trainer_seconds(module: TextToImage, batches: list[dict[str, Any]]) -> float
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    loader: Any = DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
-    trainer.fit(module, loader)
+    trainer.fit(module, datamodule=data)
     return timer.ended - timer.started
 
 
@@ -118,17 +127,26 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
-    batches = prebuilt_batches(arguments.steps, arguments.batch)
-    module = student()
-    module.configure_model()
-    trainer_seconds(module, batches[:3])  # warm-up of both
-    bare_loop_seconds(module, batches[:3])
-    ratios, rates = [], []
-    for pair in range(arguments.pairs):
-        measures = [bare_loop_seconds, trainer_seconds]
-        seconds = {measure: measure(module, batches) for measure in (measures if pair % 2 else measures[::-1])}
-        ratios.append(seconds[trainer_seconds] / seconds[bare_loop_seconds])
-        rates.append(arguments.steps * arguments.batch / seconds[trainer_seconds])
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "data"
+        dataset(root, samples=500)
+        loader: Any = datamodule(root, arguments.steps, arguments.batch).train_dataloader()
+        batches = list(loader)
+        module = student()
+        module.configure_model()
+        trainer_seconds(module, datamodule(root, 3, arguments.batch))  # warm-up of both
+        bare_loop_seconds(module, batches[:3])
+        ratios, rates = [], []
+        for pair in range(arguments.pairs):
+            data = datamodule(root, arguments.steps, arguments.batch)
+            measures = {
+                "bare": lambda: bare_loop_seconds(module, batches),
+                "ours": lambda d=data: trainer_seconds(module, d),
+            }
+            order = list(measures) if pair % 2 else list(measures)[::-1]
+            seconds = {name: measures[name]() for name in order}
+            ratios.append(seconds["ours"] / seconds["bare"])
+            rates.append(arguments.steps * arguments.batch / seconds["ours"])
     overhead = 100 * (statistics.median(ratios) - 1)
     print(f"Lightning over a bare loop: {overhead:+.1f} % (bar 5 %), pairs {[f'{ratio:.3f}' for ratio in ratios]}")
     print(f"{statistics.median(rates):.0f} images per second of one thread")

@@ -8,6 +8,7 @@ point is finished by running it again.
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -31,6 +32,9 @@ from evolvedirector.records import (
 
 MIN_LIVE_SAMPLES = 1
 """A revision nobody can train on is never published: the last live prompts are kept whatever the policy decides."""
+
+MOST_REFUSED = 0.9
+"""Share of refused texts in a round above which it warns."""
 
 _NEW_STATE: Mapping[str, PromptState] = {"retire": "retired", "master": "mastered", "revive": "live"}
 
@@ -97,8 +101,13 @@ def _buy(
 ) -> Purchases:
     by_id = {prompt.id: prompt for prompt in candidates}
     wanted = [by_id[d.prompt_id] for d in decisions if d.kind == "buy"]
-    children = steps.write(context, _write_requests(context, state, decisions), {*state.entries, *by_id})
+    requests = _write_requests(context, state, decisions)
+    if context.opening_allowance().teacher_calls == 0:  # a writer may cost money too, and nobody could draw its texts
+        context.figures["not written: budget spent"] += sum(request.count for request, _ in requests)
+        requests = []
+    children = steps.write(context, requests, {*state.entries, *by_id})
     context.figures["written"] += len(children) + len(candidates)
+    _warn_of_refusals(context.figures)
     favourites = {
         prompt.id: parent.sample.teacher
         for prompt in [*wanted, *children]
@@ -109,6 +118,18 @@ def _buy(
         return {item.prompt_id: item.verdict != "teacher" for item in steps.check(context, images, of_teacher=True)}
 
     return buy(context, [*wanted, *children], favourites, faithful if plan.check_teacher else None)
+
+
+def _warn_of_refusals(figures: Counter[str]) -> None:
+    causes = {name: count for name, count in figures.items() if name.startswith("refused: ")}
+    refused = sum(causes.values())
+    if refused > MOST_REFUSED * (refused + figures["written"]):
+        said = ", ".join(f"{name.removeprefix('refused: ')} {count}" for name, count in causes.items())
+        warnings.warn(
+            f"{refused} of {refused + figures['written']} texts of the writer were refused in this round ({said}). The "
+            "writer may have no news left: give it more words, another skill, or end evolution with `max_rounds`.",
+            stacklevel=3,
+        )
 
 
 def _write_requests(

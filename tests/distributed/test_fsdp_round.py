@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = '''
+SCRIPT = """
 import json, sys
 from pathlib import Path
 import lightning.pytorch as pl
@@ -41,7 +41,7 @@ trainer = pl.Trainer(
 trainer.fit(module, datamodule=data)
 report = {"drawn": drawn, "steps": trainer.global_step, "revision": data.revision_sha}
 (folder / f"rank{trainer.global_rank}.json").write_text(json.dumps(report))
-'''
+"""
 
 
 @pytest.mark.slow

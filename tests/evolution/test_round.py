@@ -184,6 +184,21 @@ def test_the_budget_is_never_exceeded(world_of, budget: int) -> None:
     assert len(world.asked()) == world.store.ledger.spend().teacher_calls == budget
 
 
+def test_a_spent_budget_asks_the_writer_for_nothing(world_of) -> None:
+    class Counting(toys.ToyWriter):
+        asked = 0
+
+        def write(self, requests):
+            self.asked += len(requests)
+            yield from super().write(requests)
+
+    world = world_of(budget=Budget(budget_teacher_calls=8), writer=Counting())
+    world.seed()
+    run_round(world.context())
+    assert world.writer.asked == 0
+    assert world.store.ledger.rounds()[-1]["figures"]["not written: budget spent"] == 24
+
+
 def test_the_budget_of_looks_and_of_money_and_of_lineages(world_of) -> None:
     world = world_of(budget=Budget(budget_judge_calls=3))
     world.seed()
@@ -299,7 +314,8 @@ def test_held_out_prompts_never_enter(world_of) -> None:
     world = world_of()
     world.seed()
     world.store.ledger.hold_out([Prompt.create(f"tone {tone}").id for tone in range(256)])
-    state = world.store.state(run_round(world.context()))
+    with pytest.warns(UserWarning, match=r"24 of 24 texts of the writer were refused.*held out 24"):
+        state = world.store.state(run_round(world.context()))
     assert len(state.entries) == 8
     assert world.store.ledger.rounds()[-1]["figures"]["refused: held out"] == 24
 
