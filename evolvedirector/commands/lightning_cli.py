@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -160,4 +161,6 @@ def main(args: list[str]) -> int | None:
         args: The command line from that word on.
     """
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
+    # Lightning 2.6 walks pytrees with a class that torch 2.13 deprecates; it would say so once per epoch.
+    warnings.filterwarnings("ignore", r".*LeafSpec.*", FutureWarning)
     return run_until_signal(lambda ending: EvolveDirectorCLI(args, callbacks=[ending]), args)
