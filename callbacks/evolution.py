@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
 
-from evolvedirector.callbacks.checkpoint import save_committed
+from evolvedirector.callbacks.checkpoint import RunCheckpoint, prune, save_committed
 from evolvedirector.callbacks.epoch_resume import leave_finished_epoch
 from evolvedirector.callbacks.host_checks import check_host, check_only_owner, check_sized, evolving_data_of
 from evolvedirector.callbacks.round_driver import RoundDriver
@@ -142,8 +143,9 @@ class EvolutionCallback(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Buy images for seed prompts that have none, before the first loader is built."""
-        if self._pending is None and not self._evolves_nothing():
-            revision_sha = self._opened().revision_sha
+        restored_later = trainer.strategy.restore_checkpoint_after_setup and trainer.ckpt_path is not None
+        if self._pending is None and not self._evolves_nothing() and not restored_later:
+            revision_sha = self._published_sha or self._opened().revision_sha
             info = RoundInfo(
                 digest("seeding", self.seed, revision_sha),
                 0,
@@ -158,11 +160,15 @@ class EvolutionCallback(pl.Callback):
                 self._published_sha = child
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Finish the round that the previous run left open."""
+        """Finish the round that the previous run left open, or hold one that it never came to."""
         check_sized(trainer)
         leave_finished_epoch(trainer)
         if self._pending is not None:
-            self._run(RoundInfo(**self._pending))
+            info = RoundInfo(**self._pending)
+            round_id = self._round_id(trainer, pl_module, info.revision_sha)  # another one if another judge decides now
+            self._run(trainer, replace(info, round_id=round_id))
+        elif trainer.fit_loop.resumed_on_epoch_end:  # another instance's round was interrupted before this one's turn
+            self._epoch_ended(trainer, pl_module, trainer.current_epoch)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Assert that this epoch reads the revision that the last round published."""
@@ -175,14 +181,17 @@ class EvolutionCallback(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Run a round when one is due."""
+        self._epoch_ended(trainer, pl_module, trainer.current_epoch + 1)
+
+    def _epoch_ended(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epochs_done: int) -> None:
         if trainer.global_step == self._settled_step:
             return
         self._settled_step = trainer.global_step
-        if not self._due(trainer):
+        if not self._due(trainer, epochs_done):
             return
         revision_sha = self._published_sha or self._opened().revision_sha
         info = RoundInfo(
-            round_id=digest("round", self.seed, trainer.global_step, revision_sha, *self._deciders()),
+            round_id=self._round_id(trainer, pl_module, revision_sha),
             index=self._rounds_done,
             rounds=self._planned_rounds(trainer),
             seed=self.seed,
@@ -192,7 +201,7 @@ class EvolutionCallback(pl.Callback):
         self._pending = {name: getattr(info, name) for name in RoundInfo.__dataclass_fields__}
         name = f"step-{trainer.global_step:08d}-round" + (f"-{self.data}" if self.data else "")
         save_committed(trainer, Path(trainer.default_root_dir), name)
-        self._run(info)
+        self._run(trainer, info)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Let go of the root, the teachers and the judge."""
@@ -221,29 +230,47 @@ class EvolutionCallback(pl.Callback):
             **plan_of_spending(self.budget, self.teachers, self.max_rounds),
         }
 
-    def _run(self, info: RoundInfo) -> None:
+    def _run(self, trainer: pl.Trainer, info: RoundInfo) -> None:
         child = self._driving().run(info)
         self._opened().open_revision(child)
         self._published_sha = child
         self._pending = None
         self._rounds_done = info.index + 1
         self._settled_step = info.global_step
+        pruned_by_other = any(isinstance(c, RunCheckpoint) for c in trainer.callbacks)  # type: ignore[attr-defined]
+        if trainer.is_global_zero and not pruned_by_other:
+            prune(Path(trainer.default_root_dir), keep_last=2)
 
-    def _due(self, trainer: pl.Trainer) -> bool:
+    def _due(self, trainer: pl.Trainer, epochs_done: int) -> bool:
         if self._evolves_nothing() or (self.max_rounds is not None and self._rounds_done >= self.max_rounds):
             return False
         steps_end = trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps
-        epochs_end = trainer.max_epochs not in (None, -1) and trainer.current_epoch + 1 >= trainer.max_epochs
+        epochs_end = trainer.max_epochs not in (None, -1) and epochs_done >= trainer.max_epochs
         if steps_end or epochs_end or trainer.should_stop:
             return False  # nobody would train on what it buys
-        return (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        return epochs_done % self.every_n_epochs == 0
+
+    def _round_id(self, trainer: pl.Trainer, module: pl.LightningModule, revision_sha: str) -> str:
+        """Name a round by its step and revision, and by who takes part in it.
+
+        The same run repeats its round under the same name; with another judge, teacher, policy, budget, model or
+        learning rate an older checkpoint, or a new run on the same revision, forks instead of taking over what others
+        decided about another student.
+        """
+        weights = sum(parameter.numel() for parameter in module.parameters())
+        student: list[str | int] = [type(module).__name__, weights]
+        for optimizer in trainer.optimizers:
+            rates = [group.get("initial_lr", group["lr"]) for group in optimizer.param_groups]
+            student += [type(optimizer).__name__, repr(rates)]
+        student += [repr(getattr(trainer.datamodule, name, None)) for name in ("seed", "global_batch_size")]  # type: ignore[attr-defined]
+        return digest("round", self.seed, trainer.global_step, revision_sha, *student, *self._deciders())
 
     def _deciders(self) -> list[str]:
-        """Name who decides: with another judge, teacher or policy an older checkpoint forks instead of repeating."""
         settings = vars(self.policy).items()
         plain = {key: value for key, value in settings if isinstance(value, bool | int | float | str)}
         names = [f"{name} {teacher.fingerprint}" for name, teacher in self.teachers.items()]
-        return [*names, self.judge.fingerprint, type(self.policy).__name__, repr(sorted(plain.items()))]
+        who = [*names, self.judge.fingerprint, type(self.writer).__name__, type(self.policy).__name__]
+        return [*who, repr(sorted(plain.items())), repr(self.budget)]
 
     def _planned_rounds(self, trainer: pl.Trainer) -> int | None:
         """Return how many rounds training leaves room for; a policy spreads its purchases over them."""

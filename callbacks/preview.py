@@ -53,8 +53,8 @@ class PreviewCallback(pl.Callback):
         Args:
             prompts: The fixed prompts, or a source of them.
             every_n_epochs: Epochs between grids; one more is drawn when training ends.
-            teacher: Draws each prompt once per run, beside the student; these calls are outside of any budget. None:
-                the student alone.
+            teacher: Draws each prompt once per run folder, beside the student; these calls are outside of the budget of
+                evolution. None: the student alone.
             image_size_px: Side of the images. None: the module's `image_size_px`.
             max_prompts: Prompts in the grid.
             columns: Prompts side by side.
@@ -77,7 +77,6 @@ class PreviewCallback(pl.Callback):
         self.columns = columns
         self.seed = seed
         self.last_grid: Path | None = None
-        self._teacher_images: dict[str, bytes] = {}
         self._drawn_step = -1
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -90,6 +89,12 @@ class PreviewCallback(pl.Callback):
         if self._drawn_step != trainer.global_step:
             self._preview(trainer, pl_module)
 
+    def plan_summary(self) -> dict[str, str]:
+        """Say what previews cost, for `evolvedirector check`."""
+        count = len(self.prompts) if isinstance(self.prompts, list) else self.max_prompts
+        calls = min(count, self.max_prompts) if self.teacher is not None else 0
+        return {"preview teacher calls (once, outside the budget)": str(calls)}
+
     def _preview(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._drawn_step = trainer.global_step
         try:
@@ -100,9 +105,8 @@ class PreviewCallback(pl.Callback):
                 : len(requests)
             ]  # on every rank: a sharded student needs all
             if trainer.is_global_zero:
-                grid = compose_grid(
-                    [request.prompt for request in requests], students, self._teachers(requests), self.columns
-                )
+                teachers = self._teachers(Path(trainer.default_root_dir) / "previews" / "teacher", requests)
+                grid = compose_grid([request.prompt for request in requests], students, teachers, self.columns)
                 self.last_grid = self._save(trainer, grid)
                 _to_loggers(trainer, grid)
         except Exception as error:
@@ -118,14 +122,19 @@ class PreviewCallback(pl.Callback):
             for position, text in enumerate(listed[: self.max_prompts])
         ]
 
-    def _teachers(self, requests: Sequence[ImageRequest]) -> list[bytes | None]:
-        missing = [request for request in requests if request.request_id not in self._teacher_images]
-        if self.teacher is not None and missing:
+    def _teachers(self, folder: Path, requests: Sequence[ImageRequest]) -> list[bytes | None]:
+        """Return the teacher's images; each is asked for once per run folder, a refusal included."""
+        if self.teacher is None:
+            return [None] * len(requests)
+        folder.mkdir(parents=True, exist_ok=True)
+        files = {r.request_id: folder / f"{digest(self.teacher.fingerprint, r.request_id)}.png" for r in requests}
+        missing = [request for request in requests if not files[request.request_id].exists()]
+        if missing:
             for reply in self.teacher.generate(missing):
-                if reply.image is not None:
-                    self._teacher_images[reply.request_id] = reply.image
+                if reply.status != "failure":
+                    files[reply.request_id].write_bytes(reply.image or b"")  # empty: refused, and not asked again
             self.teacher.close()
-        return [self._teacher_images.get(request.request_id) for request in requests]
+        return [path.read_bytes() or None if path.exists() else None for path in files.values()]
 
     def _save(self, trainer: pl.Trainer, grid: Image.Image) -> Path:
         folder = Path(trainer.default_root_dir) / "previews"

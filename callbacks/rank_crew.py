@@ -102,8 +102,11 @@ class RankCrew:
         return [list(items[rank :: self._world_size]) for rank in range(self._world_size)]
 
     def _spread(self, word: str, shares: list[Any]) -> Iterator[Any]:
-        for part in self._together(word, shares):
-            yield from part
+        results, error = self._gather(word, shares)
+        for part in results:
+            yield from part or ()  # what other ranks and this one have finished is paid for: hand it on before failing
+        if error:
+            raise error
 
     def _order(self, word: str, bodies: Sequence[Any]) -> None:
         """Send each rank only its own share: images are many bytes."""
@@ -111,27 +114,37 @@ class RankCrew:
         dist.scatter_object_list([None], orders, src=self._driver, group=self._group)
 
     def _together(self, word: str, shares: list[Any]) -> list[Any]:
+        results, error = self._gather(word, shares)
+        if error:
+            raise error
+        return results
+
+    def _gather(self, word: str, shares: list[Any]) -> tuple[list[Any], PeerFailed | None]:
         reason = self._check_alive()
         if reason:
             raise PeerFailed(f"The round cannot go on: {reason}.")
         self._order(word, shares)
         gathered: list[Any] = [None] * self._world_size
         dist.gather_object(self._share(word, shares[0]), gathered, dst=self._driver, group=self._group)
-        for rank, (_, error) in enumerate(gathered):
-            if error:
-                raise PeerFailed(f"Rank {rank} failed in a round while it was asked to {word}: {error}", in_step=True)
-        return [result for result, _ in gathered]
+        failures = [
+            PeerFailed(f"Rank {rank} failed in a round while it was asked to {word}: {error}", in_step=True)
+            for rank, (_, error) in enumerate(gathered)
+            if error
+        ]
+        return [result for result, _ in gathered], failures[0] if failures else None
 
     def _share(self, word: str, share: Any) -> tuple[Any, str | None]:
-        """Do this rank's share; an error becomes a value so that no other rank waits for it in vain."""
+        """Do this rank's share; an error becomes a value beside what was done, so that no other rank waits in vain."""
+        done: list[Any] = []
         try:
             if word == "enter":
                 self._local.enter(share)
                 return None, None
             if word == "render":
                 return [self._local.render(chunk) for chunk in share], None
-            if word == "teach":
-                return list(self._local.teach(share[0], share[1])), None
-            return list(getattr(self._local, word)(share)), None
+            answers = self._local.teach(*share) if word == "teach" else getattr(self._local, word)(share)
+            for answer in answers:
+                done.append(answer)
+            return done, None
         except Exception as error:
-            return None, f"{type(error).__name__}: {error}"
+            return done, f"{type(error).__name__}: {error}"

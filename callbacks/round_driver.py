@@ -83,7 +83,9 @@ class RoundDriver:
         local = self._local_crew()
         if not (dist.is_available() and dist.is_initialized() and self._trainer.world_size > 1):
             with self._term_handled(None):
-                return self._drive(work, info, local)
+                result = self._drive(work, info, local)
+            self._end_if_told()
+            return result
         heartbeat, group = self._meet()
         crew = RankCrew(local, group, lambda: heartbeat.reason)
         heartbeat.start()
@@ -105,7 +107,13 @@ class RoundDriver:
             raise
         dist.barrier(group)  # everyone is through its last collective before the beats end
         heartbeat.stop()
+        self._end_if_told()
         return result
+
+    def _end_if_told(self) -> None:
+        """End after all when SIGTERM came during the last unit: nothing asked for it any more."""
+        if self._sigterm:
+            raise SIGTERMException(TERM_EXIT_CODE)
 
     def _tell(self, crew: RankCrew, heartbeat: Heartbeat, error: BaseException) -> None:
         """End the service of the peers: in step when the failure is ours alone, else through the heartbeat."""

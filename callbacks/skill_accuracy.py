@@ -1,4 +1,4 @@
-"""Headline figures: how often held-out prompts are drawn as written, by a reader that is not the training judge."""
+"""Headline figures: how often held-out prompts are drawn as written, by a reader of the user's choice."""
 
 from __future__ import annotations
 

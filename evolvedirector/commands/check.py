@@ -180,7 +180,7 @@ def part_rows(run: BuiltRun) -> Rows:
         summary = getattr(part, "plan_summary", None)
         for name, value in (summary() if callable(summary) else {}).items():
             rows[name if name not in rows else f"{name} ({type(part).__name__})"] = str(value)
-    return rows or {"rounds": "none: no callback of this config evolves the dataset"}
+    return rows if "rounds" in rows else {"rounds": "none: no callback of this config evolves the dataset", **rows}
 
 
 def disk_rows(run: BuiltRun, evolution: Rows) -> Rows:

@@ -16,6 +16,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from omegaconf.errors import OmegaConfBaseException
 
 from evolvedirector.callbacks.checkpoint import RunCheckpoint, latest_committed
+from evolvedirector.callbacks.evolution import EvolutionCallback
 from evolvedirector.commands.config_mistakes import condense, explain_mistake
 from evolvedirector.commands.readable_errors import ConfigurationMistake, causes, is_ours
 from evolvedirector.commands.signals import run_until_signal
@@ -109,7 +110,10 @@ class EvolveDirectorCLI(LightningCLI):
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         if "weights_only" in self._subcommand_method_arguments[subcommand] and kwargs.get("weights_only") is None:
             kwargs["weights_only"] = True  # a checkpoint holds tensors and plain values; never run code from a file
-        committing = any(isinstance(callback, RunCheckpoint) for callback in getattr(self.trainer, "callbacks", ()))
+        committing = any(
+            isinstance(callback, RunCheckpoint | EvolutionCallback)
+            for callback in getattr(self.trainer, "callbacks", ())
+        )
         if kwargs.get("ckpt_path") == "last" and committing:
             kwargs["ckpt_path"] = resolve_last(Path(self.trainer.default_root_dir), subcommand)
         return kwargs

@@ -17,7 +17,7 @@ Faithful = Callable[[Sequence[tuple[Prompt, str]]], Mapping[str, bool]]
 
 @dataclass(frozen=True, slots=True)
 class Purchases:
-    """What buying gave: samples, prompts no teacher could draw, and prompts the budget did not reach."""
+    """What buying gave: samples, prompts no teacher draws, and prompts left for later (the budget, an outage)."""
 
     samples: tuple[Sample, ...]
     failed: tuple[Prompt, ...]
@@ -46,7 +46,8 @@ def buy(
     """Buy one image per prompt, in order, as far as the budget reaches.
 
     A teacher that refuses or fails is passed over for the next one. With `faithful`, an image that does not show its
-    prompt sends the prompt to the next teacher once.
+    prompt sends the prompt to the next teacher once. A refusal is final, a failure is not: a prompt that some teacher
+    failed to draw (an outage, a damaged image) stays unbought and may be asked for again in a later round.
 
     Args:
         context: The round.
@@ -59,6 +60,7 @@ def buy(
     unfaithful: dict[str, int] = {}
     samples: dict[str, Sample] = {}
     failed: dict[str, Prompt] = {}
+    outage: set[str] = set()
     while True:
         wanted = [(prompt, orders[prompt.id][waiting[prompt.id]]) for prompt in prompts if prompt.id in waiting]
         answers = _ask_teachers(context, wanted)
@@ -77,14 +79,17 @@ def buy(
                 continue
             context.figures[f"teacher: {'unfaithful' if answer.image_sha256 else answer.status}"] += 1
             unfaithful[prompt.id] = unfaithful.get(prompt.id, 0) + bool(answer.image_sha256)
+            if answer.status == "failure":
+                outage.add(prompt.id)
             waiting[prompt.id] += 1
             if waiting[prompt.id] >= len(orders[prompt.id]) or unfaithful[prompt.id] > 1:
-                failed[prompt.id] = prompt
+                if prompt.id not in outage:
+                    failed[prompt.id] = prompt
                 del waiting[prompt.id]
     return Purchases(
         tuple(samples[p.id] for p in prompts if p.id in samples),
         tuple(failed.values()),
-        tuple(p for p in prompts if p.id in waiting),
+        tuple(p for p in prompts if p.id not in samples and p.id not in failed),
     )
 
 
@@ -96,23 +101,32 @@ def _ask_teachers(context: RoundContext, wanted: Sequence[tuple[Prompt, str]]) -
     """Get one answer per (prompt, teacher), from the ledger when it has it; the rest as far as the budget reaches."""
     requests = {prompt.id: teacher_request(context, prompt, teacher) for prompt, teacher in wanted}
     recorded = context.store.ledger.replies([request.request_id for request in requests.values()])
+    recorded = {key: reply for key, reply in recorded.items() if reply.status != "failure"}
     missing = [(p, teacher) for p, teacher in wanted if requests[p.id].request_id not in recorded]
     for teacher in dict.fromkeys(teacher for _, teacher in missing):
         share = [prompt for prompt, name in missing if name == teacher]
         context.crew.enter("teach")
         for unit in context.units(share, "teach"):
-            affordable = _affordable(context, unit)
-            if affordable:
+            left = list(unit)
+            while affordable := _affordable(context, teacher, left):
                 recorded |= _teach(context, teacher, [(p, requests[p.id]) for p in affordable])
+                left = [prompt for prompt in left if prompt not in affordable]
     return {p.id: recorded[requests[p.id].request_id] for p, _ in wanted if requests[p.id].request_id in recorded}
 
 
-def _affordable(context: RoundContext, prompts: Sequence[Prompt]) -> list[Prompt]:
-    """Keep what the budget still pays for: calls in all, per round and per lineage, and money while any is left."""
+def _affordable(context: RoundContext, teacher: str, prompts: Sequence[Prompt]) -> list[Prompt]:
+    """Keep what the budget still pays for: calls in all, per round and per lineage, and money at the teacher's price.
+
+    Under a limit of money a teacher whose price is not known yet is asked for one image first.
+    """
     allowance = context.allowance()
-    if allowance.cost_usd is not None and allowance.cost_usd <= 0:
-        return []
     left = len(prompts) if allowance.teacher_calls is None else allowance.teacher_calls
+    if allowance.cost_usd is not None:
+        price = context.store.ledger.price_usd(teacher)
+        if allowance.cost_usd <= 0 or price is None:
+            left = min(left, int(allowance.cost_usd > 0))
+        elif price > 0:
+            left = min(left, int(allowance.cost_usd / price + 1e-9))  # 8.0 / 0.1 is 79.99999999999999
     cap = context.budget.teacher_calls_per_lineage
     spent = context.store.ledger.lineage_calls() if cap is not None else {}
     chosen: list[Prompt] = []

@@ -102,7 +102,10 @@ def _buy(
     by_id = {prompt.id: prompt for prompt in candidates}
     wanted = [by_id[d.prompt_id] for d in decisions if d.kind == "buy"]
     requests = _write_requests(context, state, decisions)
-    if context.opening_allowance().teacher_calls == 0:  # a writer may cost money too, and nobody could draw its texts
+    opening = context.opening_allowance()
+    if (
+        opening.teacher_calls == 0 or opening.cost_usd == 0
+    ):  # a writer may cost money too, and nobody could draw its texts
         context.figures["not written: budget spent"] += sum(request.count for request, _ in requests)
         requests = []
     children = steps.write(context, requests, {*state.entries, *by_id})

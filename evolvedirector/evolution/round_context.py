@@ -117,15 +117,23 @@ class RoundContext:
 
 
 def in_groups(items: Iterable[Item], rows: int = 256, seconds: float = 0.02) -> Iterator[list[Item]]:
-    """Group items as they arrive, up to `rows` or `seconds` old: one commit per group instead of one per item."""
+    """Group items as they arrive: one commit per group instead of one per item.
+
+    A group is handed on when it has `rows` items, or when `seconds` have passed since the last one was: items that come
+    slowly go on one by one, at once. What arrived before the source failed is handed on before the failure.
+    """
     group: list[Item] = []
-    opened = time.monotonic()
-    for item in items:
-        if not group:
-            opened = time.monotonic()
-        group.append(item)
-        if len(group) >= rows or time.monotonic() - opened >= seconds:
+    handed_on = time.monotonic()
+    try:
+        for item in items:
+            group.append(item)
+            if len(group) >= rows or time.monotonic() - handed_on >= seconds:
+                yield group
+                group = []
+                handed_on = time.monotonic()
+    except Exception:
+        if group:
             yield group
-            group = []
+        raise
     if group:
         yield group

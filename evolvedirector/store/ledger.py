@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from evolvedirector.records import Decision, Evidence, ImageReply, Look, Prompt, ReplyStatus, WriteReply
+from evolvedirector.store.errors import DiskFullError
 
 SCHEMA_VERSION = 1
 
 # One statement per table. A row in `calls` or `looks` exists from the moment before the request leaves (reserved), so a
-# kill can lose an answer but never the fact that it was asked for; `lost` counts submissions whose answer never came.
+# kill can lose an answer but never the fact that it was asked for; `lost` counts submissions whose answer never came,
+# `repeats` those sent again after a failure.
 _SCHEMA = """
 CREATE TABLE prompts (
     id TEXT PRIMARY KEY, text TEXT NOT NULL, origin TEXT NOT NULL, skill TEXT NOT NULL,
@@ -29,7 +31,7 @@ CREATE TABLE rounds (
 CREATE TABLE calls (
     request_id TEXT PRIMARY KEY, round_id TEXT NOT NULL, prompt_id TEXT NOT NULL, lineage_id TEXT NOT NULL,
     teacher TEXT NOT NULL, status TEXT NOT NULL, image_sha256 TEXT, reason TEXT NOT NULL DEFAULT '',
-    cost_usd REAL NOT NULL DEFAULT 0, lost INTEGER NOT NULL DEFAULT 0);
+    cost_usd REAL NOT NULL DEFAULT 0, lost INTEGER NOT NULL DEFAULT 0, repeats INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX calls_by_round ON calls (round_id);
 CREATE INDEX calls_by_lineage ON calls (lineage_id);
 CREATE TABLE looks (
@@ -121,13 +123,19 @@ class Ledger:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        self._connection.execute("BEGIN IMMEDIATE")
         try:
+            self._connection.execute("BEGIN IMMEDIATE")
             yield self._connection
-        except BaseException:
-            self._connection.execute("ROLLBACK")
+            self._connection.execute("COMMIT")
+        except BaseException as error:
+            if self._connection.in_transaction:  # on a full disk SQLite may have rolled back already
+                self._connection.execute("ROLLBACK")
+            if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
+                raise DiskFullError(
+                    f"The disk is full: {self.path} could not be written. Everything recorded before is safe. "
+                    "Free some space and run the same command again with `--ckpt_path last`."
+                ) from error
             raise
-        self._connection.execute("COMMIT")
 
     def _many(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
         with self._transaction() as connection:
@@ -192,10 +200,15 @@ class Ledger:
     # Teachers
 
     def reserve_calls(self, round_id: str, calls: Sequence[Call]) -> None:
-        """Record requests before they are sent; one that was sent before and never answered counts as lost."""
+        """Record requests before they are sent; one that was sent before and never answered counts as lost.
+
+        A failure may be asked for again (an outage ends); an image or a refusal is final.
+        """
         self._many(
             "INSERT INTO calls (request_id, round_id, prompt_id, lineage_id, teacher, status) "
-            "VALUES (?,?,?,?,?,'submitted') ON CONFLICT (request_id) DO UPDATE SET lost = lost + 1",
+            "VALUES (?,?,?,?,?,'submitted') ON CONFLICT (request_id) DO UPDATE SET "
+            "lost = lost + (status = 'submitted'), repeats = repeats + (status = 'failure'), status = 'submitted' "
+            "WHERE status IN ('submitted', 'failure')",
             [(c.request_id, round_id, c.prompt_id, c.lineage_id, c.teacher) for c in calls],
         )
 
@@ -214,7 +227,7 @@ class Ledger:
 
     def lineage_calls(self) -> dict[str, int]:
         """Count teacher calls by lineage."""
-        query = "SELECT lineage_id, COUNT(*) + SUM(lost) FROM calls GROUP BY lineage_id"
+        query = "SELECT lineage_id, COUNT(*) + SUM(lost) + SUM(repeats) FROM calls GROUP BY lineage_id"
         return dict(self._connection.execute(query).fetchall())
 
     def teacher_images(self) -> list[tuple[str, str]]:
@@ -222,15 +235,24 @@ class Ledger:
         query = "SELECT prompt_id, teacher FROM calls WHERE status='image' ORDER BY rowid"
         return self._connection.execute(query).fetchall()
 
+    def price_usd(self, teacher: str) -> float | None:
+        """Return the dearest image a teacher has sold so far; None before its first answer."""
+        query = "SELECT MAX(cost_usd) FROM calls WHERE teacher=? AND status != 'submitted'"
+        return self._connection.execute(query, (teacher,)).fetchone()[0]
+
     def spend(self, round_id: str | None = None) -> Spend:
-        """Sum what was spent in one round, or in all when `round_id` is None."""
+        """Sum what was spent in one round, or in all when `round_id` is None; a lost call costs its teacher's price."""
         where, key = ("WHERE round_id=?", (round_id,)) if round_id else ("", ())
-        sums = "SELECT COUNT(*), COALESCE(SUM(lost), 0)"
         calls, lost, cost = self._connection.execute(
-            f"{sums}, COALESCE(SUM(cost_usd), 0) FROM calls {where}", key
+            "SELECT COALESCE(SUM(n), 0), COALESCE(SUM(l), 0), COALESCE(SUM(paid + l * price), 0) FROM ("
+            "SELECT COUNT(*) + SUM(lost) + SUM(repeats) AS n, SUM(lost) AS l, SUM(cost_usd) AS paid, "
+            f"MAX(cost_usd) AS price FROM calls {where} GROUP BY teacher)",
+            key,
         ).fetchone()
-        looks, lost_looks = self._connection.execute(f"{sums} FROM looks {where}", key).fetchone()
-        return Spend(calls + lost, looks + lost_looks, lost + lost_looks, cost)
+        looks, lost_looks = self._connection.execute(
+            f"SELECT COUNT(*) + COALESCE(SUM(lost), 0), COALESCE(SUM(lost), 0) FROM looks {where}", key
+        ).fetchone()
+        return Spend(calls, looks, lost + lost_looks, cost)
 
     # Judge
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from evolvedirector.callbacks import EvolutionCallback
+from evolvedirector.callbacks.checkpoint import latest_committed
 from evolvedirector.datamodules import EvolvingDataModule
 from evolvedirector.evolution import Budget
 from evolvedirector.evolution.evolve_director_policy import EvolveDirectorPolicy
@@ -99,7 +100,8 @@ class Two(pl.LightningDataModule):
 
 def make_root(part: EvolvingDataModule) -> None:
     with DatasetStore(part.data_root, create=True) as store:
-        import_prompts(store, ToyPrompts(4).prompts(), [])
+        if store.current() is None:
+            import_prompts(store, ToyPrompts(4).prompts(), [])
 
 
 @pytest.mark.parametrize(
@@ -156,3 +158,22 @@ def test_two_callbacks_on_two_roots_coexist(tmp_path: Path) -> None:
     assert callbacks[0].state_key != callbacks[1].state_key
     assert callbacks[0].state_dict()["rounds_done"] == callbacks[1].state_dict()["rounds_done"] == 1
     assert len(list((tmp_path / "checkpoints").glob("step-*-round-*"))) == 2
+
+
+def test_a_kill_in_the_first_ones_round_leaves_the_second_one_its_own(tmp_path: Path) -> None:
+    class Failing(ToyJudge):
+        def look(self, pairs: Any) -> Any:
+            raise RuntimeError("no power")
+            yield
+
+    def run(judge: ToyJudge, ckpt: Path | None) -> list[int]:
+        first, second = evolution(data="first"), evolution(data="second")
+        first.judge = judge
+        torch.manual_seed(0)
+        parts = Two(data(tmp_path / "one"), data(tmp_path / "two"))
+        trainer(tmp_path, first, second).fit(ToyStudent(), datamodule=parts, ckpt_path=ckpt)
+        return [first.state_dict()["rounds_done"], second.state_dict()["rounds_done"]]
+
+    with pytest.raises(RuntimeError, match="no power"):
+        run(Failing(), None)
+    assert run(ToyJudge(), latest_committed(tmp_path)) == [1, 1]

@@ -35,7 +35,10 @@ def fit(folder: Path, *callbacks: pl.Callback, epochs: int = 4, **options) -> pl
 def test_grids_are_drawn_every_n_epochs_and_at_the_end(tmp_path: Path) -> None:
     preview = PreviewCallback(["tone 10", "tone 200"], every_n_epochs=3, teacher=toys.ToyTeacher())
     fit(tmp_path, preview)
-    assert sorted(path.name for path in (tmp_path / "previews").iterdir()) == ["step-00000006.png", "step-00000008.png"]
+    assert sorted(path.name for path in (tmp_path / "previews").glob("*.png")) == [
+        "step-00000006.png",
+        "step-00000008.png",
+    ]
     assert preview.last_grid == tmp_path / "previews" / "step-00000008.png"
 
 
@@ -48,6 +51,13 @@ def test_the_teacher_stands_right_of_the_student_and_is_asked_once(tmp_path: Pat
     second = GAP_PX * 2 + CELL_PX * 2
     assert pixels[GAP_PX + 50, second + GAP_PX + CELL_PX + 50, 0] == 200
     assert teacher.asked == ["tone 10", "tone 200"]
+
+
+def test_a_resumed_run_asks_the_teacher_nothing_again_not_even_what_it_refused(tmp_path: Path) -> None:
+    teacher = toys.ToyTeacher(refuses=True)
+    for _ in range(2):
+        fit(tmp_path, PreviewCallback(["tone 10"], every_n_epochs=1, teacher=teacher), epochs=1)
+    assert teacher.asked == ["tone 10"]
 
 
 def test_a_failing_preview_is_a_warning_and_training_goes_on(tmp_path: Path) -> None:

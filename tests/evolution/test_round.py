@@ -209,6 +209,9 @@ def test_the_budget_of_looks_and_of_money_and_of_lineages(world_of) -> None:
     dear.seed()
     run_round(dear.context())
     assert len(dear.asked()) == 8
+    narrow_purse = world_of(teachers={"toy": toys.ToyTeacher(cost_usd=0.3)}, budget=Budget(budget_cost_usd=1.0))
+    narrow_purse.seed()
+    assert len(narrow_purse.asked()) == 3  # 4 x 0.30 would be more than 1.00
     narrow = world_of(budget=Budget(teacher_calls_per_lineage=2))
     narrow.seed()
     run_round(narrow.context())
@@ -239,8 +242,26 @@ def test_a_damaged_image_is_a_paid_failure(world_of) -> None:
 
     world = world_of(teachers={"toy": Broken()})
     state = world.store.state(world.seed())
-    assert len(state.in_state("retired")) == 8
+    assert len(state.in_state("candidate")) == 8
     assert world.store.ledger.spend().teacher_calls == 8
+
+
+def test_an_outage_retires_nothing_and_is_over_when_it_is_over(world_of) -> None:
+    class Unreliable(toys.ToyTeacher):
+        down = True
+
+        def generate(self, requests):
+            for reply in super().generate(requests):
+                yield replace(reply, status="failure", image=None, reason="503") if self.down else reply
+
+    world = world_of(teachers={"toy": Unreliable()})
+    before = world.sha
+    assert world.seed() == before  # no revision that nobody could train on
+    world.teachers["toy"].down = False
+    state = world.store.state(world.seed())
+    assert len(state.in_state("live")) == 8
+    assert world.store.ledger.spend().teacher_calls == len(world.asked()) == 16
+    assert world.store.ledger.spend().lost_calls == 0
 
 
 def test_a_silent_teacher_and_a_silent_judge_are_recorded(world_of) -> None:
@@ -250,7 +271,7 @@ def test_a_silent_teacher_and_a_silent_judge_are_recorded(world_of) -> None:
 
     world = world_of(teachers={"toy": Silent()})
     state = world.store.state(world.seed())
-    assert len(state.in_state("live")) == len(state.in_state("retired")) == 4
+    assert len(state.in_state("live")) == len(state.in_state("candidate")) == 4
 
     class Mute(toys.ToyJudge):
         def look(self, pairs):

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from evolvedirector.records import Decision, Evidence, ImageReply, Look, Prompt, WriteReply
+from evolvedirector.store.errors import DiskFullError
 from evolvedirector.store.ledger import Call, Ledger, Spend
 
 CALL = Call("q", "p", "l", "toy")
@@ -54,10 +55,33 @@ def test_a_request_without_answer_is_lost_when_it_is_sent_again(ledger: Ledger) 
     ledger.reserve_calls("r", [CALL])
     assert ledger.spend() == Spend(teacher_calls=2, lost_calls=1)
     ledger.settle_calls([(ImageReply("q", "image", b"x", cost_usd=0.5), "ab")])
-    assert ledger.spend("r") == Spend(teacher_calls=2, lost_calls=1, cost_usd=0.5)
+    assert ledger.spend("r") == Spend(teacher_calls=2, lost_calls=1, cost_usd=1.0)  # a lost call costs the price
     assert ledger.replies(["q"])["q"].image_sha256 == "ab"
     assert ledger.lineage_calls() == {"l": 2}
     assert ledger.teacher_images() == [("p", "toy")]
+
+
+def test_a_failure_may_be_asked_again_an_image_may_not(ledger: Ledger) -> None:
+    ledger.reserve_calls("r", [CALL])
+    ledger.settle_calls([(ImageReply("q", "failure", reason="503"), None)])
+    ledger.reserve_calls("r", [CALL])
+    ledger.settle_calls([(ImageReply("q", "image", b"x", cost_usd=0.25), "ab")])
+    ledger.reserve_calls("r", [CALL])
+    assert ledger.replies(["q"])["q"].status == "image"
+    assert ledger.spend() == Spend(teacher_calls=2, cost_usd=0.25)
+    assert ledger.price_usd("toy") == 0.25
+    assert ledger.price_usd("unknown") is None
+
+
+def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
+    book = Ledger(tmp_path / "ledger.sqlite")
+    book.reserve_calls("r", [CALL])
+    pages = book._connection.execute("PRAGMA page_count").fetchone()[0]
+    book._connection.execute(f"PRAGMA max_page_count={pages}")  # SQLite's own "database or disk is full"
+    with pytest.raises(DiskFullError, match=r"disk is full.*--ckpt_path last"):
+        book.add_writes("r", [WriteReply("w", ("x" * 100_000,))])
+    assert book.spend().teacher_calls == 1
+    book.close()
 
 
 def test_a_look_is_paid_once_and_read_again(ledger: Ledger) -> None:
