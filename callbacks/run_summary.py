@@ -50,9 +50,13 @@ class RunSummary(pl.Callback):
         self._write(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the last figures and say where to look."""
-        path = self._write(trainer)
-        if path is None:
+        """Write the last figures."""
+        self._write(trainer)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say where to look; also when the run was over before it began."""
+        path = Path(trainer.default_root_dir) / "summary.json"
+        if not trainer.is_global_zero or not path.exists():
             return
         grids = [c.last_grid for c in trainer.callbacks if getattr(c, "last_grid", None)]  # type: ignore[attr-defined]
         for grid in grids:
