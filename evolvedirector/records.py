@@ -152,6 +152,37 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
+class AtomAnswer:
+    """The answer to one yes-or-no question about an image."""
+
+    kind: str
+    """What is asked about: `object`, `colour`, `count`, `relation`; other judges may have others."""
+    question: str
+    probability: float
+    """That the answer is yes."""
+    covered_mass: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class FaithfulnessLook:
+    """One reading of an image question by question: which part of the prompt is missing, not only whether one is."""
+
+    item_id: str
+    answers: tuple[AtomAnswer, ...]
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GoldItem:
+    """An image with a prompt and the known answer to `does it show the prompt?`: what a judge is measured on."""
+
+    item_id: str
+    image: bytes
+    prompt: str
+    shows: bool
+
+
+@dataclass(frozen=True, slots=True)
 class WriteRequest:
     """Ask a writer for `count` new prompt texts."""
 
@@ -181,9 +212,10 @@ class Evidence:
     """What a round learned about one prompt."""
 
     prompt_id: str
-    kind: Literal["screen", "compare", "faithfulness"]
-    """`screen`: the student's image checked against its prompt. `faithfulness`: a teacher's image checked.
-    `compare`: student against teacher."""
+    kind: Literal["screen", "probe", "compare", "faithfulness"]
+    """`screen`: the student's image of a prompt it was never trained on, checked against that prompt. `probe`: the
+    same for a trained prompt, drawn with a fresh seed. `faithfulness`: a teacher's image checked. `compare`: student
+    against teacher."""
     verdict: Verdict
     looks: tuple[Look, ...] = ()
     student_sha256: str | None = None
@@ -212,6 +244,14 @@ class RoundInfo:
     seed: int
     global_step: int
     revision_sha: str
+    budget_teacher_calls: int | None = None
+    """Teacher calls of the whole run; None is unlimited."""
+    teacher_calls: int = 0
+    """Teacher calls spent before this round, seeds included."""
+    seed_calls: int = 0
+    """The part of them that bought images for the seeds."""
+    judge_error: float = 0.0
+    """Estimated share of wrong looks at single images, 0 to 0.5, measured at the start of this round."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,8 +274,31 @@ class PromptEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class Tally:
+    """How many prompts were looked at with a readable answer, and how many of them the student failed."""
+
+    looked: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RoundHistory:
+    """What an earlier round of this revision's ancestry saw of prompts the student was never trained on."""
+
+    round_id: str
+    judge_error: float
+    """Estimated share of wrong looks in that round."""
+    skills: Mapping[str, Tally]
+    """Screened prompts by skill."""
+    lineages: Mapping[str, Tally]
+    """Screened prompts by lineage id."""
+    failed: frozenset[str]
+    """Ids of the screened prompts that the student failed."""
+
+
+@dataclass(frozen=True, slots=True)
 class DatasetState:
-    """One revision as the policy sees it: every prompt it ever held, and the draw weights of the skills."""
+    """One revision as the policy sees it: every prompt it ever held, the draw weights of the skills, and the past."""
 
     revision_sha: str
     entries: Mapping[str, PromptEntry]
@@ -244,6 +307,8 @@ class DatasetState:
     """Draw weight per skill; empty: every live sample equally often."""
     replay_share: float = 0.0
     """Share of training draws that repeat mastered prompts; 0 draws them like live ones."""
+    history: tuple[RoundHistory, ...] = ()
+    """Finished rounds on the way to this revision, oldest first; a fork sees its own past only."""
 
     def in_state(self, state: PromptState) -> list[PromptEntry]:
         """List the entries in one state, in the order in which they entered."""
@@ -266,6 +331,20 @@ class RoundPlan:
     """Check bought images; an unfaithful one goes to the next teacher once, then its prompt is retired."""
     compare_bought: bool = False
     """After buying, compare the candidate's student image with the bought one."""
+    budget_teacher_calls: int | None = None
+    """Teacher calls that this round may spend at most; None leaves it to the budget."""
+    test_all_share: float = 0.0
+    """Share of the bought prompts that every teacher draws, so that the choice among teachers is re-tested."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingMix:
+    """How often training draws from each skill: what a policy changes instead of deleting."""
+
+    skill_weights: Mapping[str, float]
+    """Draw weight per skill, over 0."""
+    replay_share: float
+    """Share of training draws that repeat mastered prompts; 0 draws them like live ones."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,17 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from evolvedirector.records import Allowance, DatasetState, Decision, Evidence, RoundInfo, RoundPlan, Verdict, seed_of
+from evolvedirector.records import (
+    Allowance,
+    DatasetState,
+    Decision,
+    Evidence,
+    RoundInfo,
+    RoundPlan,
+    TrainingMix,
+    Verdict,
+    seed_of,
+)
 
 
 class EvolveDirectorPolicy:
@@ -79,6 +89,10 @@ class EvolveDirectorPolicy:
             else:
                 decisions.append(Decision("keep", prompt_id, 1, f"verdict: {verdict}"))
         return decisions
+
+    def mix(self, state: DatasetState, evidence: Sequence[Evidence], round: RoundInfo) -> TrainingMix | None:
+        """Leave the draws as they are: the published rule draws every live prompt equally often."""
+        return None
 
     def _caught_up(self, round: RoundInfo, prompt_id: str) -> list[Decision]:
         kind = "retire" if self.deletion else "keep"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from evolvedirector.records import Allowance, DatasetState, Decision, Evidence, RoundInfo, RoundPlan
+from evolvedirector.records import Allowance, DatasetState, Decision, Evidence, RoundInfo, RoundPlan, TrainingMix
 
 
 @runtime_checkable
@@ -20,4 +20,8 @@ class Policy(Protocol):
         self, state: DatasetState, evidence: Sequence[Evidence], allowance: Allowance, round: RoundInfo
     ) -> list[Decision]:
         """Decide for the whole round at once, within the allowance; `buy` decisions are in order of urgency."""
+        ...
+
+    def mix(self, state: DatasetState, evidence: Sequence[Evidence], round: RoundInfo) -> TrainingMix | None:
+        """Say how often the next training draws from each skill; None leaves it as it is."""
         ...
