@@ -87,7 +87,8 @@ def _judge(context: RoundContext, state: DatasetState, plan: RoundPlan, candidat
     compared = [state.entries[prompt_id] for prompt_id in plan.compare]
     probed = [state.entries[prompt_id].prompt for prompt_id in plan.probe]
     images = steps.render(context, [*[entry.prompt for entry in compared], *probed, *candidates])
-    evidence = steps.check(context, [(prompt, images[prompt.id]) for prompt in [*probed, *candidates]])
+    evidence = steps.check(context, [(prompt, images[prompt.id]) for prompt in candidates])
+    evidence += steps.check(context, [(prompt, images[prompt.id]) for prompt in probed], "probe")
     pairs = [(e.prompt, images[e.prompt.id], e.sample.image_sha256) for e in compared if e.sample is not None]
     return evidence + steps.compare(context, pairs, plan.both_orders)
 
@@ -118,7 +119,7 @@ def _buy(
     }
 
     def faithful(images: Sequence[tuple[Prompt, str]]) -> dict[str, bool]:
-        return {item.prompt_id: item.verdict != "teacher" for item in steps.check(context, images, of_teacher=True)}
+        return {item.prompt_id: item.verdict != "teacher" for item in steps.check(context, images, "faithfulness")}
 
     return buy(context, [*wanted, *children], favourites, faithful if plan.check_teacher else None)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from evolvedirector.evolution.candidates import accept_texts
 from evolvedirector.evolution.round_context import RoundContext, in_groups
@@ -79,8 +79,19 @@ def student_request(context: RoundContext, prompt: Prompt) -> ImageRequest:
     return ImageRequest(digest("student", context.info.round_id, prompt.id), prompt.text, seed, width_px, height_px)
 
 
-def check(context: RoundContext, images: Sequence[tuple[Prompt, str]], of_teacher: bool = False) -> list[Evidence]:
-    """Ask whether each image (sha256) shows its prompt, as far as the budget of looks reaches."""
+def check(
+    context: RoundContext,
+    images: Sequence[tuple[Prompt, str]],
+    kind: Literal["screen", "probe", "faithfulness"] = "screen",
+) -> list[Evidence]:
+    """Ask whether each image (sha256) shows its prompt, as far as the budget of looks reaches.
+
+    Args:
+        context: The round.
+        images: Prompts with the student's images, or a teacher's for `faithfulness`.
+        kind: What the answers are evidence of.
+    """
+    of_teacher = kind == "faithfulness"
     judge = context.judge_fingerprint
     keys = [digest("check", judge, prompt.text, sha256, length=32) for prompt, sha256 in images]
 
@@ -88,11 +99,11 @@ def check(context: RoundContext, images: Sequence[tuple[Prompt, str]], of_teache
         prompt, sha256 = images[position]
         return ImageAndPrompt(keys[position], context.store.blobs.get(sha256), prompt.text)
 
-    looks = _ask(context, keys, question, context.crew.check)
+    looks = ask(context, keys, question, context.crew.check)
     evidence = [
         Evidence(
             prompt.id,
-            "faithfulness" if of_teacher else "screen",
+            kind,
             verdict_of_check(looks[key]),
             (looks[key],),
             student_sha256=None if of_teacher else sha256,
@@ -121,7 +132,7 @@ def compare(context: RoundContext, pairs: Sequence[Pair], both_orders: bool) -> 
         first, second = (student, teacher) if student_first else (teacher, student)
         return OrderedPair(key, context.store.blobs.get(first), context.store.blobs.get(second), prompt.text)
 
-    looks = _ask(context, [key for key, *_ in asked], question, context.crew.look)
+    looks = ask(context, [key for key, *_ in asked], question, context.crew.look)
     by_order: dict[str, dict[bool, Look]] = {}
     for key, (prompt, *_), student_first in asked:
         if key in looks:
@@ -136,7 +147,7 @@ def compare(context: RoundContext, pairs: Sequence[Pair], both_orders: bool) -> 
     return evidence
 
 
-def _ask(
+def ask(
     context: RoundContext,
     keys: Sequence[str],
     question: Callable[[int], Question],
