@@ -14,17 +14,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from evolvedirector.evolution import steps
+from evolvedirector.evolution.health_check import check_judge
+from evolvedirector.evolution.history import past_rounds
 from evolvedirector.evolution.purchases import Purchases, buy
 from evolvedirector.evolution.round_context import RoundContext
 from evolvedirector.records import (
+    Allowance,
     DatasetState,
     Decision,
     Evidence,
     Prompt,
+    PromptEntry,
     PromptState,
     RevisionChange,
     RoundPlan,
     Sample,
+    TrainingMix,
     WriteRequest,
     digest,
     seed_of,
@@ -46,20 +51,29 @@ def run_round(context: RoundContext) -> str:
         RoundInterrupted: Someone asked to stop; running the round again goes on.
         ValueError: The policy decided about prompts that do not exist.
     """
-    store, info, figures = context.store, context.info, context.figures
-    store.ledger.open_round(info.round_id, info.index, info.revision_sha, info.global_step)
-    state = store.state(info.revision_sha)
+    store, figures = context.store, context.figures
+    store.ledger.open_round(
+        context.info.round_id, context.info.index, context.info.revision_sha, context.info.global_step
+    )
+    state = replace(store.state(context.info.revision_sha), history=past_rounds(store, context.info.revision_sha))
+    problem = _open(context, state)
+    info = context.info
+    if problem is not None:
+        return _skip(context, problem)
     plan = context.policy.plan(state, info)
-    candidates = steps.write(context, [(request, None) for request in plan.write], state.entries)
+    candidates = steps.write(context, _with_parents(plan, state), state.entries)
     evidence = _judge(context, state, plan, candidates)
-    decisions = context.policy.decide(state, evidence, context.opening_allowance(), info)
+    seen = replace(state, entries={**state.entries, **{p.id: PromptEntry(p, "candidate") for p in candidates}})
+    allowance = context.opening_allowance()
+    decisions = context.policy.decide(seen, evidence, allowance, info)
     _check_decisions(decisions, state, candidates)
+    mix = context.policy.mix(seen, evidence, info)
     store.ledger.add_decisions(info.round_id, decisions)
-    figures.update(decision.kind for decision in decisions)
+    _count(figures, decisions, allowance)
     purchases = _buy(context, state, plan, candidates, decisions)
     if plan.compare_bought:
         _compare_bought(context, purchases)
-    change = _change(state, decisions, purchases, figures)
+    change = _change(state, decisions, purchases, figures, mix)
     context.check_stop()
     child = store.publish(info.revision_sha, info.round_id, change)
     store.ledger.close_round(info.round_id, child, figures)
@@ -81,6 +95,48 @@ def run_seeding(context: RoundContext) -> str:
         return info.revision_sha
     states: dict[str, PromptState] = {prompt.id: "retired" for prompt in purchases.failed}
     return store.publish(info.revision_sha, info.round_id, RevisionChange(samples=purchases.samples, states=states))
+
+
+def _open(context: RoundContext, state: DatasetState) -> str | None:
+    """Complete what the policy may know of the round; return why it must not take place, if so."""
+    ledger, info = context.store.ledger, context.info
+    spent, here = ledger.spend(), ledger.spend(info.round_id)
+    in_rounds = sum(ledger.spend(row["round_id"]).teacher_calls for row in ledger.rounds())
+    report = check_judge(context, context.judge_health, state) if context.judge_health is not None else None
+    if report is not None:
+        context.figures.update(report.to_figures())
+    context.info = replace(
+        info,
+        budget_teacher_calls=context.budget.budget_teacher_calls,
+        teacher_calls=spent.teacher_calls - here.teacher_calls,
+        seed_calls=spent.teacher_calls - in_rounds,
+        judge_error=report.judge_error if report is not None else 0.0,
+    )
+    return report.problem(context.judge_health) if report is not None and context.judge_health is not None else None
+
+
+def _skip(context: RoundContext, problem: str) -> str:
+    """Leave the revision as it is and go on training: a judge that cannot be trusted decides nothing."""
+    warnings.warn(f"Round {context.info.index + 1} is skipped, training goes on: {problem}", stacklevel=3)
+    context.figures["skipped"] = 1
+    context.store.ledger.close_round(context.info.round_id, context.info.revision_sha, context.figures)
+    context.crew.enter("train")
+    return context.info.revision_sha
+
+
+def _with_parents(plan: RoundPlan, state: DatasetState) -> list[tuple[WriteRequest, Prompt | None]]:
+    """Find the parent whose lineage the texts of an expansion join."""
+    by_text = {entry.prompt.text: entry.prompt for entry in state.entries.values()}
+    return [
+        (request, by_text.get(request.parent or "") if request.operation == "expansion" else None)
+        for request in plan.write
+    ]
+
+
+def _count(figures: Counter[str], decisions: Sequence[Decision], allowance: Allowance) -> None:
+    figures.update(decision.kind for decision in decisions)
+    if allowance.teacher_calls is not None and figures["buy"] > allowance.teacher_calls:
+        figures["buy decisions beyond the allowance"] = figures["buy"] - allowance.teacher_calls
 
 
 def _judge(context: RoundContext, state: DatasetState, plan: RoundPlan, candidates: Sequence[Prompt]) -> list[Evidence]:
@@ -181,7 +237,11 @@ def _compare_bought(context: RoundContext, purchases: Purchases) -> None:
 
 
 def _change(
-    state: DatasetState, decisions: Sequence[Decision], purchases: Purchases, figures: Counter[str]
+    state: DatasetState,
+    decisions: Sequence[Decision],
+    purchases: Purchases,
+    figures: Counter[str],
+    mix: TrainingMix | None,
 ) -> RevisionChange:
     states: dict[str, PromptState] = {prompt.id: "retired" for prompt in purchases.failed}
     states |= {d.prompt_id: _NEW_STATE[d.kind] for d in decisions if d.kind in _NEW_STATE}
@@ -196,4 +256,10 @@ def _change(
             figures["kept: nothing else would be live"] += 1
     samples: tuple[Sample, ...] = purchases.samples
     failed = tuple(prompt for prompt in purchases.failed if prompt.id not in state.entries)
-    return RevisionChange(samples=samples, prompts=failed, states=states)
+    return RevisionChange(
+        samples=samples,
+        prompts=failed,
+        states=states,
+        skill_weights=None if mix is None else mix.skill_weights,
+        replay_share=None if mix is None else mix.replay_share,
+    )

@@ -11,6 +11,7 @@ from typing import TypeVar
 from evolvedirector.evolution.budget import Budget, allowance_of
 from evolvedirector.evolution.crew import Crew
 from evolvedirector.evolution.policy import Policy
+from evolvedirector.judges.health import JudgeHealth
 from evolvedirector.records import Allowance, Prompt, RoundInfo
 from evolvedirector.store.dataset import DatasetStore
 from evolvedirector.store.ledger import Spend
@@ -49,6 +50,7 @@ class RoundContext:
         teacher_fingerprints: By teacher name, in order of preference.
         judge_fingerprint: Part of the key of every look.
         image_size_px: Size asked for where a prompt names none.
+        judge_health: How the judge is checked before it decides; None trusts it.
         stop: Returns the reason to stop now, or None; asked between units.
         report: Receives the progress after each unit.
     """
@@ -62,6 +64,7 @@ class RoundContext:
     teacher_fingerprints: Mapping[str, str]
     judge_fingerprint: str
     image_size_px: int
+    judge_health: JudgeHealth | None = None
     stop: Callable[[], str | None] = lambda: None
     report: Callable[[Progress], None] = lambda progress: None
     figures: Counter[str] = field(default_factory=Counter)

@@ -151,7 +151,7 @@ def ask(
     context: RoundContext,
     keys: Sequence[str],
     question: Callable[[int], Question],
-    ask: Callable[[Sequence[Question]], Iterable[Look]],
+    judge: Callable[[Sequence[Question]], Iterable[Look]],
 ) -> dict[str, Look]:
     """Ask what the ledger does not know yet; a question is reserved before it is asked and paid from the allowance."""
     if not keys:
@@ -167,7 +167,7 @@ def ask(
     for unit in context.units(missing, "judge"):
         ledger.reserve_looks(context.info.round_id, context.judge_fingerprint, [keys[position] for position in unit])
         expected = {keys[position] for position in unit}
-        for group in in_groups(ask([question(position) for position in unit])):
+        for group in in_groups(judge([question(position) for position in unit])):
             group = [look for look in group if look.item_id in expected]  # an answer nobody asked for is no answer
             ledger.settle_looks(group)
             looks |= {look.item_id: look for look in group}

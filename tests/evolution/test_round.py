@@ -24,6 +24,7 @@ from evolvedirector.records import (
     RevisionChange,
     RoundInfo,
     RoundPlan,
+    TrainingMix,
     WriteRequest,
 )
 from evolvedirector.store.dataset import DatasetStore
@@ -295,6 +296,9 @@ class Screening:
     ) -> list[Decision]:
         failing = [e.prompt_id for e in evidence if e.kind == "screen" and e.verdict == "teacher"]
         return [Decision("buy", key) for key in failing][: allowance.teacher_calls]
+
+    def mix(self, state: DatasetState, evidence: Sequence[Evidence], round: RoundInfo) -> TrainingMix:
+        return TrainingMix({"tone": 2.0}, 0.25)
 
 
 def test_the_screening_round_buys_only_what_fails(world_of) -> None:
