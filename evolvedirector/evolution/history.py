@@ -1,0 +1,67 @@
+"""What earlier rounds saw, as a policy sees it: built from the ledger, along the ancestry of one revision."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from evolvedirector.evolution.failure_rates import tallies_by
+from evolvedirector.records import DatasetState, Evidence, Prompt, PromptEntry, RoundHistory
+
+if TYPE_CHECKING:
+    from evolvedirector.store.dataset import DatasetStore
+
+
+def past_rounds(store: DatasetStore, revision_sha: str) -> tuple[RoundHistory, ...]:
+    """List the finished rounds that led to a revision, oldest first; a fork sees its own past only.
+
+    A round without a readable screened prompt says nothing about the student and is left out.
+
+    Args:
+        store: The dataset, with its ledger.
+        revision_sha: The revision that a round is about to start from.
+    """
+    rows = [row for row in store.ledger.rounds() if row["child_sha"]]
+    steps = {row["child_sha"]: row["revision_sha"] for row in rows if row["child_sha"] != row["revision_sha"]}
+    ancestors = _ancestors(store, revision_sha, steps)
+    prompts = store.ledger.prompts()
+    found = []
+    for row in rows:
+        if row["child_sha"] not in ancestors:
+            continue
+        screened = [item for item in store.ledger.evidence(row["round_id"]) if item.kind == "screen"]
+        error = row["figures"].get("judge error", 0.0)
+        past = history_of(row["round_id"], float(error), screened, prompts)
+        if past.skills:
+            found.append(past)
+    return tuple(found)
+
+
+def history_of(round_id: str, judge_error: float, evidence: list[Evidence], prompts: dict[str, Prompt]) -> RoundHistory:
+    """Count one round's screened prompts by skill and by lineage.
+
+    Args:
+        round_id: Names the round.
+        judge_error: Estimated share of wrong looks in that round.
+        evidence: What the round saw; only `screen` counts.
+        prompts: By id, every prompt that the evidence is about.
+    """
+    screened = [item for item in evidence if item.kind == "screen" and item.prompt_id in prompts]
+    entries = {item.prompt_id: PromptEntry(prompts[item.prompt_id], "candidate") for item in screened}
+    state = DatasetState("", entries)
+    return RoundHistory(
+        round_id,
+        judge_error,
+        skills=tallies_by(state, screened, {"screen"}, lambda prompt: prompt.skill),
+        lineages=tallies_by(state, screened, {"screen"}, lambda prompt: prompt.lineage_id),
+        failed=frozenset(item.prompt_id for item in screened if item.verdict == "teacher"),
+    )
+
+
+def _ancestors(store: DatasetStore, revision_sha: str, parents: dict[str, str]) -> set[str]:
+    """Collect a revision and all before it; only one that no round published (seeds, imports) is read from disk."""
+    found: set[str] = set()
+    sha: str | None = revision_sha
+    while sha is not None and sha not in found:
+        found.add(sha)
+        sha = parents[sha] if sha in parents else store.revision(sha).parent_sha
+    return found
