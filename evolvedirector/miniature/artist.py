@@ -20,7 +20,7 @@ MAX_TURN_RAD = math.radians(9)
 """Slight on purpose: a square turned further is another shape to a reader of 9 px objects."""
 
 
-def draw(scene: Scene, width_px: int, height_px: int, seed: int) -> Image.Image:
+def draw(scene: Scene, width_px: int, height_px: int, seed: int, tidy: bool = False) -> Image.Image:
     """Draw a scene; position, size, turn and background vary by seed, the objects never touch.
 
     Args:
@@ -28,6 +28,7 @@ def draw(scene: Scene, width_px: int, height_px: int, seed: int) -> Image.Image:
         width_px: image width in pixels, 24 to 2048.
         height_px: image height in pixels, 24 to 2048.
         seed: same scene, size and seed, same pixels.
+        tidy: objects on a lattice in reading order, large, with little play; else anywhere.
 
     Raises:
         ValueError: a size outside of these limits.
@@ -42,7 +43,7 @@ def draw(scene: Scene, width_px: int, height_px: int, seed: int) -> Image.Image:
     background = rng.integers(238, 256, size=3)
     canvas = Image.new("RGB", (width_px * scale, height_px * scale), tuple(int(v) for v in background))
     pencil = ImageDraw.Draw(canvas)
-    centres, radii = layout(scene, (width_px / short_px, height_px / short_px), rng)
+    centres, radii = layout(scene, (width_px / short_px, height_px / short_px), rng, tidy)
     objects = [thing for thing in scene.things for _ in range(thing.count)]
     for thing, centre, radius in zip(objects, centres, radii, strict=True):
         corners = turned(thing.shape, rng.uniform(-MAX_TURN_RAD, MAX_TURN_RAD)) * radius + centre
