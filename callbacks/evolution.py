@@ -13,9 +13,10 @@ from evolvedirector.callbacks.epoch_resume import leave_finished_epoch
 from evolvedirector.callbacks.host_checks import check_host, check_only_owner, check_sized, evolving_data_of
 from evolvedirector.callbacks.round_driver import RoundDriver
 from evolvedirector.evolution.budget import Budget, plan_of_spending
-from evolvedirector.evolution.evolve_director_policy import EvolveDirectorPolicy
 from evolvedirector.evolution.host import EvolvingData
 from evolvedirector.evolution.policy import Policy
+from evolvedirector.evolution.screening_policy import ScreeningPolicy
+from evolvedirector.judges.health import JudgeHealth
 from evolvedirector.judges.judge import Judge
 from evolvedirector.records import RoundInfo, digest
 from evolvedirector.teachers.teacher import Teacher
@@ -54,6 +55,7 @@ class EvolutionCallback(pl.Callback):
         writer: PromptWriter,
         policy: Policy | None = None,
         budget: Budget | None = None,
+        judge_health: JudgeHealth | None = None,
         every_n_epochs: int = 1,
         max_rounds: int | None = None,
         image_size_px: int | None = None,
@@ -67,8 +69,11 @@ class EvolutionCallback(pl.Callback):
             teachers: Image sources by name, in order of preference.
             judge: Compares student with teacher; not the judge of the headline figures.
             writer: Writes new prompts.
-            policy: Decides what is expanded, deleted, mutated. None: the published rule.
+            policy: Decides what is written, bought, mastered, expanded, deleted. None: `ScreeningPolicy`, which needs
+                a budget of teacher calls.
             budget: Limits of spending over the life of the dataset root. None: no limit.
+            judge_health: How the judge is checked at the start of every round; a round of a judge below a floor is
+                skipped. None: the judge is trusted.
             every_n_epochs: Epochs between rounds.
             max_rounds: Rounds in all. None: until training ends.
             image_size_px: Side of the images asked for. None: the module's `image_size_px`.
@@ -92,8 +97,9 @@ class EvolutionCallback(pl.Callback):
         self.teachers = teachers
         self.judge = judge
         self.writer = writer
-        self.policy: Policy = policy or EvolveDirectorPolicy()
+        self.policy: Policy = policy or ScreeningPolicy()
         self.budget = budget or Budget()
+        self.judge_health = judge_health
         self.every_n_epochs = every_n_epochs
         self.max_rounds = max_rounds
         self.image_size_px = image_size_px
@@ -136,6 +142,8 @@ class EvolutionCallback(pl.Callback):
         self._host = evolving_data_of(trainer, self.data)
         self.root = Path(self._host.data_root).resolve()
         check_host(trainer, pl_module)
+        if isinstance(self.policy, ScreeningPolicy):
+            self.policy.check_budget(self.budget.budget_teacher_calls)
         check_only_owner(trainer, self, self.root, "root")
         self._driver = RoundDriver(self, trainer, pl_module)
         if self.budget.buys_nothing and trainer.is_global_zero:
@@ -267,10 +275,11 @@ class EvolutionCallback(pl.Callback):
 
     def _deciders(self) -> list[str]:
         settings = vars(self.policy).items()
-        plain = {key: value for key, value in settings if isinstance(value, bool | int | float | str)}
+        plain = {key: value for key, value in settings if isinstance(value, bool | int | float | str | list | tuple)}
         names = [f"{name} {teacher.fingerprint}" for name, teacher in self.teachers.items()]
         who = [*names, self.judge.fingerprint, type(self.writer).__name__, type(self.policy).__name__]
-        return [*who, repr(sorted(plain.items())), repr(self.budget)]
+        floors = [] if self.judge_health is None else [repr(replace(self.judge_health, gold=None))]
+        return [*who, repr(sorted(plain.items())), repr(self.budget), *floors]
 
     def _planned_rounds(self, trainer: pl.Trainer) -> int | None:
         """Return how many rounds training leaves room for; a policy spreads its purchases over them."""

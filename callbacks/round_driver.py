@@ -136,6 +136,7 @@ class RoundDriver:
                 teacher_fingerprints={name: teacher.fingerprint for name, teacher in settings.teachers.items()},
                 judge_fingerprint=settings.judge.fingerprint,
                 image_size_px=self._image_size_px(),
+                judge_health=settings.judge_health,
                 stop=self._stop_reason,
                 report=bar.report,
             )
