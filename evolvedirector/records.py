@@ -321,6 +321,8 @@ class RoundPlan:
 
     write: tuple[WriteRequest, ...] = ()
     """Candidates to write and screen (screening order)."""
+    screen: bool = True
+    """Off: candidates are bought as they are written, neither drawn by the student nor looked at."""
     compare: tuple[str, ...] = ()
     """Ids of live prompts whose student image is compared with their teacher image (published order)."""
     both_orders: bool = False

@@ -142,8 +142,9 @@ def _count(figures: Counter[str], decisions: Sequence[Decision], allowance: Allo
 def _judge(context: RoundContext, state: DatasetState, plan: RoundPlan, candidates: Sequence[Prompt]) -> list[Evidence]:
     compared = [state.entries[prompt_id] for prompt_id in plan.compare]
     probed = [state.entries[prompt_id].prompt for prompt_id in plan.probe]
-    images = steps.render(context, [*[entry.prompt for entry in compared], *probed, *candidates])
-    evidence = steps.check(context, [(prompt, images[prompt.id]) for prompt in candidates])
+    screened = candidates if plan.screen else ()
+    images = steps.render(context, [*[entry.prompt for entry in compared], *probed, *screened])
+    evidence = steps.check(context, [(prompt, images[prompt.id]) for prompt in screened])
     evidence += steps.check(context, [(prompt, images[prompt.id]) for prompt in probed], "probe")
     pairs = [(e.prompt, images[e.prompt.id], e.sample.image_sha256) for e in compared if e.sample is not None]
     return evidence + steps.compare(context, pairs, plan.both_orders)
