@@ -1,0 +1,38 @@
+"""The arms of the policy trial, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from benchmarks.arms import SpreadPolicy
+from benchmarks.trial_run import Arm
+from benchmarks.trial_world import EVEN_SHARES, WORLD
+from evolvedirector.evolution.evolve_director_policy import EvolveDirectorPolicy
+from evolvedirector.evolution.screening_policy import ScreeningPolicy
+
+REFERENCE = "static 5N"
+"""Every arm is compared with this one, seed by seed."""
+OPERATIONS = ("discrimination", "expansion", "deletion", "mutation")
+
+
+def _without(name: str, policy: Any, *switches: str) -> dict[str, Arm]:
+    return {f"{name}, {switch} off": Arm(partial(policy, **{switch: False})) for switch in switches}
+
+
+ARMS: Mapping[str, Arm] = {
+    **{f"static {times if times > 1 else ''}N": Arm(times_n=times) for times in (1, 2, 4, 5, 8, 16)},
+    "un-skewed N": Arm(shares=EVEN_SHARES),
+    "un-skewed 5N": Arm(times_n=5, shares=EVEN_SHARES),
+    "no judge": Arm(partial(SpreadPolicy, WORLD.skills)),
+    "no judge, images drawn evenly": Arm(partial(SpreadPolicy, WORLD.skills, evenly_drawn=False)),
+    "published": Arm(EvolveDirectorPolicy),
+    **_without("published", EvolveDirectorPolicy, *OPERATIONS),
+    "screening": Arm(ScreeningPolicy),
+    **_without("screening", ScreeningPolicy, *OPERATIONS, "replay"),
+    "screening, error 10 %": Arm(ScreeningPolicy, judge={"error_rate": 0.1}),
+    "screening, error 30 %": Arm(ScreeningPolicy, judge={"error_rate": 0.3}),
+    "screening, always first": Arm(ScreeningPolicy, judge={"always_first": True}),
+    "screening, half unreadable": Arm(ScreeningPolicy, judge={"unreadable_rate": 0.5}),
+}
