@@ -3,87 +3,18 @@
 from __future__ import annotations
 
 import json
-import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from evolvedirector.records import Decision, Evidence, ImageReply, Look, Prompt, ReplyStatus, WriteReply
-from evolvedirector.store.errors import DiskFullError
+from evolvedirector.records import Decision, Evidence, ImageReply, Look, Prompt, WriteReply
+from evolvedirector.store.ledger_file import LedgerFile
+from evolvedirector.store.ledger_rows import Call, Duel, Spend, StoredReply, TeacherResult
 
-SCHEMA_VERSION = 1
-
-# One statement per table. A row in `calls` or `looks` exists from the moment before the request leaves (reserved), so a
-# kill can lose an answer but never the fact that it was asked for; `lost` counts submissions whose answer never came,
-# `repeats` those sent again after a failure.
-_SCHEMA = """
-CREATE TABLE prompts (
-    id TEXT PRIMARY KEY, text TEXT NOT NULL, origin TEXT NOT NULL, skill TEXT NOT NULL,
-    parent_id TEXT, lineage_id TEXT NOT NULL, width_px INTEGER, height_px INTEGER);
-CREATE TABLE held_out (prompt_id TEXT PRIMARY KEY);
-CREATE TABLE revisions (
-    sha TEXT PRIMARY KEY, number INTEGER NOT NULL, parent_sha TEXT, round_id TEXT NOT NULL);
-CREATE TABLE rounds (
-    round_id TEXT PRIMARY KEY, number INTEGER NOT NULL, revision_sha TEXT NOT NULL, global_step INTEGER NOT NULL,
-    child_sha TEXT, figures TEXT NOT NULL DEFAULT '{}');
-CREATE TABLE calls (
-    request_id TEXT PRIMARY KEY, round_id TEXT NOT NULL, prompt_id TEXT NOT NULL, lineage_id TEXT NOT NULL,
-    teacher TEXT NOT NULL, status TEXT NOT NULL, image_sha256 TEXT, reason TEXT NOT NULL DEFAULT '',
-    cost_usd REAL NOT NULL DEFAULT 0, lost INTEGER NOT NULL DEFAULT 0, repeats INTEGER NOT NULL DEFAULT 0);
-CREATE INDEX calls_by_round ON calls (round_id);
-CREATE INDEX calls_by_lineage ON calls (lineage_id);
-CREATE TABLE looks (
-    key TEXT PRIMARY KEY, round_id TEXT NOT NULL, judge TEXT NOT NULL, probability REAL, covered_mass REAL,
-    reason TEXT NOT NULL DEFAULT '', lost INTEGER NOT NULL DEFAULT 0);
-CREATE INDEX looks_by_round ON looks (round_id);
-CREATE TABLE renders (
-    round_id TEXT NOT NULL, request_id TEXT NOT NULL, image_sha256 TEXT NOT NULL, PRIMARY KEY (round_id, request_id));
-CREATE TABLE writes (request_id TEXT PRIMARY KEY, round_id TEXT NOT NULL, reply TEXT NOT NULL);
-CREATE TABLE evidence (
-    round_id TEXT NOT NULL, prompt_id TEXT NOT NULL, kind TEXT NOT NULL, verdict TEXT NOT NULL, body TEXT NOT NULL,
-    PRIMARY KEY (round_id, prompt_id, kind));
-CREATE TABLE decisions (
-    round_id TEXT NOT NULL, prompt_id TEXT NOT NULL, kind TEXT NOT NULL, count INTEGER NOT NULL, reason TEXT NOT NULL,
-    PRIMARY KEY (round_id, prompt_id, kind));
-"""
+__all__ = ["Call", "Duel", "Ledger", "Spend", "StoredReply", "TeacherResult"]
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One request to a teacher, as recorded before it is sent."""
-
-    request_id: str
-    prompt_id: str
-    lineage_id: str
-    teacher: str
-
-
-@dataclass(frozen=True, slots=True)
-class StoredReply:
-    """A teacher's answer as recorded: the image is a blob, not bytes."""
-
-    request_id: str
-    prompt_id: str
-    teacher: str
-    status: ReplyStatus
-    image_sha256: str | None
-    reason: str
-    cost_usd: float
-
-
-@dataclass(frozen=True, slots=True)
-class Spend:
-    """What was spent, lost submissions included in the calls."""
-
-    teacher_calls: int = 0
-    judge_calls: int = 0
-    lost_calls: int = 0
-    cost_usd: float = 0.0
-
-
-class Ledger:
+class Ledger(LedgerFile):
     """Keep the books of one dataset root.
 
     Every public method is one transaction: after it returns, a kill loses nothing of it. Asking twice gives the row
@@ -96,55 +27,6 @@ class Ledger:
     Raises:
         ValueError: The file was written by another schema version.
     """
-
-    def __init__(self, path: Path, journal_mode: str = "WAL") -> None:
-        if journal_mode not in ("WAL", "TRUNCATE"):
-            raise ValueError(f"journal_mode is {journal_mode!r}. Allowed: WAL, TRUNCATE. Write `WAL` on local disks.")
-        self.path = Path(path)
-        self._connection = sqlite3.connect(self.path, isolation_level=None, timeout=30)
-        self._connection.execute(f"PRAGMA journal_mode={journal_mode}")
-        self._connection.execute("PRAGMA synchronous=FULL")
-        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            with self._transaction():
-                for statement in filter(str.strip, _SCHEMA.split(";")):
-                    self._connection.execute(statement)
-                self._connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-        elif version != SCHEMA_VERSION:
-            self._connection.close()
-            raise ValueError(
-                f"{self.path} has ledger schema {version}. This version reads schema {SCHEMA_VERSION}. "
-                "Use the evolvedirector version that wrote it, or start a new root."
-            )
-
-    def close(self) -> None:
-        """Close the file; safe to call twice."""
-        self._connection.close()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        try:
-            self._connection.execute("BEGIN IMMEDIATE")
-            yield self._connection
-            self._connection.execute("COMMIT")
-        except BaseException as error:
-            if self._connection.in_transaction:  # on a full disk SQLite may have rolled back already
-                self._connection.execute("ROLLBACK")
-            if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
-                raise DiskFullError(
-                    f"The disk is full: {self.path} could not be written. Everything recorded before is safe. "
-                    "Free some space and run the same command again with `--ckpt_path last`."
-                ) from error
-            raise
-
-    def _many(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
-        with self._transaction() as connection:
-            connection.executemany(statement, list(rows))
-
-    def _select(self, statement: str, keys: Sequence[str]) -> Iterator[tuple]:
-        for start in range(0, len(keys), 500):  # SQLite allows 999 parameters on old builds
-            part = keys[start : start + 500]
-            yield from self._connection.execute(statement.format(",".join("?" * len(part))), part)
 
     # Prompts and revisions
 
@@ -172,6 +54,19 @@ class Ledger:
         self._many(
             "INSERT INTO revisions VALUES (?,?,?,?) ON CONFLICT DO NOTHING", [(sha, number, parent_sha, round_id)]
         )
+
+    def rounds_to(self, revision_sha: str) -> list[str]:
+        """List the rounds whose revisions led to this one, oldest first; a fork sees its own past only.
+
+        All of them are finished, so their rows never change again.
+        """
+        query = (
+            "WITH RECURSIVE past(number, parent_sha, round_id) AS ("
+            "SELECT number, parent_sha, round_id FROM revisions WHERE sha=? UNION ALL "
+            "SELECT r.number, r.parent_sha, r.round_id FROM revisions r JOIN past ON r.sha = past.parent_sha) "
+            "SELECT round_id FROM past ORDER BY number"
+        )
+        return list(dict.fromkeys(row[0] for row in self._connection.execute(query, (revision_sha,))))
 
     # Rounds
 
@@ -230,6 +125,11 @@ class Ledger:
         query = "SELECT lineage_id, COUNT(*) + SUM(lost) + SUM(repeats) FROM calls GROUP BY lineage_id"
         return dict(self._connection.execute(query).fetchall())
 
+    def teacher_calls_by_teacher(self) -> dict[str, int]:
+        """Count teacher calls by teacher, lost ones and repeated failures included."""
+        query = "SELECT teacher, COUNT(*) + SUM(lost) + SUM(repeats) FROM calls GROUP BY teacher"
+        return dict(self._connection.execute(query).fetchall())
+
     def teacher_images(self) -> list[tuple[str, str]]:
         """List (prompt id, teacher) of every image ever bought."""
         query = "SELECT prompt_id, teacher FROM calls WHERE status='image' ORDER BY rowid"
@@ -253,6 +153,33 @@ class Ledger:
             f"SELECT COUNT(*) + COALESCE(SUM(lost), 0), COALESCE(SUM(lost), 0) FROM looks {where}", key
         ).fetchone()
         return Spend(calls, looks, lost + lost_looks, cost)
+
+    def add_teacher_results(self, round_id: str, results: Sequence[TeacherResult]) -> None:
+        """Record what came of asking teachers; a repeated round replaces its own rows."""
+        rows = [(round_id, r.prompt_id, r.teacher, r.result) for r in results]
+        self._many("INSERT OR REPLACE INTO teacher_results VALUES (?,?,?,?)", rows)
+
+    def teacher_results(self, round_ids: Sequence[str]) -> list[TeacherResult]:
+        """List what came of asking teachers in these rounds."""
+        query = "SELECT prompt_id, teacher, result FROM teacher_results WHERE round_id IN ({}) ORDER BY rowid"
+        return [TeacherResult(*row) for row in self._select(query, round_ids)]
+
+    def add_duels(self, round_id: str, duels: Sequence[Duel]) -> None:
+        """Record comparisons of two teachers; a repeated round replaces its own rows."""
+        rows = [
+            (round_id, d.prompt_id, d.first_teacher, d.second_teacher, d.first_sha256, d.second_sha256, d.verdict)
+            for d in duels
+        ]
+        self._many("INSERT OR REPLACE INTO duels VALUES (?,?,?,?,?,?,?)", rows)
+
+    def duels(self, round_ids: Sequence[str] | None = None) -> list[Duel]:
+        """List the comparisons of two teachers in these rounds, or in all when `round_ids` is None."""
+        columns = "prompt_id, first_teacher, second_teacher, first_sha256, second_sha256, verdict"
+        if round_ids is None:
+            rows = self._connection.execute(f"SELECT {columns} FROM duels ORDER BY rowid")
+            return [Duel(*row) for row in rows]
+        query = f"SELECT {columns} FROM duels WHERE round_id IN ({{}}) ORDER BY rowid"
+        return [Duel(*row) for row in self._select(query, round_ids)]
 
     # Judge
 
@@ -303,8 +230,11 @@ class Ledger:
 
     def add_evidence(self, round_id: str, evidence: Sequence[Evidence]) -> None:
         """Record what a round learned."""
-        rows = [(round_id, e.prompt_id, e.kind, e.verdict, json.dumps(asdict(e))) for e in evidence]
-        self._many("INSERT OR REPLACE INTO evidence VALUES (?,?,?,?,?)", rows)
+        rows = []
+        for item in evidence:  # several teachers' images of one prompt are checked, its student image once
+            image = (item.teacher_sha256 or "") if item.kind == "faithfulness" else ""
+            rows.append((round_id, item.prompt_id, item.kind, image, item.verdict, json.dumps(asdict(item))))
+        self._many("INSERT OR REPLACE INTO evidence VALUES (?,?,?,?,?,?)", rows)
 
     def evidence(self, round_id: str | None = None) -> list[Evidence]:
         """List what one round learned, or all rounds when `round_id` is None."""

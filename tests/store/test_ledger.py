@@ -120,7 +120,7 @@ def test_another_schema_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version=99")
     connection.close()
-    with pytest.raises(ValueError, match=r"ledger schema 99.*reads schema 1"):
+    with pytest.raises(ValueError, match=r"ledger schema 99.*reads schema 2"):
         Ledger(path)
 
 

@@ -1,0 +1,68 @@
+"""Rows of the ledger as frozen records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from evolvedirector.records import ReplyStatus
+
+DuelVerdict = Literal["first", "second", "tie", "invalid"]
+ResultKind = Literal["faithful", "unfaithful", "unchecked", "refusal", "failure"]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request to a teacher, as recorded before it is sent."""
+
+    request_id: str
+    prompt_id: str
+    lineage_id: str
+    teacher: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredReply:
+    """A teacher's answer as recorded: the image is a blob, not bytes."""
+
+    request_id: str
+    prompt_id: str
+    teacher: str
+    status: ReplyStatus
+    image_sha256: str | None
+    reason: str
+    cost_usd: float
+
+
+@dataclass(frozen=True, slots=True)
+class Spend:
+    """What was spent, lost submissions included in the calls."""
+
+    teacher_calls: int = 0
+    judge_calls: int = 0
+    lost_calls: int = 0
+    cost_usd: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Duel:
+    """Two teachers' images of one prompt, compared in both orders; the first is the one that stood."""
+
+    prompt_id: str
+    first_teacher: str
+    second_teacher: str
+    first_sha256: str
+    second_sha256: str
+    verdict: DuelVerdict
+    """`tie` also when the two orders disagree; a tie and an unreadable answer leave the first one standing."""
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherResult:
+    """What came of asking one teacher for one prompt in one round."""
+
+    prompt_id: str
+    teacher: str
+    result: ResultKind
+    """The judge's bare verdict on the image (`faithful`, `unfaithful`), `unchecked` without a readable one, or why
+    there is no image."""
