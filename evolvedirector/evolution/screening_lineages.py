@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from evolvedirector.evolution.failure_rates import corrected_share, exceeds, tallies_by
+from evolvedirector.evolution.failure_rates import corrected_share, exceeds, folded_rates, tallies_by
 from evolvedirector.evolution.screening_candidates import seeded_choice
 from evolvedirector.evolution.screening_rates import lineage_of, skill_of
 from evolvedirector.records import (
@@ -136,6 +136,23 @@ def _each(
     kind: Literal["master", "revive", "retire"], groups: Mapping[str, Sequence[PromptEntry]], reason: str
 ) -> list[Decision]:
     return [Decision(kind, entry.prompt.id, 1, reason) for group in groups.values() for entry in group]
+
+
+def parent_weights(state: DatasetState, cap: int | None, least_rate: float, smoothing: float) -> dict[Prompt, float]:
+    """Weigh the prompts that may have children by how often their lineage is failed, twice for those failed themselves.
+
+    Args:
+        state: Mastered lineages and full ones have no children.
+        cap: Most images of one lineage; None is no cap.
+        least_rate: Floor of a lineage's failure rate.
+        smoothing: Weight of the newest round in it.
+    """
+    closed = full(state, cap) | {entry.prompt.lineage_id for entry in state.in_state("mastered")}
+    parents = [entry.prompt for entry in state.in_state("live") if entry.prompt.lineage_id not in closed]
+    rounds = [(past.lineages, past.judge_error) for past in state.history]
+    rates = folded_rates(rounds, {prompt.lineage_id for prompt in parents}, smoothing)
+    failed = frozenset[str]().union(*(past.failed for past in state.history))
+    return {p: max(least_rate, rates[p.lineage_id]) * (1 + (p.id in failed)) for p in parents}
 
 
 def trainable(state: DatasetState) -> dict[str, list[PromptEntry]]:

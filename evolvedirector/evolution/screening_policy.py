@@ -10,7 +10,6 @@ from evolvedirector.evolution.failure_rates import (
     NOTHING_KNOWN,
     draw_weight,
     exceeds,
-    folded_rates,
     round_allowance,
     tallies_by,
 )
@@ -170,10 +169,9 @@ class ScreeningPolicy:
     ) -> list[Decision]:
         """Buy failing candidates in order of urgency; master, revive and retire lineages."""
         calls = self._round_calls(round)
-        allowed = calls if allowance.teacher_calls is None else min(calls, allowance.teacher_calls)
+        allowed = calls if allowance.teacher_calls is None else max(0, min(calls, allowance.teacher_calls))
         decisions = self._lineage_decisions(state, evidence, round)
         rates = self._rates(state, evidence, round)
-        # the lineages that no image is bought for: those that were or have just been mastered
         closed = {state.entries[d.prompt_id].prompt.lineage_id for d in decisions if d.kind == "master"}
         wanted = [p for p in self._wanted(state, evidence, round) if p.lineage_id not in closed]
         skills = {e.prompt.skill for e in state.in_state("candidate") if e.prompt.origin != "seed"}
@@ -234,24 +232,11 @@ class ScreeningPolicy:
             mutation_share=self.mutation_share if self.mutation else 0.0,
             open_share=0.0 if self.skills else 1.0 if not state.history else 0.5,
         )
-        parents = self._parents(state) if self.expansion else {}
+        parents = lineages.parent_weights(state, self.calls_per_lineage, self.least_rate, self.smoothing)
+        if not self.discrimination:  # nobody was looked at, so all parents are alike
+            parents = dict.fromkeys(parents, 1.0)
+        parents = parents if self.expansion else {}
         return candidate_requests(round, shares, parents, self.children_per_parent, self.mutation)
-
-    def _parents(self, state: DatasetState) -> dict[Prompt, float]:
-        """Weigh the live prompts by how often their lineage is failed; twice for one that was failed itself."""
-        full = lineages.full(state, self.calls_per_lineage)
-        closed = {entry.prompt.lineage_id for entry in state.in_state("mastered")}
-        open_prompts = [
-            entry.prompt
-            for entry in state.in_state("live")
-            if entry.prompt.lineage_id not in closed and entry.prompt.lineage_id not in full
-        ]
-        if not self.discrimination:
-            return dict.fromkeys(open_prompts, 1.0)
-        rounds = [(past.lineages, past.judge_error) for past in state.history]
-        rates = folded_rates(rounds, {prompt.lineage_id for prompt in open_prompts}, self.smoothing)
-        failed = frozenset[str]().union(*(past.failed for past in state.history))
-        return {p: max(self.least_rate, rates[p.lineage_id]) * (1 + (p.id in failed)) for p in open_prompts}
 
     def _probes(self, state: DatasetState, round: RoundInfo) -> list[str]:
         chosen = lineages.mastered_probes(state, round, self.mastered_probes, self.min_looks_per_lineage)
@@ -275,7 +260,9 @@ class ScreeningPolicy:
         decisions = lineages.over_cap(state, self.calls_per_lineage)
         if self.discrimination:
             limits = (self.min_looks_per_lineage, self.master_failed_share, self.revive_failed_share)
-            decisions += lineages.moves(state, evidence, round.judge_error, *limits)
+            retired = {decision.prompt_id for decision in decisions}
+            moves = lineages.moves(state, evidence, round.judge_error, *limits)
+            decisions += [decision for decision in moves if decision.prompt_id not in retired]
         return decisions
 
 
