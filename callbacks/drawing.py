@@ -57,6 +57,29 @@ def student_draw(trainer: pl.Trainer, module: pl.LightningModule) -> Callable[[S
     return draw
 
 
+def draw_share(trainer: pl.Trainer, module: pl.LightningModule, requests: Sequence[ImageRequest]) -> dict[str, bytes]:
+    """Draw this rank's share of the requests with averaged weights; returns encoded images by request id.
+
+    Whole chunks are dealt to the ranks in turn, padded so that all ranks draw equally many (a sharded student needs
+    all of them in step). Every rank calls it with the same list.
+
+    Args:
+        trainer: Knows the ranks.
+        module: The student.
+        requests: What all ranks draw together.
+    """
+    size = max(1, getattr(module, "generation_chunk_size", 1))
+    chunks = [list(requests[start : start + size]) for start in range(0, len(requests), size)]
+    if chunks:
+        chunks[-1] += [chunks[-1][-1]] * (size - len(chunks[-1]))
+        chunks += [chunks[-1]] * (-len(chunks) % trainer.world_size)
+    share = [request for chunk in chunks[trainer.global_rank :: trainer.world_size] for request in chunk]
+    if not share:
+        return {}
+    images = student_draw(trainer, module)(share)
+    return {request.request_id: image for request, image in zip(share, images, strict=True)}
+
+
 @contextmanager
 def eval_mode(module: pl.LightningModule) -> Iterator[None]:
     """Put a module into eval mode for a while and every part back into its own mode after."""

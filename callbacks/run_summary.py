@@ -1,10 +1,11 @@
-"""What a run came to, in one file that tools can read and two lines that people can."""
+"""What a run came to, in one file that tools can read and a few lines that people can."""
 
 from __future__ import annotations
 
 import json
 import os
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,16 @@ import lightning.pytorch as pl
 
 from evolvedirector.evolution.summary import SUMMARY_KEYS
 
+_MAX_SUMMARY_BYTES = 64 * 2**20
+
 
 class RunSummary(pl.Callback):
-    """Write `<default_root_dir>/summary.json` after every epoch and at the end, and say where the pictures are.
+    """Write `<default_root_dir>/summary.json` after every epoch and at the end, and print the headline figures.
 
     Other callbacks contribute through a method `summary_entries() -> dict`; a key that nobody contributes is null.
-    `images_seen` counts training images over all ranks, `wall_s` the seconds of all runs of this run folder.
+    `images_seen` counts training images over all ranks, `wall_s` the seconds of all runs of this run folder. At the end
+    it prints accuracy by skill, win rate by teacher, forgetting and spending, as far as they were measured, and where
+    the file and the pictures are.
     """
 
     def __init__(self) -> None:
@@ -25,6 +30,7 @@ class RunSummary(pl.Callback):
         self._images_seen = 0
         self._wall_s = 0.0
         self._since = 0.0
+        self._trained = False
 
     def state_dict(self) -> dict[str, Any]:
         """Keep counting across resumes."""
@@ -38,6 +44,7 @@ class RunSummary(pl.Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Start the clock."""
         self._since = time.monotonic()
+        self._trained = False
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -52,20 +59,25 @@ class RunSummary(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the last figures."""
         self._write(trainer)
+        self._trained = True
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say where to look; also when the run was over before it began."""
+        """Say what came out and where to look; also when the run was over before it began."""
+        if self._trained:  # again: callbacks after this one in the list have their last figures only now
+            self._write(trainer)
         path = Path(trainer.default_root_dir) / "summary.json"
         if not trainer.is_global_zero or not path.exists():
             return
+        for line in headlines(_read(path)):
+            print(line, flush=True)
         grids = [c.last_grid for c in trainer.callbacks if getattr(c, "last_grid", None)]  # type: ignore[attr-defined]
         for grid in grids:
             print(f"Images:  {grid}", flush=True)
         print(f"Summary: {path}", flush=True)
 
-    def _write(self, trainer: pl.Trainer) -> Path | None:
+    def _write(self, trainer: pl.Trainer) -> None:
         if not trainer.is_global_zero:
-            return None
+            return
         figures: dict[str, Any] = dict.fromkeys(SUMMARY_KEYS)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if hasattr(callback, "summary_entries"):
@@ -76,7 +88,48 @@ class RunSummary(pl.Callback):
         partial = path.with_suffix(".tmp")
         partial.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
         os.replace(partial, path)
-        return path
 
     def _seconds(self) -> float:
         return self._wall_s + (time.monotonic() - self._since if self._since else 0.0)
+
+
+def headlines(figures: Mapping[str, Any]) -> list[str]:
+    """Return the few lines that a run ends with: what was measured, each share with its 95 % interval.
+
+    Args:
+        figures: The content of `summary.json`; what was not measured is left out.
+    """
+    lines = []
+    if accuracy := figures.get("accuracy"):
+        intervals = figures.get("accuracy_interval") or {}
+        shares = [f"{skill} {_share(value, intervals.get(skill))}" for skill, value in accuracy.items()]
+        shares.append(f"mean {_share(figures.get('accuracy_mean'), figures.get('accuracy_mean_interval'))}")
+        lines.append(f"Held-out accuracy: {', '.join(shares)}")
+    if rates := figures.get("win_rate_held_out"):
+        won = [f"{name} {_share(r['win_rate'], r['interval'])} of {r['prompts']}" for name, r in rates.items()]
+        lines.append(f"Win rate against: {', '.join(won)}")
+    if forgetting := figures.get("forgetting"):
+        share = _share(forgetting["share"], forgetting["interval"])
+        lines.append(f"Forgotten: {share} of {forgetting['prompts']} mastered prompts")
+    if figures.get("teacher_calls") is not None:
+        spent = [f"{figures['teacher_calls']:,} teacher calls", f"{figures.get('judge_calls') or 0:,} looks"]
+        spent += [f"{figures['cost_usd']:,.2f} USD"] if figures.get("cost_usd") else []
+        apart = figures.get("evaluation_teacher_calls")
+        spent += [f"{apart:,} teacher calls for evaluation"] if apart else []
+        lines.append(f"Spent: {', '.join(spent)}")
+    return lines
+
+
+def _share(value: float | None, interval: Sequence[float] | None) -> str:
+    if value is None:
+        return "unknown"
+    return f"{value:.2f}" if interval is None else f"{value:.2f} [{interval[0]:.2f}, {interval[1]:.2f}]"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read a summary that may be an earlier run's; what is unreadable says nothing."""
+    try:
+        figures = json.loads(path.read_bytes()) if path.stat().st_size <= _MAX_SUMMARY_BYTES else {}
+    except ValueError:
+        return {}
+    return figures if isinstance(figures, dict) else {}

@@ -2,62 +2,92 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-import torch.distributed as dist
 from torch import Tensor
-from torchmetrics import MeanMetric
 
-from evolvedirector.callbacks.drawing import encode_png
+from evolvedirector.callbacks.drawing import draw_share, encode_png
+from evolvedirector.callbacks.held_out import (
+    held_out_prompts,
+    log_figures,
+    requests_of,
+    training_ends,
+    warn_of_training_judge,
+)
+from evolvedirector.callbacks.rank_exchange import from_all_ranks
+from evolvedirector.evaluation.shares import Share, mean_of_shares, share_of_prompts
 from evolvedirector.evolution.verdicts import verdict_of_check
 from evolvedirector.judges.judge import Judge
-from evolvedirector.records import ImageAndPrompt, ImageRequest
+from evolvedirector.records import UNLABELLED, ImageAndPrompt, ImageRequest
+
+Reading = tuple[str, str, bool]
+"""Skill, prompt id, and whether the image showed the prompt."""
 
 
 class SkillAccuracy(pl.Callback):
     """Check every image of the validation and test loops against its prompt; report the share that shows it, by skill.
 
-    The held-out prompts are the datamodule's: no operation of evolution may touch them. Logged as
-    `accuracy/<skill>` and `accuracy_mean` (mean over skills, GenEval's convention).
+    The held-out prompts are the datamodule's: no operation of evolution may touch them. Logged as `accuracy/<skill>`
+    and `accuracy_mean` (mean over skills, GenEval's convention). When training ends, `seeds_per_prompt` images of each
+    prompt are drawn with averaged weights and read once more (logged as `final_accuracy/<skill>`): that is what
+    `summary.json` keeps, with 95 % intervals that take the prompts, not the images, for independent.
 
     Example:
         ```yaml
         - class_path: evolvedirector.callbacks.SkillAccuracy
           init_args:
             reader: {class_path: evolvedirector.miniature.MiniatureJudge}
+            seeds_per_prompt: 4
         ```
     """
 
-    def __init__(self, reader: Judge) -> None:
-        """Set who reads.
+    def __init__(self, reader: Judge, seeds_per_prompt: int = 1, seed: int = 0) -> None:
+        """Set who reads, and how thoroughly at the end.
 
         Args:
             reader: Judge of single images; use another than the training judge, or its errors are measured as success.
+            seeds_per_prompt: Images of each held-out prompt in the last reading; 1 takes the validation's own images
+                where that ran after the last step.
+            seed: Root of the seeds of the last reading.
+
+        Raises:
+            ValueError: A number below 1.
         """
         super().__init__()
+        if seeds_per_prompt < 1:
+            raise ValueError(
+                f"seeds_per_prompt is {seeds_per_prompt}. Allowed: 1 or more. Write `seeds_per_prompt: 4`, say."
+            )
         self.reader = reader
+        self.seeds_per_prompt = seeds_per_prompt
+        self.seed = seed
         self.accuracy: dict[str, float] | None = None
-        self._shown: dict[str, tuple[str, bool]] = {}
+        self._figures: dict[str, Any] = {}
+        self._readings: dict[str, Reading] = {}
+        self._read_at: tuple[int, int] = (-1, 0)  # global step and images per prompt of the last reading
 
     def state_dict(self) -> dict[str, Any]:
         """Keep the last figures, so that a resumed run that ends at once still reports them."""
-        return {"accuracy": self.accuracy}
+        return {"accuracy": self.accuracy, "figures": self._figures, "read_at": list(self._read_at)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the last figures."""
         self.accuracy = state_dict["accuracy"]
+        self._figures = state_dict.get("figures", {})
+        step, images = state_dict.get("read_at", (-1, 0))
+        self._read_at = (step, images)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Warn when the reader chooses the training data too."""
+        if stage == "fit":
+            warn_of_training_judge(trainer, self.reader, "SkillAccuracy.reader")
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin a reading of all held-out prompts."""
-        self._shown = {}
-
-    def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin a reading of all held-out prompts."""
-        self._shown = {}
+        self._readings = {}
 
     def on_validation_batch_end(
         self,
@@ -69,69 +99,83 @@ class SkillAccuracy(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Check the images of one batch."""
-        self._read(trainer, outputs, batch)
-
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Check the images of one batch."""
-        self._read(trainer, outputs, batch)
+        skills = {prompt.id: prompt.skill for prompt in held_out_prompts(trainer)}
+        drawn = _encoded(outputs, batch)
+        named = {key: (skills.get(key, UNLABELLED), key) for key, _, _ in drawn}  # a request is named by its prompt
+        self._readings |= self._read(drawn, named)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Report the accuracy by skill."""
-        self._report(pl_module)
+        self._keep(from_all_ranks(self._readings))
+        self._read_at = (trainer.global_step, 1)
+        for name, value in self._named("accuracy").items():
+            pl_module.log(name, torch.tensor(value), prog_bar=name == "accuracy_mean", rank_zero_only=True)
 
-    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Report the accuracy by skill."""
-        self._report(pl_module)
+    # the test loop is read as the validation loop is
+    on_test_epoch_start = on_validation_epoch_start
+    on_test_batch_end = on_validation_batch_end
+    on_test_epoch_end = on_validation_epoch_end
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Read thoroughly when this was the last epoch, before the last checkpoint is saved."""
+        if training_ends(trainer):
+            self._read_thoroughly(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Read thoroughly if training ended elsewhere than at the end of an epoch."""
+        self._read_thoroughly(trainer, pl_module)
 
     def summary_entries(self) -> dict[str, Any]:
         """Return this callback's part of `summary.json`."""
+        return dict(self._figures) if self.accuracy else {}
+
+    def _read_thoroughly(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        step, images_per_prompt = self._read_at
+        known = step == trainer.global_step and images_per_prompt >= self.seeds_per_prompt
+        if known or trainer.limit_val_batches == 0 or not hasattr(module, "generate"):
+            return
+        asked = requests_of(held_out_prompts(trainer), self.seeds_per_prompt, self.seed, module, "held out")
+        drawn = draw_share(trainer, module, [request for request, _ in asked.values()])
+        named = {key: (prompt.skill, prompt.id) for key, (_, prompt) in asked.items()}
+        items = [(key, image, asked[key][0].prompt) for key, image in drawn.items()]
+        self._keep(from_all_ranks(self._read(items, named)))
+        self._read_at = (trainer.global_step, self.seeds_per_prompt)
+        log_figures(trainer, self._named("final_accuracy"))
+
+    def _read(self, drawn: Iterable[tuple[str, bytes, str]], named: dict[str, tuple[str, str]]) -> dict[str, Reading]:
+        items = [ImageAndPrompt(key, image, prompt) for key, image, prompt in drawn]
+        looks = self.reader.check(items)
+        return {look.item_id: (*named[look.item_id], verdict_of_check(look) == "student") for look in looks}
+
+    def _keep(self, readings: dict[str, Reading]) -> None:
+        if not readings:
+            return
+        shares = accuracy_by_skill(readings.values())
+        mean = mean_of_shares(shares)
+        assert mean is not None
+        self.accuracy = {skill: round(share.value, 6) for skill, share in shares.items()}
+        self._figures = {
+            "accuracy": self.accuracy,
+            "accuracy_interval": {skill: share.interval for skill, share in shares.items()},
+            "accuracy_mean": round(mean.value, 6),
+            "accuracy_mean_interval": mean.interval,
+        }
+
+    def _named(self, prefix: str) -> dict[str, float]:
         if not self.accuracy:
             return {}
-        return {"accuracy": self.accuracy, "accuracy_mean": sum(self.accuracy.values()) / len(self.accuracy)}
-
-    def _read(self, trainer: pl.Trainer, images: Sequence[Tensor], batch: Sequence[ImageRequest]) -> None:
-        skills = _skills_of(trainer)
-        items = [
-            ImageAndPrompt(request.request_id, encode_png(image), request.prompt)
-            for image, request in zip(images, batch, strict=True)
-        ]
-        for look in self.reader.check(items):
-            self._shown[look.item_id] = (skills.get(look.item_id, "unlabelled"), verdict_of_check(look) == "student")
-
-    def _report(self, module: pl.LightningModule) -> None:
-        self.accuracy = accuracy_by_skill(_from_all_ranks(self._shown))
-        for skill, value in self.accuracy.items():
-            module.log(f"accuracy/{skill}", torch.tensor(value), rank_zero_only=True)
-        if self.accuracy:
-            mean = sum(self.accuracy.values()) / len(self.accuracy)
-            module.log("accuracy_mean", torch.tensor(mean), prog_bar=True, rank_zero_only=True)
+        by_skill = {f"{prefix}/{skill}": value for skill, value in self.accuracy.items()}
+        return {**by_skill, f"{prefix}_mean": self._figures["accuracy_mean"]}
 
 
-def accuracy_by_skill(shown: Mapping[str, tuple[str, bool]]) -> dict[str, float]:
-    """Return the share of prompts shown, by skill, from (skill, shown) by prompt."""
-    metrics: dict[str, MeanMetric] = defaultdict(MeanMetric)
-    for skill, right in shown.values():
-        metrics[skill].update(float(right))
-    return {skill: round(float(metric.compute()), 6) for skill, metric in sorted(metrics.items())}
+def accuracy_by_skill(readings: Iterable[Reading]) -> dict[str, Share]:
+    """Return the share of images that show their prompt, by skill, the images of one prompt taken together."""
+    tries: dict[str, dict[str, list[float]]] = {}
+    for skill, prompt_id, shown in readings:
+        tries.setdefault(skill, {}).setdefault(prompt_id, []).append(float(shown))
+    shares = {skill: share_of_prompts(list(by_prompt.values())) for skill, by_prompt in sorted(tries.items())}
+    return {skill: share for skill, share in shares.items() if share is not None}
 
 
-def _skills_of(trainer: pl.Trainer) -> dict[str, str]:
-    prompts = getattr(getattr(trainer, "datamodule", None), "held_out_prompts", None)
-    return {prompt.id: prompt.skill for prompt in prompts()} if prompts else {}
-
-
-def _from_all_ranks(own: dict[str, tuple[str, bool]]) -> dict[str, tuple[str, bool]]:
-    # By prompt id: the last chunk is padded with prompts that another rank has drawn too.
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return own
-    parts: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(parts, own)
-    return {key: value for part in parts for key, value in part.items()}
+def _encoded(images: Sequence[Tensor], batch: Sequence[ImageRequest]) -> list[tuple[str, bytes, str]]:
+    return [(r.request_id, encode_png(image), r.prompt) for image, r in zip(images, batch, strict=True)]

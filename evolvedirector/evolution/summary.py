@@ -14,13 +14,15 @@ if TYPE_CHECKING:
 
 SUMMARY_KEYS = (
     "rounds", "revisions", "live", "mastered", "retired", "expanded", "deleted", "mutated", "teacher_calls",
-    "judge_calls", "lost_calls", "cost_usd", "images_seen", "wall_s", "accuracy", "accuracy_mean", "win_rate",
-    "win_rate_interval", "teacher_share", "budget",
+    "judge_calls", "lost_calls", "cost_usd", "images_seen", "wall_s", "accuracy", "accuracy_interval",
+    "accuracy_mean", "accuracy_mean_interval", "win_rate", "win_rate_interval", "win_rate_held_out", "forgetting",
+    "evaluation_teacher_calls", "evaluation_cost_usd", "teacher_share", "teacher_table", "judge_health",
+    "rounds_detail", "budget",
 )  # fmt: skip
 """Keys of `summary.json`; a figure that a run has no reader for is null."""
 
 
-def wilson_interval(wins: float, trials: int, z: float = 1.96) -> tuple[float, float] | None:
+def wilson_interval(wins: float, trials: float, z: float = 1.96) -> tuple[float, float] | None:
     """Return the 95 % score interval of a share (Wilson 1927); None without trials.
 
     centre = (p + z^2 / 2n) / (1 + z^2 / n), half width = z / (1 + z^2 / n) * sqrt(p (1 - p) / n + z^2 / 4 n^2)

@@ -6,7 +6,7 @@ import lightning.pytorch as pl
 from evolvedirector.callbacks import EvolutionCallback, PreviewCallback, RunCheckpoint, RunSummary
 from evolvedirector.callbacks.checkpoint import latest_committed
 from evolvedirector.datamodules import EvolvingDataModule
-from evolvedirector.evolution import Budget
+from evolvedirector.evolution import Budget, EvolveDirectorPolicy
 from evolvedirector.evolution.summary import SUMMARY_KEYS
 from tests import toys
 
@@ -15,7 +15,9 @@ def run(folder: Path, epochs: int, ckpt: Path | None = None) -> dict:
     data = EvolvingDataModule(
         folder / "data", seeds=toys.ToyPrompts(6), global_batch_size=4, batches_per_epoch=3, image_size_px=8
     )
-    evolution = EvolutionCallback({"toy": toys.ToyTeacher()}, toys.ToyJudge(), toys.ToyWriter(), budget=Budget(20))
+    evolution = EvolutionCallback(
+        {"toy": toys.ToyTeacher()}, toys.ToyJudge(), toys.ToyWriter(), EvolveDirectorPolicy(), Budget(20)
+    )
     callbacks = [evolution, PreviewCallback(["tone 9"]), RunSummary(), RunCheckpoint()]
     trainer = pl.Trainer(
         default_root_dir=folder, accelerator="cpu", logger=False, max_epochs=epochs, callbacks=callbacks,
@@ -35,6 +37,8 @@ def test_the_summary_has_its_keys_its_figures_and_says_where_to_look(tmp_path: P
     assert figures["teacher_share"] == {"tone": {"toy": 1.0}}
     assert figures["budget"]["budget_teacher_calls"] == 20
     said = capsys.readouterr().out
+    assert "Spent: 20 teacher calls, " in said
+    assert "accuracy" not in said and "Win rate" not in said, "what was not measured is not printed"
     assert f"Summary: {tmp_path / 'summary.json'}" in said
     assert f"Images:  {tmp_path / 'previews' / 'step-00000009.png'}" in said
     assert "round 1/2: judged 6, bought" in said

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from evolvedirector.callbacks import SkillAccuracy
+from evolvedirector.evolution.summary import wilson_interval
 from evolvedirector.records import ImageRequest, Prompt
 from tests import toys
 
@@ -44,10 +45,12 @@ def test_the_share_shown_is_reported_by_skill(tmp_path: Path, loop: str) -> None
     )
     (figures,) = getattr(trainer, loop)(module_that_draws(122), datamodule=Data(), verbose=False)
     # 122 is within 10 of 120 and 125; the padded repetition of 250 does not count twice
-    assert accuracy.summary_entries() == {
-        "accuracy": {"dark": 0.0, "light": pytest.approx(2 / 3, abs=1e-6)},
-        "accuracy_mean": pytest.approx(1 / 3, abs=1e-6),
-    }
+    entries = accuracy.summary_entries()
+    assert entries["accuracy"] == {"dark": 0.0, "light": pytest.approx(2 / 3, abs=1e-6)}
+    assert entries["accuracy_mean"] == pytest.approx(1 / 3, abs=1e-6), "the mean is over skills, not over prompts"
+    assert entries["accuracy_interval"]["light"] == pytest.approx(wilson_interval(2, 3), abs=1e-6)
+    low, high = entries["accuracy_mean_interval"]
+    assert low < 1 / 3 < high
     assert figures["accuracy_mean"] == pytest.approx(1 / 3, abs=1e-6)
     assert figures["accuracy/light"] == pytest.approx(2 / 3, abs=1e-6)
 

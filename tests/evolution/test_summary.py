@@ -4,7 +4,9 @@ from evolvedirector.evolution.summary import SUMMARY_KEYS, wilson_interval
 
 KEYS = """
 rounds revisions live mastered retired expanded deleted mutated teacher_calls judge_calls lost_calls cost_usd
-images_seen wall_s accuracy accuracy_mean win_rate win_rate_interval teacher_share budget
+images_seen wall_s accuracy accuracy_interval accuracy_mean accuracy_mean_interval win_rate win_rate_interval
+win_rate_held_out forgetting evaluation_teacher_calls evaluation_cost_usd teacher_share teacher_table judge_health
+rounds_detail budget
 """
 
 

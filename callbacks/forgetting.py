@@ -1,0 +1,132 @@
+"""What the student could once do: mastered prompts, drawn and read again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+
+from evolvedirector.callbacks.drawing import draw_share
+from evolvedirector.callbacks.held_out import log_figures, requests_of, training_ends, warn_of_training_judge
+from evolvedirector.callbacks.host_checks import evolving_data_of
+from evolvedirector.callbacks.rank_exchange import from_all_ranks
+from evolvedirector.evaluation.prompt_choice import spread_over_skills
+from evolvedirector.evaluation.shares import share_of_prompts
+from evolvedirector.evolution.verdicts import verdict_of_check
+from evolvedirector.judges.judge import Judge
+from evolvedirector.records import ImageAndPrompt, Prompt, Verdict
+from evolvedirector.store.revision import RevisionFiles
+
+
+class Forgetting(pl.Callback):
+    """Draw mastered prompts with fresh seeds when training ends; report the share that the student fails now.
+
+    Mastered prompts get no more looks from evolution until they are probed, so a policy could lose them unnoticed.
+    Contributes `forgetting` to `summary.json`: the share failed, its 95 % interval, the prompts read, and how many
+    readings were unreadable (left out of the share); null while nothing is mastered. Only files are read, never the
+    ledger, so it disturbs no running round.
+
+    Example:
+        ```yaml
+        - class_path: evolvedirector.callbacks.Forgetting
+          init_args:
+            reader: {class_path: evolvedirector.miniature.MiniatureJudge}
+        ```
+    """
+
+    def __init__(
+        self,
+        reader: Judge,
+        max_prompts: int = 64,
+        every_n_epochs: int | None = None,
+        seed: int = 0,
+        data: str | None = None,
+    ) -> None:
+        """Set who reads how much.
+
+        Args:
+            reader: Judge of single images; use another than the training judge, or its errors are measured as success.
+            max_prompts: Mastered prompts at most, spread over skills.
+            every_n_epochs: Epochs between further readings. None: only when training ends.
+            seed: Root of the choice of prompts and of the seeds.
+            data: Attribute of the datamodule that holds the evolving data. None: the datamodule itself.
+
+        Raises:
+            ValueError: A number below 1.
+        """
+        super().__init__()
+        for name, value in (("max_prompts", max_prompts), ("every_n_epochs", every_n_epochs)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}. Allowed: 1 or more. Write `{name}: 16`, say.")
+        self.reader = reader
+        self.max_prompts = max_prompts
+        self.every_n_epochs = every_n_epochs
+        self.seed = seed
+        self.data = data
+        self.forgetting: dict[str, Any] | None = None
+        self._read_step = -1
+
+    @property
+    def state_key(self) -> str:
+        """Tell several instances apart by the data they read."""
+        return f"Forgetting[{self.data or ''}]"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Keep the last figures, so that a run that is over reports them again."""
+        return {"forgetting": self.forgetting, "read_step": self._read_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the last figures."""
+        self.forgetting, self._read_step = state_dict["forgetting"], state_dict["read_step"]
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Warn when the reader chooses the training data too."""
+        if stage == "fit":
+            warn_of_training_judge(trainer, self.reader, "Forgetting.reader")
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Read when a reading is due, and when this was the last epoch, before the last checkpoint is saved."""
+        due = self.every_n_epochs is not None and (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        if due or training_ends(trainer):
+            self._read(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Read if training ended elsewhere than at the end of an epoch."""
+        self._read(trainer, pl_module)
+
+    def summary_entries(self) -> dict[str, Any]:
+        """Return this callback's part of `summary.json`."""
+        return {"forgetting": self.forgetting}
+
+    def _read(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if self._read_step == trainer.global_step:
+            return
+        self._read_step = trainer.global_step
+        prompts = spread_over_skills(self._mastered(trainer), self.max_prompts, self.seed)
+        self.forgetting = None
+        if not prompts:
+            return
+        asked = requests_of(prompts, 1, self.seed, module, f"forgetting at {trainer.global_step}")
+        drawn = draw_share(trainer, module, [request for request, _ in asked.values()])
+        items = [ImageAndPrompt(key, image, asked[key][0].prompt) for key, image in drawn.items()]
+        verdicts = from_all_ranks({look.item_id: verdict_of_check(look) for look in self.reader.check(items)})
+        self.forgetting = forgetting_figures(list(verdicts.values()))
+        log_figures(trainer, {"forgetting": self.forgetting["share"]})
+
+    def _mastered(self, trainer: pl.Trainer) -> list[Prompt]:
+        host = evolving_data_of(trainer, self.data)
+        files = RevisionFiles(host.data_root)
+        state = files.load(files.resolve(host.revision_sha)).state
+        return [entry.prompt for entry in state.in_state("mastered")]
+
+
+def forgetting_figures(verdicts: list[Verdict]) -> dict[str, Any]:
+    """Return the share of mastered prompts that the student fails, with its 95 % interval."""
+    readable = [verdict for verdict in verdicts if verdict != "invalid"]
+    share = share_of_prompts([[float(verdict == "teacher")] for verdict in readable])
+    return {
+        "share": None if share is None else round(share.value, 6),
+        "interval": None if share is None else share.interval,
+        "prompts": len(readable),
+        "unreadable": len(verdicts) - len(readable),
+    }

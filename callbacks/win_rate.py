@@ -1,0 +1,180 @@
+"""The headline comparison: student against each teacher on held-out prompts, by a judge that chose no data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+
+from evolvedirector.callbacks.drawing import draw_share
+from evolvedirector.callbacks.held_out import (
+    held_out_prompts,
+    log_figures,
+    requests_of,
+    training_ends,
+    warn_of_training_judge,
+)
+from evolvedirector.callbacks.rank_exchange import from_all_ranks, on_rank_zero
+from evolvedirector.evaluation.comparisons import compare_in_both_orders, win_rate_figures
+from evolvedirector.evaluation.prompt_choice import spread_over_skills
+from evolvedirector.evaluation.teacher_images import TeacherImages
+from evolvedirector.judges.judge import Judge
+from evolvedirector.records import ImageRequest, Prompt
+from evolvedirector.teachers.teacher import Teacher
+
+Asked = Mapping[str, tuple[ImageRequest, Prompt]]
+
+
+class WinRate(pl.Callback):
+    """Compare the student with each teacher on the datamodule's held-out prompts, in both orders, when training ends.
+
+    A win counts 1, a tie 1/2; orders that disagree are a tie. Teacher images lie in `<default_root_dir>/evaluation`:
+    each is asked for once, so later readings and a resumed run cost nothing. They are counted apart from the budget of
+    evolution, as `evaluation_teacher_calls` and `evaluation_cost_usd`. Prompts that a teacher refuses or fails at are
+    left out of its rate and counted. A judge or teacher that breaks costs the figures (a warning), not the run.
+
+    Example:
+        ```yaml
+        - class_path: evolvedirector.callbacks.WinRate
+          init_args:
+            judge: {class_path: evolvedirector.miniature.MiniatureJudge}
+            teachers:
+              exact: {class_path: evolvedirector.miniature.MiniatureTeacher}
+            max_prompts: 48
+        ```
+    """
+
+    def __init__(
+        self,
+        judge: Judge,
+        teachers: dict[str, Teacher],
+        max_prompts: int = 64,
+        every_n_epochs: int | None = None,
+        budget_teacher_calls: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Set who compares what.
+
+        Args:
+            judge: Compares; use another than the training judge, or its errors are measured as success.
+            teachers: Whom the student is compared with, by name.
+            max_prompts: Held-out prompts at most, spread over skills.
+            every_n_epochs: Epochs between further readings. None: only when training ends.
+            budget_teacher_calls: Teacher images for evaluation in all. None: one per prompt and teacher.
+            seed: Root of the choice of prompts and of the seeds.
+
+        Raises:
+            ValueError: No teacher, or a number out of range.
+        """
+        super().__init__()
+        if not teachers:
+            raise ValueError(
+                "teachers is empty. Allowed: at least one. Write "
+                "`teachers: {exact: {class_path: evolvedirector.miniature.MiniatureTeacher}}`, say."
+            )
+        for name, value, least in (
+            ("max_prompts", max_prompts, 1),
+            ("every_n_epochs", every_n_epochs, 1),
+            ("budget_teacher_calls", budget_teacher_calls, 0),
+        ):
+            if value is not None and value < least:
+                raise ValueError(f"{name} is {value}. Allowed: {least} or more. Write `{name}: 16`, say.")
+        self.evaluation_judge = judge  # not `judge`: that is how the judge of the training data is found
+        self.teachers = teachers
+        self.max_prompts = max_prompts
+        self.every_n_epochs = every_n_epochs
+        self.budget_teacher_calls = budget_teacher_calls
+        self.seed = seed
+        self._figures: dict[str, Any] = {}
+        self._read_step = -1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Keep the last figures, so that a run that is over reports them again."""
+        return {"figures": self._figures, "read_step": self._read_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the last figures."""
+        self._figures, self._read_step = state_dict["figures"], state_dict["read_step"]
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Warn when the judge chooses the training data too."""
+        if stage == "fit":
+            warn_of_training_judge(trainer, self.evaluation_judge, "WinRate.judge")
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Read when a reading is due, and when this was the last epoch, before the last checkpoint is saved."""
+        due = self.every_n_epochs is not None and (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        if due or training_ends(trainer):
+            self._read(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Read if training ended elsewhere than at the end of an epoch."""
+        self._read(trainer, pl_module)
+
+    def summary_entries(self) -> dict[str, Any]:
+        """Return this callback's part of `summary.json`."""
+        return dict(self._figures)
+
+    def plan_summary(self) -> dict[str, str]:
+        """Say what evaluation may cost, for `evolvedirector check`."""
+        most = len(self.teachers) * self.max_prompts
+        if self.budget_teacher_calls is not None:
+            most = min(most, self.budget_teacher_calls)
+        return {"evaluation teacher calls (once, outside the budget)": f"at most {most:,}"}
+
+    def _read(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if self._read_step == trainer.global_step or not hasattr(module, "generate"):
+            return
+        self._read_step = trainer.global_step
+        prompts = spread_over_skills(held_out_prompts(trainer), self.max_prompts, self.seed)
+        if not prompts:
+            return
+        asked = requests_of(prompts, 1, self.seed, module, "win rate")
+        students = from_all_ranks(draw_share(trainer, module, [request for request, _ in asked.values()]))
+        folder = Path(trainer.default_root_dir) / "evaluation"
+        self._figures = on_rank_zero(lambda: self._compare(folder, asked, students))
+        rates = self._figures["win_rate_held_out"]
+        log_figures(trainer, {f"win_rate_held_out/{name}": rate["win_rate"] for name, rate in rates.items()})
+
+    def _compare(self, folder: Path, asked: Asked, students: Mapping[str, bytes]) -> dict[str, Any]:
+        """Ask teachers and judge; on rank 0 alone."""
+        kept = TeacherImages(folder, self.budget_teacher_calls)
+        requests = [request for request, _ in asked.values()]
+        rates = {}
+        for name, teacher in self.teachers.items():
+            images = self._images(kept, name, teacher, requests)
+            pairs = [(asked[key][1], students[key], image) for key, image in images.items()]
+            rates[name] = self._rate(name, pairs) | _left_out(kept.outcomes(teacher, requests))
+        calls, cost_usd = kept.spent()
+        return {
+            "win_rate_held_out": rates,
+            "evaluation_teacher_calls": calls,
+            "evaluation_cost_usd": round(cost_usd, 6),
+        }
+
+    def _images(
+        self, kept: TeacherImages, name: str, teacher: Teacher, requests: Sequence[ImageRequest]
+    ) -> dict[str, bytes]:
+        try:
+            kept.buy(teacher, requests)
+        except Exception as error:
+            rank_zero_warn(f"The teacher {name!r} broke off in an evaluation; what it drew is kept: {error!r}")
+        teacher.close()
+        return kept.kept(teacher, requests)
+
+    def _rate(self, name: str, pairs: Sequence[tuple[Prompt, bytes, bytes]]) -> dict[str, Any]:
+        skills = {prompt.id: prompt.skill for prompt, _, _ in pairs}
+        try:
+            return win_rate_figures(compare_in_both_orders(self.evaluation_judge, pairs), skills)
+        except Exception as error:
+            rank_zero_warn(f"The win rate against the teacher {name!r} is left out: the judge broke off: {error!r}")
+            return win_rate_figures({}, {})
+        finally:
+            self.evaluation_judge.close()
+
+
+def _left_out(outcomes: Mapping[str, int]) -> dict[str, int]:
+    return {"refused": outcomes["refusal"], "failed": outcomes["failure"], "not_asked": outcomes["not asked"]}

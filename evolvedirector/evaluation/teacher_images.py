@@ -1,0 +1,139 @@
+"""Teacher images for evaluation: each is bought once per run folder, and counted apart from evolution's budget."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from evolvedirector.records import ImageReply, ImageRequest, digest
+from evolvedirector.store.blobs import Blobs
+from evolvedirector.store.durable import make_folder, write_durably
+from evolvedirector.store.errors import StoreError
+from evolvedirector.store.images import check_image
+from evolvedirector.teachers.teacher import Teacher
+
+_MAX_RECORD_BYTES = 65_536
+_MAX_REASON_CHARACTERS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """What became of one question to one teacher; written before it is asked, so that a kill cannot hide its cost."""
+
+    status: str  # submitted | image | refusal | failure
+    calls: int
+    cost_usd: float
+    image_sha256: str = ""
+    reason: str = ""
+
+
+class TeacherImages:
+    """Keep the answers of teachers to evaluation prompts on disk, so that later readings and a resume cost nothing.
+
+    `answers/<digest>.json` says what became of a question, `blobs/` holds the images by content; what is read is
+    checked against its name. A refusal is an answer and is kept; a failure, a lost answer or a damaged image is asked
+    for again, as far as the limit allows. Only rank 0 uses it.
+    """
+
+    def __init__(self, folder: Path, budget_teacher_calls: int | None = None) -> None:
+        """Open the folder; it is made when the first question is asked.
+
+        Args:
+            folder: Where the answers lie.
+            budget_teacher_calls: Questions in all, over the life of the folder. None: no limit.
+        """
+        self._answers = Path(folder) / "answers"
+        self._blobs = Blobs(folder)
+        self._budget_teacher_calls = budget_teacher_calls
+
+    def kept(self, teacher: Teacher, requests: Sequence[ImageRequest]) -> dict[str, bytes]:
+        """Return the images of a teacher that are here already, by request id."""
+        found = {request.request_id: self._image(self._path(teacher, request)) for request in requests}
+        return {key: image for key, image in found.items() if image is not None}
+
+    def buy(self, teacher: Teacher, requests: Sequence[ImageRequest]) -> None:
+        """Ask a teacher for what is not here and was not refused, as far as the limit allows.
+
+        Args:
+            teacher: Who draws.
+            requests: What; a teacher's image follows from its fingerprint and from prompt, seed and size.
+        """
+        have = self.kept(teacher, requests)
+        paths = {request.request_id: self._path(teacher, request) for request in requests}
+        missing = [r for r in requests if r.request_id not in have and not _refused(paths[r.request_id])]
+        if self._budget_teacher_calls is not None:
+            missing = missing[: max(0, self._budget_teacher_calls - self.spent()[0])]
+        for request in missing:
+            _reserve(paths[request.request_id])
+        for reply in teacher.generate(missing) if missing else ():
+            if reply.request_id in paths:
+                self._settle(paths[reply.request_id], reply)
+
+    def outcomes(self, teacher: Teacher, requests: Sequence[ImageRequest]) -> dict[str, int]:
+        """Count how these questions stand: `image`, `refusal`, `failure` (lost ones included), `not asked`."""
+        counts = {"image": 0, "refusal": 0, "failure": 0, "not asked": 0}
+        for request in requests:
+            record = _read(self._path(teacher, request))
+            status = "not asked" if record is None else "failure" if record.status == "submitted" else record.status
+            counts[status] += 1
+        return counts
+
+    def spent(self) -> tuple[int, float]:
+        """Return the questions asked so far, lost ones and repeats included, and their cost in USD."""
+        records = [record for path in sorted(self._answers.glob("*.json")) if (record := _read(path)) is not None]
+        return sum(record.calls for record in records), sum(record.cost_usd for record in records)
+
+    def _path(self, teacher: Teacher, request: ImageRequest) -> Path:
+        asked = (request.prompt, request.seed, request.width_px, request.height_px)
+        return self._answers / f"{digest('evaluation', teacher.fingerprint, *asked, length=32)}.json"
+
+    def _image(self, path: Path) -> bytes | None:
+        record = _read(path)
+        if record is None or record.status != "image":
+            return None
+        try:
+            return self._blobs.get(record.image_sha256)
+        except StoreError:  # deleted or damaged: bought again
+            return None
+
+    def _settle(self, path: Path, reply: ImageReply) -> None:
+        asked = _read(path) or _Record("submitted", 1, 0.0)
+        status, reason, sha256 = reply.status, reply.reason, ""
+        if status == "image":
+            try:
+                check_image(reply.image or b"")
+                sha256 = self._blobs.put(reply.image or b"")
+            except StoreError as error:
+                status, reason = "failure", str(error)
+        cost_usd = asked.cost_usd + reply.cost_usd
+        _write(path, _Record(status, asked.calls, cost_usd, sha256, reason[:_MAX_REASON_CHARACTERS]))
+
+
+def _refused(path: Path) -> bool:
+    record = _read(path)
+    return record is not None and record.status == "refusal"
+
+
+def _reserve(path: Path) -> None:
+    before = _read(path) or _Record("submitted", 0, 0.0)
+    _write(path, _Record("submitted", before.calls + 1, before.cost_usd))
+
+
+def _write(path: Path, record: _Record) -> None:
+    make_folder(path.parent)
+    write_durably(path, json.dumps(asdict(record)).encode())
+
+
+def _read(path: Path) -> _Record | None:
+    """Read one record; None when there is none or it is not one of ours."""
+    try:
+        if path.stat().st_size > _MAX_RECORD_BYTES:
+            return None
+        fields = json.loads(path.read_bytes())
+        record = _Record(**fields)
+        whole = record.status in ("submitted", "image", "refusal", "failure") and record.calls >= 0
+        return record if whole and record.cost_usd >= 0 else None
+    except (OSError, ValueError, TypeError):
+        return None
