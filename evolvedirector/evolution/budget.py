@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 
 from evolvedirector.records import Allowance
@@ -22,9 +22,12 @@ class Budget:
         budget_cost_usd: Money, as the teachers report it.
         teacher_calls_per_round: Images asked of teachers in one round; the seeds are not a round.
         teacher_calls_per_lineage: Images asked of teachers for one seed and all its descendants.
+        teacher_budgets: Images asked of single teachers, by name; a teacher whose own budget is spent is passed over.
+            A teacher not named has no limit of its own; None limits none.
+        prices_usd: Price of an image by teacher name, charged where a reply carries no cost; None charges nothing.
 
     Raises:
-        ValueError: A limit is negative.
+        ValueError: A limit or a price is negative.
     """
 
     budget_teacher_calls: int | None = None
@@ -32,20 +35,44 @@ class Budget:
     budget_cost_usd: float | None = None
     teacher_calls_per_round: int | None = None
     teacher_calls_per_lineage: int | None = None
+    teacher_budgets: dict[str, int] | None = None
+    prices_usd: dict[str, float] | None = None
 
     def __post_init__(self) -> None:
         for limit in fields(self):
             value = getattr(self, limit.name)
-            if value is not None and value < 0:
-                raise ValueError(
-                    f"{limit.name} is {value}. Allowed: 0 or more, or null for no limit. "
-                    f"Write `{limit.name}: 0` to spend nothing."
-                )
+            named = {f".{name}": part for name, part in value.items()} if isinstance(value, dict) else {"": value}
+            for suffix, part in named.items():
+                if part is not None and not part >= 0:  # NaN is no limit either
+                    raise ValueError(
+                        f"{limit.name}{suffix} is {part}. Allowed: 0 or more, or null for no limit. "
+                        f"Write `{limit.name}{suffix}: 0` to spend nothing."
+                    )
 
     @property
     def buys_nothing(self) -> bool:
         """Whether no teacher may ever be asked: training only, nothing judged."""
         return self.budget_teacher_calls == 0
+
+
+def check_teacher_names(budget: Budget, names: Iterable[str]) -> None:
+    """Refuse a budget that speaks of teachers who are not there: a limit with a typing mistake would limit nobody.
+
+    Args:
+        budget: The limits.
+        names: Teachers of the run.
+
+    Raises:
+        ValueError: `teacher_budgets` or `prices_usd` names an unknown teacher.
+    """
+    known = list(names)
+    for field, table in (("teacher_budgets", budget.teacher_budgets), ("prices_usd", budget.prices_usd)):
+        unknown = sorted(set(table or {}) - set(known))
+        if unknown:
+            raise ValueError(
+                f"{field} names {', '.join(map(repr, unknown))}, but no teacher is called so. "
+                f"Allowed: {', '.join(known)}. Write one of these names under `{field}`, or add the teacher."
+            )
 
 
 def _least(*limits: int | float | None) -> int | float | None:
@@ -83,11 +110,14 @@ def plan_of_spending(budget: Budget, teachers: Mapping[str, object], max_rounds:
 
     Args:
         budget: The limits.
-        teachers: By name; one that carries `cost_usd_per_image` makes the cost known.
+        teachers: By name; one that carries `cost_usd_per_image`, or has a listed price, makes the cost known.
         max_rounds: Rounds in all; None is not known.
     """
-    calls = budget.budget_teacher_calls
-    prices = [price for t in teachers.values() if (price := getattr(t, "cost_usd_per_image", None)) is not None]
+    calls, own, listed = budget.budget_teacher_calls, budget.teacher_budgets or {}, budget.prices_usd or {}
+    if set(own) >= set(teachers):
+        calls = sum(own.values()) if calls is None else min(calls, sum(own.values()))
+    carried = {name: getattr(part, "cost_usd_per_image", None) for name, part in teachers.items()}
+    prices = [known for name, price in carried.items() if (known := price or listed.get(name, price)) is not None]
     cost = budget.budget_cost_usd
     if calls is not None and len(prices) == len(teachers):
         dearest = calls * max(prices)

@@ -1,18 +1,36 @@
-"""Buying images: preferred teacher first, refusals passed on, the budget never exceeded, nothing bought twice."""
+"""Buying images: the standing best teacher first, some prompts drawn by all of them, the budget never exceeded.
+
+The round calls `buy(context, prompts, favourites, check_teacher=plan.check_teacher,
+test_all_share=plan.test_all_share, limit=plan.budget_teacher_calls)`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from evolvedirector.evolution.round_context import RoundContext, in_groups
-from evolvedirector.records import ImageReply, ImageRequest, Prompt, Sample, digest, seed_of
-from evolvedirector.store.errors import StoreError
-from evolvedirector.store.images import check_image
-from evolvedirector.store.ledger import Call, StoredReply
+from evolvedirector.evolution import steps
+from evolvedirector.evolution.budget import check_teacher_names
+from evolvedirector.evolution.knockout import Contender, knockout
+from evolvedirector.evolution.round_context import RoundContext
+from evolvedirector.evolution.standings import (
+    Standing,
+    Standings,
+    is_faithful,
+    past_standings,
+    preference,
+    unfaithful_rate,
+)
+from evolvedirector.evolution.teaching import Wish, ask_teachers, choose_draws
+from evolvedirector.records import Prompt, Sample, Verdict, seed_of
+from evolvedirector.store.ledger import StoredReply, TeacherResult
+from evolvedirector.store.ledger_rows import ResultKind
 
-Faithful = Callable[[Sequence[tuple[Prompt, str]]], Mapping[str, bool]]
-"""(prompt, image sha256) to: does the image show the prompt? By prompt id."""
+MAX_UNFAITHFUL = 2
+"""Unfaithful images after which a prompt is given up: the first one sends it to the next teacher once."""
+
+_RESULT: Mapping[Verdict, ResultKind] = {"student": "faithful", "teacher": "unfaithful"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,144 +42,153 @@ class Purchases:
     unbought: tuple[Prompt, ...]
 
 
-def teacher_request(context: RoundContext, prompt: Prompt, teacher: str) -> ImageRequest:
-    """Name one teacher's image of a prompt; the name holds no round, so a forked run finds its purchase again."""
-    width_px, height_px = context.size_of(prompt)
-    fingerprint = context.teacher_fingerprints[teacher]
-    seed = seed_of("teacher", context.info.seed, prompt.id)
-    name = digest("teach", fingerprint, prompt.id, prompt.text, seed, width_px, height_px, length=32)
-    return ImageRequest(name, prompt.text, seed, width_px, height_px)
+@dataclass(slots=True)
+class _Order:
+    """One prompt on its way to an image."""
 
-
-def preference(context: RoundContext, prompt: Prompt, favourite: str | None) -> list[str]:
-    """Order the teachers for a prompt: its lineage's winner first, else spread by the prompt's id."""
-    names = list(context.teacher_fingerprints)
-    start = names.index(favourite) if favourite in names else seed_of("teacher of", prompt.id) % len(names)
-    return names[start:] + names[:start]
+    prompt: Prompt
+    left: list[str]
+    """Teachers not asked yet, the first to ask in front."""
+    by_all: bool
+    unfaithful: int = 0
+    outage: bool = False
+    closed: bool = False
+    failed: bool = False
+    sample: Sample | None = None
 
 
 def buy(
-    context: RoundContext, prompts: Sequence[Prompt], favourites: Mapping[str, str], faithful: Faithful | None = None
+    context: RoundContext,
+    prompts: Sequence[Prompt],
+    favourites: Mapping[str, str],
+    check_teacher: bool = False,
+    test_all_share: float = 0.0,
+    limit: int | None = None,
 ) -> Purchases:
     """Buy one image per prompt, in order, as far as the budget reaches.
 
-    A teacher that refuses or fails is passed over for the next one. With `faithful`, an image that does not show its
-    prompt sends the prompt to the next teacher once. A refusal is final, a failure is not: a prompt that some teacher
-    failed to draw (an outage, a damaged image) stays unbought and may be asked for again in a later round.
+    The teacher with the best standing in the prompt's skill is asked first. A teacher that refuses or fails is passed
+    over for the next one, and so is one whose own budget is spent. An unfaithful image sends the prompt to the next
+    teacher once. A refusal is final, a failure is not: a prompt that some teacher failed to draw (an outage, a damaged
+    image) stays unbought and may be asked for again in a later round.
 
     Args:
         context: The round.
         prompts: What to buy, most urgent first.
-        favourites: Teacher to ask first, by prompt id.
-        faithful: Checks bought images; None trusts every teacher.
+        favourites: Teacher that won the parent, by prompt id; asked first among those of equal standing.
+        check_teacher: Check bought images and drop unfaithful ones; otherwise every teacher is trusted.
+        test_all_share: Share of the prompts, drawn by their id, that all teachers draw; a knockout chooses the image.
+            Such a prompt costs one call per teacher.
+        limit: Teacher calls this purchase may spend; what an earlier attempt of the same round spent counts. None
+            leaves it to the budget.
+
+    Raises:
+        ValueError: The budget names an unknown teacher, or the share is not between 0 and 1.
     """
-    orders = {prompt.id: preference(context, prompt, favourites.get(prompt.id)) for prompt in prompts}
-    waiting = {prompt.id: 0 for prompt in prompts}  # prompt id -> how many teachers were tried
-    unfaithful: dict[str, int] = {}
-    samples: dict[str, Sample] = {}
-    failed: dict[str, Prompt] = {}
-    outage: set[str] = set()
-    while True:
-        wanted = [(prompt, orders[prompt.id][waiting[prompt.id]]) for prompt in prompts if prompt.id in waiting]
-        answers = _ask_teachers(context, wanted)
+    names = list(context.teacher_fingerprints)
+    check_teacher_names(context.budget, names)
+    if not 0.0 <= test_all_share <= 1.0:
+        raise ValueError(f"test_all_share is {test_all_share}. Allowed: 0 to 1. Write 0 to re-test no teacher.")
+    info = context.info
+    standings = past_standings(context.store.ledger, info.revision_sha, info.round_id)
+    orders = [
+        _Order(
+            prompt,
+            preference(names, prompt, favourites.get(prompt.id), standings, info.judge_error),
+            len(names) > 1 and is_tested_by_all(prompt, info.seed, test_all_share),
+        )
+        for prompt in {prompt.id: prompt for prompt in prompts}.values()
+    ]
+    while waiting := [order for order in orders if not order.closed]:
+        wishes = [Wish(order.prompt, order.left, len(order.left) if order.by_all else 1) for order in waiting]
+        answers = ask_teachers(context, choose_draws(context, wishes, limit))
         if not answers:
             break
-        bought = [(p, answers[p.id].image_sha256) for p, _ in wanted if _is_image(answers.get(p.id))]
-        kept = faithful(bought) if faithful and bought else {}  # type: ignore[arg-type]
-        for prompt, teacher in wanted:
-            answer = answers.get(prompt.id)
-            if answer is None:
-                continue
-            shows = kept.get(prompt.id, True)
-            if answer.image_sha256 and shows:
-                samples[prompt.id] = Sample.create(prompt, answer.image_sha256, teacher)
-                del waiting[prompt.id]
-                continue
-            context.figures[f"teacher: {'unfaithful' if answer.image_sha256 else answer.status}"] += 1
-            unfaithful[prompt.id] = unfaithful.get(prompt.id, 0) + bool(answer.image_sha256)
-            if answer.status == "failure":
-                outage.add(prompt.id)
-            waiting[prompt.id] += 1
-            if waiting[prompt.id] >= len(orders[prompt.id]) or unfaithful[prompt.id] > 1:
-                if prompt.id not in outage:
-                    failed[prompt.id] = prompt
-                del waiting[prompt.id]
+        _settle(context, waiting, answers, standings if check_teacher else None)
     return Purchases(
-        tuple(samples[p.id] for p in prompts if p.id in samples),
-        tuple(failed.values()),
-        tuple(p for p in prompts if p.id not in samples and p.id not in failed),
+        tuple(order.sample for order in orders if order.sample),
+        tuple(order.prompt for order in orders if order.failed),
+        tuple(order.prompt for order in orders if not order.sample and not order.failed),
     )
 
 
-def _is_image(answer: StoredReply | None) -> bool:
-    return answer is not None and answer.image_sha256 is not None
+def is_tested_by_all(prompt: Prompt, seed: int, share: float) -> bool:
+    """Toss the coin that says whether all teachers draw a prompt: the same for a prompt whenever it is tossed."""
+    return random.Random(seed_of("test all", seed, prompt.id)).random() < share
 
 
-def _ask_teachers(context: RoundContext, wanted: Sequence[tuple[Prompt, str]]) -> dict[str, StoredReply]:
-    """Get one answer per (prompt, teacher), from the ledger when it has it; the rest as far as the budget reaches."""
-    requests = {prompt.id: teacher_request(context, prompt, teacher) for prompt, teacher in wanted}
-    recorded = context.store.ledger.replies([request.request_id for request in requests.values()])
-    recorded = {key: reply for key, reply in recorded.items() if reply.status != "failure"}
-    missing = [(p, teacher) for p, teacher in wanted if requests[p.id].request_id not in recorded]
-    for teacher in dict.fromkeys(teacher for _, teacher in missing):
-        share = [prompt for prompt, name in missing if name == teacher]
-        context.crew.enter("teach")
-        for unit in context.units(share, "teach"):
-            left = list(unit)
-            while affordable := _affordable(context, teacher, left):
-                recorded |= _teach(context, teacher, [(p, requests[p.id]) for p in affordable])
-                left = [prompt for prompt in left if prompt not in affordable]
-    return {p.id: recorded[requests[p.id].request_id] for p, _ in wanted if requests[p.id].request_id in recorded}
+def _settle(
+    context: RoundContext,
+    waiting: Sequence[_Order],
+    answers: Mapping[tuple[str, str], StoredReply],
+    standings: Standings | None,
+) -> None:
+    """Take in one answer or several per prompt: drop what is unfaithful, choose the best, or pass the prompt on.
 
-
-def _affordable(context: RoundContext, teacher: str, prompts: Sequence[Prompt]) -> list[Prompt]:
-    """Keep what the budget still pays for: calls in all, per round and per lineage, and money at the teacher's price.
-
-    Under a limit of money a teacher whose price is not known yet is asked for one image first.
+    Args:
+        context: The round.
+        waiting: Prompts without an image.
+        answers: By (prompt id, teacher).
+        standings: How far each teacher is trusted against the judge; None checks no image.
     """
-    allowance = context.allowance()
-    left = len(prompts) if allowance.teacher_calls is None else allowance.teacher_calls
-    if allowance.cost_usd is not None:
-        price = context.store.ledger.price_usd(teacher)
-        if allowance.cost_usd <= 0 or price is None:
-            left = min(left, int(allowance.cost_usd > 0))
-        elif price > 0:
-            left = min(left, int(allowance.cost_usd / price + 1e-9))  # 8.0 / 0.1 is 79.99999999999999
-    cap = context.budget.teacher_calls_per_lineage
-    spent = context.store.ledger.lineage_calls() if cap is not None else {}
-    chosen: list[Prompt] = []
-    for prompt in prompts:
-        if len(chosen) >= left:
-            break
-        used = spent.get(prompt.lineage_id, 0)
-        if cap is None or used < cap:
-            chosen.append(prompt)
-            spent[prompt.lineage_id] = used + 1
-    return chosen
+    got = {order.prompt.id: [name for name in order.left if (order.prompt.id, name) in answers] for order in waiting}
+    images = [
+        (order.prompt, sha256)
+        for order in waiting
+        for name in got[order.prompt.id]
+        if (sha256 := answers[order.prompt.id, name].image_sha256)
+    ]
+    verdicts = _check(context, images) if standings is not None else {}
+    entries: list[tuple[Prompt, list[Contender]]] = []
+    results: list[TeacherResult] = []
+    for order in waiting:
+        contenders: list[Contender] = []
+        for name in got[order.prompt.id]:
+            answer = answers[order.prompt.id, name]
+            verdict = verdicts.get((order.prompt.id, answer.image_sha256 or ""), "invalid")
+            results.append(TeacherResult(order.prompt.id, name, _result(answer, verdict)))
+            if answer.image_sha256 and _is_kept(context, order.prompt, name, verdict, standings):
+                contenders.append((name, answer.image_sha256))
+                continue
+            context.figures[f"teacher: {'unfaithful' if answer.image_sha256 else answer.status}"] += 1
+            order.unfaithful += bool(answer.image_sha256)
+            order.outage |= answer.status == "failure"
+        if contenders:
+            entries.append((order.prompt, contenders))
+    context.store.ledger.add_teacher_results(context.info.round_id, results)
+    winners = knockout(context, entries)
+    for order in waiting:
+        _close(order, winners.get(order.prompt.id), got[order.prompt.id])
 
 
-def _teach(context: RoundContext, teacher: str, items: Sequence[tuple[Prompt, ImageRequest]]) -> dict[str, StoredReply]:
-    """Send one unit of requests: reserved first, every image durable before its row says so."""
-    ledger, blobs = context.store.ledger, context.store.blobs
-    calls = [Call(request.request_id, p.id, p.lineage_id, teacher) for p, request in items]
-    ledger.reserve_calls(context.info.round_id, calls)
-    open_ids = {request.request_id for _, request in items}
-    for group in in_groups(context.crew.teach(teacher, [request for _, request in items])):
-        replies = [_sound(reply) for reply in group if reply.request_id in open_ids]
-        open_ids -= {reply.request_id for reply in replies}
-        names = iter(blobs.put_many([reply.image for reply in replies if reply.image is not None]))
-        ledger.settle_calls([(reply, next(names) if reply.image is not None else None) for reply in replies])
-    unanswered = [ImageReply(request_id, "failure", reason="no reply") for request_id in sorted(open_ids)]
-    ledger.settle_calls([(reply, None) for reply in unanswered])
-    return ledger.replies([call.request_id for call in calls])
+def _close(order: _Order, winner: Contender | None, asked: Sequence[str]) -> None:
+    """Give a prompt its image, pass it on to teachers not asked yet, or give it up."""
+    order.left = [name for name in order.left if name not in asked]
+    order.by_all = order.by_all and not asked
+    if winner is not None:
+        teacher, sha256 = winner
+        order.sample, order.closed = Sample.create(order.prompt, sha256, teacher), True
+    elif not order.left or order.unfaithful >= MAX_UNFAITHFUL:
+        order.closed, order.failed = True, not order.outage
 
 
-def _sound(reply: ImageReply) -> ImageReply:
-    """Turn an image that cannot be used into a failure: it was paid for, but nothing may be trained on it."""
-    if reply.status != "image":
-        return ImageReply(reply.request_id, reply.status, None, reply.reason, reply.cost_usd)
-    try:
-        check_image(reply.image or b"")
-    except StoreError as error:
-        return ImageReply(reply.request_id, "failure", None, f"unusable image: {error}", reply.cost_usd)
-    return reply
+def _check(context: RoundContext, images: Sequence[tuple[Prompt, str]]) -> dict[tuple[str, str], Verdict]:
+    """Ask the judge whether each image shows its prompt, one that several teachers drew alike once."""
+    evidence = steps.check(context, list(dict.fromkeys(images)), "faithfulness")
+    return {(item.prompt_id, item.teacher_sha256 or ""): item.verdict for item in evidence}
+
+
+def _result(answer: StoredReply, verdict: Verdict) -> ResultKind:
+    if answer.status == "image":
+        return _RESULT.get(verdict, "unchecked")
+    return answer.status
+
+
+def _is_kept(
+    context: RoundContext, prompt: Prompt, teacher: str, verdict: Verdict, standings: Standings | None
+) -> bool:
+    """Weigh the judge's error against the teacher's record; without a check every image is kept."""
+    if standings is None:
+        return True
+    error = context.info.judge_error
+    return is_faithful(verdict, error, unfaithful_rate(standings.get((prompt.skill, teacher), Standing()), error))

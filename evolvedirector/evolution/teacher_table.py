@@ -1,0 +1,109 @@
+"""Who taught what: each teacher's share of the training images by skill, and how it earned it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from evolvedirector.evolution.standings import Standing, past_standings
+from evolvedirector.evolution.summary import wilson_interval
+
+if TYPE_CHECKING:
+    from evolvedirector.store.dataset import DatasetStore
+
+_COLUMNS = ("skill", "teacher", "images", "share", "duels won", "of", "95 %", "unfaithful", "of", "refused")
+
+
+def teacher_share(store: DatasetStore, revision_sha: str) -> dict[str, Any]:
+    """Count by skill what each teacher gave to a revision: the paper's table of select ratios (its Table 3).
+
+    A fork sees its own past only. Images that are retired are not counted as trained.
+
+    Args:
+        store: The dataset, with its ledger.
+        revision_sha: The revision.
+
+    Returns:
+        `overall` and `skills` (by skill); in both, by teacher: `images`, `share`, `duels`, `duels_won` (a tie counts
+        one half), `win_rate` and `win_rate_interval` (95 %, Wilson; None without duels), `checked`, `unfaithful` (the
+        judge's mistakes included), `refusals`, `failures`.
+    """
+    images: Counter[tuple[str, str]] = Counter(
+        (entry.prompt.skill, entry.sample.teacher)
+        for entry in store.state(revision_sha).entries.values()
+        if entry.sample and entry.state != "retired"
+    )
+    standings = past_standings(store.ledger, revision_sha)
+    keys = sorted({*images, *standings})
+    skills = {
+        skill: _rows(
+            {name: images[skill, name] for of, name in keys if of == skill},
+            {name: standings.get((skill, name), Standing()) for of, name in keys if of == skill},
+        )
+        for skill in dict.fromkeys(skill for skill, _ in keys)
+    }
+    names = sorted({name for _, name in keys})
+    overall = _rows(
+        {name: sum(count for (_, teacher), count in images.items() if teacher == name) for name in names},
+        {name: _sum([item for (_, teacher), item in standings.items() if teacher == name]) for name in names},
+    )
+    return {"overall": overall, "skills": skills}
+
+
+def table_lines(table: Mapping[str, Any]) -> list[str]:
+    """Render what `teacher_share` returned as lines of plain text, columns aligned.
+
+    Args:
+        table: As `teacher_share` returns it; also after a way through JSON.
+    """
+    rows = [_COLUMNS]
+    for skill, teachers in (("overall", table["overall"]), *table["skills"].items()):
+        for name, row in teachers.items():
+            low, high = row["win_rate_interval"] or (None, None)
+            rows.append(
+                (
+                    skill,
+                    name,
+                    f"{row['images']}",
+                    "-" if row["share"] is None else f"{row['share']:.2f}",
+                    f"{row['duels_won']:g}",
+                    f"{row['duels']}",
+                    "-" if low is None else f"{low:.2f}-{high:.2f}",
+                    f"{row['unfaithful']}",
+                    f"{row['checked']}",
+                    f"{row['refusals']}",
+                )
+            )
+    widths = [max(len(row[place]) for row in rows) for place in range(len(_COLUMNS))]
+    return [
+        "  ".join(
+            cell.ljust(width) if place < 2 else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _rows(images: Mapping[str, int], standings: Mapping[str, Standing]) -> dict[str, dict[str, Any]]:
+    total = sum(images.values())
+    return {
+        name: {
+            "images": images[name],
+            "share": images[name] / total if total else None,
+            "duels": standing.duels,
+            "duels_won": standing.wins,
+            "win_rate": standing.wins / standing.duels if standing.duels else None,
+            "win_rate_interval": wilson_interval(standing.wins, standing.duels),
+            "checked": standing.faithful + standing.unfaithful,
+            "unfaithful": standing.unfaithful,
+            "refusals": standing.refusals,
+            "failures": standing.failures,
+        }
+        for name, standing in standings.items()
+    }
+
+
+def _sum(standings: list[Standing]) -> Standing:
+    names = Standing.__dataclass_fields__
+    return Standing(**{name: sum(getattr(standing, name) for standing in standings) for name in names})
