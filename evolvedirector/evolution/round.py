@@ -174,11 +174,14 @@ def _buy(
         for prompt in [*wanted, *children]
         if prompt.parent_id and (parent := state.entries.get(prompt.parent_id)) and parent.sample
     }
-
-    def faithful(images: Sequence[tuple[Prompt, str]]) -> dict[str, bool]:
-        return {item.prompt_id: item.verdict != "teacher" for item in steps.check(context, images, "faithfulness")}
-
-    return buy(context, [*wanted, *children], favourites, faithful if plan.check_teacher else None)
+    return buy(
+        context,
+        [*wanted, *children],
+        favourites,
+        check_teacher=plan.check_teacher,
+        test_all_share=plan.test_all_share,
+        limit=plan.budget_teacher_calls,
+    )
 
 
 def _warn_of_refusals(figures: Counter[str]) -> None:
