@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
@@ -23,7 +22,6 @@ from evolvedirector.records import (
     Tally,
     digest,
     normalise_prompt,
-    seed_of,
 )
 
 MAX_SHARED_WORDS = 0.5
@@ -88,22 +86,23 @@ def _canaries(context: RoundContext, settings: JudgeHealth, state: DatasetState)
     samples = [e.sample for e in state.entries.values() if e.sample and e.state in ("live", "mastered")]
     turn = context.info.index // settings.every_n_rounds
     ranked = sorted(samples, key=lambda sample: digest("canary", context.info.seed, turn, sample.key))
-    chosen = ranked[: settings.canaries_per_round]
-    return [_Canary(sample, _other(sample, samples, seed_of("other", sample.key, turn))) for sample in chosen]
+    return [
+        _Canary(sample, _other(sample, [*ranked[place + 1 :], *ranked[:place]][:_PARTNERS]))
+        for place, sample in enumerate(ranked[: settings.canaries_per_round])
+    ]
 
 
-def _other(sample: Sample, samples: Sequence[Sample], seed: int) -> Sample | None:
+def _other(sample: Sample, candidates: Sequence[Sample]) -> Sample | None:
     """Find a sample of another lineage that shows something else: another skill first, then fewest shared words."""
     prompt = sample.prompt
-    drawn = random.Random(seed).sample(samples, min(_PARTNERS, len(samples)))
     ranked = [
-        (other.prompt.skill == prompt.skill, shared, position)
-        for position, other in enumerate(drawn)
+        (other.prompt.skill == prompt.skill, shared, place)
+        for place, other in enumerate(candidates)
         if other.prompt.lineage_id != prompt.lineage_id
         and other.image_sha256 != sample.image_sha256
         and (shared := _shared_words(prompt, other.prompt)) <= MAX_SHARED_WORDS
     ]
-    return drawn[min(ranked)[2]] if ranked else None
+    return candidates[min(ranked)[2]] if ranked else None
 
 
 def _shared_words(one: Prompt, other: Prompt) -> float:

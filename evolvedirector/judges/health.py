@@ -15,7 +15,7 @@ class JudgeHealth:
     three pairs (MMRB2, Hu et al. 2025; PairBench, Feizi et al. 2025). A judge is asked the gold set (each item once
     per run: answers are remembered) and about 6 looks per canary (a blank image, a swapped prompt, the image's own
     prompt, a pair in both orders, the same image twice): 40 + 48 looks in the first round by default, 48 in later
-    ones. A judge well over every floor (see `chance_below`) is skipped by chance in less than 2 rounds of 100.
+    ones. A judge well over every floor (by 0.1) is skipped by chance in less than 2 rounds of 100.
 
     Args:
         gold: Images with known answers; None checks by canaries alone, which are easier than what a student draws.
@@ -25,8 +25,8 @@ class JudgeHealth:
             says yes is wrong on all blank images.
         min_swap_consistency: Least share, 0 to 1, of pairs of which the same image wins in both orders.
         max_unreadable: Largest share, 0 to 1, of replies that cannot be read; half is usable at twice the price.
-        every_n_rounds: Choose other canaries every so many rounds; in between those of the last choice are
-            remembered and cost nothing, as far as their images are still trained on.
+        every_n_rounds: Choose other canaries every so many rounds; in between the answers are remembered, so that only
+            canaries of newly bought images cost looks.
 
     Raises:
         ValueError: A share outside of 0 to 1, or a negative number of canaries.

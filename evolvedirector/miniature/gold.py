@@ -75,9 +75,15 @@ class MiniatureGold:
                 if image is not None:
                     prompt = phrase(scene)
                     return GoldItem(digest("gold", number, prompt), image, prompt, shows)
+        if shows:
+            raise ValueError(
+                f"No image of skill {skill!r} can be read at image_size_px={self.image_size_px}. Allowed is a size at "
+                "which objects have 9 px or more. Write 32, or 64 for more than four objects."
+            )
         raise ValueError(
-            f"No gold image of skill {skill!r} can be read at image_size_px={self.image_size_px}. Allowed is a size at "
-            "which objects have 9 px or more. Write 32, or 64 for more than four objects."
+            f"Nothing can be drawn wrongly in skill {skill!r} of this world so that it shows at "
+            f"{self.image_size_px} px. Allowed are worlds with two shapes or colours. Add a word, or "
+            "leave the skill out."
         )
 
     def _near_misses(self, scene: Scene, rng: np.random.Generator) -> Iterator[Scene]:

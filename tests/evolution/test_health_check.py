@@ -1,0 +1,274 @@
+"""The check of the judge at the start of a round, on a real store with images of the miniature world."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evolvedirector.evolution.budget import Budget
+from evolvedirector.evolution.crew import LocalCrew
+from evolvedirector.evolution.evolve_director_policy import EvolveDirectorPolicy
+from evolvedirector.evolution.health_check import check_judge
+from evolvedirector.evolution.round_context import RoundContext, RoundInterrupted
+from evolvedirector.judges import HealthReport, JudgeHealth
+from evolvedirector.miniature import MiniatureJudge, MiniaturePrompts, MiniatureTeacher
+from evolvedirector.miniature.gold import MiniatureGold
+from evolvedirector.records import ImageAndPrompt, ImageRequest, Look, OrderedPair, RevisionChange, RoundInfo, Sample
+from evolvedirector.store.dataset import DatasetStore
+from tests import toys
+
+GOLD = MiniatureGold(count=40)
+HEALTH = JudgeHealth(gold=GOLD)
+SMALL = JudgeHealth(gold=MiniatureGold(count=12), canaries_per_round=4)  # 12 + 4 x 6 looks
+
+
+class Counting:
+    """Pass questions on to a judge and remember them."""
+
+    def __init__(self, judge: Any) -> None:
+        self.judge, self.asked = judge, []
+
+    @property
+    def fingerprint(self) -> str:
+        return self.judge.fingerprint
+
+    def look(self, pairs: Sequence[OrderedPair]) -> Iterator[Look]:
+        for pair in pairs:
+            self.asked.append((pair.first, pair.second, pair.prompt))
+            yield from self.judge.look([pair])
+
+    def check(self, items: Sequence[ImageAndPrompt]) -> Iterator[Look]:
+        for item in items:
+            self.asked.append((item.image, item.prompt))
+            yield from self.judge.check([item])
+
+    def close(self) -> None:
+        pass
+
+
+class Always:
+    """Say the same, whatever is shown."""
+
+    def __init__(self, answer: float) -> None:
+        self.answer, self.fingerprint = answer, f"always {answer}"
+
+    def look(self, pairs: Sequence[OrderedPair]) -> Iterator[Look]:
+        return (Look(pair.item_id, self.answer) for pair in pairs)
+
+    def check(self, items: Sequence[ImageAndPrompt]) -> Iterator[Look]:
+        return (Look(item.item_id, self.answer) for item in items)
+
+    def close(self) -> None:
+        pass
+
+
+class Root:
+    """A dataset root with bought images, and rounds on it that only check the judge."""
+
+    def __init__(self, folder: Path, images: int = 24) -> None:
+        self.store = DatasetStore(folder, create=True)
+        prompts = MiniaturePrompts(count=max(1, images)).prompts()
+        requests = [ImageRequest(prompt.id, prompt.text, 0, 32, 32) for prompt in prompts]
+        names = self.store.blobs.put_many([reply.image or b"" for reply in MiniatureTeacher().generate(requests)])
+        samples = [Sample.create(prompt, name, "exact") for prompt, name in zip(prompts, names, strict=True)]
+        change = RevisionChange(samples=tuple(samples)) if images else RevisionChange(prompts=tuple(prompts))
+        self.sha = self.store.publish(None, "import", change)
+
+    def context(self, judge: Any, index: int = 0, budget: Budget = Budget(), **changes: Any) -> RoundContext:  # noqa: B008
+        crew = LocalCrew(lambda requests: [], {}, judge, unit=8)
+        info = RoundInfo(f"r{index}", index, None, 0, index, self.sha)
+        policy, writer = EvolveDirectorPolicy(), toys.ToyWriter()
+        return RoundContext(
+            self.store, crew, policy, writer, budget, info, {}, judge.fingerprint, image_size_px=32, **changes
+        )
+
+    def check(self, judge: Any, health: JudgeHealth = HEALTH, **context: Any) -> HealthReport:
+        return check_judge(self.context(judge, **context), health, self.store.state(self.sha))
+
+
+@pytest.fixture
+def root_of(tmp_path: Path) -> Iterator[Callable[..., Root]]:
+    roots: list[Root] = []
+
+    def make(**parts: Any) -> Root:
+        roots.append(Root(tmp_path / str(len(roots)), **parts))
+        return roots[-1]
+
+    yield make
+    for root in roots:
+        root.store.close()
+
+
+def test_an_exact_judge_passes_everything(root_of) -> None:
+    report = root_of().check(MiniatureJudge())
+    figures = report.to_figures()
+    assert report.problem(HEALTH) is None
+    assert report.judge_error == report.position_bias == report.unreadable == 0
+    names = ("agreement", "canary blank", "canary swapped", "canary own", "canary same", "swap consistency", "pairs")
+    assert {figures[f"judge {name}"] for name in names} == {1.0}
+    assert figures["judge health looks"] == report.looks == 40 + 48
+
+
+@pytest.mark.parametrize("error_rate", [0.1, 0.3])
+def test_the_error_is_estimated_and_tolerated(root_of, error_rate: float) -> None:
+    root = root_of(images=48)
+    reports = [root.check(MiniatureJudge(error_rate=error_rate, seed=seed), index=seed) for seed in range(6)]
+    mean = sum(report.judge_error for report in reports) / len(reports)
+    assert mean == pytest.approx(error_rate, abs=0.06)  # 6 x 56 answers: standard error 0.025
+    assert all(abs(report.judge_error - error_rate) < 0.2 for report in reports)
+    assert sum(report.problem(HEALTH) is not None for report in reports) <= 1  # a round in a hundred, by chance
+
+
+def test_half_unreadable_is_tolerated(root_of) -> None:
+    report = root_of().check(MiniatureJudge(invalid_rate=0.5))
+    assert report.problem(HEALTH) is None
+    assert report.to_figures()["judge unreadable"] == pytest.approx(0.5, abs=0.15)
+    assert report.judge_error == 0
+
+
+def test_nothing_readable_is_skipped(root_of) -> None:
+    problem = root_of().check(MiniatureJudge(invalid_rate=1)).problem(HEALTH)
+    assert problem is not None
+    assert "0 of 88 readable replies" in problem
+
+
+def test_always_first_is_skipped_for_its_place(root_of) -> None:
+    report = root_of().check(MiniatureJudge(position_bias=1))
+    problem = report.problem(HEALTH)
+    assert report.position_bias == 0.5
+    assert report.to_figures()["judge swap consistency"] == 0
+    assert report.to_figures()["judge canary same"] == 0
+    assert report.judge_error == 0
+    assert problem is not None
+    assert "prefers a place" in problem
+
+
+@pytest.mark.parametrize(("answer", "says"), [(0.9, "it says yes"), (0.1, "it says no")])
+@pytest.mark.parametrize("gold", [GOLD, None])
+def test_always_the_same_answer_is_skipped(root_of, answer: float, says: str, gold: MiniatureGold | None) -> None:
+    health = JudgeHealth(gold=gold)
+    problem = root_of().check(Always(answer), health).problem(health)
+    assert problem is not None
+    assert says in problem
+
+
+def test_a_coin_is_skipped_in_most_rounds(root_of) -> None:
+    root = root_of(images=48)
+    reports = [root.check(MiniatureJudge(error_rate=0.5, seed=seed), index=seed) for seed in range(6)]
+    assert sum(report.problem(HEALTH) is not None for report in reports) >= 4
+
+
+def test_a_repeated_check_asks_nothing_twice(root_of) -> None:
+    root, judge = root_of(), Counting(MiniatureJudge(error_rate=0.2))
+    first = root.check(judge, SMALL)
+    asked = len(judge.asked)
+    assert asked == first.looks == root.store.ledger.spend().judge_calls
+    assert root.check(judge, SMALL) == first
+    assert len(judge.asked) == asked
+
+
+def test_an_interrupted_check_goes_on_where_it_was(root_of) -> None:
+    root, judge = root_of(), Counting(MiniatureJudge())
+    with pytest.raises(RoundInterrupted):
+        root.check(judge, SMALL, stop=lambda: "enough" if len(judge.asked) >= 10 else None)
+    assert 0 < len(judge.asked) < 36
+    assert root.check(judge, SMALL).looks == 36
+    assert len(judge.asked) == len(set(judge.asked)) == 36
+
+
+def test_gold_is_remembered_and_canaries_change_by_round(root_of) -> None:
+    root, judge = root_of(images=48), Counting(MiniatureJudge())
+    root.check(judge, SMALL, index=0)
+    first = set(judge.asked)
+    judge.asked.clear()
+    assert root.check(judge, SMALL, index=1).looks == 36
+    gold = {(item.image, item.prompt) for item in SMALL.gold.items()}
+    assert gold <= first
+    assert not gold & set(judge.asked)
+    assert 12 < len(judge.asked) <= 24
+
+
+def test_canaries_are_kept_between_the_rounds_that_choose(root_of) -> None:
+    root, judge = root_of(images=48), Counting(MiniatureJudge())
+    health = JudgeHealth(every_n_rounds=2)
+    first = root.check(judge, health, index=2)
+    asked = len(judge.asked)
+    assert root.check(judge, health, index=3) == first
+    assert len(judge.asked) == asked
+    root.check(judge, health, index=4)
+    assert len(judge.asked) > asked
+
+
+def test_another_judge_is_asked_again(root_of) -> None:
+    root = root_of()
+    root.check(MiniatureJudge(), SMALL)
+    other = Counting(MiniatureJudge(seed=1))
+    root.check(other, SMALL)
+    assert len(other.asked) == 36
+
+
+def test_swapped_prompts_are_of_other_lineages_and_skills(root_of) -> None:
+    root, judge = root_of(images=48), Counting(MiniatureJudge())
+    root.check(judge, JudgeHealth(canaries_per_round=24))
+    by_image = {
+        root.store.blobs.get(e.sample.image_sha256): e.prompt for e in root.store.state(root.sha).in_state("live")
+    }
+    by_text = {prompt.text: prompt for prompt in by_image.values()}
+    singles = [question for question in judge.asked if len(question) == 2 and question[0] in by_image]
+    swapped = [(by_image[image], by_text[text]) for image, text in singles if by_image[image].text != text]
+    assert len(swapped) == 24
+    assert all(a.lineage_id != b.lineage_id and a.skill != b.skill for a, b in swapped)
+
+
+def test_an_empty_budget_of_looks_measures_nothing(root_of) -> None:
+    root, judge = root_of(), Counting(MiniatureJudge())
+    context = root.context(judge, budget=Budget(budget_judge_calls=0))
+    report = check_judge(context, SMALL, root.store.state(root.sha))
+    assert report == HealthReport()
+    assert report.problem(SMALL) is None
+    assert judge.asked == []
+    assert context.figures["looks beyond the budget"] == 36
+
+
+@pytest.mark.parametrize("budget", [5, 20, 30])
+def test_a_short_budget_of_looks_measures_what_it_pays_for(root_of, budget: int) -> None:
+    judge = Counting(MiniatureJudge())
+    report = root_of().check(judge, SMALL, budget=Budget(budget_judge_calls=budget))
+    assert len(judge.asked) == report.looks == budget
+    assert report.judge_error == 0
+    assert report.problem(SMALL) is None
+
+
+def test_without_bought_images_only_gold_is_asked(root_of) -> None:
+    root = root_of(images=0)
+    report = root.check(MiniatureJudge(), SMALL)
+    assert report.looks == 12
+    assert report.to_figures()["judge agreement"] == 1
+    assert "judge canary blank" not in report.to_figures()
+
+
+def test_with_neither_nothing_is_measured(root_of) -> None:
+    health = JudgeHealth()
+    report = root_of(images=0).check(MiniatureJudge(), health)
+    assert report == HealthReport()
+    assert report.problem(health) is None
+
+
+def test_one_bought_image_has_no_partner(root_of) -> None:
+    report = root_of(images=1).check(MiniatureJudge(), JudgeHealth())
+    assert report.looks == 3  # blank, own, beside itself
+    assert report.problem(JudgeHealth()) is None
+
+
+def test_a_silent_judge_is_unreadable_and_paid(root_of) -> None:
+    class Silent(MiniatureJudge):
+        def check(self, items: Sequence[ImageAndPrompt]) -> Iterator[Look]:
+            return iter(())
+
+    root = root_of()
+    report = root.check(Silent(), SMALL)
+    assert report.unreadable == 24
+    assert root.store.ledger.spend().judge_calls == 36
