@@ -104,11 +104,20 @@ class TeacherImages:
         if status == "image":
             try:
                 check_image(reply.image or b"")
-                sha256 = self._blobs.put(reply.image or b"")
+                sha256 = self._put(reply.image or b"")
             except StoreError as error:
                 status, reason = "failure", str(error)
         cost_usd = asked.cost_usd + reply.cost_usd
         _write(path, _Record(status, asked.calls, cost_usd, sha256, reason[:_MAX_REASON_CHARACTERS]))
+
+    def _put(self, image: bytes) -> str:
+        sha256 = self._blobs.put(image)
+        try:
+            self._blobs.get(sha256)
+        except StoreError:  # it was here already, and damaged
+            self._blobs.path(sha256).unlink()
+            self._blobs.put(image)
+        return sha256
 
 
 def _refused(path: Path) -> bool:

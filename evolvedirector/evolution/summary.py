@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from evolvedirector.evolution.budget import Budget
+from evolvedirector.store.revision import RevisionFiles
 
 if TYPE_CHECKING:
     from evolvedirector.store.dataset import DatasetStore
@@ -39,7 +40,8 @@ def wilson_interval(wins: float, trials: float, z: float = 1.96) -> tuple[float,
 def evolution_figures(store: DatasetStore, revision_sha: str, budget: Budget) -> dict[str, Any]:
     """Count what evolution did up to a revision: a part of `summary.json`.
 
-    The win rate is the student's share of comparisons in the last round that had any, ties counted as half.
+    The win rate is the student's share of comparisons in the last round that had any, ties counted as half; judge
+    health is what the last finished round measured of the judge.
     """
     ledger, state, spend = store.ledger, store.state(revision_sha), store.ledger.spend()
     rounds = [row for row in ledger.rounds() if row["child_sha"]]
@@ -72,5 +74,47 @@ def evolution_figures(store: DatasetStore, revision_sha: str, budget: Budget) ->
         "teacher_share": {
             skill: {name: count / counts.total() for name, count in counts.items()} for skill, counts in share.items()
         },
+        "judge_health": _judge_health(rounds),
+        "rounds_detail": rounds_detail(store),
         "budget": asdict(budget),
     }
+
+
+def rounds_detail(store: DatasetStore) -> list[dict[str, Any]]:
+    """List what each finished round did, in order: the points of the curves over teacher calls.
+
+    `teacher_calls` are all calls up to the end of that round, seeds included. Looked at and failed are images of the
+    student with a readable answer, of unseen prompts and of probes; bought are samples that entered the dataset.
+    """
+    ledger = store.ledger
+    rounds = [(row, ledger.spend(row["round_id"]).teacher_calls) for row in ledger.rounds()]
+    calls = ledger.spend().teacher_calls - sum(spent for _, spent in rounds)  # the seeds belong to no round
+    prompts, files, detail = ledger.prompts(), RevisionFiles(store.root), []
+    for row, spent in rounds:
+        calls += spent
+        if not row["child_sha"]:
+            continue
+        looked: Counter[str] = Counter()
+        failed: Counter[str] = Counter()
+        for item in ledger.evidence(row["round_id"]):
+            if item.kind in ("screen", "probe") and item.verdict != "invalid" and item.prompt_id in prompts:
+                looked[prompts[item.prompt_id].skill] += 1
+                failed[prompts[item.prompt_id].skill] += item.verdict == "teacher"
+        news = [] if row["child_sha"] == row["revision_sha"] else files.body(row["child_sha"])["samples"]
+        detail.append(
+            {
+                "round": row["number"],
+                "global_step": row["global_step"],
+                "teacher_calls": calls,
+                "skipped": bool(row["figures"].get("skipped", 0)),
+                "looked_by_skill": dict(sorted(looked.items())),
+                "failed_by_skill": {skill: failed[skill] for skill in sorted(looked)},
+                "bought_by_skill": dict(sorted(Counter(prompts[s["prompt_id"]].skill for s in news).items())),
+            }
+        )
+    return detail
+
+
+def _judge_health(rounds: list[dict[str, Any]]) -> dict[str, float] | None:
+    figures = rounds[-1]["figures"] if rounds else {}
+    return {name.removeprefix("judge "): v for name, v in figures.items() if name.startswith("judge ")} or None

@@ -1,3 +1,4 @@
+from contextlib import contextmanager
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -66,3 +67,117 @@ def test_unreadable_looks_show_nothing(tmp_path: Path) -> None:
 
 def test_a_run_without_reader_contributes_nothing() -> None:
     assert SkillAccuracy(toys.ToyJudge()).summary_entries() == {}
+
+
+class Fitted(Data):
+    def train_dataloader(self):
+        batch = {"prompt": ["tone 0"], "image": torch.zeros(1, 3, 8, 8, dtype=torch.uint8)}
+        return torch.utils.data.DataLoader([batch, batch], batch_size=None)
+
+    def transfer_batch_to_device(self, batch, device, dataloader_idx):
+        return batch
+
+
+class Chance(Measured):
+    """Draws the right tone for every second image of a prompt."""
+
+    def __init__(self) -> None:
+        super().__init__(learning_rate=0.0)
+        self.requests: list[ImageRequest] = []
+
+    def generate(self, requests):
+        self.requests += requests
+        tones = [toys.tone_of(request.prompt) if request.seed % 2 else 60 for request in requests]
+        return [torch.full((3, 8, 8), tone, dtype=torch.uint8) for tone in tones]
+
+
+class OtherJudge(toys.ToyJudge):
+    fingerprint = "another toy judge"
+
+
+class Evolves(pl.Callback):
+    """Looks like what evolves the training data."""
+
+    def __init__(self, judge: toys.ToyJudge) -> None:
+        self.judge = judge
+
+
+def fit(folder: Path, *callbacks: pl.Callback, module: pl.LightningModule | None = None, **options) -> pl.Trainer:
+    trainer = pl.Trainer(
+        default_root_dir=folder, accelerator="cpu", logger=False, callbacks=list(callbacks), num_sanity_val_steps=0,
+        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
+        **{"max_epochs": 1, **options},
+    )  # fmt: skip
+    trainer.fit(module or Chance(), datamodule=Fitted())
+    return trainer
+
+
+def test_the_last_reading_draws_several_images_of_each_prompt(tmp_path: Path) -> None:
+    accuracy, module = SkillAccuracy(toys.ToyJudge(), seeds_per_prompt=6), Chance()
+    fit(tmp_path, accuracy, module=module, limit_val_batches=1)
+    seeds: dict[str, set[int]] = {}
+    for request in module.requests[2:]:  # after one validation batch
+        seeds.setdefault(request.prompt, set()).add(request.seed)
+    assert {prompt: len(drawn) for prompt, drawn in seeds.items()} == {p.text: 6 for p in HELD_OUT}
+    entries = accuracy.summary_entries()
+    right = sum(seed % 2 for p in HELD_OUT if p.skill == "light" for seed in seeds[p.text])
+    assert entries["accuracy"]["light"] == pytest.approx(right / 18, abs=1e-6)
+    low, high = entries["accuracy_interval"]["light"]
+    few, many = wilson_interval(right / 6, 3), wilson_interval(right, 18)
+    assert many[1] - many[0] <= high - low + 1e-6 and high - low <= few[1] - few[0] + 1e-6  # type: ignore[index]
+
+
+def test_what_validation_read_after_the_last_step_is_not_read_again(tmp_path: Path) -> None:
+    module = Chance()
+    fit(tmp_path, SkillAccuracy(toys.ToyJudge()), module=module)
+    assert len(module.requests) == 6, "the validation loop's own requests"
+
+
+def test_without_validation_at_the_last_step_the_end_is_read(tmp_path: Path) -> None:
+    accuracy, module = SkillAccuracy(toys.ToyJudge()), Chance()
+    fit(tmp_path, accuracy, module=module, check_val_every_n_epoch=5)
+    assert {request.prompt for request in module.requests} == {prompt.text for prompt in HELD_OUT}
+    assert accuracy.accuracy is not None
+
+
+def test_validation_switched_off_reads_nothing(tmp_path: Path) -> None:
+    accuracy = SkillAccuracy(toys.ToyJudge(), seeds_per_prompt=4)
+    fit(tmp_path, accuracy, limit_val_batches=0)
+    assert accuracy.summary_entries() == {}
+
+
+def test_averaged_weights_draw_the_last_reading(tmp_path: Path) -> None:
+    class Half(pl.Callback):
+        @contextmanager
+        def averaged(self, pl_module):
+            torch.nn.init.constant_(pl_module.line.bias, 122 / 255)
+            yield
+            torch.nn.init.zeros_(pl_module.line.bias)
+
+    accuracy = SkillAccuracy(toys.ToyJudge(), seeds_per_prompt=2)
+    fit(tmp_path, accuracy, Half(), module=Measured(learning_rate=0.0))
+    assert accuracy.accuracy == {"dark": 0.0, "light": pytest.approx(2 / 3, abs=1e-6)}
+
+
+def test_the_training_judge_as_reader_is_warned_of_once(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match=r"SkillAccuracy\.reader is the judge of the training data") as said:
+        fit(tmp_path, SkillAccuracy(toys.ToyJudge()), Evolves(toys.ToyJudge()))
+    assert len([w for w in said if "training data" in str(w.message)]) == 1
+
+
+def test_another_judge_as_reader_is_not_warned_of(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    fit(tmp_path, SkillAccuracy(OtherJudge()), Evolves(toys.ToyJudge()))
+    assert not [w for w in recwarn if "training data" in str(w.message)]
+
+
+def test_the_last_figures_survive_a_checkpoint() -> None:
+    accuracy, other = SkillAccuracy(toys.ToyJudge()), SkillAccuracy(toys.ToyJudge())
+    accuracy._keep({"a": ("dark", "p", True), "b": ("light", "q", False)})
+    other.load_state_dict(accuracy.state_dict())
+    assert other.summary_entries() == accuracy.summary_entries() != {}
+
+
+@pytest.mark.parametrize("seeds", [0, -1])
+def test_too_few_seeds_are_refused(seeds: int) -> None:
+    with pytest.raises(ValueError, match=f"seeds_per_prompt is {seeds}"):
+        SkillAccuracy(toys.ToyJudge(), seeds_per_prompt=seeds)

@@ -1,0 +1,100 @@
+from pathlib import Path
+
+import lightning.pytorch as pl
+import pytest
+import torch
+
+from evolvedirector.callbacks import Forgetting
+from evolvedirector.callbacks.forgetting import forgetting_figures
+from evolvedirector.datamodules import EvolvingDataModule
+from evolvedirector.records import Prompt, RevisionChange, Sample
+from evolvedirector.store import DatasetStore
+from tests import toys
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*litmodels.*", "ignore:.*val_dataloader.*")
+TONES = (95, 105, 205, 215)
+
+
+class Student(toys.ToyStudent):
+    """Draws the tone 100 whatever is asked."""
+
+    def __init__(self) -> None:
+        super().__init__(learning_rate=0.0)
+        torch.nn.init.constant_(self.line.bias, 100 / 255)
+        self.seeds: list[int] = []
+
+    def generate(self, requests):
+        self.seeds += [request.seed for request in requests]
+        return super().generate(requests)
+
+
+def root_with(folder: Path, mastered: int) -> Path:
+    prompts = [Prompt.create(f"tone {tone}", skill="tone") for tone in TONES]
+    with DatasetStore(folder / "data", create=True) as store:
+        store.ledger.add_prompts(prompts)
+        images = store.blobs.put_many([toys.flat_png(tone) for tone in TONES])
+        samples = tuple(Sample.create(p, sha256, "toy") for p, sha256 in zip(prompts, images, strict=True))
+        first = store.publish(None, "first", RevisionChange(samples=samples))
+        states = {prompt.id: "mastered" for prompt in prompts[:mastered]}
+        store.publish(first, "second", RevisionChange(states=states))  # type: ignore[arg-type]
+    return folder / "data"
+
+
+def fit(root: Path, forgetting: Forgetting, epochs: int = 2) -> Student:
+    data = EvolvingDataModule(root, global_batch_size=2, batches_per_epoch=2, image_size_px=8)
+    trainer = pl.Trainer(
+        default_root_dir=root.parent, accelerator="cpu", logger=False, max_epochs=epochs, callbacks=[forgetting],
+        reload_dataloaders_every_n_epochs=1, enable_progress_bar=False, enable_model_summary=False,
+        enable_checkpointing=False,
+    )  # fmt: skip
+    student = Student()
+    trainer.fit(student, datamodule=data)
+    return student
+
+
+def test_the_share_of_mastered_prompts_that_the_student_fails(tmp_path: Path) -> None:
+    forgetting = Forgetting(toys.ToyJudge())
+    fit(root_with(tmp_path, 3), forgetting)
+    figures = forgetting.summary_entries()["forgetting"]
+    # tone 100 is within 10 of 95 and 105; 205 is forgotten; 215 was never mastered
+    assert figures["share"] == pytest.approx(1 / 3, abs=1e-6)
+    assert (figures["prompts"], figures["unreadable"]) == (3, 0)
+    assert figures["interval"][0] < 1 / 3 < figures["interval"][1]
+
+
+def test_nothing_mastered_is_nothing_forgotten(tmp_path: Path) -> None:
+    forgetting = Forgetting(toys.ToyJudge())
+    fit(root_with(tmp_path, 0), forgetting)
+    assert forgetting.summary_entries() == {"forgetting": None}
+
+
+def test_each_reading_draws_fresh_seeds_and_at_most_so_many_prompts(tmp_path: Path) -> None:
+    student = fit(root_with(tmp_path, 4), Forgetting(toys.ToyJudge(), max_prompts=2, every_n_epochs=1), epochs=3)
+    assert len(student.seeds) == len(set(student.seeds)) == 3 * 2
+
+
+def test_a_running_round_keeps_the_root_locked_and_is_not_disturbed(tmp_path: Path) -> None:
+    forgetting, root = Forgetting(toys.ToyJudge()), root_with(tmp_path, 3)
+    with DatasetStore(root):
+        fit(root, forgetting)
+    assert forgetting.forgetting is not None
+
+
+def test_unreadable_looks_are_no_failures(tmp_path: Path) -> None:
+    forgetting = Forgetting(toys.ToyJudge(mass=0.0))
+    fit(root_with(tmp_path, 3), forgetting)
+    assert forgetting.forgetting == {"share": None, "interval": None, "prompts": 0, "unreadable": 3}
+    assert forgetting_figures(["student", "invalid"])["share"] == 0.0
+
+
+def test_the_last_figures_survive_a_checkpoint() -> None:
+    forgetting, other = Forgetting(toys.ToyJudge()), Forgetting(toys.ToyJudge())
+    forgetting.forgetting = forgetting_figures(["student", "teacher"])
+    other.load_state_dict(forgetting.state_dict())
+    assert other.forgetting == forgetting.forgetting
+
+
+@pytest.mark.parametrize("wrong", [{"max_prompts": 0}, {"every_n_epochs": 0}])
+def test_wrong_settings_are_refused(wrong: dict) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Forgetting(toys.ToyJudge(), **wrong)
