@@ -60,7 +60,8 @@ def check_judge(context: RoundContext, settings: JudgeHealth, state: DatasetStat
     """Measure the judge on gold and canaries, as far as the budget of looks reaches.
 
     Questions are keyed by their content, so an answer is paid for once per run and judge: gold in its first round,
-    canaries as their choice changes by round, nothing when a round is repeated. Gold comes first where the budget is
+    canaries as their choice changes by round, nothing when a round is repeated. After the first round, gold whose
+    answer could not be read is asked about once more a round: an outage ends. Gold comes first where the budget is
     short. Without gold and bought images nothing is measured.
 
     Args:
@@ -69,16 +70,33 @@ def check_judge(context: RoundContext, settings: JudgeHealth, state: DatasetStat
         state: The dataset, whose bought images become canaries.
     """
     canaries = _canaries(context, settings, state)
-    singles = [*_gold(context, settings), *_single_canaries(context, canaries)]
-    keys = [single.key for single in singles]
-    looks = ask(
-        context, keys, lambda i: ImageAndPrompt(keys[i], singles[i].image, singles[i].prompt), context.crew.check
-    )
+    gold = _gold(context, settings)
+    singles = [*gold, *_single_canaries(context, canaries)]
+    looks = _ask_singles(context, singles)
+    if context.info.index > 0:
+        looks |= _ask_again(context, gold, looks)
     orders, twice = _pairs(context, canaries)
     pairs = [*(pair for both in orders for pair in both), *twice]
     names = [pair.key for pair in pairs]
     looks |= ask(context, names, lambda i: OrderedPair(*pairs[i]), context.crew.look)
     return _report(singles, orders, twice, looks)
+
+
+def _ask_singles(context: RoundContext, singles: Sequence[_Single]) -> dict[str, Look]:
+    def question(position: int) -> ImageAndPrompt:
+        single = singles[position]
+        return ImageAndPrompt(single.key, single.image, single.prompt)
+
+    return ask(context, [single.key for single in singles], question, context.crew.check)
+
+
+def _ask_again(context: RoundContext, gold: Sequence[_Single], looks: Mapping[str, Look]) -> dict[str, Look]:
+    """Return what was read this time, under the key of the first time; the question of each round has its own."""
+    unread = [single for single in gold if single.key in looks and verdict_of_check(looks[single.key]) == "invalid"]
+    turn = context.info.index
+    names = {digest("again", single.key, turn, length=32): single for single in unread}
+    answers = _ask_singles(context, [single._replace(key=key) for key, single in names.items()])
+    return {names[key].key: look for key, look in answers.items()}
 
 
 def _canaries(context: RoundContext, settings: JudgeHealth, state: DatasetState) -> list[_Canary]:

@@ -12,7 +12,7 @@ CLEARLY_OVER = 0.1
 """A judge this much over a floor is skipped by no more than the chances below."""
 CHANCE_AGREEMENT = 0.01
 CHANCE_OTHER = 0.0017
-"""One sixth of it for each of the other floors, of which six or so are checked: less than 2 % in all."""
+"""A sixth of it for each of the seven other checks: about 2 % together at most, 1.2 % in simulation at 30 % error."""
 RIGHT_BEFORE = 2.0
 """Right answers as if seen before the first: a handful of canaries cannot make a judge look like a coin."""
 MAX_ERROR = 0.49
@@ -30,9 +30,25 @@ def error_of(tally: Tally) -> float:
 
 
 def lower_tail(passed: int, asked: int, share: float) -> float:
-    """Return the probability of `passed` or fewer out of `asked` when each passes with probability `share`."""
-    terms = (math.comb(asked, k) * share**k * (1.0 - share) ** (asked - k) for k in range(passed + 1))
-    return min(1.0, math.fsum(terms))
+    """Return the probability of `passed` or fewer out of `asked` when each passes with probability `share`.
+
+    Summed from logarithms: a binomial coefficient of 2000 questions is no float.
+
+    Args:
+        passed: At least 0.
+        asked: At least `passed`.
+        share: 0 to 1.
+    """
+    if passed >= asked or share <= 0.0:
+        return 1.0
+    if share >= 1.0:
+        return 0.0
+    log_odds, log_none = math.log(share) - math.log1p(-share), asked * math.log1p(-share)
+    logs = (
+        math.lgamma(asked + 1) - math.lgamma(k + 1) - math.lgamma(asked - k + 1) + k * log_odds + log_none
+        for k in range(passed + 1)
+    )
+    return min(1.0, math.fsum(map(math.exp, logs)))
 
 
 def chance_below(tally: Tally, floor: float) -> float:

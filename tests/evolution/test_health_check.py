@@ -12,6 +12,7 @@ from evolvedirector.evolution.budget import Budget
 from evolvedirector.evolution.crew import LocalCrew
 from evolvedirector.evolution.evolve_director_policy import EvolveDirectorPolicy
 from evolvedirector.evolution.health_check import check_judge
+from evolvedirector.evolution.round import run_round
 from evolvedirector.evolution.round_context import RoundContext, RoundInterrupted
 from evolvedirector.judges import HealthReport, JudgeHealth
 from evolvedirector.miniature import MiniatureJudge, MiniaturePrompts, MiniatureTeacher
@@ -272,3 +273,31 @@ def test_a_silent_judge_is_unreadable_and_paid(root_of) -> None:
     report = root.check(Silent(), SMALL)
     assert report.unreadable == 24
     assert root.store.ledger.spend().judge_calls == 36
+
+
+def test_gold_unread_in_an_outage_is_asked_about_again(root_of) -> None:
+    class Outage(Counting):
+        down = True
+
+        def check(self, items: Sequence[ImageAndPrompt]) -> Iterator[Look]:
+            for look in super().check(items):
+                yield Look(look.item_id, 0.5, 0.0, "outage") if self.down else look
+
+    root, judge, health = root_of(images=0), Outage(MiniatureJudge()), JudgeHealth(gold=SMALL.gold)
+    assert root.check(judge, health).unreadable == 12
+    assert root.check(judge, health).unreadable == len(judge.asked) == 12  # a repeated round asks nothing
+    judge.down = False
+    for _ in range(2):
+        report = root.check(judge, health, index=1)
+        assert (report.looks, report.unreadable, report.judge_error) == (12, 0, 0)
+        assert len(judge.asked) == 24
+
+
+def test_a_round_of_a_judge_that_always_says_yes_changes_nothing(root_of) -> None:
+    root, teacher = root_of(), toys.ToyTeacher()
+    context = root.context(Always(0.9), judge_health=SMALL)
+    context.crew = LocalCrew(lambda requests: [], {"toy": teacher}, Always(0.9))
+    with pytest.warns(UserWarning, match="Round 1 is skipped, training goes on: The judge gave 0 of"):
+        assert run_round(context) == root.sha
+    assert teacher.asked == []
+    assert root.store.ledger.rounds()[-1]["figures"]["judge gold not shown"] == 0

@@ -125,6 +125,8 @@ def test_lower_tail_by_hand() -> None:
     assert lower_tail(1, 2, 0.5) == pytest.approx(0.75)
     assert lower_tail(0, 3, 0.9) == pytest.approx(0.001)
     assert lower_tail(3, 3, 0.2) == pytest.approx(1)
+    assert lower_tail(1000, 2000, 0.5) == pytest.approx(0.509, abs=0.001)
+    assert lower_tail(1100, 2000, 0.7) < 1e-9
 
 
 @pytest.mark.parametrize(
