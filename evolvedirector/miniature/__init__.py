@@ -2,6 +2,7 @@
 
 from evolvedirector.miniature.artist import draw
 from evolvedirector.miniature.atoms import Atom, answer, atoms_of, faithfulness, matches
+from evolvedirector.miniature.gold import MiniatureGold
 from evolvedirector.miniature.grammar import parse, phrase, scenes, skill_of
 from evolvedirector.miniature.held_out import HeldOutPrompts
 from evolvedirector.miniature.judge import MiniatureJudge
@@ -18,6 +19,7 @@ __all__ = [
     "SKILLS",
     "Atom",
     "HeldOutPrompts",
+    "MiniatureGold",
     "MiniatureJudge",
     "MiniaturePrompts",
     "MiniatureTeacher",

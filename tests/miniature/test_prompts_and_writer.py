@@ -1,6 +1,8 @@
 """Prompts, held-out prompts and writer agree on what may be trained on."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from evolvedirector.miniature import (
     SKILLS,
@@ -12,6 +14,7 @@ from evolvedirector.miniature import (
     scenes,
     skill_of,
 )
+from evolvedirector.miniature.grammar import phrase, shuffled
 from evolvedirector.miniature.prompts import apportion
 from evolvedirector.prompt_source import PromptSource
 from evolvedirector.records import Prompt, WriteRequest
@@ -107,6 +110,35 @@ def test_mutation_has_another_structure():
     reply = write("mutation", "a red circle", count=10)
     assert "single_object" not in reply.skills and len(set(reply.skills)) == 5
     assert all(skill_of(parse(text)) == skill for text, skill in zip(reply.texts, reply.skills, strict=True))
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.sampled_from(SKILLS), st.integers(0, 10**6))
+def test_children_relate_to_any_parent_as_their_operation_says_and_are_never_held_out(skill, seed):
+    parent = shuffled(WORLD, skill, seed)[0]
+    expanded, mutated = (
+        write(operation, phrase(parent), count=8, seed=seed) for operation in ("expansion", "mutation")
+    )
+    assert {(skill_of(parse(text)), parse(text).relation) for text in expanded.texts} == {(skill, parent.relation)}
+    assert skill not in {skill_of(parse(text)) for text in mutated.texts}
+    for reply in (expanded, mutated):
+        assert len(set(reply.texts)) == 8 and phrase(parent) not in reply.texts
+        assert not any(HELD_OUT.holds(parse(text)) for text in reply.texts)
+        assert [skill_of(parse(text)) for text in reply.texts] == list(reply.skills)
+
+
+def test_expansion_changes_nouns_colours_and_counts():
+    children = [parse(text) for text in write("expansion", "two red circles", count=30, held_out=None).texts]
+    things = [scene.things[0] for scene in children]
+    assert {thing.shape for thing in things} == set(WORLD.shapes)
+    assert {thing.colour for thing in things} == set(WORLD.colours) and {thing.count for thing in things} == {2, 3, 4}
+
+
+def test_a_request_without_a_skill_finds_all_skills_within_a_few_requests():
+    few = {skill for seed in range(3) for skill in write("seed", count=4, seed=seed).skills}
+    assert few == set(SKILLS)
+    mutated = {skill for seed in range(4) for skill in write("mutation", "a red circle", count=3, seed=seed).skills}
+    assert mutated == set(SKILLS) - {"single_object"}
 
 
 def test_the_skill_asked_for_wins():

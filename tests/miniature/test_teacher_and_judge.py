@@ -1,13 +1,18 @@
 """Teacher and judge as the loop meets them: encoded bytes, replies instead of exceptions, same question same answer."""
 
+import io
 from functools import cache
 
 import jsonargparse
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
 
 from evolvedirector.judges import Judge
-from evolvedirector.miniature import MiniatureJudge, MiniatureTeacher
+from evolvedirector.miniature import SKILLS, MiniatureJudge, MiniatureTeacher, Scene, World, phrase
+from evolvedirector.miniature.grammar import shuffled
 from evolvedirector.records import ImageAndPrompt, ImageRequest, OrderedPair
 from evolvedirector.teachers.teacher import Teacher
 
@@ -39,6 +44,51 @@ def test_a_teacher_that_miscounts_does_so_at_its_rate():
     assert all(
         verdicts(MiniatureJudge(), "a red circle", [image_of("a red circle", s, miscount=1.0) for s in range(9)])
     )
+
+
+CONCERNS = {
+    "miscount": {"counting"},
+    "swap_colours": {"two_objects", "position", "colour_binding"},
+    "confuse_relations": {"position"},
+    "wrong_shape": set(SKILLS),
+}
+"""Which skills a weakness spoils; of the others its images stay right."""
+
+
+def has_one_colour(scene: Scene) -> bool:
+    return len({thing.colour for thing in scene.things}) == 1
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.sampled_from(sorted(CONCERNS)), st.sampled_from(SKILLS), st.integers(0, 10**6))
+def test_a_weakness_spoils_every_image_of_the_skills_it_concerns_and_no_other(weakness, skill, seed):
+    scene = shuffled(World(), skill, seed)[0]
+    image = image_of(phrase(scene), seed, **{weakness: 1.0})
+    spoilt = skill in CONCERNS[weakness] and not (weakness == "swap_colours" and has_one_colour(scene))
+    assert verdicts(MiniatureJudge(), phrase(scene), [image]) == [not spoilt]
+
+
+def test_which_of_three_teachers_is_best_depends_on_the_skill():
+    weak = {
+        "counts": {"swap_colours": 0.7, "confuse_relations": 0.7},
+        "binds": {"miscount": 0.7, "confuse_relations": 0.7},
+        "places": {"miscount": 0.7, "swap_colours": 0.7},
+    }
+    # position needs right colours too, so `places` is best only where the colours agree
+    asked = {
+        "counting": "three green squares",
+        "two_objects": "a red circle and a blue square",
+        "position": "a red circle above a red square",
+    }
+    best = {}
+    for skill, prompt in asked.items():
+        right = {
+            name: sum(verdicts(MiniatureJudge(), prompt, [image_of(prompt, seed, **kind) for seed in range(12)]))
+            for name, kind in weak.items()
+        }
+        best[skill] = max(right, key=right.__getitem__)
+        assert sorted(right.values())[-2] < right[best[skill]] == 12
+    assert best == {"counting": "counts", "two_objects": "binds", "position": "places"}
 
 
 def test_a_teacher_refuses_what_it_does_not_know():
@@ -115,6 +165,35 @@ def test_what_cannot_be_judged_is_an_invalid_look():
     looks = list(MiniatureJudge().check(items))
     assert [look.item_id for look in looks] == ["bytes", "prompt", "torn"]
     assert all(look.covered_mass == 0.0 and look.reason for look in looks)
+
+
+def test_a_word_outside_of_the_world_is_an_invalid_look_and_not_a_no():
+    image = image_of("a red star", world=World(("star", "circle", "square"), ("red", "blue", "green")))
+    (look,) = MiniatureJudge().check([ImageAndPrompt("i", image, "a red star")])
+    assert look.covered_mass == 0.0 and "red star" in look.reason
+    (look,) = MiniatureJudge().look([OrderedPair("p", image, image, "a red star")])
+    assert look.covered_mass == 0.0
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_no_damage_to_an_image_raises(data):
+    image = bytearray(image_of("a red circle"))
+    for _ in range(data.draw(st.integers(1, 4))):
+        image[data.draw(st.integers(0, len(image) - 1))] = data.draw(st.integers(0, 255))
+    image = bytes(image[: data.draw(st.integers(0, len(image)))])
+    (checked,) = MiniatureJudge().check([ImageAndPrompt("i", image, "a red circle")])
+    (looked,) = MiniatureJudge().look([OrderedPair("p", image, image_of("a red circle"), "a red circle")])
+    assert 0.0 <= checked.probability <= 1.0 and checked.covered_mass == looked.covered_mass
+
+
+@pytest.mark.parametrize("mode", ["P", "LA", "RGBA", "I;16", "1"])
+def test_images_of_any_mode_are_judged(mode):
+    buffer = io.BytesIO()
+    picture = Image.new(mode, (32, 32))
+    picture.save(buffer, "PNG", **({"transparency": bytes(range(0, 256))} if mode == "P" else {}))
+    (look,) = MiniatureJudge().check([ImageAndPrompt("i", buffer.getvalue(), "a red circle")])
+    assert look.probability < 0.5
 
 
 def test_rates_outside_of_zero_to_one_are_refused():
