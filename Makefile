@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow coverage lint types bench wheel-check clean
+.PHONY: help quickstart test test-slow coverage lint types bench bench-policy bench-data wheel-check clean
 
 help:  ## list these words
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -39,7 +39,13 @@ types: $(STAMP)  ## check types
 	$(BIN)/mypy typings/evolvedirector
 
 bench: $(STAMP)  ## measure step overhead and read speed
-	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+	@set -e; for script in reads step_overhead; do echo "== $$script"; $(BIN)/python benchmarks/$$script.py; done
+
+bench-policy: $(STAMP)  ## compare policies, their switches and noisy judges on a student of a second (about 15 minutes)
+	$(BIN)/python -m benchmarks.policy_trial
+
+bench-data: $(STAMP)  ## measure what evolution is worth at equal spend; continues where it stopped (about 45 minutes)
+	$(BIN)/python -m benchmarks.data_efficiency
 
 wheel-check: $(STAMP)  ## build the wheel and test it away from the checkout
 	$(BIN)/python .ci/wheel_check.py

@@ -8,13 +8,14 @@ import sys
 from evolvedirector import __version__
 
 LIGHTNING_WORDS = ("fit", "validate", "test", "predict")
-FURTHER_WORDS = ("check", "data", "assets")
+FURTHER_WORDS = ("check", "compare", "data", "assets")
 HELP = f"""usage: evolvedirector WORD [options]        (each WORD has its own --help)
 
   fit       train a student:             evolvedirector fit -c configs/quickstart.yaml
             go on after a break:         the same command with --ckpt_path last
   validate  measure a student without training it (test and predict likewise)
   check     say what a run would do and cost, without starting it: the options of fit
+  compare   print the figures of runs side by side: compare runs/one runs/other
   data      import prompts or captioned images, show a dataset: data import, data show
   assets    fetch optional artwork into the user cache folder: assets emoji
 
