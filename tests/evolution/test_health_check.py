@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,18 @@ from evolvedirector.records import ImageAndPrompt, ImageRequest, Look, OrderedPa
 from evolvedirector.store.dataset import DatasetStore
 from tests import toys
 
+_EXACT = MiniatureJudge()
+_grade = functools.cache(lambda image, prompt: MiniatureJudge._grade(_EXACT, image, prompt))
 GOLD = MiniatureGold(count=40)
 HEALTH = JudgeHealth(gold=GOLD)
 SMALL = JudgeHealth(gold=MiniatureGold(count=12), canaries_per_round=4)  # 12 + 4 x 6 looks
+
+
+class Judge(MiniatureJudge):
+    """Read each image once for all tests."""
+
+    def _grade(self, image: bytes, prompt: str) -> float:
+        return _grade(image, prompt)
 
 
 class Counting:
@@ -104,7 +114,7 @@ def root_of(tmp_path: Path) -> Iterator[Callable[..., Root]]:
 
 
 def test_an_exact_judge_passes_everything(root_of) -> None:
-    report = root_of().check(MiniatureJudge())
+    report = root_of().check(Judge())
     figures = report.to_figures()
     assert report.problem(HEALTH) is None
     assert report.judge_error == report.position_bias == report.unreadable == 0
@@ -116,7 +126,7 @@ def test_an_exact_judge_passes_everything(root_of) -> None:
 @pytest.mark.parametrize("error_rate", [0.1, 0.3])
 def test_the_error_is_estimated_and_tolerated(root_of, error_rate: float) -> None:
     root = root_of(images=48)
-    reports = [root.check(MiniatureJudge(error_rate=error_rate, seed=seed), index=seed) for seed in range(6)]
+    reports = [root.check(Judge(error_rate=error_rate, seed=seed), index=seed) for seed in range(6)]
     mean = sum(report.judge_error for report in reports) / len(reports)
     assert mean == pytest.approx(error_rate, abs=0.06)  # 6 x 56 answers: standard error 0.025
     assert all(abs(report.judge_error - error_rate) < 0.2 for report in reports)
@@ -124,20 +134,20 @@ def test_the_error_is_estimated_and_tolerated(root_of, error_rate: float) -> Non
 
 
 def test_half_unreadable_is_tolerated(root_of) -> None:
-    report = root_of().check(MiniatureJudge(invalid_rate=0.5))
+    report = root_of().check(Judge(invalid_rate=0.5))
     assert report.problem(HEALTH) is None
     assert report.to_figures()["judge unreadable"] == pytest.approx(0.5, abs=0.15)
     assert report.judge_error == 0
 
 
 def test_nothing_readable_is_skipped(root_of) -> None:
-    problem = root_of().check(MiniatureJudge(invalid_rate=1)).problem(HEALTH)
+    problem = root_of().check(Judge(invalid_rate=1)).problem(HEALTH)
     assert problem is not None
     assert "0 of 88 readable replies" in problem
 
 
 def test_always_first_is_skipped_for_its_place(root_of) -> None:
-    report = root_of().check(MiniatureJudge(position_bias=1))
+    report = root_of().check(Judge(position_bias=1))
     problem = report.problem(HEALTH)
     assert report.position_bias == 0.5
     assert report.to_figures()["judge swap consistency"] == 0
@@ -158,12 +168,12 @@ def test_always_the_same_answer_is_skipped(root_of, answer: float, says: str, go
 
 def test_a_coin_is_skipped_in_most_rounds(root_of) -> None:
     root = root_of(images=48)
-    reports = [root.check(MiniatureJudge(error_rate=0.5, seed=seed), index=seed) for seed in range(6)]
+    reports = [root.check(Judge(error_rate=0.5, seed=seed), index=seed) for seed in range(6)]
     assert sum(report.problem(HEALTH) is not None for report in reports) >= 4
 
 
 def test_a_repeated_check_asks_nothing_twice(root_of) -> None:
-    root, judge = root_of(), Counting(MiniatureJudge(error_rate=0.2))
+    root, judge = root_of(), Counting(Judge(error_rate=0.2))
     first = root.check(judge, SMALL)
     asked = len(judge.asked)
     assert asked == first.looks == root.store.ledger.spend().judge_calls
@@ -172,7 +182,7 @@ def test_a_repeated_check_asks_nothing_twice(root_of) -> None:
 
 
 def test_an_interrupted_check_goes_on_where_it_was(root_of) -> None:
-    root, judge = root_of(), Counting(MiniatureJudge())
+    root, judge = root_of(), Counting(Judge())
     with pytest.raises(RoundInterrupted):
         root.check(judge, SMALL, stop=lambda: "enough" if len(judge.asked) >= 10 else None)
     assert 0 < len(judge.asked) < 36
@@ -181,7 +191,7 @@ def test_an_interrupted_check_goes_on_where_it_was(root_of) -> None:
 
 
 def test_gold_is_remembered_and_canaries_change_by_round(root_of) -> None:
-    root, judge = root_of(images=48), Counting(MiniatureJudge())
+    root, judge = root_of(images=48), Counting(Judge())
     root.check(judge, SMALL, index=0)
     first = set(judge.asked)
     judge.asked.clear()
@@ -193,7 +203,7 @@ def test_gold_is_remembered_and_canaries_change_by_round(root_of) -> None:
 
 
 def test_canaries_are_kept_between_the_rounds_that_choose(root_of) -> None:
-    root, judge = root_of(images=48), Counting(MiniatureJudge())
+    root, judge = root_of(images=48), Counting(Judge())
     health = JudgeHealth(every_n_rounds=2)
     first = root.check(judge, health, index=2)
     asked = len(judge.asked)
@@ -205,14 +215,14 @@ def test_canaries_are_kept_between_the_rounds_that_choose(root_of) -> None:
 
 def test_another_judge_is_asked_again(root_of) -> None:
     root = root_of()
-    root.check(MiniatureJudge(), SMALL)
-    other = Counting(MiniatureJudge(seed=1))
+    root.check(Judge(), SMALL)
+    other = Counting(Judge(seed=1))
     root.check(other, SMALL)
     assert len(other.asked) == 36
 
 
 def test_swapped_prompts_are_of_other_lineages_and_skills(root_of) -> None:
-    root, judge = root_of(images=48), Counting(MiniatureJudge())
+    root, judge = root_of(images=48), Counting(Judge())
     root.check(judge, JudgeHealth(canaries_per_round=24))
     by_image = {
         root.store.blobs.get(e.sample.image_sha256): e.prompt for e in root.store.state(root.sha).in_state("live")
@@ -225,7 +235,7 @@ def test_swapped_prompts_are_of_other_lineages_and_skills(root_of) -> None:
 
 
 def test_an_empty_budget_of_looks_measures_nothing(root_of) -> None:
-    root, judge = root_of(), Counting(MiniatureJudge())
+    root, judge = root_of(), Counting(Judge())
     context = root.context(judge, budget=Budget(budget_judge_calls=0))
     report = check_judge(context, SMALL, root.store.state(root.sha))
     assert report == HealthReport()
@@ -236,7 +246,7 @@ def test_an_empty_budget_of_looks_measures_nothing(root_of) -> None:
 
 @pytest.mark.parametrize("budget", [5, 20, 30])
 def test_a_short_budget_of_looks_measures_what_it_pays_for(root_of, budget: int) -> None:
-    judge = Counting(MiniatureJudge())
+    judge = Counting(Judge())
     report = root_of().check(judge, SMALL, budget=Budget(budget_judge_calls=budget))
     assert len(judge.asked) == report.looks == budget
     assert report.judge_error == 0
@@ -245,7 +255,7 @@ def test_a_short_budget_of_looks_measures_what_it_pays_for(root_of, budget: int)
 
 def test_without_bought_images_only_gold_is_asked(root_of) -> None:
     root = root_of(images=0)
-    report = root.check(MiniatureJudge(), SMALL)
+    report = root.check(Judge(), SMALL)
     assert report.looks == 12
     assert report.to_figures()["judge agreement"] == 1
     assert "judge canary blank" not in report.to_figures()
@@ -253,19 +263,19 @@ def test_without_bought_images_only_gold_is_asked(root_of) -> None:
 
 def test_with_neither_nothing_is_measured(root_of) -> None:
     health = JudgeHealth()
-    report = root_of(images=0).check(MiniatureJudge(), health)
+    report = root_of(images=0).check(Judge(), health)
     assert report == HealthReport()
     assert report.problem(health) is None
 
 
 def test_one_bought_image_has_no_partner(root_of) -> None:
-    report = root_of(images=1).check(MiniatureJudge(), JudgeHealth())
+    report = root_of(images=1).check(Judge(), JudgeHealth())
     assert report.looks == 3  # blank, own, beside itself
     assert report.problem(JudgeHealth()) is None
 
 
 def test_a_silent_judge_is_unreadable_and_paid(root_of) -> None:
-    class Silent(MiniatureJudge):
+    class Silent(Judge):
         def check(self, items: Sequence[ImageAndPrompt]) -> Iterator[Look]:
             return iter(())
 
@@ -283,7 +293,7 @@ def test_gold_unread_in_an_outage_is_asked_about_again(root_of) -> None:
             for look in super().check(items):
                 yield Look(look.item_id, 0.5, 0.0, "outage") if self.down else look
 
-    root, judge, health = root_of(images=0), Outage(MiniatureJudge()), JudgeHealth(gold=SMALL.gold)
+    root, judge, health = root_of(images=0), Outage(Judge()), JudgeHealth(gold=SMALL.gold)
     assert root.check(judge, health).unreadable == 12
     assert root.check(judge, health).unreadable == len(judge.asked) == 12  # a repeated round asks nothing
     judge.down = False
