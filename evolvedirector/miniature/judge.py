@@ -49,7 +49,9 @@ def decode(image: bytes) -> Image.Image:
             opened = Image.open(io.BytesIO(image), formats=("PNG", "JPEG", "WEBP"))
         if max(opened.size) > MAX_SIDE_PX:
             raise ValueError(f"Image of {opened.size} px. Allowed are sides of up to {MAX_SIDE_PX} px.")
-        return opened.convert("RGB")
+        # Pillow warns of a palette with transparency unless it is resolved first.
+        resolved = opened.convert("RGBA") if opened.mode == "P" else opened
+        return resolved.convert("RGB")
     except (OSError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"{len(image)} bytes are no image: {type(error).__name__}.") from error
 

@@ -189,11 +189,14 @@ def test_no_damage_to_an_image_raises(data):
 
 @pytest.mark.parametrize("mode", ["P", "LA", "RGBA", "I;16", "1"])
 def test_images_of_any_mode_are_judged(mode):
+    drawn = Image.open(io.BytesIO(image_of("a red circle")))
+    picture = (
+        drawn.quantize(16) if mode == "P" else Image.new(mode, (32, 32)) if mode == "I;16" else drawn.convert(mode)
+    )
     buffer = io.BytesIO()
-    picture = Image.new(mode, (32, 32))
-    picture.save(buffer, "PNG", **({"transparency": bytes(range(0, 256))} if mode == "P" else {}))
+    picture.save(buffer, "PNG", **({"transparency": bytes(range(240, 256))} if mode == "P" else {}))
     (look,) = MiniatureJudge().check([ImageAndPrompt("i", buffer.getvalue(), "a red circle")])
-    assert look.probability < 0.5
+    assert look.covered_mass == 1.0 and (look.probability > 0.5) == (mode in ("P", "RGBA"))
 
 
 def test_rates_outside_of_zero_to_one_are_refused():
