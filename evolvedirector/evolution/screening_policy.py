@@ -97,21 +97,6 @@ class ScreeningPolicy:
         mutation: bool = True,
         replay: bool = True,
     ) -> None:
-        _refuse_outside(
-            "0 to 1", 0.0, 1.0, mutation_share=mutation_share, test_all_share=test_all_share, replay_share=replay_share,
-            near_empty_rate=near_empty_rate, master_failed_share=master_failed_share,
-            revive_failed_share=revive_failed_share, open_end_share=open_end_share,
-        )  # fmt: skip
-        _refuse_outside("over 0 to 1", 1e-6, 1, smoothing=smoothing, least_rate=least_rate, most_of_round=most_of_round)
-        _refuse_outside("over 0", 1e-6, math.inf, least_weight=least_weight)
-        _refuse_outside("0 or more", 0, math.inf, error_deviations=error_deviations, mastered_probes=mastered_probes)
-        _refuse_outside(
-            "1 or more", 1, math.inf, candidates_per_call=candidates_per_call, children_per_parent=children_per_parent,
-            min_candidates_per_skill=min_candidates_per_skill, min_looks_per_lineage=min_looks_per_lineage,
-            calls_per_lineage=1 if calls_per_lineage is None else calls_per_lineage,
-        )  # fmt: skip
-        if skills is not None and not skills:
-            raise ValueError("skills is []. Allowed: at least one skill, or null. Write `skills: null` to find them.")
         self.candidates_per_call = candidates_per_call
         self.mutation_share = mutation_share
         self.children_per_parent = children_per_parent
@@ -136,6 +121,26 @@ class ScreeningPolicy:
         self.deletion = deletion
         self.mutation = mutation
         self.replay = replay
+        self._refuse_nonsense()
+
+    def _refuse_nonsense(self) -> None:
+        shares = ("mutation_share", "test_all_share", "near_empty_rate", "master_failed_share", "revive_failed_share")
+        counts = ("candidates_per_call", "children_per_parent", "min_candidates_per_skill", "min_looks_per_lineage")
+        ranges: list[tuple[str, float, float, tuple[str, ...]]] = [
+            ("0 to 1", 0.0, 1.0, (*shares, "replay_share", "open_end_share")),
+            ("over 0, up to 1", 1e-6, 1.0, ("smoothing", "least_rate", "most_of_round")),
+            ("over 0", 1e-6, math.inf, ("least_weight",)),
+            ("0 or more", 0, math.inf, ("error_deviations", "mastered_probes")),
+            ("1 or more", 1, math.inf, counts),
+            ("1 or more, or null for no cap", 1, math.inf, ("calls_per_lineage",)),
+        ]
+        for allowed, least, most, names in ranges:
+            for name in names:
+                value = getattr(self, name)
+                if value is not None and not least <= value <= most:
+                    raise ValueError(f"{name} is {value}. Allowed: {allowed}. Leave {name} out to take its default.")
+        if self.skills is not None and not self.skills:
+            raise ValueError("skills is []. Allowed: at least one skill, or null. Write `skills: null` to find them.")
 
     def check_budget(self, budget_teacher_calls: int | None) -> None:
         """Refuse a run without a limit on teacher calls: a round's allowance is a part of that limit.
@@ -264,9 +269,3 @@ class ScreeningPolicy:
             moves = lineages.moves(state, evidence, round.judge_error, *limits)
             decisions += [decision for decision in moves if decision.prompt_id not in retired]
         return decisions
-
-
-def _refuse_outside(allowed: str, least: float, most: float, **values: float) -> None:
-    for name, value in values.items():
-        if not least <= value <= most:
-            raise ValueError(f"{name} is {value}. Allowed: {allowed}. Leave {name} out to take its default.")
