@@ -67,6 +67,7 @@ class SkillAccuracy(pl.Callback):
         self.accuracy: dict[str, float] | None = None
         self._figures: dict[str, Any] = {}
         self._readings: dict[str, Reading] = {}
+        self._skills: dict[str, str] = {}  # by prompt id
         self._read_at: tuple[int, int] = (-1, 0)  # global step and images per prompt of the last reading
 
     def state_dict(self) -> dict[str, Any]:
@@ -88,6 +89,7 @@ class SkillAccuracy(pl.Callback):
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin a reading of all held-out prompts."""
         self._readings = {}
+        self._skills = {prompt.id: prompt.skill for prompt in held_out_prompts(trainer)}
 
     def on_validation_batch_end(
         self,
@@ -99,13 +101,16 @@ class SkillAccuracy(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Check the images of one batch."""
-        skills = {prompt.id: prompt.skill for prompt in held_out_prompts(trainer)}
         drawn = _encoded(outputs, batch)
-        named = {key: (skills.get(key, UNLABELLED), key) for key, _, _ in drawn}  # a request is named by its prompt
+        named = {
+            key: (self._skills.get(key, UNLABELLED), key) for key, _, _ in drawn
+        }  # a request is named by its prompt
         self._readings |= self._read(drawn, named)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Report the accuracy by skill."""
+        if trainer.sanity_checking:  # a few prompts before training are no figure
+            return
         self._keep(from_all_ranks(self._readings))
         self._read_at = (trainer.global_step, 1)
         for name, value in self._named("accuracy").items():

@@ -32,7 +32,7 @@ def share_of_prompts(outcomes: Sequence[Sequence[float]]) -> Share | None:
     the variance of the share is that of the n prompt means, var = s^2 / n, and Wilson's score interval (1927) is taken
     at the number of independent trials that would have this variance,
     n_eff = p (1 - p) / var, kept between the prompts and the tries (Korn and Graubard 1998). One try per prompt gives
-    Wilson's interval itself; where all prompts agree, var tells nothing and n_eff is the number of prompts.
+    Wilson's interval itself; where every try succeeds, or none, var tells nothing and n_eff is the number of prompts.
 
     Args:
         outcomes: For each prompt its tries, each 0 to 1 (a tie counts as 0.5). Prompts without a try are left out.
@@ -43,10 +43,9 @@ def share_of_prompts(outcomes: Sequence[Sequence[float]]) -> Share | None:
     prompts, tries = len(means), sum(len(tries) for tries in outcomes)
     value = sum(means) / prompts
     effective = float(prompts)
-    if prompts > 1:
+    if prompts > 1 and 0 < value < 1:
         variance = sum((mean - value) ** 2 for mean in means) / (prompts - 1) / prompts
-        if variance > 0:
-            effective = min(max(value * (1 - value) / variance, prompts), tries)
+        effective = min(max(value * (1 - value) / max(variance, 1e-12), prompts), tries)
     low, high = wilson_interval(value * effective, effective) or (0.0, 1.0)
     return Share(value, low, high, prompts)
 

@@ -43,6 +43,8 @@ def evolution_figures(store: DatasetStore, revision_sha: str, budget: Budget) ->
     The win rate is the student's share of comparisons in the last round that had any, ties counted as half; judge
     health is what the last finished round measured of the judge.
     """
+    from evolvedirector.evolution.teacher_table import teacher_share  # it needs the interval of this module
+
     ledger, state, spend = store.ledger, store.state(revision_sha), store.ledger.spend()
     rounds = [row for row in ledger.rounds() if row["child_sha"]]
     entered = Counter(entry.prompt.origin for entry in state.entries.values() if entry.sample)
@@ -74,6 +76,7 @@ def evolution_figures(store: DatasetStore, revision_sha: str, budget: Budget) ->
         "teacher_share": {
             skill: {name: count / counts.total() for name, count in counts.items()} for skill, counts in share.items()
         },
+        "teacher_table": teacher_share(store, revision_sha),
         "judge_health": _judge_health(rounds),
         "rounds_detail": rounds_detail(store),
         "budget": asdict(budget),

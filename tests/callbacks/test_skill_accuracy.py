@@ -104,9 +104,9 @@ class Evolves(pl.Callback):
 
 def fit(folder: Path, *callbacks: pl.Callback, module: pl.LightningModule | None = None, **options) -> pl.Trainer:
     trainer = pl.Trainer(
-        default_root_dir=folder, accelerator="cpu", logger=False, callbacks=list(callbacks), num_sanity_val_steps=0,
-        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
-        **{"max_epochs": 1, **options},
+        default_root_dir=folder, accelerator="cpu", logger=False, callbacks=list(callbacks), enable_progress_bar=False,
+        enable_model_summary=False, enable_checkpointing=False,
+        **{"max_epochs": 1, "num_sanity_val_steps": 0, **options},
     )  # fmt: skip
     trainer.fit(module or Chance(), datamodule=Fitted())
     return trainer
@@ -138,6 +138,12 @@ def test_without_validation_at_the_last_step_the_end_is_read(tmp_path: Path) -> 
     fit(tmp_path, accuracy, module=module, check_val_every_n_epoch=5)
     assert {request.prompt for request in module.requests} == {prompt.text for prompt in HELD_OUT}
     assert accuracy.accuracy is not None
+
+
+def test_the_sanity_check_leaves_no_figure(tmp_path: Path) -> None:
+    accuracy = SkillAccuracy(toys.ToyJudge())
+    fit(tmp_path, accuracy, num_sanity_val_steps=1, limit_train_batches=0)
+    assert accuracy.summary_entries() == {}
 
 
 def test_validation_switched_off_reads_nothing(tmp_path: Path) -> None:

@@ -30,6 +30,11 @@ def test_tries_that_are_independent_narrow_the_interval() -> None:
     assert mixed.high - mixed.low >= every_try[1] - every_try[0] - 1e-12
 
 
+def test_successes_alone_do_not_make_prompts_out_of_tries() -> None:
+    share = share_of_prompts([[1.0] * 9, [1.0] * 9])
+    assert share is not None and (share.low, share.high) == pytest.approx(wilson_interval(2, 2))
+
+
 @given(TRIES)
 def test_the_interval_holds_the_share_and_stays_between_0_and_1(tries: list[list[float]]) -> None:
     share = share_of_prompts(tries)

@@ -1,6 +1,13 @@
+from pathlib import Path
+
 import pytest
 
-from evolvedirector.evolution.summary import SUMMARY_KEYS, wilson_interval
+from evolvedirector.evolution import Budget
+from evolvedirector.evolution.summary import SUMMARY_KEYS, evolution_figures, wilson_interval
+from evolvedirector.records import Evidence, ImageReply, Prompt, RevisionChange, Sample
+from evolvedirector.store import DatasetStore
+from evolvedirector.store.ledger import Call
+from tests import toys
 
 KEYS = """
 rounds revisions live mastered retired expanded deleted mutated teacher_calls judge_calls lost_calls cost_usd
@@ -20,3 +27,61 @@ def test_the_interval_is_wilsons() -> None:
     assert (low, high) == (pytest.approx(0.2366, abs=1e-4), pytest.approx(0.7634, abs=1e-4))  # Wilson 1927, z = 1.96
     assert wilson_interval(0, 10)[0] == 0.0  # type: ignore[index]
     assert wilson_interval(10, 10)[1] == 1.0  # type: ignore[index]
+
+
+class TwoRounds:
+    """A run in small: one seed, a screened round that buys, and a skipped one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.seed, self.failed, self.passed = (
+            Prompt.create(f"tone {t}", skill=s) for t, s in ((1, "a"), (2, "a"), (3, "b"))
+        )
+        with DatasetStore(folder, create=True) as store:
+            store.ledger.add_prompts([self.seed, self.failed, self.passed])
+            start = store.publish(None, "seeds", self.buy(store, "seeds", self.seed))
+            store.ledger.open_round("one", 0, start, 10)
+            store.ledger.add_evidence(
+                "one",
+                [
+                    Evidence(self.failed.id, "screen", "teacher"),
+                    Evidence(self.passed.id, "screen", "student"),
+                    Evidence(self.seed.id, "probe", "invalid"),
+                    Evidence(self.failed.id, "faithfulness", "student"),
+                ],
+            )
+            child = store.publish(start, "one", self.buy(store, "one", self.failed))
+            store.ledger.close_round("one", child, {"judge error": 0.1, "buy": 1})
+            store.ledger.open_round("two", 1, child, 20)
+            store.ledger.close_round("two", child, {"skipped": 1, "judge error": 0.4, "judge agreement": 0.5})
+            store.ledger.open_round("three", 2, child, 30)  # still running
+            self.figures = evolution_figures(store, child, Budget())
+
+    def buy(self, store: DatasetStore, round_id: str, prompt: Prompt) -> RevisionChange:
+        store.ledger.reserve_calls(round_id, [Call(f"call {prompt.id}", prompt.id, prompt.lineage_id, "toy")])
+        sha256 = store.blobs.put(toys.flat_png(toys.tone_of(prompt.text)))
+        store.ledger.settle_calls([(ImageReply(f"call {prompt.id}", "image"), sha256)])
+        return RevisionChange(samples=(Sample.create(prompt, sha256, "toy"),))
+
+
+def test_each_finished_round_is_a_point_of_the_curves(tmp_path: Path) -> None:
+    first, second = TwoRounds(tmp_path / "data").figures["rounds_detail"]
+    assert first == {
+        "round": 0,
+        "global_step": 10,
+        "teacher_calls": 2,
+        "skipped": False,
+        "looked_by_skill": {"a": 1, "b": 1},
+        "failed_by_skill": {"a": 1, "b": 0},
+        "bought_by_skill": {"a": 1},
+    }
+    assert second["skipped"] and second["teacher_calls"] == 2 and second["bought_by_skill"] == {}
+
+
+def test_judge_health_is_that_of_the_last_finished_round(tmp_path: Path) -> None:
+    assert TwoRounds(tmp_path / "data").figures["judge_health"] == {"error": 0.4, "agreement": 0.5}
+
+
+def test_the_table_of_teachers_is_part_of_the_figures(tmp_path: Path) -> None:
+    figures = TwoRounds(tmp_path / "data").figures
+    assert figures["teacher_table"]["overall"]["toy"]["images"] == 2
+    assert list(figures["teacher_table"]["skills"]) == ["a"]
