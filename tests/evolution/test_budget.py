@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evolvedirector.evolution.budget import Budget, allowance_of, plan_of_spending
+from evolvedirector.evolution.budget import Budget, allowance_of, check_teacher_names, plan_of_spending
 from evolvedirector.store.ledger import Spend
 
 limits = st.none() | st.integers(0, 1000)
@@ -51,3 +51,24 @@ def test_the_plan_names_the_most_that_can_be_spent() -> None:
     assert plan_of_spending(Budget(budget_cost_usd=7), {"a": Priced()}, None)["cost (most)"] == "7.00 USD"
     assert plan_of_spending(Budget(budget_teacher_calls=10), {"a": object()}, None)["cost (most)"] == "no limit"
     assert plan_of_spending(Budget(budget_judge_calls=9), {"a": Priced()}, 3)["judge calls (most)"] == "9"
+
+
+def test_budgets_and_prices_of_single_teachers() -> None:
+    budget = Budget(teacher_budgets={"a": 5, "b": 7}, prices_usd={"b": 0.5})
+    check_teacher_names(budget, ["a", "b", "c"])
+
+    class Priced:
+        cost_usd_per_image = 0.25
+
+    teachers = {"a": Priced(), "b": object()}
+    plan = plan_of_spending(budget, teachers, None)
+    assert (plan["teacher calls (most)"], plan["cost (most)"]) == ("12", "6.00 USD")
+    assert plan_of_spending(budget, {**teachers, "c": object()}, None)["teacher calls (most)"] == "no limit"
+
+
+@pytest.mark.parametrize("name", ["teacher_budgets", "prices_usd"])
+def test_a_name_that_no_teacher_has_and_a_negative_figure_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"{name} names 'aa', 'x', but no teacher.*Allowed: a, b\. Write one"):
+        check_teacher_names(Budget(**{name: {"x": 1, "aa": 1, "a": 2}}), ["a", "b"])
+    with pytest.raises(ValueError, match=rf"{name}\.a is -1\. Allowed: 0 or more"):
+        Budget(**{name: {"a": -1}})

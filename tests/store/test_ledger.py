@@ -5,7 +5,7 @@ import pytest
 
 from evolvedirector.records import Decision, Evidence, ImageReply, Look, Prompt, WriteReply
 from evolvedirector.store.errors import DiskFullError
-from evolvedirector.store.ledger import Call, Ledger, Spend
+from evolvedirector.store.ledger import Call, Duel, Ledger, Spend, TeacherResult
 
 CALL = Call("q", "p", "l", "toy")
 
@@ -128,3 +128,42 @@ def test_only_the_two_journal_modes(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Allowed: WAL, TRUNCATE"):
         Ledger(tmp_path / "x.sqlite", journal_mode="OFF")
     Ledger(tmp_path / "y.sqlite", journal_mode="TRUNCATE").close()
+
+
+def test_several_teachers_images_of_one_prompt_are_evidence_each(ledger: Ledger) -> None:
+    images = [
+        Evidence("p", "faithfulness", verdict, (), None, sha) for verdict, sha in (("teacher", "a"), ("tie", "b"))
+    ]
+    screens = [Evidence("p", "screen", "teacher", (), "s1"), Evidence("p", "screen", "student", (), "s2")]
+    ledger.add_evidence("r", [*images, *images, *screens])
+    assert ledger.evidence("r") == [*images, screens[1]]  # a prompt is screened once
+
+
+def test_duels_and_results_are_kept_by_round(ledger: Ledger) -> None:
+    duels = [Duel("p", "a", "b", "x", "y", "second"), Duel("p", "b", "c", "y", "z", "invalid")]
+    ledger.add_duels("r1", duels)
+    ledger.add_duels("r1", duels)
+    ledger.add_duels("r2", duels[:1])
+    assert ledger.duels(["r1"]) == duels
+    assert len(ledger.duels()) == 3
+    ledger.add_teacher_results("r1", [TeacherResult("p", "a", "failure")])
+    ledger.add_teacher_results("r1", [TeacherResult("p", "a", "faithful")])
+    assert ledger.teacher_results(["r1", "r2"]) == [TeacherResult("p", "a", "faithful")]
+    assert ledger.duels([]) == ledger.teacher_results([]) == []
+
+
+def test_calls_are_counted_by_teacher_with_lost_and_repeated_ones(ledger: Ledger) -> None:
+    ledger.reserve_calls("r", [CALL, Call("q2", "p2", "l", "other")])
+    ledger.reserve_calls("r", [CALL])
+    ledger.settle_calls([(ImageReply("q", "failure", reason="503"), None)])
+    ledger.reserve_calls("r", [CALL])
+    assert ledger.teacher_calls_by_teacher() == {"toy": 3, "other": 1}
+
+
+def test_the_rounds_to_a_revision_leave_forks_out(ledger: Ledger) -> None:
+    for number, (sha, parent, round_id) in enumerate([("a", None, "import"), ("b", "a", "r1"), ("c", "b", "r2")]):
+        ledger.record_revision(sha, number + 1, parent, round_id)
+    ledger.record_revision("fork", 2, "a", "r9")
+    assert ledger.rounds_to("c") == ["import", "r1", "r2"]
+    assert ledger.rounds_to("fork") == ["import", "r9"]
+    assert ledger.rounds_to("unknown") == []
