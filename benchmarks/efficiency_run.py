@@ -27,7 +27,7 @@ from evolvedirector.judges.health import JudgeHealth
 from evolvedirector.lightning_modules import FlowMatching, MiniLMEncoder, PixArt, TextToImage, WarmupDecayLR
 from evolvedirector.miniature import HeldOutPrompts, MiniatureJudge, MiniatureTeacher, MiniatureWriter
 from evolvedirector.miniature.gold import MiniatureGold
-from evolvedirector.records import ImageAndPrompt, ImageRequest, seed_of
+from evolvedirector.records import ImageAndPrompt, ImageRequest, Prompt, seed_of
 from evolvedirector.store import DatasetStore
 
 N = 150
@@ -37,8 +37,9 @@ SEED_SHARE = 0.1
 IMAGES_SEEN = 30_000
 BATCH = 32
 ROUNDS = 12
-EVALUATION_PROMPTS_PER_SKILL = 24
-EVALUATION_SEEDS = 2
+EVALUATION_PROMPTS_PER_SKILL = 64
+EVALUATION_IMAGES_PER_SKILL = 96
+"""A skill with few held-out prompts is drawn with several seeds each, so that every skill is measured alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +161,14 @@ def run(name: str, seed: int, images_seen: int = IMAGES_SEEN, n: int = N, folder
 
 def _accuracy(trainer: Trainer, module: TextToImage, held_out: HeldOutPrompts, seed: int) -> dict[str, float]:
     """Return the share of held-out images that show their prompt, by skill, as the exact reader sees it."""
-    prompts = {f"{p.id}-{copy}": p for p in held_out.prompts() for copy in range(EVALUATION_SEEDS)}
+    by_skill: dict[str, list[Prompt]] = {}
+    for prompt in held_out.prompts():
+        by_skill.setdefault(prompt.skill, []).append(prompt)
+    prompts = {
+        f"{skill}-{number}": of_skill[number % len(of_skill)]
+        for skill, of_skill in by_skill.items()
+        for number in range(EVALUATION_IMAGES_PER_SKILL)
+    }
     requests = [ImageRequest(key, p.text, seed_of("evaluation", seed, key), 32, 32) for key, p in prompts.items()]
     with eval_mode(module), torch.no_grad(), averaged_weights(trainer, module):
         images = module.generate(requests)

@@ -12,10 +12,11 @@ from evolvedirector.callbacks.checkpoint import RunCheckpoint, prune, save_commi
 from evolvedirector.callbacks.epoch_resume import leave_finished_epoch
 from evolvedirector.callbacks.host_checks import check_host, check_only_owner, check_sized, evolving_data_of
 from evolvedirector.callbacks.round_driver import RoundDriver
-from evolvedirector.evolution.budget import Budget, plan_of_spending
+from evolvedirector.evolution.budget import Budget, check_teacher_names, plan_of_spending
 from evolvedirector.evolution.host import EvolvingData
 from evolvedirector.evolution.policy import Policy
 from evolvedirector.evolution.screening_policy import ScreeningPolicy
+from evolvedirector.judges.gold import check_gold
 from evolvedirector.judges.health import JudgeHealth
 from evolvedirector.judges.judge import Judge
 from evolvedirector.records import RoundInfo, digest
@@ -144,6 +145,9 @@ class EvolutionCallback(pl.Callback):
         check_host(trainer, pl_module)
         if isinstance(self.policy, ScreeningPolicy):
             self.policy.check_budget(self.budget.budget_teacher_calls)
+        check_teacher_names(self.budget, self.teachers)
+        if self.judge_health is not None and self.judge_health.gold is not None:
+            check_gold(self.judge_health.gold.items())
         check_only_owner(trainer, self, self.root, "root")
         self._driver = RoundDriver(self, trainer, pl_module)
         if self.budget.buys_nothing and trainer.is_global_zero:

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from evolvedirector.evolution import steps
-from evolvedirector.evolution.health_check import check_judge
 from evolvedirector.evolution.history import past_rounds
+from evolvedirector.evolution.opening import open_round, skip_round
 from evolvedirector.evolution.purchases import Purchases, buy
 from evolvedirector.evolution.round_context import RoundContext
 from evolvedirector.records import (
@@ -52,14 +52,11 @@ def run_round(context: RoundContext) -> str:
         ValueError: The policy decided about prompts that do not exist.
     """
     store, figures = context.store, context.figures
-    store.ledger.open_round(
-        context.info.round_id, context.info.index, context.info.revision_sha, context.info.global_step
-    )
     state = replace(store.state(context.info.revision_sha), history=past_rounds(store, context.info.revision_sha))
-    problem = _open(context, state)
+    problem = open_round(context, state)
     info = context.info
     if problem is not None:
-        return _skip(context, problem)
+        return skip_round(context, problem)
     plan = context.policy.plan(state, info)
     candidates = steps.write(context, _with_parents(plan, state), state.entries)
     evidence = _judge(context, state, plan, candidates)
@@ -95,33 +92,6 @@ def run_seeding(context: RoundContext) -> str:
         return info.revision_sha
     states: dict[str, PromptState] = {prompt.id: "retired" for prompt in purchases.failed}
     return store.publish(info.revision_sha, info.round_id, RevisionChange(samples=purchases.samples, states=states))
-
-
-def _open(context: RoundContext, state: DatasetState) -> str | None:
-    """Complete what the policy may know of the round; return why it must not take place, if so."""
-    ledger, info = context.store.ledger, context.info
-    spent, here = ledger.spend(), ledger.spend(info.round_id)
-    in_rounds = sum(ledger.spend(row["round_id"]).teacher_calls for row in ledger.rounds())
-    report = check_judge(context, context.judge_health, state) if context.judge_health is not None else None
-    if report is not None:
-        context.figures.update(report.to_figures())
-    context.info = replace(
-        info,
-        budget_teacher_calls=context.budget.budget_teacher_calls,
-        teacher_calls=spent.teacher_calls - here.teacher_calls,
-        seed_calls=spent.teacher_calls - in_rounds,
-        judge_error=report.judge_error if report is not None else 0.0,
-    )
-    return report.problem(context.judge_health) if report is not None and context.judge_health is not None else None
-
-
-def _skip(context: RoundContext, problem: str) -> str:
-    """Leave the revision as it is and go on training: a judge that cannot be trusted decides nothing."""
-    warnings.warn(f"Round {context.info.index + 1} is skipped, training goes on: {problem}", stacklevel=3)
-    context.figures["skipped"] = 1
-    context.store.ledger.close_round(context.info.round_id, context.info.revision_sha, context.figures)
-    context.crew.enter("train")
-    return context.info.revision_sha
 
 
 def _with_parents(plan: RoundPlan, state: DatasetState) -> list[tuple[WriteRequest, Prompt | None]]:

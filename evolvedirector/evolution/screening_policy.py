@@ -162,6 +162,7 @@ class ScreeningPolicy:
         calls = self._round_calls(round)
         return RoundPlan(
             write=tuple(self._requests(state, round, calls)),
+            screen=self.discrimination,
             probe=tuple(self._probes(state, round)) if self.discrimination else (),
             check_teacher=True,
             compare_bought=True,

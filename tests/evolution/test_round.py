@@ -14,6 +14,7 @@ from evolvedirector.evolution.crew import LocalCrew
 from evolvedirector.evolution.evolve_director_policy import EvolveDirectorPolicy
 from evolvedirector.evolution.round import run_round, run_seeding
 from evolvedirector.evolution.round_context import RoundContext, RoundInterrupted
+from evolvedirector.judges.health import JudgeHealth
 from evolvedirector.records import (
     Allowance,
     DatasetState,
@@ -376,3 +377,88 @@ def test_a_judge_that_raises_costs_what_was_asked_and_the_round_can_be_finished(
     spend = world.store.ledger.spend()
     assert spend.judge_calls == 8 + spend.lost_calls
     assert 0 < spend.lost_calls <= 8
+
+
+class Notes(Screening):
+    """Remembers what the round told it."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[RoundInfo, DatasetState]] = []
+
+    def decide(self, state, evidence, allowance, round):
+        self.seen.append((round, state))
+        return super().decide(state, evidence, allowance, round)
+
+
+def test_a_policy_knows_its_spending_its_past_and_its_candidates(world_of) -> None:
+    policy = Notes()
+    world = world_of(policy=policy, budget=Budget(budget_teacher_calls=30, teacher_calls_per_round=4))
+    world.seed()
+    world.sha = run_round(world.context("r1"))
+    run_round(world.context("r2", index=1))
+    (first, before), (second, after) = policy.seen
+    assert (first.budget_teacher_calls, first.seed_calls, first.teacher_calls) == (30, 8, 8)
+    assert (second.seed_calls, second.teacher_calls) == (8, 12)
+    assert [entry.prompt.skill for entry in before.in_state("candidate")] == ["tone"] * 12
+    assert before.history == () and [past.round_id for past in after.history] == ["r1"]
+    assert after.history[0].skills["tone"].failed >= 4
+
+
+def test_the_revision_draws_as_the_policy_says(world_of) -> None:
+    world = world_of(policy=Screening())
+    world.seed()
+    state = world.store.state(run_round(world.context()))
+    assert state.skill_weights == {"tone": 2.0} and state.replay_share == 0.25
+
+
+def test_purchases_beyond_the_allowance_are_cut_and_counted(world_of) -> None:
+    class Greedy(Screening):
+        def decide(self, state, evidence, allowance, round):
+            return [Decision("buy", entry.prompt.id) for entry in state.in_state("candidate")]
+
+    world = world_of(policy=Greedy(), budget=Budget(teacher_calls_per_round=5))
+    world.seed()
+    run_round(world.context())
+    assert world.store.ledger.spend("r1").teacher_calls == 5
+    assert world.store.ledger.rounds()[-1]["figures"]["buy decisions beyond the allowance"] == 7
+
+
+def test_a_plan_may_buy_unseen(world_of) -> None:
+    class Blind(Screening):
+        def plan(self, state, round):
+            return replace(super().plan(state, round), screen=False, check_teacher=False, compare_bought=False)
+
+        def decide(self, state, evidence, allowance, round):
+            return [Decision("buy", entry.prompt.id) for entry in state.in_state("candidate")]
+
+    world = world_of(policy=Blind())
+    world.seed()
+    run_round(world.context())
+    assert world.drawn == [] and world.judge.asked == 0
+    assert len(world.store.ledger.decisions("r1")) == 12
+
+
+class AlwaysYes(toys.ToyJudge):
+    fingerprint = "always yes"
+
+    def check(self, items):
+        return (replace(look, probability=0.9) for look in super().check(items))
+
+
+def test_a_judge_below_its_floor_skips_the_round_and_keeps_the_revision(world_of) -> None:
+    world = world_of(judge=AlwaysYes(), policy=Screening())
+    sha = world.seed()
+    with pytest.warns(UserWarning, match=r"Round 1 is skipped, training goes on: .*says yes"):
+        assert run_round(world.context(judge_health=JudgeHealth())) == sha
+    row = world.store.ledger.rounds()[-1]
+    assert row["figures"]["skipped"] == 1 and row["child_sha"] == sha
+    assert world.store.ledger.spend("r1").teacher_calls == 0
+
+
+def test_a_judge_that_passes_decides_and_its_error_is_known(world_of) -> None:
+    policy = Notes()
+    world = world_of(policy=policy)
+    world.seed()
+    run_round(world.context(judge_health=JudgeHealth()))
+    assert 0.0 <= policy.seen[0][0].judge_error < 0.1  # a swapped prompt may name nearly the same tone
+    assert world.store.ledger.rounds()[-1]["figures"]["judge canary blank"] == 1.0
