@@ -69,7 +69,8 @@ class SpreadPolicy:
         if allowance == 0:
             return RoundPlan()
         count = math.ceil(self.spare * allowance / len(self.skills))
-        return RoundPlan(write=_requests(self.skills, "mutation", count, round), budget_teacher_calls=allowance)
+        requests = _requests(self.skills, "mutation", count, round)
+        return RoundPlan(write=requests, screen=False, budget_teacher_calls=allowance)
 
     def decide(
         self, state: DatasetState, evidence: Sequence[Evidence], allowance: Allowance, round: RoundInfo

@@ -99,11 +99,13 @@ def grid(names: Sequence[str], seeds: int, size: TrialSize, workers: int, path: 
         open_runs: set[Future[dict[str, Any]]] = {pool.submit(run_named, *item, size) for item in missing}
         while open_runs:
             finished, open_runs = wait(open_runs, return_when=FIRST_COMPLETED)
-            runs += [future.result() for future in finished]
-            save(path, size, runs)
             for future in finished:
                 item = future.result()
-                print(f"{item['arm']:32} {item['seed']:2} {item['accuracy']:.3f} {item['seconds']:5.1f} s", flush=True)
+                runs.append(item)
+                save(path, size, runs)
+                print(
+                    f"{item['arm']:32} {item['seed']:2} {item['accuracy']:.3f} {item['cpu_seconds']:5.1f} s", flush=True
+                )
     return runs
 
 

@@ -25,8 +25,8 @@ ARMS: Mapping[str, Arm] = {
     **{f"static {times if times > 1 else ''}N": Arm(times_n=times) for times in (1, 2, 4, 5, 8, 16)},
     "un-skewed N": Arm(shares=EVEN_SHARES),
     "un-skewed 5N": Arm(times_n=5, shares=EVEN_SHARES),
-    "no judge": Arm(partial(SpreadPolicy, WORLD.skills)),
-    "no judge, images drawn evenly": Arm(partial(SpreadPolicy, WORLD.skills, evenly_drawn=False)),
+    "no judge": Arm(partial(SpreadPolicy, WORLD.skills), checked=False),
+    "no judge, images drawn evenly": Arm(partial(SpreadPolicy, WORLD.skills, evenly_drawn=False), checked=False),
     "published": Arm(EvolveDirectorPolicy),
     **_without("published", EvolveDirectorPolicy, *OPERATIONS),
     "screening": Arm(ScreeningPolicy),
@@ -34,5 +34,6 @@ ARMS: Mapping[str, Arm] = {
     "screening, error 10 %": Arm(ScreeningPolicy, judge={"error_rate": 0.1}),
     "screening, error 30 %": Arm(ScreeningPolicy, judge={"error_rate": 0.3}),
     "screening, always first": Arm(ScreeningPolicy, judge={"always_first": True}),
+    "screening, error 30 %, judge not checked": Arm(ScreeningPolicy, judge={"error_rate": 0.3}, checked=False),
     "screening, half unreadable": Arm(ScreeningPolicy, judge={"unreadable_rate": 0.5}),
 }

@@ -49,7 +49,7 @@ class TrialSize:
         hidden: Width of the student.
         learning_rate: Of Adam.
         held_out_per_skill: Prompts that accuracy is measured on, fewer where a skill has no more to hold out.
-        gold: Pictures with known answers, on which the judge's error is estimated; 0 trusts the judge blindly.
+        gold: Pictures with known answers, on which the judge's error is estimated.
     """
 
     calls: int = 400
@@ -72,12 +72,14 @@ class Arm:
         times_n: Teacher calls, in N.
         shares: Weight of each skill among the seeds, or in the static set.
         judge: Knobs of `TrialJudge`.
+        checked: Measure the judge before each round, and skip the round when it cannot be trusted.
     """
 
     policy: Callable[[], Policy] | None = None
     times_n: int = 1
     shares: Mapping[str, float] = field(default_factory=lambda: EASY_SHARES)
     judge: Mapping[str, Any] = field(default_factory=dict)
+    checked: bool = True
 
 
 class Trial:
@@ -90,6 +92,7 @@ class Trial:
         self.steps = size.images // size.batch_size
         self.student = TrialStudent(size.hidden, self.steps, size.learning_rate, seed)
         self.judge = TrialJudge(**arm.judge)
+        self.gold = TrialGold(size.gold, self.held_out, seed)
         self.writer = MiniatureWriter(WORLD, self.held_out)
         self.store = DatasetStore(root, create=True)
         self.policy: Policy = arm.policy() if arm.policy else SpreadPolicy(WORLD.skills)  # a static set asks no policy
@@ -146,7 +149,7 @@ class Trial:
             teacher_fingerprints={"trial": TrialTeacher.fingerprint},
             judge_fingerprint=self.judge.fingerprint,
             image_size_px=IMAGE_SIZE_PX,
-            judge_health=JudgeHealth(TrialGold(self.size.gold, self.held_out, self.seed)) if self.size.gold else None,
+            judge_health=JudgeHealth(self.gold) if self.arm.checked else None,
         )
 
     def _figures(self, sha: str) -> dict[str, Any]:
@@ -165,12 +168,18 @@ class Trial:
 
 
 def run(arm: Arm, seed: int, size: TrialSize) -> dict[str, Any]:
-    """Run one arm with one seed in a temporary folder, in memory where there is a folder in memory."""
-    begun = time.perf_counter()
+    """Run one arm with one seed in a temporary folder, in memory where there is one; time is processor time.
+
+    Args:
+        arm: What is spent, and how.
+        seed: Of prompts, held-out combinations, first weights and draws: the same in every arm.
+        size: How large.
+    """
+    begun = time.process_time()
     with tempfile.TemporaryDirectory(dir=SHARED_MEMORY if SHARED_MEMORY.is_dir() else None) as folder:
         trial = Trial(arm, seed, size, Path(folder) / "data")
         try:
             figures = trial.run()
         finally:
             trial.store.close()
-    return figures | {"seconds": round(time.perf_counter() - begun, 1)}
+    return figures | {"cpu_seconds": round(time.process_time() - begun, 1)}

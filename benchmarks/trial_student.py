@@ -56,7 +56,7 @@ class TrialStudent:
             nn.Linear(hidden, sum(CLASSES)),
         )
         nn.init.normal_(self.network[0].weight, std=MAX_WORDS**-0.5)  # type: ignore[arg-type]
-        self.optimizer = torch.optim.Adam(self.network.parameters(), learning_rate)
+        self.optimizer = torch.optim.Adam(self.network.parameters(), learning_rate, fused=True)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda step: min(1.0, (1.0 - step / steps) / 0.3)
         )

@@ -44,7 +44,7 @@ def table(runs: Sequence[Mapping[str, Any]]) -> str:
         runs: Finished runs, as the results file holds them.
     """
     skills = list(runs[0]["by_skill"]) if runs else []
-    heads = ["arm", "runs", "accuracy", *skills, f"minus {REFERENCE}, 95 %", "minus no judge, 95 %", "calls", "s"]
+    heads = ["arm", "runs", "accuracy", *skills, f"minus {REFERENCE}, 95 %", "minus no judge, 95 %", "calls", "CPU s"]
     rows = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for name in ARMS:
         mine = [item for item in runs if item["arm"] == name]
@@ -56,6 +56,6 @@ def table(runs: Sequence[Mapping[str, Any]]) -> str:
             pairs = paired(runs, name, other)
             cells.append("{:+.3f} to {:+.3f}".format(*interval(pairs)) if pairs and name != other else "")
         cells.append("{:.0f}".format(statistics.fmean(item["calls"] for item in mine)))
-        cells.append("{:.1f}".format(statistics.fmean(item["seconds"] for item in mine)))
+        cells.append("{:.1f}".format(statistics.fmean(item["cpu_seconds"] for item in mine)))
         rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(rows)

@@ -6,12 +6,12 @@ import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 
 from evolvedirector.miniature import HeldOutPrompts, World, parse, phrase
 from evolvedirector.miniature.grammar import shuffled
 from evolvedirector.miniature.prompts import apportion
-from evolvedirector.miniature.scene import RELATIONS
+from evolvedirector.miniature.scene import RELATIONS, Scene
 from evolvedirector.records import (
     GoldItem,
     ImageAndPrompt,
@@ -148,6 +148,12 @@ class TrialJudge:
         """Do nothing: there is no memory to free."""
 
 
+@lru_cache(maxsize=32)
+def _free_scenes(skill: str, held_out: HeldOutPrompts, seed: int) -> list[Scene]:
+    """List the scenes of a skill that may be trained on, in an order drawn by seed."""
+    return [scene for scene in shuffled(WORLD, skill, seed) if not held_out.holds(scene)]
+
+
 class TrialPrompts:
     """List any number of prompts in stated shares of the skills; a text that is used up comes again as another prompt.
 
@@ -171,7 +177,7 @@ class TrialPrompts:
         parts = apportion(self.count, list(self.shares.values()), [self.count] * len(self.shares))
         listed: list[Prompt] = []
         for skill, part in zip(self.shares, parts, strict=True):
-            free = [scene for scene in shuffled(WORLD, skill, self.seed) if not self.held_out.holds(scene)]
+            free = _free_scenes(skill, self.held_out, self.seed)
             for index in range(part):
                 copy, position = divmod(index, len(free))
                 listed.append(copy_of(Prompt.create(phrase(free[position]), skill=skill), copy))
