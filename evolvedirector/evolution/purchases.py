@@ -17,9 +17,11 @@ from evolvedirector.evolution.round_context import RoundContext
 from evolvedirector.evolution.standings import (
     Standing,
     Standings,
+    added,
     is_faithful,
     past_standings,
     preference,
+    standings_of,
     unfaithful_rate,
 )
 from evolvedirector.evolution.teaching import Wish, ask_teachers, choose_draws
@@ -99,12 +101,13 @@ def buy(
         )
         for prompt in {prompt.id: prompt for prompt in prompts}.values()
     ]
+    results: list[TeacherResult] = []
     while waiting := [order for order in orders if not order.closed]:
         wishes = [Wish(order.prompt, order.left, len(order.left) if order.by_all else 1) for order in waiting]
         answers = ask_teachers(context, choose_draws(context, wishes, limit))
         if not answers:
             break
-        _settle(context, waiting, answers, standings if check_teacher else None)
+        _settle(context, orders, answers, results, standings if check_teacher else None)
     return Purchases(
         tuple(order.sample for order in orders if order.sample),
         tuple(order.prompt for order in orders if order.failed),
@@ -119,18 +122,21 @@ def is_tested_by_all(prompt: Prompt, seed: int, share: float) -> bool:
 
 def _settle(
     context: RoundContext,
-    waiting: Sequence[_Order],
+    orders: Sequence[_Order],
     answers: Mapping[tuple[str, str], StoredReply],
+    results: list[TeacherResult],
     standings: Standings | None,
 ) -> None:
     """Take in one answer or several per prompt: drop what is unfaithful, choose the best, or pass the prompt on.
 
     Args:
         context: The round.
-        waiting: Prompts without an image.
+        orders: All prompts; those that are closed are left alone.
         answers: By (prompt id, teacher).
+        results: What came of this purchase so far; grows.
         standings: How far each teacher is trusted against the judge; None checks no image.
     """
+    waiting = [order for order in orders if not order.closed]
     got = {order.prompt.id: [name for name in order.left if (order.prompt.id, name) in answers] for order in waiting}
     images = [
         (order.prompt, sha256)
@@ -139,15 +145,19 @@ def _settle(
         if (sha256 := answers[order.prompt.id, name].image_sha256)
     ]
     verdicts = _check(context, images) if standings is not None else {}
+    fresh = {
+        (order.prompt.id, name): _result(answers[order.prompt.id, name], verdicts)
+        for order in waiting
+        for name in got[order.prompt.id]
+    }
+    results += [TeacherResult(prompt_id, name, result) for (prompt_id, name), result in fresh.items()]
+    rejected = _rejected(context, orders, fresh, results, standings or {})
     entries: list[tuple[Prompt, list[Contender]]] = []
-    results: list[TeacherResult] = []
     for order in waiting:
         contenders: list[Contender] = []
         for name in got[order.prompt.id]:
             answer = answers[order.prompt.id, name]
-            verdict = verdicts.get((order.prompt.id, answer.image_sha256 or ""), "invalid")
-            results.append(TeacherResult(order.prompt.id, name, _result(answer, verdict)))
-            if answer.image_sha256 and _is_kept(context, order.prompt, name, verdict, standings):
+            if answer.image_sha256 and (order.prompt.id, name) not in rejected:
                 contenders.append((name, answer.image_sha256))
                 continue
             context.figures[f"teacher: {'unfaithful' if answer.image_sha256 else answer.status}"] += 1
@@ -155,7 +165,7 @@ def _settle(
             order.outage |= answer.status == "failure"
         if contenders:
             entries.append((order.prompt, contenders))
-    context.store.ledger.add_teacher_results(context.info.round_id, results)
+    context.store.ledger.add_teacher_results(context.info.round_id, results[len(results) - len(fresh) :])
     winners = knockout(context, entries)
     for order in waiting:
         _close(order, winners.get(order.prompt.id), got[order.prompt.id])
@@ -178,17 +188,31 @@ def _check(context: RoundContext, images: Sequence[tuple[Prompt, str]]) -> dict[
     return {(item.prompt_id, item.teacher_sha256 or ""): item.verdict for item in evidence}
 
 
-def _result(answer: StoredReply, verdict: Verdict) -> ResultKind:
+def _result(answer: StoredReply, verdicts: Mapping[tuple[str, str], Verdict]) -> ResultKind:
     if answer.status == "image":
-        return _RESULT.get(verdict, "unchecked")
+        return _RESULT.get(verdicts.get((answer.prompt_id, answer.image_sha256 or ""), "invalid"), "unchecked")
     return answer.status
 
 
-def _is_kept(
-    context: RoundContext, prompt: Prompt, teacher: str, verdict: Verdict, standings: Standings | None
-) -> bool:
-    """Weigh the judge's error against the teacher's record; without a check every image is kept."""
-    if standings is None:
-        return True
+def _rejected(
+    context: RoundContext,
+    orders: Sequence[_Order],
+    fresh: Mapping[tuple[str, str], ResultKind],
+    results: Sequence[TeacherResult],
+    standings: Standings,
+) -> set[tuple[str, str]]:
+    """Find the images, by (prompt id, teacher), that the judge's error and the teacher's record say are unfaithful.
+
+    The record is that of earlier rounds and of this purchase so far: in a first round the prior alone would not tell
+    a bad teacher from a judge that errs. A purchase that is finished later goes through the same answers again.
+    """
     error = context.info.judge_error
-    return is_faithful(verdict, error, unfaithful_rate(standings.get((prompt.skill, teacher), Standing()), error))
+    skills = {order.prompt.id: order.prompt.skill for order in orders}
+    now = standings_of(results, (), skills)
+    found = set()
+    for (prompt_id, name), result in fresh.items():
+        key = skills[prompt_id], name
+        rate = unfaithful_rate(added(standings.get(key, Standing()), now.get(key, Standing())), error)
+        if result == "unfaithful" and not is_faithful("teacher", error, rate):
+            found.add((prompt_id, name))
+    return found

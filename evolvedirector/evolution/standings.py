@@ -71,6 +71,12 @@ def standings_of(results: Iterable[TeacherResult], duels: Iterable[Duel], skills
     }
 
 
+def added(*parts: Standing) -> Standing:
+    """Add up what was recorded apart."""
+    names = Standing.__dataclass_fields__
+    return Standing(**{name: sum(getattr(part, name) for part in parts) for name in names})
+
+
 def past_standings(ledger: Ledger, revision_sha: str, without_round: str = "") -> Standings:
     """Count what the rounds that led to a revision recorded.
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from evolvedirector.evolution.standings import Standing, past_standings
+from evolvedirector.evolution.standings import Standing, added, past_standings
 from evolvedirector.evolution.summary import wilson_interval
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def teacher_share(store: DatasetStore, revision_sha: str) -> dict[str, Any]:
     names = sorted({name for _, name in keys})
     overall = _rows(
         {name: sum(count for (_, teacher), count in images.items() if teacher == name) for name in names},
-        {name: _sum([item for (_, teacher), item in standings.items() if teacher == name]) for name in names},
+        {name: added(*[item for (_, teacher), item in standings.items() if teacher == name]) for name in names},
     )
     return {"overall": overall, "skills": skills}
 
@@ -102,8 +102,3 @@ def _rows(images: Mapping[str, int], standings: Mapping[str, Standing]) -> dict[
         }
         for name, standing in standings.items()
     }
-
-
-def _sum(standings: list[Standing]) -> Standing:
-    names = Standing.__dataclass_fields__
-    return Standing(**{name: sum(getattr(standing, name) for standing in standings) for name in names})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from typing import Any
 
 from evolvedirector.records import Decision, Evidence, ImageReply, Look, Prompt, WriteReply
@@ -61,9 +61,8 @@ class Ledger(LedgerFile):
         All of them are finished, so their rows never change again.
         """
         query = (
-            "WITH RECURSIVE past(number, parent_sha, round_id) AS ("
-            "SELECT number, parent_sha, round_id FROM revisions WHERE sha=? UNION ALL "
-            "SELECT r.number, r.parent_sha, r.round_id FROM revisions r JOIN past ON r.sha = past.parent_sha) "
+            "WITH RECURSIVE past AS (SELECT * FROM revisions WHERE sha=? UNION ALL "
+            "SELECT r.* FROM revisions r JOIN past ON r.sha = past.parent_sha) "
             "SELECT round_id FROM past ORDER BY number"
         )
         return list(dict.fromkeys(row[0] for row in self._connection.execute(query, (revision_sha,))))
@@ -86,10 +85,8 @@ class Ledger(LedgerFile):
 
     def rounds(self) -> list[dict[str, Any]]:
         """List all rounds in order, each with its figures."""
-        rows = self._connection.execute(
-            "SELECT round_id, number, revision_sha, global_step, child_sha, figures FROM rounds ORDER BY rowid"
-        )
         names = ("round_id", "number", "revision_sha", "global_step", "child_sha")
+        rows = self._connection.execute(f"SELECT {', '.join(names)}, figures FROM rounds ORDER BY rowid")
         return [dict(zip(names, row[:5], strict=True)) | {"figures": json.loads(row[5])} for row in rows]
 
     # Teachers
@@ -156,7 +153,7 @@ class Ledger(LedgerFile):
 
     def add_teacher_results(self, round_id: str, results: Sequence[TeacherResult]) -> None:
         """Record what came of asking teachers; a repeated round replaces its own rows."""
-        rows = [(round_id, r.prompt_id, r.teacher, r.result) for r in results]
+        rows = [(round_id, *astuple(result)) for result in results]
         self._many("INSERT OR REPLACE INTO teacher_results VALUES (?,?,?,?)", rows)
 
     def teacher_results(self, round_ids: Sequence[str]) -> list[TeacherResult]:
@@ -166,18 +163,14 @@ class Ledger(LedgerFile):
 
     def add_duels(self, round_id: str, duels: Sequence[Duel]) -> None:
         """Record comparisons of two teachers; a repeated round replaces its own rows."""
-        rows = [
-            (round_id, d.prompt_id, d.first_teacher, d.second_teacher, d.first_sha256, d.second_sha256, d.verdict)
-            for d in duels
-        ]
+        rows = [(round_id, *astuple(duel)) for duel in duels]
         self._many("INSERT OR REPLACE INTO duels VALUES (?,?,?,?,?,?,?)", rows)
 
     def duels(self, round_ids: Sequence[str] | None = None) -> list[Duel]:
         """List the comparisons of two teachers in these rounds, or in all when `round_ids` is None."""
         columns = "prompt_id, first_teacher, second_teacher, first_sha256, second_sha256, verdict"
         if round_ids is None:
-            rows = self._connection.execute(f"SELECT {columns} FROM duels ORDER BY rowid")
-            return [Duel(*row) for row in rows]
+            return [Duel(*row) for row in self._connection.execute(f"SELECT {columns} FROM duels ORDER BY rowid")]
         query = f"SELECT {columns} FROM duels WHERE round_id IN ({{}}) ORDER BY rowid"
         return [Duel(*row) for row in self._select(query, round_ids)]
 
