@@ -7,26 +7,25 @@ from dataclasses import replace
 
 from evolvedirector.evolution.health_check import check_judge
 from evolvedirector.evolution.round_context import RoundContext
+from evolvedirector.judges.health_report import HealthReport
 from evolvedirector.records import DatasetState
 
 
-def open_round(context: RoundContext, state: DatasetState) -> str | None:
-    """Record the round, measure the judge and complete what the policy may know.
+def complete_info(context: RoundContext, state: DatasetState) -> HealthReport | None:
+    """Measure the judge and let the round's `info` say what the policy may know: the spending so far, the judge's error.
 
     Args:
-        context: The round; its `info` is completed with what was spent so far and the judge's estimated error.
-        state: The revision the round starts from.
+        context: The round, or the purchase of the seeds.
+        state: The revision it starts from.
 
     Returns:
-        Why the round must not take place; None when it may.
+        What was measured; None when nobody asked for it.
     """
     ledger, info = context.store.ledger, context.info
-    ledger.open_round(info.round_id, info.index, info.revision_sha, info.global_step)
-    spent, here = ledger.spend(), ledger.spend(info.round_id)
-    in_rounds = sum(ledger.spend(row["round_id"]).teacher_calls for row in ledger.rounds())
     report = check_judge(context, context.judge_health, state) if context.judge_health is not None else None
-    if report is not None:
-        context.figures.update(report.to_figures())
+    spent, here = ledger.spend(), ledger.spend(info.round_id)
+    rounds = {row["round_id"] for row in ledger.rounds()}
+    in_rounds = sum(ledger.spend(round_id).teacher_calls for round_id in rounds)
     context.info = replace(
         info,
         budget_teacher_calls=context.budget.budget_teacher_calls,
@@ -34,7 +33,23 @@ def open_round(context: RoundContext, state: DatasetState) -> str | None:
         seed_calls=spent.teacher_calls - in_rounds,
         judge_error=report.judge_error if report is not None else 0.0,
     )
-    return report.problem(context.judge_health) if report is not None and context.judge_health is not None else None
+    return report
+
+
+def open_round(context: RoundContext, state: DatasetState) -> str | None:
+    """Record the round, and say why it must not take place; None when it may.
+
+    Args:
+        context: The round; its `info` is completed.
+        state: The revision the round starts from.
+    """
+    info = context.info
+    context.store.ledger.open_round(info.round_id, info.index, info.revision_sha, info.global_step)
+    report = complete_info(context, state)
+    if report is None or context.judge_health is None:
+        return None
+    context.figures.update(report.to_figures())
+    return report.problem(context.judge_health)
 
 
 def skip_round(context: RoundContext, problem: str) -> str:

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from evolvedirector.evolution import steps
 from evolvedirector.evolution.history import past_rounds
-from evolvedirector.evolution.opening import open_round, skip_round
+from evolvedirector.evolution.opening import complete_info, open_round, skip_round
 from evolvedirector.evolution.purchases import Purchases, buy
 from evolvedirector.evolution.round_context import RoundContext
 from evolvedirector.records import (
@@ -86,7 +86,9 @@ def run_seeding(context: RoundContext) -> str:
     if not waiting or context.budget.buys_nothing:
         return info.revision_sha
     context.budget = replace(context.budget, teacher_calls_per_round=None)  # the seeds are not a round
-    purchases = buy(context, waiting, {})
+    complete_info(context, state)
+    plan = context.policy.plan(state, context.info)  # teachers are checked and chosen among as in the rounds
+    purchases = buy(context, waiting, {}, check_teacher=plan.check_teacher, test_all_share=plan.test_all_share)
     context.crew.enter("train")
     if not purchases.samples and not purchases.failed:
         return info.revision_sha

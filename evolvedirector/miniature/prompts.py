@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from evolvedirector.miniature.held_out import excluder
 from evolvedirector.miniature.scene import Scene
 from evolvedirector.miniature.world import World
 from evolvedirector.prompt_source import PromptSource
-from evolvedirector.records import Prompt, seed_of
+from evolvedirector.records import Prompt, digest, seed_of
 
 
 def apportion(count: int, shares: Sequence[float], limits: Sequence[int]) -> list[int]:
@@ -48,6 +49,8 @@ class MiniaturePrompts:
         seed: which prompts, and their order.
         shares: weight per skill, for a skewed start such as `{single_object: 0.95, counting: 0.05}`; None: all equal.
         held_out: prompts never listed, by whole combinations when it is `HeldOutPrompts`; None: all may be listed.
+        repeats: a text that is used up comes again as another prompt, with an image of its own, as when users ask for
+            the same thing twice; off: each text once.
 
     Raises:
         ValueError: no prompts asked for, unknown skills, or more prompts than there are.
@@ -60,6 +63,7 @@ class MiniaturePrompts:
         seed: int = 0,
         shares: dict[str, float] | None = None,
         held_out: PromptSource | None = None,
+        repeats: bool = False,
     ) -> None:
         if count < 1:
             raise ValueError(f"count={count}. Allowed is 1 or more. Write 48.")
@@ -76,6 +80,7 @@ class MiniaturePrompts:
         self.seed = seed
         self.shares = shares
         self.held_out = held_out
+        self.repeats = repeats
 
     def prompts(self) -> Sequence[Prompt]:
         """List the seeds; the same parameters list the same seeds.
@@ -90,9 +95,9 @@ class MiniaturePrompts:
             for skill, share in shares.items()
             if share > 0
         }
-        limits = [len(scenes) for scenes in free.values()]
+        limits = [self.count if self.repeats and scenes else len(scenes) for scenes in free.values()]
         weights = [shares[skill] for skill in free]
-        if self.shares is not None:
+        if self.shares is not None and not self.repeats:
             for skill, part in zip(free, apportion(self.count, weights, [self.count] * len(free)), strict=True):
                 if part > len(free[skill]):
                     raise ValueError(
@@ -106,9 +111,17 @@ class MiniaturePrompts:
             )
         parts = apportion(self.count, weights, limits)
         listed = [
-            Prompt.create(phrase(scene), skill=skill)
+            repetition(Prompt.create(phrase(scenes[index % len(scenes)]), skill=skill), index // len(scenes))
             for (skill, scenes), part in zip(free.items(), parts, strict=True)
-            for scene in scenes[:part]
+            for index in range(part)
         ]
         order = np.random.default_rng(seed_of("prompts", self.seed)).permutation(len(listed))
         return [listed[index] for index in order]
+
+
+def repetition(prompt: Prompt, number: int) -> Prompt:
+    """Return a prompt of the same text with an id, and so an image, of its own; number 0 is the prompt itself."""
+    if number == 0:
+        return prompt
+    own_id = digest("repetition", prompt.id, number)
+    return replace(prompt, id=own_id, lineage_id=own_id)

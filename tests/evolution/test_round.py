@@ -321,7 +321,11 @@ def test_an_unfaithful_image_goes_to_the_next_teacher_once(world_of) -> None:
                 yield replace(reply, image=toys.flat_png(128))
 
     teachers = {"wrong": Wrong("wrong"), "wrong too": Wrong("wrong too"), "right": toys.ToyTeacher("right")}
-    world = world_of(teachers=teachers, policy=Screening(), seeds=toys.ToyPrompts(3))
+    class Seeds:
+        def prompts(self) -> list[Prompt]:  # what every teacher draws rightly, so that nobody has a bad name yet
+            return [Prompt.create(f"tone {tone}", skill="tone") for tone in (126, 128, 130)]
+
+    world = world_of(teachers=teachers, policy=Screening(), seeds=Seeds())
     world.seed()
     child = run_round(world.context())
     states = {e.prompt.id: e for e in world.store.state(child).entries.values() if e.prompt.origin == "mutation"}
@@ -462,3 +466,13 @@ def test_a_judge_that_passes_decides_and_its_error_is_known(world_of) -> None:
     run_round(world.context(judge_health=JudgeHealth()))
     assert 0.0 <= policy.seen[0][0].judge_error < 0.1  # a swapped prompt may name nearly the same tone
     assert world.store.ledger.rounds()[-1]["figures"]["judge canary blank"] == 1.0
+
+
+def test_unfaithful_images_of_seeds_are_not_trained_on(world_of) -> None:
+    class Wrong(toys.ToyTeacher):
+        def generate(self, requests):
+            return (replace(reply, image=toys.flat_png(255)) for reply in super().generate(requests))
+
+    world = world_of(teachers={"wrong": Wrong("wrong"), "right": toys.ToyTeacher("right")}, policy=Screening())
+    state = world.store.state(world.seed())
+    assert {entry.sample.teacher for entry in state.in_state("live")} == {"right"}

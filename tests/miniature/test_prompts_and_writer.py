@@ -169,3 +169,13 @@ def test_apportion_follows_shares_and_limits():
     assert apportion(10, [0.9, 0.1], [10, 10]) == [9, 1]
     assert apportion(10, [1, 1], [2, 10]) == [2, 8]
     assert apportion(10, [1, 1], [2, 3]) == [2, 3]
+
+
+def test_repeats_ask_for_the_same_text_again_with_an_image_of_its_own() -> None:
+    shares = {"single_object": 0.9, "counting": 0.1}
+    listed = MiniaturePrompts(World(), count=60, shares=shares, repeats=True).prompts()
+    single = [prompt for prompt in listed if prompt.skill == "single_object"]
+    assert (len(listed), len(single), len({p.id for p in listed}), len({p.text for p in single})) == (60, 54, 60, 12)
+    assert all(prompt.lineage_id == prompt.id for prompt in listed)
+    with pytest.raises(ValueError, match="needs 54 prompts of single_object"):
+        MiniaturePrompts(World(), count=60, shares=shares).prompts()
