@@ -10,7 +10,10 @@ from evolvedirector.records import Allowance, DatasetState, Decision, Evidence, 
 
 @runtime_checkable
 class Policy(Protocol):
-    """Say what a round looks at and what follows from what it saw. Same state, evidence and seed: same decisions."""
+    """Say what a round looks at and what follows from what it saw. Same state, evidence and seed: same decisions.
+
+    A policy with an attribute `checks_seeds` that is true also has the images bought for seed prompts checked.
+    """
 
     def plan(self, state: DatasetState, round: RoundInfo) -> RoundPlan:
         """Choose what to write, render and look at before anything is decided."""

@@ -87,8 +87,7 @@ def run_seeding(context: RoundContext) -> str:
         return info.revision_sha
     context.budget = replace(context.budget, teacher_calls_per_round=None)  # the seeds are not a round
     complete_info(context, state)
-    plan = context.policy.plan(state, context.info)  # teachers are checked and chosen among as in the rounds
-    purchases = buy(context, waiting, {}, check_teacher=plan.check_teacher, test_all_share=plan.test_all_share)
+    purchases = buy(context, waiting, {}, check_teacher=getattr(context.policy, "checks_seeds", False))
     context.crew.enter("train")
     if not purchases.samples and not purchases.failed:
         return info.revision_sha

@@ -70,6 +70,9 @@ class ScreeningPolicy:
         ValueError: A share, rate or count out of its range, or an empty list of skills.
     """
 
+    checks_seeds = True
+    """Images of the seeds are checked like all others: an unfaithful one is never trained on."""
+
     def __init__(
         self,
         candidates_per_call: int = 4,

@@ -288,6 +288,8 @@ def test_a_silent_teacher_and_a_silent_judge_are_recorded(world_of) -> None:
 class Screening:
     """The screening order, in ten lines: write, screen, buy what fails, compare."""
 
+    checks_seeds = True
+
     def plan(self, state: DatasetState, round: RoundInfo) -> RoundPlan:
         write = WriteRequest(f"w{round.round_id}", "mutation", None, "tone", 12, round.index)
         return RoundPlan(write=(write,), both_orders=True, check_teacher=True, compare_bought=True)
@@ -429,6 +431,8 @@ def test_purchases_beyond_the_allowance_are_cut_and_counted(world_of) -> None:
 
 def test_a_plan_may_buy_unseen(world_of) -> None:
     class Blind(Screening):
+        checks_seeds = False
+
         def plan(self, state, round):
             return replace(super().plan(state, round), screen=False, check_teacher=False, compare_bought=False)
 
