@@ -111,7 +111,8 @@ class SpendsTheRest:
         left = round.budget_teacher_calls - round.teacher_calls
         count = math.ceil(self.spare * left)
         requests = _requests(list(self.shares), "seed", count, round) if left > 0 else ()
-        return replace(plan, write=(*plan.write, *requests), budget_teacher_calls=None)
+        screen = plan.screen and bool(plan.write)  # no look is spent on what is bought in any case
+        return replace(plan, write=(*plan.write, *requests), screen=screen, budget_teacher_calls=None)
 
     def decide(
         self, state: DatasetState, evidence: Sequence[Evidence], allowance: Allowance, round: RoundInfo
