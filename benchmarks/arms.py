@@ -102,6 +102,7 @@ class SpendsTheRest:
         self.policy = policy
         self.shares = dict(shares)
         self.spare = spare
+        self.checks_seeds = bool(getattr(policy, "checks_seeds", False))
 
     def plan(self, state: DatasetState, round: RoundInfo) -> RoundPlan:
         """Add requests for seeds to the policy's plan in the last buying round."""

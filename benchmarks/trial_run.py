@@ -149,7 +149,7 @@ class Trial:
             teacher_fingerprints={"trial": TrialTeacher.fingerprint},
             judge_fingerprint=self.judge.fingerprint,
             image_size_px=IMAGE_SIZE_PX,
-            judge_health=JudgeHealth(self.gold) if self.arm.checked else None,
+            judge_health=JudgeHealth(self.gold) if self.arm.policy and self.arm.checked else None,
         )
 
     def _figures(self, sha: str) -> dict[str, Any]:
