@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from evolvedirector.evolution.failure_rates import last_buying_rounds
 from evolvedirector.evolution.policy import Policy
 from evolvedirector.miniature.prompts import apportion
 from evolvedirector.records import (
@@ -41,9 +42,9 @@ def allowance_of_round(round: RoundInfo) -> int:
     return max(0, due - round.teacher_calls)
 
 
-def is_last_buying_round(round: RoundInfo) -> bool:
+def is_last_buying_round(round: RoundInfo, buying_share: float = 0.5) -> bool:
     """Say whether buying ends with this round."""
-    return round.rounds is not None and round.index == math.ceil(round.rounds / 2) - 1
+    return round.rounds is not None and round.index + 1 == last_buying_rounds(round.rounds, buying_share)
 
 
 class SpreadPolicy:
@@ -96,18 +97,22 @@ class SpendsTheRest:
         policy: Decides first.
         shares: Weight per skill among the seeds.
         spare: How many times as many texts are asked for as could be bought, since some are no news.
+        buying_share: Share of the rounds in which images are bought.
     """
 
-    def __init__(self, policy: Policy, shares: Mapping[str, float], spare: float = 2.0) -> None:
+    def __init__(
+        self, policy: Policy, shares: Mapping[str, float], spare: float = 2.0, buying_share: float = 0.5
+    ) -> None:
         self.policy = policy
         self.shares = dict(shares)
         self.spare = spare
+        self.buying_share = buying_share
         self.checks_seeds = bool(getattr(policy, "checks_seeds", False))
 
     def plan(self, state: DatasetState, round: RoundInfo) -> RoundPlan:
         """Add requests for seeds to the policy's plan in the last buying round."""
         plan = self.policy.plan(state, round)
-        if round.budget_teacher_calls is None or not is_last_buying_round(round):
+        if round.budget_teacher_calls is None or not is_last_buying_round(round, self.buying_share):
             return plan
         left = round.budget_teacher_calls - round.teacher_calls
         count = math.ceil(self.spare * left)
@@ -123,7 +128,7 @@ class SpendsTheRest:
         decisions = self.policy.decide(
             shown, [item for item in evidence if item.prompt_id not in hidden], allowance, round
         )
-        if round.budget_teacher_calls is None or not is_last_buying_round(round):
+        if round.budget_teacher_calls is None or not is_last_buying_round(round, self.buying_share):
             return decisions
         wanted = sum(1 for item in decisions if item.kind == "buy")
         wanted += sum(item.count for item in decisions if item.kind in ("expand", "mutate"))

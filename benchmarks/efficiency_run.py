@@ -66,6 +66,9 @@ ARMS: Mapping[str, Arm] = {
     "published N": Arm(EvolveDirectorPolicy),
     "screening N": Arm(ScreeningPolicy),
     "screening N, 30 % wrong looks": Arm(ScreeningPolicy, error_rate=0.3),
+    "V1": Arm(partial(ScreeningPolicy, pace=1.5, buying_share=0.67)),
+    "V2": Arm(partial(ScreeningPolicy, pace=1.5, buying_share=0.67, least_weight=1.0)),
+    "V3": Arm(partial(ScreeningPolicy, least_weight=1.0)),
     "un-skewed N": Arm(shares=EVEN_SHARES),
     "un-skewed 5N": Arm(times_n=5, shares=EVEN_SHARES),
     **{f"static {times}N": Arm(times_n=times) for times in (10, 20, 40)},
@@ -109,7 +112,10 @@ def run(name: str, seed: int, images_seen: int = IMAGES_SEEN, n: int = N, folder
     budget = round(arm.times_n * n)
     held_out = HeldOutPrompts(WORLD, per_skill=EVALUATION_PROMPTS_PER_SKILL)
     count = round(SEED_SHARE * n) if arm.policy else budget
-    policy: Policy = SpendsTheRest(arm.policy(), arm.shares) if arm.policy else EvolveDirectorPolicy()
+    policy: Policy = EvolveDirectorPolicy()
+    if arm.policy:
+        decides = arm.policy()
+        policy = SpendsTheRest(decides, arm.shares, buying_share=getattr(decides, "buying_share", 0.5))
     steps = images_seen // BATCH
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(folder or scratch)

@@ -26,8 +26,9 @@ from benchmarks.trial_world import (
 from evolvedirector.evolution.budget import Budget
 from evolvedirector.evolution.crew import LocalCrew
 from evolvedirector.evolution.policy import Policy
-from evolvedirector.evolution.round import run_round, run_seeding
+from evolvedirector.evolution.round import run_round
 from evolvedirector.evolution.round_context import RoundContext
+from evolvedirector.evolution.seeding import run_seeding
 from evolvedirector.judges.health import JudgeHealth
 from evolvedirector.miniature import HeldOutPrompts, MiniatureWriter
 from evolvedirector.records import RevisionChange, RoundInfo, seed_of

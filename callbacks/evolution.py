@@ -93,8 +93,9 @@ class EvolutionCallback(pl.Callback):
                 "`teachers: {exact: {class_path: evolvedirector.miniature.MiniatureTeacher}}`, say."
             )
         for name, value in (("every_n_epochs", every_n_epochs), ("max_rounds", max_rounds)):
-            if value is not None and value < (1 if name == "every_n_epochs" else 0):
-                raise ValueError(f"{name} is {value}. Allowed: 1 or more. Write `{name}: 1`, say.")
+            least = 1 if name == "every_n_epochs" else 0
+            if value is not None and value < least:
+                raise ValueError(f"{name} is {value}. Allowed: {least} or more. Write `{name}: 1`, say.")
         self.teachers = teachers
         self.judge = judge
         self.writer = writer
@@ -114,6 +115,7 @@ class EvolutionCallback(pl.Callback):
         self._pending: dict[str, Any] | None = None  # the round this run has opened and not finished
         self._settled_step = -1  # global step whose epoch end is dealt with; Lightning fires it again at a resume
         self._published_sha: str | None = None
+        self._gold = ""  # digest of the gold set: with another one another round decides
 
     @property
     def state_key(self) -> str:
@@ -147,7 +149,9 @@ class EvolutionCallback(pl.Callback):
             self.policy.check_budget(self.budget.budget_teacher_calls)
         check_teacher_names(self.budget, self.teachers)
         if self.judge_health is not None and self.judge_health.gold is not None:
-            check_gold(self.judge_health.gold.items())
+            items = self.judge_health.gold.items()
+            check_gold(items)
+            self._gold = digest(*[part for item in items for part in (item.image, item.prompt, str(item.shows))])
         check_only_owner(trainer, self, self.root, "root")
         self._driver = RoundDriver(self, trainer, pl_module)
         if self.budget.buys_nothing and trainer.is_global_zero:
@@ -282,7 +286,7 @@ class EvolutionCallback(pl.Callback):
         plain = {key: value for key, value in settings if isinstance(value, bool | int | float | str | list | tuple)}
         names = [f"{name} {teacher.fingerprint}" for name, teacher in self.teachers.items()]
         who = [*names, self.judge.fingerprint, type(self.writer).__name__, type(self.policy).__name__]
-        floors = [] if self.judge_health is None else [repr(replace(self.judge_health, gold=None))]
+        floors = [] if self.judge_health is None else [repr(replace(self.judge_health, gold=None)), self._gold]
         return [*who, repr(sorted(plain.items())), repr(self.budget), *floors]
 
     def _planned_rounds(self, trainer: pl.Trainer) -> int | None:

@@ -20,8 +20,9 @@ from evolvedirector.callbacks.heartbeat import Heartbeat
 from evolvedirector.callbacks.rank_crew import PeerFailed, RankCrew
 from evolvedirector.callbacks.round_bar import RoundBar
 from evolvedirector.evolution.crew import Crew, LocalCrew
-from evolvedirector.evolution.round import run_round, run_seeding
+from evolvedirector.evolution.round import run_round
 from evolvedirector.evolution.round_context import RoundContext, RoundInterrupted
+from evolvedirector.evolution.seeding import run_seeding
 from evolvedirector.evolution.summary import evolution_figures
 from evolvedirector.records import RoundInfo
 

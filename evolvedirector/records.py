@@ -220,6 +220,10 @@ class Evidence:
     looks: tuple[Look, ...] = ()
     student_sha256: str | None = None
     teacher_sha256: str | None = None
+    skill: str | None = None
+    """Skill of the prompt when it was looked at; the same text may be written again under another parent."""
+    lineage_id: str | None = None
+    """Lineage of the prompt when it was looked at."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,12 +95,26 @@ def draw_weight(rate: float, floor: float) -> float:
     return max(floor, 4.0 * rate * (1.0 - rate))
 
 
-def round_allowance(
-    budget: int, seed_calls: int, spent: int, index: int, rounds: int | None, open_end_share: float
-) -> int:
-    """Return the teacher calls of round k: A_k = S + (B - S) min(1, (k + 1) / ceil(K / 2)) - spent, never below 0.
+def last_buying_rounds(rounds: int, buying_share: float) -> int:
+    """Return in how many of the rounds images are bought, at least 1."""
+    return max(1, math.ceil(buying_share * rounds - 1e-9))
 
-    Buying ends at half of training, so that the last images are seen often enough; what a round leaves carries over.
+
+def round_allowance(
+    budget: int,
+    seed_calls: int,
+    spent: int,
+    index: int,
+    rounds: int | None,
+    open_end_share: float,
+    buying_share: float = 0.5,
+    pace: float = 1.0,
+) -> int:
+    """Return the teacher calls of round k: A_k = S + (B - S) min(1, (k + 1) / ceil(d K))^p - spent, never below 0.
+
+    Buying ends at a share d of training, so that the last images are seen often enough; what a round leaves carries
+    over. A pace p over 1 keeps money for later rounds: while the student fails everything, looks cannot tell skills
+    apart.
 
     Args:
         budget: B, teacher calls of the whole run.
@@ -109,9 +123,11 @@ def round_allowance(
         index: k, from 0.
         rounds: K, rounds in all; None: `open_end_share` of what is left, each round.
         open_end_share: 0 to 1.
+        buying_share: d, over 0 to 1.
+        pace: p, 1 spends evenly.
     """
     if rounds is None:
         return max(0, math.ceil(open_end_share * (budget - spent)))
-    progress = min(1.0, (index + 1) / max(1, math.ceil(rounds / 2)))
+    progress = min(1.0, (index + 1) / last_buying_rounds(rounds, buying_share)) ** pace
     planned = min(budget, seed_calls + math.floor((budget - seed_calls) * progress + 1e-9))
     return max(0, planned - spent)

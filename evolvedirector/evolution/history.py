@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from evolvedirector.evolution.failure_rates import tallies_by
@@ -46,7 +47,7 @@ def history_of(round_id: str, judge_error: float, evidence: list[Evidence], prom
         prompts: By id, every prompt that the evidence is about.
     """
     screened = [item for item in evidence if item.kind == "screen" and item.prompt_id in prompts]
-    entries = {item.prompt_id: PromptEntry(prompts[item.prompt_id], "candidate") for item in screened}
+    entries = {item.prompt_id: PromptEntry(_as_seen(prompts[item.prompt_id], item), "candidate") for item in screened}
     state = DatasetState("", entries)
     return RoundHistory(
         round_id,
@@ -55,6 +56,11 @@ def history_of(round_id: str, judge_error: float, evidence: list[Evidence], prom
         lineages=tallies_by(state, screened, {"screen"}, lambda prompt: prompt.lineage_id),
         failed=frozenset(item.prompt_id for item in screened if item.verdict == "teacher"),
     )
+
+
+def _as_seen(prompt: Prompt, item: Evidence) -> Prompt:
+    """Give a prompt the skill and lineage it had then: the ledger keeps those of the first time it was written."""
+    return replace(prompt, skill=item.skill or prompt.skill, lineage_id=item.lineage_id or prompt.lineage_id)
 
 
 def _ancestors(store: DatasetStore, revision_sha: str, parents: dict[str, str]) -> set[str]:

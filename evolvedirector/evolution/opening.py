@@ -12,7 +12,7 @@ from evolvedirector.records import DatasetState
 
 
 def complete_info(context: RoundContext, state: DatasetState) -> HealthReport | None:
-    """Measure the judge and let the round's `info` say what the policy may know: the spending so far, the judge's error.
+    """Measure the judge, and let the round's `info` say what was spent so far and how often the judge errs.
 
     Args:
         context: The round, or the purchase of the seeds.

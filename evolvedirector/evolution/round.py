@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from evolvedirector.evolution import steps
 from evolvedirector.evolution.history import past_rounds
-from evolvedirector.evolution.opening import complete_info, open_round, skip_round
+from evolvedirector.evolution.opening import open_round, skip_round
 from evolvedirector.evolution.purchases import Purchases, buy
 from evolvedirector.evolution.round_context import RoundContext
 from evolvedirector.records import (
@@ -52,12 +52,17 @@ def run_round(context: RoundContext) -> str:
         ValueError: The policy decided about prompts that do not exist.
     """
     store, figures = context.store, context.figures
+    done = store.ledger.published(context.info.round_id)
+    if done is not None:  # an older checkpoint repeats it: what later rounds spent must not change what it decided
+        context.crew.enter("train")
+        return done
     state = replace(store.state(context.info.revision_sha), history=past_rounds(store, context.info.revision_sha))
     problem = open_round(context, state)
     info = context.info
     if problem is not None:
         return skip_round(context, problem)
     plan = context.policy.plan(state, info)
+    _check_plan(plan, state)
     candidates = steps.write(context, _with_parents(plan, state), state.entries)
     evidence = _judge(context, state, plan, candidates)
     seen = replace(state, entries={**state.entries, **{p.id: PromptEntry(p, "candidate") for p in candidates}})
@@ -76,23 +81,6 @@ def run_round(context: RoundContext) -> str:
     store.ledger.close_round(info.round_id, child, figures)
     context.crew.enter("train")
     return child
-
-
-def run_seeding(context: RoundContext) -> str:
-    """Buy images for seed prompts that have none yet, as far as the budget reaches; return the revision to train on."""
-    store, info = context.store, context.info
-    state = store.state(info.revision_sha)
-    waiting = [entry.prompt for entry in state.in_state("candidate") if entry.prompt.origin == "seed"]
-    if not waiting or context.budget.buys_nothing:
-        return info.revision_sha
-    context.budget = replace(context.budget, teacher_calls_per_round=None)  # the seeds are not a round
-    complete_info(context, state)
-    purchases = buy(context, waiting, {}, check_teacher=getattr(context.policy, "checks_seeds", False))
-    context.crew.enter("train")
-    if not purchases.samples and not purchases.failed:
-        return info.revision_sha
-    states: dict[str, PromptState] = {prompt.id: "retired" for prompt in purchases.failed}
-    return store.publish(info.revision_sha, info.round_id, RevisionChange(samples=purchases.samples, states=states))
 
 
 def _with_parents(plan: RoundPlan, state: DatasetState) -> list[tuple[WriteRequest, Prompt | None]]:
@@ -187,6 +175,15 @@ def _write_requests(
             )
             requests.append((request, parent if expands else None))
     return requests
+
+
+def _check_plan(plan: RoundPlan, state: DatasetState) -> None:
+    for prompt_id in (*plan.compare, *plan.probe):
+        if prompt_id not in state.entries:
+            raise ValueError(
+                f"The policy wants to look at prompt {prompt_id!r}, which is none of the "
+                f"{len(state.entries)} prompts of the revision. Name prompts of the state in `compare` and `probe`."
+            )
 
 
 def _check_decisions(decisions: Sequence[Decision], state: DatasetState, candidates: Sequence[Prompt]) -> None:

@@ -10,6 +10,7 @@ from evolvedirector.evolution.failure_rates import (
     NOTHING_KNOWN,
     draw_weight,
     exceeds,
+    last_buying_rounds,
     round_allowance,
     tallies_by,
 )
@@ -35,7 +36,7 @@ class ScreeningPolicy:
     A verdict on a trained prompt measures memory, so a round writes several candidates for every image it may buy,
     lets the student draw them, and buys those it fails, interleaved over skills by failure rate
     f_s <- 0.5 f_s + 0.5 (failed share - e) / (1 - 2 e), e the judge's error. Round k of K may spend
-    A_k = S + (B - S) min(1, (k + 1) / ceil(K / 2)) - spent. What the student can do is drawn less often and replayed,
+    A_k = S + (B - S) min(1, (k + 1) / ceil(d K))^p - spent. What the student can do is drawn less often and replayed,
     not deleted. The four operations of EvolveDirector (arXiv 2410.07133) each have an off switch, for ablations.
 
     Args:
@@ -60,6 +61,9 @@ class ScreeningPolicy:
         replay_share: Share of training draws that repeat mastered prompts, 0 to 1.
         calls_per_lineage: Most images of one lineage; further ones are neither written nor bought. None: no cap.
         open_end_share: Share of what is left that a round may spend when the number of rounds is not known, 0 to 1.
+        buying_share: Share of the rounds in which images are bought, d, over 0 to 1; the rest trains on what is there.
+        pace: Exponent of the spending over those rounds, p, over 0; 1 spends evenly, more keeps money for rounds in
+            which the student can do something, so that looks tell skills apart.
         discrimination: Off: candidates are bought unscreened, in seeded order, and nothing is mastered.
         expansion: Off: no children are written.
         deletion: Off: nothing is mastered or retired.
@@ -94,6 +98,8 @@ class ScreeningPolicy:
         replay_share: float = 0.25,
         calls_per_lineage: int | None = None,
         open_end_share: float = 0.25,
+        buying_share: float = 0.5,
+        pace: float = 1.0,
         discrimination: bool = True,
         expansion: bool = True,
         deletion: bool = True,
@@ -119,6 +125,8 @@ class ScreeningPolicy:
         self.replay_share = replay_share
         self.calls_per_lineage = calls_per_lineage
         self.open_end_share = open_end_share
+        self.buying_share = buying_share
+        self.pace = pace
         self.discrimination = discrimination
         self.expansion = expansion
         self.deletion = deletion
@@ -131,8 +139,8 @@ class ScreeningPolicy:
         counts = ("candidates_per_call", "children_per_parent", "min_candidates_per_skill", "min_looks_per_lineage")
         ranges: list[tuple[str, float, float, tuple[str, ...]]] = [
             ("0 to 1", 0.0, 1.0, (*shares, "replay_share", "open_end_share")),
-            ("over 0, up to 1", 1e-6, 1.0, ("smoothing", "least_rate", "most_of_round")),
-            ("over 0", 1e-6, math.inf, ("least_weight",)),
+            ("over 0, up to 1", 1e-6, 1.0, ("smoothing", "least_rate", "most_of_round", "buying_share")),
+            ("over 0", 1e-6, math.inf, ("least_weight", "pace")),
             ("0 or more", 0, math.inf, ("error_deviations", "mastered_probes")),
             ("1 or more", 1, math.inf, counts),
             ("1 or more, or null for no cap", 1, math.inf, ("calls_per_lineage",)),
@@ -191,7 +199,8 @@ class ScreeningPolicy:
             round.round_id,
             self.least_rate,
             most_of_a_skill(calls, self.most_of_round, len(skills)),
-            append_rest=round.rounds is not None and round.index + 1 >= math.ceil(round.rounds / 2),
+            append_rest=round.rounds is not None
+            and round.index + 1 >= last_buying_rounds(round.rounds, self.buying_share),
         )
         return decisions + [
             Decision("buy", p.id, 1, f"unseen and failed; failure rate of {p.skill}: {rates.get(p.skill, 1.0):.2f}")
@@ -216,6 +225,8 @@ class ScreeningPolicy:
             round.index,
             round.rounds,
             self.open_end_share,
+            self.buying_share,
+            self.pace,
         )
 
     def _near_empty(self, state: DatasetState) -> set[str]:

@@ -108,6 +108,8 @@ def check(
             (looks[key],),
             student_sha256=None if of_teacher else sha256,
             teacher_sha256=sha256 if of_teacher else None,
+            skill=prompt.skill,
+            lineage_id=prompt.lineage_id,
         )
         for key, (prompt, sha256) in zip(keys, images, strict=True)
         if key in looks

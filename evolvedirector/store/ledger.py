@@ -83,6 +83,11 @@ class Ledger(LedgerFile):
             [(child_sha, json.dumps(dict(figures), sort_keys=True), round_id)],
         )
 
+    def published(self, round_id: str) -> str | None:
+        """Name the revision that a finished round ended with; None for a round that is open or unknown."""
+        row = self._connection.execute("SELECT child_sha FROM rounds WHERE round_id=?", (round_id,)).fetchone()
+        return row[0] if row else None
+
     def rounds(self) -> list[dict[str, Any]]:
         """List all rounds in order, each with its figures."""
         names = ("round_id", "number", "revision_sha", "global_step", "child_sha")
@@ -133,8 +138,8 @@ class Ledger(LedgerFile):
         return self._connection.execute(query).fetchall()
 
     def price_usd(self, teacher: str) -> float | None:
-        """Return the dearest image a teacher has sold so far; None before its first answer."""
-        query = "SELECT MAX(cost_usd) FROM calls WHERE teacher=? AND status != 'submitted'"
+        """Return the dearest image a teacher has sold so far; None before its first one: a refusal may be free."""
+        query = "SELECT MAX(cost_usd) FROM calls WHERE teacher=? AND (status='image' OR cost_usd > 0)"
         return self._connection.execute(query, (teacher,)).fetchone()[0]
 
     def spend(self, round_id: str | None = None) -> Spend:

@@ -12,14 +12,16 @@ import pytest
 from evolvedirector.evolution.budget import Budget
 from evolvedirector.evolution.crew import LocalCrew
 from evolvedirector.evolution.evolve_director_policy import EvolveDirectorPolicy
-from evolvedirector.evolution.round import run_round, run_seeding
+from evolvedirector.evolution.round import run_round
 from evolvedirector.evolution.round_context import RoundContext, RoundInterrupted
+from evolvedirector.evolution.seeding import run_seeding
 from evolvedirector.judges.health import JudgeHealth
 from evolvedirector.records import (
     Allowance,
     DatasetState,
     Decision,
     Evidence,
+    GoldItem,
     ImageRequest,
     Prompt,
     RevisionChange,
@@ -230,10 +232,15 @@ def test_a_teacher_that_refuses_is_passed_over(world_of) -> None:
 
 
 def test_prompts_that_nobody_draws_are_retired(world_of) -> None:
-    world = world_of(teachers={"a": toys.ToyTeacher("a", refuses=True), "b": toys.ToyTeacher("b", refuses=True)})
+    class Shy(toys.ToyTeacher):
+        def generate(self, requests):
+            for reply, request in zip(super().generate(requests), requests, strict=True):
+                yield reply if request.prompt == "tone 7" else replace(reply, status="refusal", image=None)
+
+    world = world_of(teachers={"a": Shy("a"), "b": Shy("b")})
     state = world.store.state(world.seed())
-    assert len(state.in_state("retired")) == 8
-    assert len(world.asked()) == 16
+    assert (len(state.in_state("retired")), len(state.in_state("live"))) == (7, 1)
+    assert len(world.asked()) == 15
 
 
 def test_a_damaged_image_is_a_paid_failure(world_of) -> None:
@@ -323,6 +330,7 @@ def test_an_unfaithful_image_goes_to_the_next_teacher_once(world_of) -> None:
                 yield replace(reply, image=toys.flat_png(128))
 
     teachers = {"wrong": Wrong("wrong"), "wrong too": Wrong("wrong too"), "right": toys.ToyTeacher("right")}
+
     class Seeds:
         def prompts(self) -> list[Prompt]:  # what every teacher draws rightly, so that nobody has a bad name yet
             return [Prompt.create(f"tone {tone}", skill="tone") for tone in (126, 128, 130)]
@@ -480,3 +488,81 @@ def test_unfaithful_images_of_seeds_are_not_trained_on(world_of) -> None:
     world = world_of(teachers={"wrong": Wrong("wrong"), "right": toys.ToyTeacher("right")}, policy=Screening())
     state = world.store.state(world.seed())
     assert {entry.sample.teacher for entry in state.in_state("live")} == {"right"}
+
+
+def test_a_finished_round_that_is_repeated_ends_where_it_ended(world_of) -> None:
+    world = world_of(policy=Screening(), budget=Budget(teacher_calls_per_round=4))
+    start = world.seed()
+    first = run_round(world.context("r1"))
+    figures = world.store.ledger.rounds()[-1]["figures"]
+    world.sha = first
+    run_round(world.context("r2", index=1))
+    world.sha = start
+    assert run_round(world.context("r1")) == first
+    assert world.store.ledger.rounds()[0]["figures"] == figures
+
+
+def test_a_plan_about_nobody_is_told_so(world_of) -> None:
+    class Confused(Screening):
+        def plan(self, state, round):
+            return RoundPlan(probe=("unknown",))
+
+    world = world_of(policy=Confused())
+    world.seed()
+    with pytest.raises(ValueError, match="'unknown', which is none of the 8 prompts"):
+        run_round(world.context())
+
+
+class AlwaysNo(toys.ToyJudge):
+    fingerprint = "always no"
+
+    def check(self, items):
+        return (replace(look, probability=0.1) for look in super().check(items))
+
+
+def test_seeds_that_nobody_accepts_end_the_run_with_the_reason_and_can_be_taken_up_again(world_of) -> None:
+    world = world_of(judge=AlwaysNo(), policy=Screening())
+    with pytest.raises(
+        RuntimeError, match=r"None of 8 seed prompts got an image.*teacher: unfaithful 8.*judge refuses"
+    ):
+        world.seed()
+    calls = world.store.ledger.spend().teacher_calls
+    world.judge = toys.ToyJudge()
+    assert len(world.store.state(world.seed()).in_state("live")) == 8
+    assert world.store.ledger.spend().teacher_calls == calls  # images bought before are taken up
+
+
+def test_a_judge_below_its_floor_does_not_check_the_seeds(world_of) -> None:
+    world = world_of(judge=AlwaysNo(), policy=Screening())
+    gold = [
+        GoldItem(str(n), toys.flat_png(8 * n), f"tone {8 * n if n % 2 else 255 - 8 * n}", bool(n % 2))
+        for n in range(31)
+    ]
+
+    class Gold:
+        def items(self):
+            return gold
+
+    with pytest.warns(UserWarning, match="images of the seeds are not checked: .*says no"):
+        run_seeding(world.context("seeding", judge_health=JudgeHealth(gold=Gold())))
+    assert len(world.store.state(world.store.current()).in_state("live")) == 8
+
+
+def test_a_text_written_again_counts_for_the_lineage_it_was_seen_in(world_of) -> None:
+    class SameTexts(Notes):
+        def plan(self, state, round):
+            parent = list(state.entries.values())[round.index].prompt
+            write = WriteRequest(f"w{round.index}", "expansion", parent.text, "tone", 4, 1)
+            return RoundPlan(write=(write,))
+
+        def decide(self, state, evidence, allowance, round):
+            self.seen.append((round, state))
+            return []
+
+    policy = SameTexts()
+    world = world_of(policy=policy)
+    world.seed()
+    parents = [entry.prompt.lineage_id for entry in world.store.state(world.store.current()).entries.values()]
+    for index in range(3):
+        world.sha = run_round(world.context(f"r{index}", index=index))
+    assert [list(past.lineages) for past in policy.seen[-1][1].history] == [[parents[0]], [parents[1]]]
