@@ -16,6 +16,8 @@ from evolvedirector.teachers.teacher import Teacher
 
 _MAX_RECORD_BYTES = 65_536
 _MAX_REASON_CHARACTERS = 2000
+_UNIT_REQUESTS = 8
+"""Questions asked at once: as many are charged when a teacher breaks off at the first of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +67,13 @@ class TeacherImages:
         missing = [r for r in requests if r.request_id not in have and not _refused(paths[r.request_id])]
         if self._budget_teacher_calls is not None:
             missing = missing[: max(0, self._budget_teacher_calls - self.spent()[0])]
-        for request in missing:
-            _reserve(paths[request.request_id])
-        for reply in teacher.generate(missing) if missing else ():
-            if reply.request_id in paths:
-                self._settle(paths[reply.request_id], reply)
+        for start in range(0, len(missing), _UNIT_REQUESTS):
+            unit = missing[start : start + _UNIT_REQUESTS]
+            for request in unit:
+                _reserve(paths[request.request_id])
+            for reply in teacher.generate(unit):
+                if reply.request_id in paths:
+                    self._settle(paths[reply.request_id], reply)
 
     def outcomes(self, teacher: Teacher, requests: Sequence[ImageRequest]) -> dict[str, int]:
         """Count how these questions stand: `image`, `refusal`, `failure` (lost ones included), `not asked`."""

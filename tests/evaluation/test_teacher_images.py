@@ -74,6 +74,24 @@ def test_a_kill_before_the_answer_costs_a_call_all_the_same(tmp_path: Path) -> N
     assert kept.spent()[0] == 4 and len(kept.kept(toys.ToyTeacher(), REQUESTS)) == 1
 
 
+def test_a_teacher_that_breaks_at_once_is_charged_for_a_few_questions_only(tmp_path: Path) -> None:
+    class Breaks(toys.ToyTeacher):
+        def generate(self, requests):
+            self.asked += requests
+            raise OSError("no connection")
+
+    many, teacher, kept = (
+        [ImageRequest(f"r{n}", f"tone {n}", 7, 8, 8) for n in range(40)],
+        Breaks(),
+        TeacherImages(tmp_path),
+    )
+    with pytest.raises(OSError, match="no connection"):
+        kept.buy(teacher, many)
+    assert kept.spent()[0] == len(teacher.asked) <= 8
+    kept.buy(toys.ToyTeacher(), many)
+    assert len(kept.kept(toys.ToyTeacher(), many)) == 40
+
+
 def test_a_damaged_image_is_not_taken_for_the_teachers(tmp_path: Path) -> None:
     teacher, kept = toys.ToyTeacher(), TeacherImages(tmp_path)
     kept.buy(teacher, REQUESTS[:1])
