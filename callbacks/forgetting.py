@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import lightning.pytorch as pl
 
 from evolvedirector.callbacks.drawing import draw_share
-from evolvedirector.callbacks.held_out import log_figures, requests_of, training_ends, warn_of_training_judge
+from evolvedirector.callbacks.held_out import (
+    joined_readings,
+    log_figures,
+    requests_of,
+    size_to_draw_px,
+    training_ends,
+    unknown_size,
+    warn_of_training_judge,
+)
 from evolvedirector.callbacks.host_checks import evolving_data_of
-from evolvedirector.callbacks.rank_exchange import from_all_ranks
 from evolvedirector.evaluation.prompt_choice import spread_over_skills
 from evolvedirector.evaluation.shares import share_of_prompts
 from evolvedirector.evolution.verdicts import verdict_of_check
@@ -24,7 +32,7 @@ class Forgetting(pl.Callback):
     Mastered prompts get no more looks from evolution until they are probed, so a policy could lose them unnoticed.
     Contributes `forgetting` to `summary.json`: the share failed, its 95 % interval, the prompts read, and how many
     readings were unreadable (left out of the share); null while nothing is mastered. Only files are read, never the
-    ledger, so it disturbs no running round.
+    ledger, so it disturbs no running round. A reader that breaks costs the figure (a warning), not the run.
 
     Example:
         ```yaml
@@ -80,9 +88,20 @@ class Forgetting(pl.Callback):
         self.forgetting, self._read_step = state_dict["forgetting"], state_dict["read_step"]
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Warn when the reader chooses the training data too."""
-        if stage == "fit":
-            warn_of_training_judge(trainer, self.reader, "Forgetting.reader")
+        """Refuse a host without mastered prompts; warn when the reader chooses the training data too.
+
+        Raises:
+            RuntimeError: The data does not evolve, or the size of the images is unknown.
+        """
+        if stage != "fit":
+            return
+        try:
+            evolving_data_of(trainer, self.data)
+        except RuntimeError as error:
+            raise RuntimeError(f"Forgetting reads the mastered prompts of an evolving dataset. {error}") from None
+        if size_to_draw_px(trainer, pl_module, self.data) is None and hasattr(pl_module, "generate"):
+            raise RuntimeError(unknown_size(pl_module, "Forgetting"))
+        warn_of_training_judge(trainer, self.reader, "Forgetting.reader")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Read when a reading is due, and when this was the last epoch, before the last checkpoint is saved."""
@@ -99,19 +118,32 @@ class Forgetting(pl.Callback):
         return {"forgetting": self.forgetting}
 
     def _read(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if self._read_step == trainer.global_step:
+        if self._read_step == trainer.global_step or not hasattr(module, "generate"):
             return
         self._read_step = trainer.global_step
         prompts = spread_over_skills(self._mastered(trainer), self.max_prompts, self.seed)
         self.forgetting = None
         if not prompts:
             return
-        asked = requests_of(prompts, 1, self.seed, module, f"forgetting at {trainer.global_step}")
+        size_px = size_to_draw_px(trainer, module, self.data)
+        asked = requests_of(prompts, 1, self.seed, size_px, f"forgetting at {trainer.global_step}")
         drawn = draw_share(trainer, module, [request for request, _ in asked.values()])
         items = [ImageAndPrompt(key, image, asked[key][0].prompt) for key, image in drawn.items()]
-        verdicts = from_all_ranks({look.item_id: verdict_of_check(look) for look in self.reader.check(items)})
+        own, error = self._verdicts(items)
+        verdicts = joined_readings(own, error, "Forgetting")
+        if verdicts is None:
+            return
         self.forgetting = forgetting_figures(list(verdicts.values()))
         log_figures(trainer, {"forgetting": self.forgetting["share"]})
+
+    def _verdicts(self, items: Sequence[ImageAndPrompt]) -> tuple[dict[str, Verdict], str]:
+        """Read this rank's images, a reply that never comes being unreadable; returns why the reader broke off too."""
+        verdicts: dict[str, Verdict] = {item.item_id: "invalid" for item in items}
+        try:
+            verdicts |= {k.item_id: verdict_of_check(k) for k in self.reader.check(items) if k.item_id in verdicts}
+        except Exception as error:
+            return {}, repr(error)
+        return verdicts, ""
 
     def _mastered(self, trainer: pl.Trainer) -> list[Prompt]:
         host = evolving_data_of(trainer, self.data)

@@ -11,6 +11,7 @@ import torch.distributed as dist
 
 _TIMEOUT = timedelta(days=30)  # a dead peer ends the wait at once; a slow teacher must not
 
+Key = TypeVar("Key", str, int)
 Value = TypeVar("Value")
 
 
@@ -19,7 +20,12 @@ def several_ranks() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
-def from_all_ranks(own: Mapping[str, Value]) -> dict[str, Value]:
+def own_rank() -> int:
+    """Return the number of this process among its peers; 0 when it is alone."""
+    return dist.get_rank() if several_ranks() else 0
+
+
+def from_all_ranks(own: Mapping[Key, Value]) -> dict[Key, Value]:
     """Join what every rank found, by key; every rank calls it and gets the whole."""
     if not several_ranks():
         return dict(own)

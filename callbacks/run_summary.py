@@ -21,8 +21,8 @@ class RunSummary(pl.Callback):
 
     Other callbacks contribute through a method `summary_entries() -> dict`; a key that nobody contributes is null.
     `images_seen` counts training images over all ranks, `wall_s` the seconds of all runs of this run folder. At the end
-    it prints accuracy by skill, win rate by teacher, forgetting and spending, as far as they were measured, and where
-    the file and the pictures are.
+    it prints accuracy by skill with the number of held-out prompts behind it, win rate by teacher, forgetting and
+    spending, as far as they were measured, and where the file and the pictures are.
     """
 
     def __init__(self) -> None:
@@ -102,7 +102,11 @@ def headlines(figures: Mapping[str, Any]) -> list[str]:
     lines = []
     if accuracy := figures.get("accuracy"):
         intervals = figures.get("accuracy_interval") or {}
-        shares = [f"{skill} {_share(value, intervals.get(skill))}" for skill, value in accuracy.items()]
+        prompts = figures.get("accuracy_prompts") or {}
+        shares = [
+            f"{skill} {_share(value, intervals.get(skill))}{_resting_on(prompts.get(skill))}"
+            for skill, value in accuracy.items()
+        ]
         shares.append(f"mean {_share(figures.get('accuracy_mean'), figures.get('accuracy_mean_interval'))}")
         lines.append(f"Held-out accuracy: {', '.join(shares)}")
     if rates := figures.get("win_rate_held_out"):
@@ -124,6 +128,11 @@ def _share(value: float | None, interval: Sequence[float] | None) -> str:
     if value is None:
         return "unknown"
     return f"{value:.2f}" if interval is None else f"{value:.2f} [{interval[0]:.2f}, {interval[1]:.2f}]"
+
+
+def _resting_on(prompts: int | None) -> str:
+    """Say on how few prompts a figure rests; its images may be many."""
+    return "" if prompts is None else f" ({prompts} prompt{'' if prompts == 1 else 's'})"
 
 
 def _read(path: Path) -> dict[str, Any]:

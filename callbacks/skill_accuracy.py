@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from evolvedirector.callbacks.drawing import draw_share, encode_png
 from evolvedirector.callbacks.held_out import (
+    all_sized,
     held_out_prompts,
+    joined_readings,
     log_figures,
     requests_of,
+    size_to_draw_px,
     training_ends,
+    unknown_size,
     warn_of_training_judge,
 )
-from evolvedirector.callbacks.rank_exchange import from_all_ranks
 from evolvedirector.evaluation.shares import Share, mean_of_shares, share_of_prompts
 from evolvedirector.evolution.verdicts import verdict_of_check
 from evolvedirector.judges.judge import Judge
@@ -33,7 +38,9 @@ class SkillAccuracy(pl.Callback):
     The held-out prompts are the datamodule's: no operation of evolution may touch them. Logged as `accuracy/<skill>`
     and `accuracy_mean` (mean over skills, GenEval's convention). When training ends, `seeds_per_prompt` images of each
     prompt are drawn with averaged weights and read once more (logged as `final_accuracy/<skill>`): that is what
-    `summary.json` keeps, with 95 % intervals that take the prompts, not the images, for independent.
+    `summary.json` keeps, with 95 % intervals that take the prompts, not the images, for independent. A reply that the
+    reader never gives counts as not shown. A reader that breaks during a training costs the reading (a warning), not
+    the run; where the size of the images is unknown, the last reading is left out.
 
     Example:
         ```yaml
@@ -69,6 +76,8 @@ class SkillAccuracy(pl.Callback):
         self._readings: dict[str, Reading] = {}
         self._skills: dict[str, str] = {}  # by prompt id
         self._read_at: tuple[int, int] = (-1, 0)  # global step and images per prompt of the last reading
+        self._tried_step = -1  # global step of the last attempt at a thorough reading
+        self._error = ""  # why the reader broke off in the validation that runs
 
     def state_dict(self) -> dict[str, Any]:
         """Keep the last figures, so that a resumed run that ends at once still reports them."""
@@ -88,7 +97,7 @@ class SkillAccuracy(pl.Callback):
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin a reading of all held-out prompts."""
-        self._readings = {}
+        self._readings, self._error = {}, ""
         self._skills = {prompt.id: prompt.skill for prompt in held_out_prompts(trainer)}
 
     def on_validation_batch_end(
@@ -105,13 +114,19 @@ class SkillAccuracy(pl.Callback):
         named = {
             key: (self._skills.get(key, UNLABELLED), key) for key, _, _ in drawn
         }  # a request is named by its prompt
-        self._readings |= self._read(drawn, named)
+        if self._error:
+            return
+        readings, self._error = self._read(drawn, named, strict=not _trains(trainer))
+        self._readings |= readings
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Report the accuracy by skill."""
         if trainer.sanity_checking:  # a few prompts before training are no figure
             return
-        self._keep(from_all_ranks(self._readings))
+        readings = joined_readings(self._readings, self._error, "SkillAccuracy of this validation")
+        if readings is None:
+            return
+        self._keep(readings)
         self._read_at = (trainer.global_step, 1)
         for name, value in self._named("accuracy").items():
             pl_module.log(name, torch.tensor(value), prog_bar=name == "accuracy_mean", rank_zero_only=True)
@@ -137,20 +152,40 @@ class SkillAccuracy(pl.Callback):
     def _read_thoroughly(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         step, images_per_prompt = self._read_at
         known = step == trainer.global_step and images_per_prompt >= self.seeds_per_prompt
-        if known or trainer.limit_val_batches == 0 or not hasattr(module, "generate"):
+        tried = self._tried_step == trainer.global_step
+        if known or tried or trainer.limit_val_batches == 0 or not hasattr(module, "generate"):
             return
-        asked = requests_of(held_out_prompts(trainer), self.seeds_per_prompt, self.seed, module, "held out")
+        self._tried_step = trainer.global_step
+        prompts, size_px = held_out_prompts(trainer), size_to_draw_px(trainer, module)
+        if not prompts:
+            return
+        if not all_sized(prompts, size_px):
+            rank_zero_warn(f"What validation read stays. {unknown_size(module, 'SkillAccuracy')}")
+            return
+        asked = requests_of(prompts, self.seeds_per_prompt, self.seed, size_px, "held out")
         drawn = draw_share(trainer, module, [request for request, _ in asked.values()])
         named = {key: (prompt.skill, prompt.id) for key, (_, prompt) in asked.items()}
         items = [(key, image, asked[key][0].prompt) for key, image in drawn.items()]
-        self._keep(from_all_ranks(self._read(items, named)))
+        own, error = self._read(items, named, strict=False)
+        readings = joined_readings(own, error, "The last reading of SkillAccuracy")
+        if readings is None:
+            return
+        self._keep(readings)
         self._read_at = (trainer.global_step, self.seeds_per_prompt)
         log_figures(trainer, self._named("final_accuracy"))
 
-    def _read(self, drawn: Iterable[tuple[str, bytes, str]], named: dict[str, tuple[str, str]]) -> dict[str, Reading]:
+    def _read(
+        self, drawn: Iterable[tuple[str, bytes, str]], named: Mapping[str, tuple[str, str]], strict: bool
+    ) -> tuple[dict[str, Reading], str]:
+        """Read images; returns what was read, and why the reader broke off (an error where `strict`)."""
         items = [ImageAndPrompt(key, image, prompt) for key, image, prompt in drawn]
-        looks = self.reader.check(items)
-        return {look.item_id: (*named[look.item_id], verdict_of_check(look) == "student") for look in looks}
+        try:
+            shown = {look.item_id for look in self.reader.check(items) if verdict_of_check(look) == "student"}
+        except Exception as error:
+            if strict:
+                raise
+            return {}, repr(error)
+        return {item.item_id: (*named[item.item_id], item.item_id in shown) for item in items}, ""
 
     def _keep(self, readings: dict[str, Reading]) -> None:
         if not readings:
@@ -162,6 +197,7 @@ class SkillAccuracy(pl.Callback):
         self._figures = {
             "accuracy": self.accuracy,
             "accuracy_interval": {skill: share.interval for skill, share in shares.items()},
+            "accuracy_prompts": {skill: share.prompts for skill, share in shares.items()},
             "accuracy_mean": round(mean.value, 6),
             "accuracy_mean_interval": mean.interval,
         }
@@ -180,6 +216,11 @@ def accuracy_by_skill(readings: Iterable[Reading]) -> dict[str, Share]:
         tries.setdefault(skill, {}).setdefault(prompt_id, []).append(float(shown))
     shares = {skill: share_of_prompts(list(by_prompt.values())) for skill, by_prompt in sorted(tries.items())}
     return {skill: share for skill, share in shares.items() if share is not None}
+
+
+def _trains(trainer: pl.Trainer) -> bool:
+    """Whether an error would cost a training; before its first step and in a validation alone it had better show."""
+    return trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
 
 
 def _encoded(images: Sequence[Tensor], batch: Sequence[ImageRequest]) -> list[tuple[str, bytes, str]]:

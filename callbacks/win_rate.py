@@ -11,10 +11,13 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from evolvedirector.callbacks.drawing import draw_share
 from evolvedirector.callbacks.held_out import (
+    all_sized,
     held_out_prompts,
     log_figures,
     requests_of,
+    size_to_draw_px,
     training_ends,
+    unknown_size,
     warn_of_training_judge,
 )
 from evolvedirector.callbacks.rank_exchange import from_all_ranks, on_rank_zero
@@ -100,9 +103,17 @@ class WinRate(pl.Callback):
         self._figures, self._read_step = state_dict["figures"], state_dict["read_step"]
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Warn when the judge chooses the training data too."""
-        if stage == "fit":
-            warn_of_training_judge(trainer, self.evaluation_judge, "WinRate.judge")
+        """Refuse prompts of unknown size before training; warn when the judge chooses the training data too.
+
+        Raises:
+            RuntimeError: The size of the images is unknown.
+        """
+        if stage != "fit":
+            return
+        sized = all_sized(held_out_prompts(trainer), size_to_draw_px(trainer, pl_module))
+        if not sized and hasattr(pl_module, "generate"):
+            raise RuntimeError(unknown_size(pl_module, "WinRate"))
+        warn_of_training_judge(trainer, self.evaluation_judge, "WinRate.judge")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Read when a reading is due, and when this was the last epoch, before the last checkpoint is saved."""
@@ -132,7 +143,7 @@ class WinRate(pl.Callback):
         prompts = spread_over_skills(held_out_prompts(trainer), self.max_prompts, self.seed)
         if not prompts:
             return
-        asked = requests_of(prompts, 1, self.seed, module, "win rate")
+        asked = requests_of(prompts, 1, self.seed, size_to_draw_px(trainer, module), "win rate")
         students = from_all_ranks(draw_share(trainer, module, [request for request, _ in asked.values()]))
         folder = Path(trainer.default_root_dir) / "evaluation"
         self._figures = on_rank_zero(lambda: self._compare(folder, asked, students))
@@ -159,21 +170,24 @@ class WinRate(pl.Callback):
         self, kept: TeacherImages, name: str, teacher: Teacher, requests: Sequence[ImageRequest]
     ) -> dict[str, bytes]:
         try:
-            kept.buy(teacher, requests)
+            try:
+                kept.buy(teacher, requests)
+            finally:
+                teacher.close()
         except Exception as error:
             rank_zero_warn(f"The teacher {name!r} broke off in an evaluation; what it drew is kept: {error!r}")
-        teacher.close()
         return kept.kept(teacher, requests)
 
     def _rate(self, name: str, pairs: Sequence[tuple[Prompt, bytes, bytes]]) -> dict[str, Any]:
         skills = {prompt.id: prompt.skill for prompt, _, _ in pairs}
         try:
-            return win_rate_figures(compare_in_both_orders(self.evaluation_judge, pairs), skills)
+            try:
+                return win_rate_figures(compare_in_both_orders(self.evaluation_judge, pairs), skills)
+            finally:
+                self.evaluation_judge.close()
         except Exception as error:
             rank_zero_warn(f"The win rate against the teacher {name!r} is left out: the judge broke off: {error!r}")
             return win_rate_figures({}, {})
-        finally:
-            self.evaluation_judge.close()
 
 
 def _left_out(outcomes: Mapping[str, int]) -> dict[str, int]:

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from evolvedirector.store.dataset import DatasetStore
 
 SUMMARY_KEYS = (
-    "rounds", "revisions", "live", "mastered", "retired", "expanded", "deleted", "mutated", "teacher_calls",
-    "judge_calls", "lost_calls", "cost_usd", "images_seen", "wall_s", "accuracy", "accuracy_interval",
-    "accuracy_mean", "accuracy_mean_interval", "win_rate", "win_rate_interval", "win_rate_held_out", "forgetting",
-    "evaluation_teacher_calls", "evaluation_cost_usd", "teacher_share", "teacher_table", "judge_health",
-    "rounds_detail", "budget",
+    "rounds", "rounds_skipped", "revisions", "live", "mastered", "retired", "expanded", "deleted", "mutated",
+    "teacher_calls", "judge_calls", "lost_calls", "cost_usd", "images_seen", "wall_s", "accuracy", "accuracy_interval",
+    "accuracy_prompts", "accuracy_mean", "accuracy_mean_interval", "win_rate", "win_rate_interval",
+    "win_rate_held_out", "forgetting", "evaluation_teacher_calls", "evaluation_cost_usd", "teacher_share",
+    "teacher_table", "judge_health", "rounds_detail", "budget",
 )  # fmt: skip
 """Keys of `summary.json`; a figure that a run has no reader for is null."""
 
@@ -40,13 +40,21 @@ def wilson_interval(wins: float, trials: float, z: float = 1.96) -> tuple[float,
 def evolution_figures(store: DatasetStore, revision_sha: str, budget: Budget) -> dict[str, Any]:
     """Count what evolution did up to a revision: a part of `summary.json`.
 
-    The win rate is the student's share of comparisons in the last round that had any, ties counted as half; judge
-    health is what the last finished round measured of the judge.
+    A fork counts the rounds of its own past only; spending is that of the whole root, whose forks share one ledger.
+    Rounds that a judge below its floors left out are `rounds_skipped`. The win rate is the student's share of
+    comparisons in the last round that had any, ties counted as half; judge health is what the last finished round
+    measured of the judge.
+
+    Args:
+        store: The dataset, with its ledger.
+        revision_sha: The revision.
+        budget: What evolution may spend; reported as it is.
     """
     from evolvedirector.evolution.teacher_table import teacher_share  # it needs the interval of this module
 
     ledger, state, spend = store.ledger, store.state(revision_sha), store.ledger.spend()
-    rounds = [row for row in ledger.rounds() if row["child_sha"]]
+    rounds = _finished_rounds(store, revision_sha)
+    skipped = sum(_was_skipped(row) for row in rounds)
     entered = Counter(entry.prompt.origin for entry in state.entries.values() if entry.sample)
     deleted = sum(row["figures"].get("retire", 0) for row in rounds)
     verdicts: Counter[str] = Counter()
@@ -61,7 +69,8 @@ def evolution_figures(store: DatasetStore, revision_sha: str, budget: Budget) ->
         if entry.sample and entry.state != "retired":
             share.setdefault(entry.prompt.skill, Counter())[entry.sample.teacher] += 1
     return {
-        "rounds": len(rounds),
+        "rounds": len(rounds) - skipped,
+        "rounds_skipped": skipped,
         "revisions": store.number(revision_sha),
         **{name: len(state.in_state(name)) for name in ("live", "mastered", "retired")},  # type: ignore[arg-type]
         "expanded": entered["expansion"],
@@ -78,25 +87,28 @@ def evolution_figures(store: DatasetStore, revision_sha: str, budget: Budget) ->
         },
         "teacher_table": teacher_share(store, revision_sha),
         "judge_health": _judge_health(rounds),
-        "rounds_detail": rounds_detail(store),
+        "rounds_detail": rounds_detail(store, revision_sha),
         "budget": asdict(budget),
     }
 
 
-def rounds_detail(store: DatasetStore) -> list[dict[str, Any]]:
-    """List what each finished round did, in order: the points of the curves over teacher calls.
+def rounds_detail(store: DatasetStore, revision_sha: str) -> list[dict[str, Any]]:
+    """List what each finished round up to a revision did, in order: the points of the curves over teacher calls.
 
-    `teacher_calls` are all calls up to the end of that round, seeds included. Looked at and failed are images of the
-    student with a readable answer, of unseen prompts and of probes; bought are samples that entered the dataset.
+    `teacher_calls` are the calls of these rounds up to the end of each, and those for seeds. Looked at and failed are
+    images of the student with a readable answer, of unseen prompts and of probes; bought are samples that entered the
+    dataset.
+
+    Args:
+        store: The dataset, with its ledger.
+        revision_sha: The revision; a fork lists its own past only.
     """
     ledger = store.ledger
-    rounds = [(row, ledger.spend(row["round_id"]).teacher_calls) for row in ledger.rounds()]
-    calls = ledger.spend().teacher_calls - sum(spent for _, spent in rounds)  # the seeds belong to no round
+    spent = {row["round_id"]: ledger.spend(row["round_id"]).teacher_calls for row in ledger.rounds()}
+    calls = ledger.spend().teacher_calls - sum(spent.values())  # the seeds belong to no round
     prompts, files, detail = ledger.prompts(), RevisionFiles(store.root), []
-    for row, spent in rounds:
-        calls += spent
-        if not row["child_sha"]:
-            continue
+    for row in _finished_rounds(store, revision_sha):
+        calls += spent[row["round_id"]]
         looked: Counter[str] = Counter()
         failed: Counter[str] = Counter()
         for item in ledger.evidence(row["round_id"]):
@@ -109,13 +121,29 @@ def rounds_detail(store: DatasetStore) -> list[dict[str, Any]]:
                 "round": row["number"],
                 "global_step": row["global_step"],
                 "teacher_calls": calls,
-                "skipped": bool(row["figures"].get("skipped", 0)),
+                "skipped": _was_skipped(row),
                 "looked_by_skill": dict(sorted(looked.items())),
                 "failed_by_skill": {skill: failed[skill] for skill in sorted(looked)},
                 "bought_by_skill": dict(sorted(Counter(prompts[s["prompt_id"]].skill for s in news).items())),
             }
         )
     return detail
+
+
+def _finished_rounds(store: DatasetStore, revision_sha: str) -> list[dict[str, Any]]:
+    """List the rounds that led to a revision, oldest first, skipped ones included."""
+    rows = [row for row in store.ledger.rounds() if row["child_sha"]]
+    parents = {row["child_sha"]: row["revision_sha"] for row in rows if row["child_sha"] != row["revision_sha"]}
+    files, ancestors = RevisionFiles(store.root), set()
+    sha: str | None = revision_sha
+    while sha is not None and sha not in ancestors:
+        ancestors.add(sha)
+        sha = parents[sha] if sha in parents else files.body(sha)["parent"]  # seeds and imports are no rounds
+    return [row for row in rows if row["child_sha"] in ancestors]
+
+
+def _was_skipped(row: dict[str, Any]) -> bool:
+    return bool(row["figures"].get("skipped", 0))
 
 
 def _judge_health(rounds: list[dict[str, Any]]) -> dict[str, float] | None:

@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import pytest
@@ -85,6 +86,53 @@ def test_unreadable_looks_are_no_failures(tmp_path: Path) -> None:
     fit(root_with(tmp_path, 3), forgetting)
     assert forgetting.forgetting == {"share": None, "interval": None, "prompts": 0, "unreadable": 3}
     assert forgetting_figures(["student", "invalid"])["share"] == 0.0
+
+
+def test_a_reader_that_breaks_costs_the_figure_and_not_the_run(tmp_path: Path) -> None:
+    class Broken(toys.ToyJudge):
+        def check(self, items):
+            raise OSError("no reader")
+
+    forgetting = Forgetting(Broken())
+    with pytest.warns(UserWarning, match="broke off.*no reader"):
+        fit(root_with(tmp_path, 3), forgetting)
+    assert forgetting.summary_entries() == {"forgetting": None}
+
+
+def test_a_reply_that_never_came_is_unreadable(tmp_path: Path) -> None:
+    class Silent(toys.ToyJudge):
+        def check(self, items):
+            return iter(())
+
+    forgetting = Forgetting(Silent())
+    fit(root_with(tmp_path, 3), forgetting)
+    assert forgetting.forgetting == {"share": None, "interval": None, "prompts": 0, "unreadable": 3}
+
+
+def test_the_size_of_the_datamodule_will_do(tmp_path: Path) -> None:
+    forgetting, trainer = Forgetting(toys.ToyJudge()), SimpleNamespace(callbacks=[], datamodule=Host())
+    module = Student()
+    module.image_size_px = None  # type: ignore[assignment]
+    with pytest.raises(RuntimeError, match="that Forgetting draws is unknown"):
+        forgetting.setup(trainer, module, "fit")  # type: ignore[arg-type]
+    trainer.datamodule.image_size_px = 8
+    forgetting.setup(trainer, module, "fit")  # type: ignore[arg-type]
+    forgetting.setup(SimpleNamespace(callbacks=[], datamodule=None), module, "validate")  # type: ignore[arg-type]
+
+
+class Host:
+    """The parts of evolving data, with nothing behind them."""
+
+    data_root, revision_sha = Path("data"), "sha"
+
+    def open_revision(self, revision_sha: str) -> None: ...
+
+
+@pytest.mark.parametrize("data", [None, "pictures"])
+def test_data_that_does_not_evolve_is_refused_before_training(data: str | None) -> None:
+    trainer = SimpleNamespace(callbacks=[], datamodule=pl.LightningDataModule())
+    with pytest.raises(RuntimeError, match=r"Forgetting.*open_revision"):
+        Forgetting(toys.ToyJudge(), data=data).setup(trainer, Student(), "fit")  # type: ignore[arg-type]
 
 
 def test_the_last_figures_survive_a_checkpoint() -> None:

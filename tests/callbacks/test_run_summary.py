@@ -32,7 +32,7 @@ def run(folder: Path, epochs: int, ckpt: Path | None = None) -> dict:
 def test_the_summary_has_its_keys_its_figures_and_says_where_to_look(tmp_path: Path, capsys) -> None:
     figures = run(tmp_path, 3)
     assert tuple(figures) == SUMMARY_KEYS
-    assert figures["rounds"] == 2
+    assert (figures["rounds"], figures["rounds_skipped"]) == (2, 0)
     assert figures["teacher_calls"] == 20 == figures["live"] + figures["retired"]
     assert figures["images_seen"] == 3 * 3 * 4
     assert figures["accuracy"] is None and figures["accuracy_mean"] is None
@@ -60,6 +60,7 @@ def test_headlines_name_each_share_with_its_interval() -> None:
     figures = {
         "accuracy": {"counting": 0.3125, "single_object": 0.8},
         "accuracy_interval": {"counting": [0.2, 0.45], "single_object": [0.7, 0.9]},
+        "accuracy_prompts": {"counting": 12, "single_object": 1},
         "accuracy_mean": 0.55625,
         "accuracy_mean_interval": [0.48, 0.63],
         "win_rate_held_out": {
@@ -73,7 +74,8 @@ def test_headlines_name_each_share_with_its_interval() -> None:
         "evaluation_teacher_calls": 48,
     }
     assert headlines(figures) == [
-        "Held-out accuracy: counting 0.31 [0.20, 0.45], single_object 0.80 [0.70, 0.90], mean 0.56 [0.48, 0.63]",
+        "Held-out accuracy: counting 0.31 [0.20, 0.45] (12 prompts), single_object 0.80 [0.70, 0.90] (1 prompt), "
+        "mean 0.56 [0.48, 0.63]",
         "Win rate against: exact 0.25 [0.10, 0.40] of 48, silent unknown of 0",
         "Forgotten: 0.05 [0.01, 0.20] of 20 mastered prompts",
         "Spent: 1,000 teacher calls, 2,345 looks, 1.50 USD, 48 teacher calls for evaluation",

@@ -4,6 +4,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.loggers import CSVLogger
 
 from evolvedirector.callbacks import SkillAccuracy
 from evolvedirector.evolution.summary import wilson_interval
@@ -104,9 +105,9 @@ class Evolves(pl.Callback):
 
 def fit(folder: Path, *callbacks: pl.Callback, module: pl.LightningModule | None = None, **options) -> pl.Trainer:
     trainer = pl.Trainer(
-        default_root_dir=folder, accelerator="cpu", logger=False, callbacks=list(callbacks), enable_progress_bar=False,
+        default_root_dir=folder, accelerator="cpu", callbacks=list(callbacks), enable_progress_bar=False,
         enable_model_summary=False, enable_checkpointing=False,
-        **{"max_epochs": 1, "num_sanity_val_steps": 0, **options},
+        **{"max_epochs": 1, "num_sanity_val_steps": 0, "logger": False, **options},
     )  # fmt: skip
     trainer.fit(module or Chance(), datamodule=Fitted())
     return trainer
@@ -181,6 +182,119 @@ def test_the_last_figures_survive_a_checkpoint() -> None:
     accuracy._keep({"a": ("dark", "p", True), "b": ("light", "q", False)})
     other.load_state_dict(accuracy.state_dict())
     assert other.summary_entries() == accuracy.summary_entries() != {}
+
+
+class Sizeless(Chance):
+    """Does not say how large its images are."""
+
+    image_size_px = None  # type: ignore[assignment]
+
+
+class Settings(Evolves):
+    """Evolves the data and knows the size to ask for."""
+
+    def __init__(self, image_size_px: int | None) -> None:
+        super().__init__(OtherJudge())
+        self.image_size_px = image_size_px
+
+
+def test_the_size_is_taken_from_what_evolves_the_data(tmp_path: Path) -> None:
+    accuracy, module = SkillAccuracy(toys.ToyJudge(), seeds_per_prompt=2), Sizeless()
+    fit(tmp_path, accuracy, Settings(16), module=module)
+    assert {(r.width_px, r.height_px) for r in module.requests[6:]} == {(16, 16)}, "6 are of the validation loop"
+
+
+def test_without_a_known_size_the_validation_readings_stay(tmp_path: Path) -> None:
+    accuracy, module = SkillAccuracy(toys.ToyJudge(), seeds_per_prompt=2), Sizeless()
+    with pytest.warns(UserWarning, match="size of the images.*SkillAccuracy.*unknown") as said:
+        fit(tmp_path, accuracy, Settings(None), module=module)
+    assert len([w for w in said if "size of the images" in str(w.message)]) == 1
+    assert len(module.requests) == 6 and accuracy.accuracy is not None, "the validation loop's own requests"
+
+
+class Breaks(toys.ToyJudge):
+    """Answers so many times, then breaks."""
+
+    def __init__(self, answers: int) -> None:
+        super().__init__()
+        self.answers = answers
+
+    def check(self, items):
+        for look in super().check(items):
+            if self.asked > self.answers:
+                raise OSError("no reader")
+            yield look
+
+
+def test_a_reader_that_breaks_at_the_end_costs_the_last_reading_and_not_the_run(tmp_path: Path) -> None:
+    accuracy, reader = SkillAccuracy(Breaks(6), seeds_per_prompt=2), Breaks(6)
+    accuracy.reader = reader
+    with pytest.warns(UserWarning, match="broke off.*no reader") as said:
+        fit(tmp_path, accuracy)
+    assert len([w for w in said if "broke off" in str(w.message)]) == 1
+    assert reader.asked == 7, "it is not asked again"
+    assert set(accuracy.summary_entries()["accuracy"]) == {"dark", "light"}, "what validation read stays"
+
+
+def test_a_reader_that_breaks_in_a_validation_of_the_training_costs_its_figures_only(tmp_path: Path) -> None:
+    accuracy = SkillAccuracy(Breaks(2))
+    with pytest.warns(UserWarning, match="broke off.*no reader"):
+        trainer = fit(tmp_path, accuracy)
+    assert trainer.global_step == 2 and accuracy.summary_entries() == {}
+
+
+def test_a_reader_that_breaks_outside_training_is_an_error(tmp_path: Path) -> None:
+    trainer = pl.Trainer(
+        default_root_dir=tmp_path, accelerator="cpu", logger=False, callbacks=[SkillAccuracy(Breaks(0))],
+        enable_progress_bar=False,
+    )  # fmt: skip
+    with pytest.raises(OSError, match="no reader"):
+        trainer.validate(module_that_draws(122), datamodule=Data(), verbose=False)
+
+
+def test_a_reply_that_never_came_is_not_shown(tmp_path: Path) -> None:
+    class Silent(toys.ToyJudge):
+        def check(self, items):
+            return (look for look in super().check(items) if look.item_id == HELD_OUT[2].id)
+
+    accuracy = SkillAccuracy(Silent())
+    trainer = pl.Trainer(
+        default_root_dir=tmp_path, accelerator="cpu", logger=False, callbacks=[accuracy], enable_progress_bar=False
+    )
+    trainer.validate(module_that_draws(122), datamodule=Data(), verbose=False)
+    entries = accuracy.summary_entries()
+    assert entries["accuracy"] == {"dark": 0.0, "light": pytest.approx(1 / 3, abs=1e-6)}
+    assert entries["accuracy_prompts"] == {"dark": 2, "light": 3}
+
+
+class Remembers(CSVLogger):
+    """Remembers which final figures were logged."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.names: set[str] = set()
+
+    def log_metrics(self, metrics, step=None):
+        self.names |= {name for name in metrics if name.startswith("final")}
+        super().log_metrics(metrics, step)
+
+
+def test_without_held_out_prompts_old_figures_are_not_called_final(tmp_path: Path) -> None:
+    class Bare(Fitted):
+        held_out_prompts = val_dataloader = None  # type: ignore[assignment]
+
+    old, accuracy = SkillAccuracy(toys.ToyJudge()), SkillAccuracy(toys.ToyJudge())
+    old._keep({"a": ("dark", "p", True)})
+    accuracy.load_state_dict(old.state_dict())
+    logger = Remembers(tmp_path)
+    trainer = pl.Trainer(
+        default_root_dir=tmp_path, accelerator="cpu", logger=logger, max_epochs=1, callbacks=[accuracy],
+        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
+    )  # fmt: skip
+    trainer.fit(Chance(), datamodule=Bare())
+    assert logger.names == set()
+    fit(tmp_path, SkillAccuracy(toys.ToyJudge(), seeds_per_prompt=2), logger=logger)
+    assert "final_accuracy_mean" in logger.names
 
 
 @pytest.mark.parametrize("seeds", [0, -1])

@@ -134,6 +134,46 @@ def test_a_judge_that_breaks_costs_the_figures_and_not_the_run(tmp_path: Path) -
     assert latest_committed(tmp_path) is not None
 
 
+class Sizeless(Student):
+    image_size_px = None  # type: ignore[assignment]
+
+
+def trainer_of(folder: Path, *callbacks: pl.Callback) -> pl.Trainer:
+    return pl.Trainer(
+        default_root_dir=folder, accelerator="cpu", logger=False, max_epochs=1, callbacks=list(callbacks),
+        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
+    )  # fmt: skip
+
+
+def test_an_unknown_size_is_refused_before_training(tmp_path: Path) -> None:
+    trainer = trainer_of(tmp_path, WinRate(toys.ToyJudge(), {"toy": toys.ToyTeacher()}))
+    with pytest.raises(RuntimeError, match="that WinRate draws is unknown"):
+        trainer.fit(Sizeless(), datamodule=Data())
+    assert trainer.global_step == 0
+
+
+def test_the_size_of_the_datamodule_will_do(tmp_path: Path) -> None:
+    class Sized(Data):
+        image_size_px = 8
+
+    win_rate = WinRate(toys.ToyJudge(), {"toy": toys.ToyTeacher()})
+    trainer_of(tmp_path, win_rate).fit(Sizeless(), datamodule=Sized())
+    assert win_rate.summary_entries()["win_rate_held_out"]["toy"]["prompts"] == 5
+
+
+def test_a_teacher_and_a_judge_that_break_at_closing_cost_no_run(tmp_path: Path) -> None:
+    class Teacher(toys.ToyTeacher):
+        def close(self):
+            raise OSError("teacher stuck")
+
+    class Judge(toys.ToyJudge):
+        def close(self):
+            raise OSError("judge stuck")
+
+    with pytest.warns(UserWarning, match="judge stuck"), pytest.warns(UserWarning, match="teacher stuck"):
+        trainer_of(tmp_path, WinRate(Judge(), {"toy": Teacher()})).fit(Student(), datamodule=Data())
+
+
 def test_no_held_out_prompts_is_no_figure(tmp_path: Path) -> None:
     class Bare(Data):
         held_out_prompts = None  # type: ignore[assignment]

@@ -31,11 +31,20 @@ class Student(toys.ToyStudent):
         return [torch.full((3, 8, 8), tone, dtype=torch.uint8) for tone in tones]
 
 
-def main(folder: Path, ranks: int) -> None:
+class BreaksOnRankOne(toys.ToyJudge):
+    """Reads on rank 0, breaks on rank 1."""
+
+    def check(self, items):
+        if torch.distributed.get_rank() == 1:
+            raise OSError("no reader")
+        return super().check(items)
+
+
+def main(folder: Path, ranks: int, reader: toys.ToyJudge) -> None:
     teacher = toys.ToyTeacher()
-    accuracy = SkillAccuracy(toys.ToyJudge(), seeds_per_prompt=3)
+    accuracy = SkillAccuracy(reader, seeds_per_prompt=3)
     win_rate = WinRate(toys.ToyJudge(), {"toy": teacher})
-    forgetting = Forgetting(toys.ToyJudge())
+    forgetting = Forgetting(reader)
     trainer = pl.Trainer(
         default_root_dir=folder, accelerator="cpu", devices=ranks, strategy="ddp" if ranks > 1 else "auto",
         max_epochs=1, logger=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
@@ -54,4 +63,5 @@ def main(folder: Path, ranks: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    broken = "broken" in sys.argv[3:]
+    main(Path(sys.argv[1]), int(sys.argv[2]), BreaksOnRankOne() if broken else toys.ToyJudge())

@@ -10,8 +10,9 @@ from evolvedirector.store.ledger import Call
 from tests import toys
 
 KEYS = """
-rounds revisions live mastered retired expanded deleted mutated teacher_calls judge_calls lost_calls cost_usd
-images_seen wall_s accuracy accuracy_interval accuracy_mean accuracy_mean_interval win_rate win_rate_interval
+rounds rounds_skipped revisions live mastered retired expanded deleted mutated teacher_calls judge_calls lost_calls
+cost_usd images_seen wall_s accuracy accuracy_interval accuracy_prompts accuracy_mean accuracy_mean_interval win_rate
+win_rate_interval
 win_rate_held_out forgetting evaluation_teacher_calls evaluation_cost_usd teacher_share teacher_table judge_health
 rounds_detail budget
 """
@@ -54,7 +55,12 @@ class TwoRounds:
             store.ledger.open_round("two", 1, child, 20)
             store.ledger.close_round("two", child, {"skipped": 1, "judge error": 0.4, "judge agreement": 0.5})
             store.ledger.open_round("three", 2, child, 30)  # still running
+            store.ledger.open_round("other", 1, start, 10)  # forked off from the same seeds
+            store.ledger.add_evidence("other", [Evidence(self.passed.id, "compare", "student")])
+            fork = store.publish(start, "other", self.buy(store, "other", self.passed))
+            store.ledger.close_round("other", fork, {"judge error": 0.2, "retire": 1})
             self.figures = evolution_figures(store, child, Budget())
+            self.of_fork = evolution_figures(store, fork, Budget())
 
     def buy(self, store: DatasetStore, round_id: str, prompt: Prompt) -> RevisionChange:
         store.ledger.reserve_calls(round_id, [Call(f"call {prompt.id}", prompt.id, prompt.lineage_id, "toy")])
@@ -75,6 +81,17 @@ def test_each_finished_round_is_a_point_of_the_curves(tmp_path: Path) -> None:
         "bought_by_skill": {"a": 1},
     }
     assert second["skipped"] and second["teacher_calls"] == 2 and second["bought_by_skill"] == {}
+
+
+def test_a_fork_reports_its_own_past_and_a_skipped_round_is_counted_apart(tmp_path: Path) -> None:
+    runs = TwoRounds(tmp_path / "data")
+    assert (runs.figures["rounds"], runs.figures["rounds_skipped"]) == (1, 1)
+    assert (runs.figures["deleted"], runs.figures["win_rate"]) == (0, None)
+    assert (runs.of_fork["rounds"], runs.of_fork["rounds_skipped"]) == (1, 0)
+    assert (runs.of_fork["deleted"], runs.of_fork["win_rate"]) == (1, 1.0)
+    assert runs.of_fork["judge_health"] == {"error": 0.2}
+    (detail,) = runs.of_fork["rounds_detail"]
+    assert detail["teacher_calls"] == 2 and detail["bought_by_skill"] == {"b": 1}
 
 
 def test_judge_health_is_that_of_the_last_finished_round(tmp_path: Path) -> None:
