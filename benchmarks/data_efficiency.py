@@ -102,6 +102,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=1, help="settings were chosen with seed 0")
     parser.add_argument(
         "--arms", default=",".join(CLAIM).replace("N, 30", "N; 30"), help="separated by ',' (';' inside)"
     )
@@ -135,7 +136,8 @@ def main() -> None:
             for r in load(options.out)
             if (r["n"], r["images_seen"] // 32) == (options.n, options.images // 32)
         }
-        todo = [(arm, seed) for seed in range(options.seeds) for arm in arms if (arm, seed) not in done]
+        first = options.first_seed
+        todo = [(arm, seed) for seed in range(first, first + options.seeds) for arm in arms if (arm, seed) not in done]
         lock, extra = Lock(), ["--images", str(options.images), "--n", str(options.n)]
         with ThreadPoolExecutor(options.workers) as pool:
             list(pool.map(lambda job: _one(*job, options.out, lock, extra), todo))
