@@ -21,14 +21,9 @@ def past_rounds(store: DatasetStore, revision_sha: str) -> tuple[RoundHistory, .
         store: The dataset, with its ledger.
         revision_sha: The revision that a round is about to start from.
     """
-    rows = [row for row in store.ledger.rounds() if row["child_sha"]]
-    steps = {row["child_sha"]: row["revision_sha"] for row in rows if row["child_sha"] != row["revision_sha"]}
-    ancestors = _ancestors(store, revision_sha, steps)
     prompts = store.ledger.prompts()
     found = []
-    for row in rows:
-        if row["child_sha"] not in ancestors:
-            continue
+    for row in store.ledger.finished_rounds(revision_sha):
         screened = [item for item in store.ledger.evidence(row["round_id"]) if item.kind == "screen"]
         error = row["figures"].get("judge error", 0.0)
         past = history_of(row["round_id"], float(error), screened, prompts)
@@ -61,13 +56,3 @@ def history_of(round_id: str, judge_error: float, evidence: list[Evidence], prom
 def _as_seen(prompt: Prompt, item: Evidence) -> Prompt:
     """Give a prompt the skill and lineage it had then: the ledger keeps those of the first time it was written."""
     return replace(prompt, skill=item.skill or prompt.skill, lineage_id=item.lineage_id or prompt.lineage_id)
-
-
-def _ancestors(store: DatasetStore, revision_sha: str, parents: dict[str, str]) -> set[str]:
-    """Collect a revision and all before it; only one that no round published (seeds, imports) is read from disk."""
-    found: set[str] = set()
-    sha: str | None = revision_sha
-    while sha is not None and sha not in found:
-        found.add(sha)
-        sha = parents[sha] if sha in parents else store.revision(sha).parent_sha
-    return found

@@ -53,7 +53,7 @@ def evolution_figures(store: DatasetStore, revision_sha: str, budget: Budget) ->
     from evolvedirector.evolution.teacher_table import teacher_share  # it needs the interval of this module
 
     ledger, state, spend = store.ledger, store.state(revision_sha), store.ledger.spend()
-    rounds = _finished_rounds(store, revision_sha)
+    rounds = ledger.finished_rounds(revision_sha)
     skipped = sum(_was_skipped(row) for row in rounds)
     entered = Counter(entry.prompt.origin for entry in state.entries.values() if entry.sample)
     deleted = sum(row["figures"].get("retire", 0) for row in rounds)
@@ -107,7 +107,7 @@ def rounds_detail(store: DatasetStore, revision_sha: str) -> list[dict[str, Any]
     spent = {row["round_id"]: ledger.spend(row["round_id"]).teacher_calls for row in ledger.rounds()}
     calls = ledger.spend().teacher_calls - sum(spent.values())  # the seeds belong to no round
     prompts, files, detail = ledger.prompts(), RevisionFiles(store.root), []
-    for row in _finished_rounds(store, revision_sha):
+    for row in ledger.finished_rounds(revision_sha):
         calls += spent[row["round_id"]]
         looked: Counter[str] = Counter()
         failed: Counter[str] = Counter()
@@ -128,18 +128,6 @@ def rounds_detail(store: DatasetStore, revision_sha: str) -> list[dict[str, Any]
             }
         )
     return detail
-
-
-def _finished_rounds(store: DatasetStore, revision_sha: str) -> list[dict[str, Any]]:
-    """List the rounds that led to a revision, oldest first, skipped ones included."""
-    rows = [row for row in store.ledger.rounds() if row["child_sha"]]
-    parents = {row["child_sha"]: row["revision_sha"] for row in rows if row["child_sha"] != row["revision_sha"]}
-    files, ancestors = RevisionFiles(store.root), set()
-    sha: str | None = revision_sha
-    while sha is not None and sha not in ancestors:
-        ancestors.add(sha)
-        sha = parents[sha] if sha in parents else files.body(sha)["parent"]  # seeds and imports are no rounds
-    return [row for row in rows if row["child_sha"] in ancestors]
 
 
 def _was_skipped(row: dict[str, Any]) -> bool:

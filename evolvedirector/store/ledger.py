@@ -55,6 +55,15 @@ class Ledger(LedgerFile):
             "INSERT INTO revisions VALUES (?,?,?,?) ON CONFLICT DO NOTHING", [(sha, number, parent_sha, round_id)]
         )
 
+    def finished_rounds(self, revision_sha: str) -> list[dict[str, Any]]:
+        """List the rounds that led to a revision, oldest first, skipped ones too; a fork sees its own past only."""
+        query = (
+            "WITH RECURSIVE past AS (SELECT sha, parent_sha FROM revisions WHERE sha=? UNION "
+            "SELECT r.sha, r.parent_sha FROM revisions r JOIN past ON r.sha = past.parent_sha) SELECT sha FROM past"
+        )
+        ancestors = {row[0] for row in self._connection.execute(query, (revision_sha,))}
+        return [row for row in self.rounds() if row["child_sha"] in ancestors]
+
     def rounds_to(self, revision_sha: str) -> list[str]:
         """List the rounds whose revisions led to this one, oldest first; a fork sees its own past only.
 
