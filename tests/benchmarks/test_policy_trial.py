@@ -110,7 +110,11 @@ def test_gold_is_half_right(held_out: HeldOutPrompts) -> None:
     assert sum(item.shows for item in items) == 6
 
 
-@pytest.mark.filterwarnings("ignore:Round .* is skipped", "ignore:.* texts of the writer were refused")
+@pytest.mark.filterwarnings(
+    "ignore:Round .* is skipped",
+    "ignore:.* texts of the writer were refused",
+    "ignore:The images of the seeds are not checked",
+)
 @pytest.mark.parametrize("name", ["static 2N", "no judge", "published", "screening", "screening, always first"])
 def test_each_kind_of_arm_spends_exactly_its_calls(name: str) -> None:
     figures = run(ARMS[name], 0, SIZE)

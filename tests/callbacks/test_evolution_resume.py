@@ -167,7 +167,7 @@ def test_a_larger_budget_buys_the_remaining_seeds_at_a_resume(tmp_path: Path) ->
 
 
 def test_a_teacher_that_refuses_everything(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="no image to train on"):
+    with pytest.raises(RuntimeError, match=r"None of 6 seed prompts got an image.*refusal 6.*the teachers cannot"):
         Run(tmp_path, teacher=ToyTeacher(refuses=True)).fit()
 
 
