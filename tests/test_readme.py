@@ -18,7 +18,7 @@ SHRUNK = {
     "configs/quickstart.yaml": [
         "--trainer.max_steps=4", "--trainer.check_val_every_n_epoch=2", "--trainer.log_every_n_steps=1",
         "--data.init_args.batches_per_epoch=2", "--data.init_args.global_batch_size=8",
-        "--data.init_args.seeds.init_args.count=4", "--data.init_args.seeds.init_args.shares=null",
+        "--data.init_args.seeds.init_args.count=8",
         "--data.init_args.held_out.init_args.per_skill=1",
         "--data.init_args.seeds.init_args.held_out.init_args.per_skill=1",
         "--model.init_args.sampling_steps=2", "--model.init_args.lr_scheduler.init_args.total_steps=4",
