@@ -38,7 +38,7 @@ def accuracy_against_calls(runs: Sequence[dict[str, Any]], path: Path) -> None:
                   capsize=3, label="static set, prompts as the seeds")  # fmt: skip
     arms = [arm for arm in by_arm if not STATIC.match(arm) and not arm.startswith("un-skewed")]
     for number, arm in enumerate(arms):
-        group, shift = by_arm[arm], 1 + 0.03 * (number - len(arms) / 2)
+        group, shift = by_arm[arm], 1 + 0.06 * (number + 1)
         axes.errorbar([group[0]["calls"] * shift], [_mean(group)], [_spread(group)], marker="s", capsize=3,
                       linestyle="none", color=COLOURS[number % len(COLOURS)], label=arm)  # fmt: skip
     axes.set_xscale("log")
@@ -48,8 +48,8 @@ def accuracy_against_calls(runs: Sequence[dict[str, Any]], path: Path) -> None:
     axes.set_ylabel("held-out accuracy, mean over six skills")
     axes.set_ylim(0, 1)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc="upper left")
-    axes.set_title("Equal images seen; points: mean over seeds, bars: standard deviation", fontsize=9)
+    axes.legend(fontsize=8, loc="lower right")
+    axes.set_title("Equal images seen; mean and standard deviation over seeds; squares all have the leftmost spend", fontsize=9)
     figure.tight_layout()
     figure.savefig(path)
     plt.close(figure)
