@@ -49,7 +49,7 @@ def accuracy_against_calls(runs: Sequence[dict[str, Any]], path: Path) -> None:
     axes.set_ylim(0, 1)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower right")
-    axes.set_title("Equal images seen; mean and standard deviation over seeds; squares all have the leftmost spend", fontsize=9)
+    axes.set_title("Equal images seen; mean and deviation over seeds; squares: all at the leftmost spend", fontsize=9)
     figure.tight_layout()
     figure.savefig(path)
     plt.close(figure)
