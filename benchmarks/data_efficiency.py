@@ -24,9 +24,9 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from benchmarks.trial_table import interval
+
 RESULTS = Path(__file__).parent / "results" / "data_efficiency.json"
-STUDENT_T = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 8: 2.365, 10: 2.262}
-"""97.5 % points of Student's t for n - 1 degrees of freedom, by n."""
 
 
 def load(path: Path) -> list[dict[str, Any]]:
@@ -40,9 +40,7 @@ def paired_interval(first: Sequence[float], second: Sequence[float]) -> tuple[fl
     mean = statistics.mean(differences)
     if len(differences) < 2:
         return mean, float("-inf"), float("inf")
-    t = STUDENT_T.get(len(differences), 2.262 if len(differences) > 10 else 2.571)
-    half = t * statistics.stdev(differences) / len(differences) ** 0.5
-    return mean, mean - half, mean + half
+    return mean, *interval(differences)
 
 
 def _one(arm: str, seed: int, out: Path, lock: Lock, extra: list[str]) -> None:

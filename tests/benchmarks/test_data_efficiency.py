@@ -22,7 +22,7 @@ def run(arm: str, seed: int, accuracy: float, calls: int = 150) -> dict:
 
 def test_the_interval_is_students_over_paired_differences() -> None:
     mean, low, high = paired_interval([0.7, 0.8, 0.9], [0.6, 0.7, 0.7])
-    half = 4.303 * math.sqrt(((0.1 - 2 / 15) ** 2 * 2 + (0.2 - 2 / 15) ** 2) / 2) / math.sqrt(3)
+    half = 4.30 * math.sqrt(((0.1 - 2 / 15) ** 2 * 2 + (0.2 - 2 / 15) ** 2) / 2) / math.sqrt(3)
     assert mean == pytest.approx(0.4 / 3) and (low, high) == pytest.approx((mean - half, mean + half))
     assert paired_interval([0.5], [0.4])[1:] == (-math.inf, math.inf)  # one pair says nothing
 

@@ -167,3 +167,13 @@ def test_the_rounds_to_a_revision_leave_forks_out(ledger: Ledger) -> None:
     assert ledger.rounds_to("c") == ["import", "r1", "r2"]
     assert ledger.rounds_to("fork") == ["import", "r9"]
     assert ledger.rounds_to("unknown") == []
+
+
+def test_a_free_refusal_is_no_price(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    ledger.reserve_calls("r", [Call(name, name, name, "dear") for name in ("refused", "drawn")])
+    ledger.settle_calls([(ImageReply("refused", "refusal"), None)])
+    assert ledger.price_usd("dear") is None
+    ledger.settle_calls([(ImageReply("drawn", "image", cost_usd=0.04), "ab")])
+    assert ledger.price_usd("dear") == 0.04
+    ledger.close()
