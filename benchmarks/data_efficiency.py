@@ -34,6 +34,11 @@ def load(path: Path) -> list[dict[str, Any]]:
     return json.loads(path.read_text()) if path.exists() else []
 
 
+def of_size(runs: Sequence[dict[str, Any]], n: int, images: int) -> list[dict[str, Any]]:
+    """Keep the runs with this N and this many images seen: only those can be compared."""
+    return [run for run in runs if (run["n"], run["images_seen"] // 32) == (n, images // 32)]
+
+
 def paired_interval(first: Sequence[float], second: Sequence[float]) -> tuple[float, float, float]:
     """Return mean and 95 % interval of the paired difference: d +- t s / sqrt(n) (Student's t)."""
     differences = [a - b for a, b in zip(first, second, strict=True)]
@@ -121,7 +126,7 @@ def main() -> None:
     if options.pictures:
         from benchmarks.efficiency_pictures import draw_all
 
-        draw_all(load(options.out), options.pictures)
+        draw_all(of_size(load(options.out), options.n, options.images), options.pictures)
         return
     if not options.report:
         arms = CALIBRATION if options.calibrate else [arm.strip().replace(";", ",") for arm in options.arms.split(",")]
@@ -129,17 +134,13 @@ def main() -> None:
         if unknown:
             parser.error(f"{unknown[0]!r} is no arm. The arms are: {'; '.join(ARMS)}.")
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        done = {
-            (r["arm"], r["seed"])
-            for r in load(options.out)
-            if (r["n"], r["images_seen"] // 32) == (options.n, options.images // 32)
-        }
+        done = {(run["arm"], run["seed"]) for run in of_size(load(options.out), options.n, options.images)}
         first = options.first_seed
         todo = [(arm, seed) for seed in range(first, first + options.seeds) for arm in arms if (arm, seed) not in done]
         lock, extra = Lock(), ["--images", str(options.images), "--n", str(options.n)]
         with ThreadPoolExecutor(options.workers) as pool:
             list(pool.map(lambda job: _one(*job, options.out, lock, extra), todo))
-    print(report(load(options.out)))
+    print(report(of_size(load(options.out), options.n, options.images)))
 
 
 if __name__ == "__main__":

@@ -30,11 +30,11 @@ from evolvedirector.miniature.gold import MiniatureGold
 from evolvedirector.records import ImageAndPrompt, ImageRequest, Prompt, seed_of
 from evolvedirector.store import DatasetStore
 
-N = 400
+N = 200
 """Teacher calls of an arm of one N."""
 SEED_SHARE = 0.1
 """Part of N that is known at the start; 95 % of it easy."""
-IMAGES_SEEN = 30_000
+IMAGES_SEEN = 40_000
 BATCH = 32
 ROUNDS = 12
 EVALUATION_PROMPTS_PER_SKILL = 64
@@ -59,9 +59,9 @@ class Arm:
     error_rate: float = 0.0
 
 
-SCREENING = partial(ScreeningPolicy, pace=1.5, buying_share=0.67, least_weight=1.0, candidates_per_call=6)
-"""This student draws nothing right in its first quarter, so money is kept for rounds in which looks tell skills apart;
-and it needs many draws of a skill before its first success, so skills are drawn evenly."""
+SCREENING = partial(ScreeningPolicy, early_share=0.5, buying_share=0.67, candidates_per_call=6)
+"""This student draws nothing right in its first quarter, so half of the money is spent at once and the other half kept
+for rounds in which looks tell skills apart."""
 
 ARMS: Mapping[str, Arm] = {
     "static N": Arm(),

@@ -21,7 +21,6 @@ from benchmarks.trial_world import (
     TrialJudge,
     TrialPrompts,
     TrialTeacher,
-    copy_of,
 )
 from evolvedirector.evolution.budget import Budget
 from evolvedirector.evolution.crew import LocalCrew
@@ -31,6 +30,7 @@ from evolvedirector.evolution.round_context import RoundContext
 from evolvedirector.evolution.seeding import run_seeding
 from evolvedirector.judges.health import JudgeHealth
 from evolvedirector.miniature import HeldOutPrompts, MiniatureWriter
+from evolvedirector.miniature.prompts import repetition
 from evolvedirector.records import RevisionChange, RoundInfo, seed_of
 from evolvedirector.store.dataset import DatasetStore
 
@@ -133,7 +133,7 @@ class Trial:
             return sha
         known = self.store.state(sha).entries
         seeds = TrialPrompts(left, self.arm.shares, self.held_out, seed_of("rest", self.seed)).prompts()
-        rest = [prompt if prompt.id not in known else copy_of(prompt, "rest") for prompt in seeds]
+        rest = [prompt if prompt.id not in known else repetition(prompt, -1) for prompt in seeds]
         sha = self.store.publish(sha, "rest", RevisionChange(prompts=tuple(rest)))
         return run_seeding(self._context(sha, index, "rest bought"))
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cache, lru_cache
 
 from evolvedirector.miniature import HeldOutPrompts, World, parse, phrase
 from evolvedirector.miniature.grammar import shuffled
-from evolvedirector.miniature.prompts import apportion
+from evolvedirector.miniature.prompts import apportion, repetition
 from evolvedirector.miniature.scene import RELATIONS, Scene
 from evolvedirector.records import (
     GoldItem,
@@ -180,7 +179,7 @@ class TrialPrompts:
             free = _free_scenes(skill, self.held_out, self.seed)
             for index in range(part):
                 copy, position = divmod(index, len(free))
-                listed.append(copy_of(Prompt.create(phrase(free[position]), skill=skill), copy))
+                listed.append(repetition(Prompt.create(phrase(free[position]), skill=skill), copy))
         return listed
 
 
@@ -207,11 +206,3 @@ class TrialGold:
             image = encode(layout_of(shown.text), seed_of("gold", self.seed, index))
             listed.append(GoldItem(digest("gold", self.seed, index), image, prompt.text, shown.text == prompt.text))
         return listed
-
-
-def copy_of(prompt: Prompt, copy: int | str) -> Prompt:
-    """Return the same text as a prompt of its own, with an image of its own; copy 0 is the prompt itself."""
-    if copy == 0:
-        return prompt
-    name = digest("copy", prompt.id, copy)
-    return replace(prompt, id=name, lineage_id=name)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-from evolvedirector.records import DatasetState, Evidence, Prompt, Tally
+from evolvedirector.records import DatasetState, Evidence, Prompt, RoundHistory, Tally
 
 NOTHING_KNOWN = 1.0
 """Failure rate before the first look: what was never looked at counts as failed, so that it is bought and looked at."""
+LUCKY_SHARE = 0.1
+"""Share of unseen prompts that a student draws right now and then before it can be said to draw a skill at all."""
 
 
 def corrected_share(tally: Tally, judge_error: float) -> float | None:
@@ -86,13 +88,31 @@ def tallies_by(
 
 
 def draw_weight(rate: float, floor: float) -> float:
-    """Weigh a skill in training, max(floor, 4 f (1 - f)): most where the student is learning it.
+    """Weigh a skill in training: 1 while it is failed at least half of the time, then max(floor, 4 f (1 - f)).
+
+    A skill that is always failed is not hopeless: it is drawn until its first success and after it.
 
     Args:
         rate: Failure rate f of the skill, 0 to 1.
-        floor: Least weight, so that neither a mastered nor a hopeless skill is dropped.
+        floor: Least weight, so that a mastered skill is not dropped.
     """
-    return max(floor, 4.0 * rate * (1.0 - rate))
+    return 1.0 if rate >= 0.5 else max(floor, 4.0 * rate * (1.0 - rate))
+
+
+def tells_apart(history: Iterable[RoundHistory], deviations: float) -> bool:
+    """Say whether the student has begun to draw something unseen: in some round, some skill passed too often for luck.
+
+    Before that all skills fail alike, and looks cannot say where an image is worth most.
+
+    Args:
+        history: Earlier rounds.
+        deviations: How many standard deviations above `LUCKY_SHARE` the passes of a skill must be.
+    """
+    return any(
+        exceeds(Tally(tally.looked, tally.looked - tally.failed), LUCKY_SHARE, past.judge_error, deviations)
+        for past in history
+        for tally in past.skills.values()
+    )
 
 
 def last_buying_rounds(rounds: int, buying_share: float) -> int:
@@ -108,13 +128,15 @@ def round_allowance(
     rounds: int | None,
     open_end_share: float,
     buying_share: float = 0.5,
-    pace: float = 1.0,
+    early_share: float | None = None,
+    informed: bool = True,
 ) -> int:
-    """Return the teacher calls of round k: A_k = S + (B - S) min(1, (k + 1) / ceil(d K))^p - spent, never below 0.
+    """Return the teacher calls of round k: A_k = S + (B - S) min(1, (k + 1) / ceil(d K)) - spent, never below 0.
 
     Buying ends at a share d of training, so that the last images are seen often enough; what a round leaves carries
-    over. A pace p over 1 keeps money for later rounds: while the student fails everything, looks cannot tell skills
-    apart.
+    over. With an early share h the first round spends S + h (B - S), since a student without data learns nothing that
+    looks could tell apart; then nothing is bought until they do, at most until half of the buying rounds; what is left
+    is spread evenly over the others.
 
     Args:
         budget: B, teacher calls of the whole run.
@@ -124,10 +146,18 @@ def round_allowance(
         rounds: K, rounds in all; None: `open_end_share` of what is left, each round.
         open_end_share: 0 to 1.
         buying_share: d, over 0 to 1.
-        pace: p, 1 spends evenly.
+        early_share: h, 0 to 1; None spends evenly from the first round to the last.
+        informed: Whether looks tell skills apart by now.
     """
     if rounds is None:
         return max(0, math.ceil(open_end_share * (budget - spent)))
-    progress = min(1.0, (index + 1) / last_buying_rounds(rounds, buying_share)) ** pace
-    planned = min(budget, seed_calls + math.floor((budget - seed_calls) * progress + 1e-9))
+    last = last_buying_rounds(rounds, buying_share)
+    done = index + 1
+    if early_share is None or done >= last:
+        share = min(1.0, done / last)
+    elif done == 1 or (not informed and done <= last // 2):
+        share = early_share
+    else:
+        return max(0, math.ceil((budget - spent) / (last - index)))
+    planned = min(budget, seed_calls + math.floor((budget - seed_calls) * share + 1e-9))
     return max(0, planned - spent)

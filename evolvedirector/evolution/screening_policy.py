@@ -13,6 +13,7 @@ from evolvedirector.evolution.failure_rates import (
     last_buying_rounds,
     round_allowance,
     tallies_by,
+    tells_apart,
 )
 from evolvedirector.evolution.screening_candidates import CandidateShares, candidate_requests, seeded_choice
 from evolvedirector.evolution.screening_purchases import buying_order, most_of_a_skill
@@ -36,7 +37,7 @@ class ScreeningPolicy:
     A verdict on a trained prompt measures memory, so a round writes several candidates for every image it may buy,
     lets the student draw them, and buys those it fails, interleaved over skills by failure rate
     f_s <- 0.5 f_s + 0.5 (failed share - e) / (1 - 2 e), e the judge's error. Round k of K may spend
-    A_k = S + (B - S) min(1, (k + 1) / ceil(d K))^p - spent. What the student can do is drawn less often and replayed,
+    A_k = S + (B - S) min(1, (k + 1) / ceil(d K)) - spent. What the student can do is drawn less often and replayed,
     not deleted. The four operations of EvolveDirector (arXiv 2410.07133) each have an off switch, for ablations.
 
     Args:
@@ -53,7 +54,8 @@ class ScreeningPolicy:
         most_of_round: Most of a round's purchases that one skill may take, over 0 to 1.
         error_deviations: A skill is bought from when more fail than the judge's error explains, by so many standard
             deviations; a perfect judge needs one failure.
-        least_weight: Floor of a skill's draw weight max(floor, 4 f (1 - f)), over 0.
+        least_weight: Floor of a skill's draw weight, over 0. The weight is 1 while f >= 0.5 and where no unseen prompts
+            are left to measure f, else max(floor, 4 f (1 - f)).
         master_failed_share: Failed share of unseen children up to which a lineage passes a round, 0 to 1.
         revive_failed_share: Failed share of probes above which a mastered lineage is live again, 0 to 1.
         min_looks_per_lineage: Looks below which a round says nothing about a lineage.
@@ -62,8 +64,8 @@ class ScreeningPolicy:
         calls_per_lineage: Most images of one lineage; further ones are neither written nor bought. None: no cap.
         open_end_share: Share of what is left that a round may spend when the number of rounds is not known, 0 to 1.
         buying_share: Share of the rounds in which images are bought, d, over 0 to 1; the rest trains on what is there.
-        pace: Exponent of the spending over those rounds, p, over 0; 1 spends evenly, more keeps money for rounds in
-            which the student can do something, so that looks tell skills apart.
+        early_share: Share of the budget spent in the first round, 0 to 1; the rest waits until looks tell skills apart,
+            at most until half of those rounds. None: spends evenly.
         discrimination: Off: candidates are bought unscreened, in seeded order, and nothing is mastered.
         expansion: Off: no children are written.
         deletion: Off: nothing is mastered or retired.
@@ -99,7 +101,7 @@ class ScreeningPolicy:
         calls_per_lineage: int | None = None,
         open_end_share: float = 0.25,
         buying_share: float = 0.5,
-        pace: float = 1.0,
+        early_share: float | None = None,
         discrimination: bool = True,
         expansion: bool = True,
         deletion: bool = True,
@@ -126,7 +128,7 @@ class ScreeningPolicy:
         self.calls_per_lineage = calls_per_lineage
         self.open_end_share = open_end_share
         self.buying_share = buying_share
-        self.pace = pace
+        self.early_share = early_share
         self.discrimination = discrimination
         self.expansion = expansion
         self.deletion = deletion
@@ -140,8 +142,9 @@ class ScreeningPolicy:
         ranges: list[tuple[str, float, float, tuple[str, ...]]] = [
             ("0 to 1", 0.0, 1.0, (*shares, "replay_share", "open_end_share")),
             ("over 0, up to 1", 1e-6, 1.0, ("smoothing", "least_rate", "most_of_round", "buying_share")),
-            ("over 0", 1e-6, math.inf, ("least_weight", "pace")),
+            ("over 0", 1e-6, math.inf, ("least_weight",)),
             ("0 or more", 0, math.inf, ("error_deviations", "mastered_probes")),
+            ("0 to 1, or null to spend evenly", 0.0, 1.0, ("early_share",)),
             ("1 or more", 1, math.inf, counts),
             ("1 or more, or null for no cap", 1, math.inf, ("calls_per_lineage",)),
         ]
@@ -170,7 +173,7 @@ class ScreeningPolicy:
 
     def plan(self, state: DatasetState, round: RoundInfo) -> RoundPlan:
         """Ask for candidates, and for probes where unseen prompts run out or forgetting may show."""
-        calls = self._round_calls(round)
+        calls = self._round_calls(state, round)
         return RoundPlan(
             write=tuple(self._requests(state, round, calls)),
             screen=self.discrimination,
@@ -185,7 +188,7 @@ class ScreeningPolicy:
         self, state: DatasetState, evidence: Sequence[Evidence], allowance: Allowance, round: RoundInfo
     ) -> list[Decision]:
         """Buy failing candidates in order of urgency; master, revive and retire lineages."""
-        calls = self._round_calls(round)
+        calls = self._round_calls(state, round)
         allowed = calls if allowance.teacher_calls is None else max(0, min(calls, allowance.teacher_calls))
         decisions = self._lineage_decisions(state, evidence, round)
         rates = self._rates(state, evidence, round)
@@ -211,12 +214,18 @@ class ScreeningPolicy:
         """Draw most from the skills that the student is learning, and replay what it has mastered."""
         rates = self._rates(state, evidence, round)
         trained = {e.prompt.skill for e in state.entries.values() if e.sample or e.state == "candidate"}
-        weights = {skill: draw_weight(rate, self.least_weight) for skill, rate in rates.items() if skill in trained}
+        # a skill whose texts are all trained on passes its probes from memory, so its draws are not cut
+        unmeasured = self._near_empty(state)
+        weights = {
+            skill: 1.0 if skill in unmeasured else draw_weight(rate, self.least_weight)
+            for skill, rate in rates.items()
+            if skill in trained
+        }
         kinds = {decision.kind for decision in self._lineage_decisions(state, evidence, round)}
         replayed = self.replay and (bool(state.in_state("mastered")) or "master" in kinds)
         return TrainingMix(weights, self.replay_share if replayed else 0.0)
 
-    def _round_calls(self, round: RoundInfo) -> int:
+    def _round_calls(self, state: DatasetState, round: RoundInfo) -> int:
         self.check_budget(round.budget_teacher_calls)
         return round_allowance(
             round.budget_teacher_calls or 0,
@@ -226,7 +235,8 @@ class ScreeningPolicy:
             round.rounds,
             self.open_end_share,
             self.buying_share,
-            self.pace,
+            self.early_share,
+            tells_apart(state.history, self.error_deviations),
         )
 
     def _near_empty(self, state: DatasetState) -> set[str]:

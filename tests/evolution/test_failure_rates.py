@@ -11,10 +11,11 @@ from evolvedirector.evolution.failure_rates import (
     folded_rates,
     round_allowance,
     tallies_by,
+    tells_apart,
 )
 from evolvedirector.evolution.screening_candidates import apportioned
 from evolvedirector.evolution.screening_purchases import buying_order
-from evolvedirector.records import DatasetState, Evidence, Prompt, PromptEntry, Tally
+from evolvedirector.records import DatasetState, Evidence, Prompt, PromptEntry, RoundHistory, Tally
 
 
 @given(st.floats(0, 1), st.floats(0, 0.45))
@@ -62,8 +63,18 @@ def test_ties_and_unreadable_looks_count_neither_way() -> None:
     assert tallies == {"even": Tally(3, 2), "odd": Tally(3, 2)}
 
 
-def test_the_draw_weight_is_highest_at_half() -> None:
-    assert [draw_weight(rate, 0.35) for rate in (0.0, 0.5, 1.0)] == [0.35, 1.0, 0.35]
+def test_a_skill_is_drawn_less_only_when_it_is_mostly_right() -> None:
+    assert [draw_weight(rate, 0.35) for rate in (0.0, 0.25, 0.5, 1.0)] == [0.35, 0.75, 1.0, 1.0]
+
+
+def test_looks_tell_apart_once_a_skill_passes_more_often_than_by_luck() -> None:
+    def said(*rounds: tuple[int, int, float]) -> bool:
+        history = [RoundHistory(f"r{n}", e, {"a": Tally(x, y)}, {}, frozenset()) for n, (x, y, e) in enumerate(rounds)]
+        return tells_apart(history, 2.0)
+
+    assert not said() and not said((12, 12, 0.0), (12, 10, 0.0))
+    assert said((12, 12, 0.0), (12, 6, 0.0)) and said((12, 6, 0.0), (12, 12, 0.0))
+    assert not said((12, 6, 0.3)) and not said((12, 0, 0.5))  # such a judge explains them
 
 
 def test_the_allowance_grows_to_half_of_training_and_carries_over() -> None:
@@ -76,11 +87,38 @@ def test_the_allowance_grows_to_half_of_training_and_carries_over() -> None:
     assert round_allowance(100, 10, 10, 0, 1, 0.25) == 90
 
 
-@given(st.integers(0, 300), st.integers(0, 50), st.integers(0, 40), st.none() | st.integers(1, 40), st.integers(0, 350))
+def test_an_early_share_is_spent_first_and_the_rest_waits_until_looks_tell_skills_apart() -> None:
+    def spending(informed_from: int) -> list[int]:
+        spent, calls = 10, []
+        for index in range(16):  # 8 buying rounds
+            calls.append(round_allowance(90, 10, spent, index, 16, 0.25, 0.5, 0.5, index >= informed_from))
+            spent += calls[-1]
+        return calls
+
+    assert spending(3) == [40, 0, 0, 8, 8, 8, 8, 8, 0, 0, 0, 0, 0, 0, 0, 0]
+    assert spending(0) == [40, 6, 6, 6, 6, 6, 5, 5, 0, 0, 0, 0, 0, 0, 0, 0]
+    assert spending(99) == [40, 0, 0, 0, 10, 10, 10, 10, 0, 0, 0, 0, 0, 0, 0, 0]
+
+
+@given(
+    st.integers(0, 300),
+    st.integers(0, 50),
+    st.integers(0, 40),
+    st.none() | st.integers(1, 40),
+    st.integers(0, 350),
+    st.none() | st.floats(0, 1),
+    st.booleans(),
+)
 def test_no_allowance_reaches_beyond_the_budget(
-    budget: int, seed_calls: int, index: int, rounds: int | None, spent: int
+    budget: int,
+    seed_calls: int,
+    index: int,
+    rounds: int | None,
+    spent: int,
+    early_share: float | None,
+    informed: bool,
 ) -> None:
-    calls = round_allowance(budget, seed_calls, spent, index, rounds, 0.25)
+    calls = round_allowance(budget, seed_calls, spent, index, rounds, 0.25, 0.5, early_share, informed)
     assert 0 <= calls <= max(0, budget - spent)
 
 
