@@ -7,13 +7,12 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 from PIL import Image, ImageDraw
 
 from evolvedirector.callbacks.drawing import student_draw
+from evolvedirector.callbacks.to_loggers import log_picture
 from evolvedirector.prompt_source import PromptSource
 from evolvedirector.records import ImageRequest, digest, seed_of
 from evolvedirector.teachers.teacher import Teacher
@@ -108,7 +107,7 @@ class PreviewCallback(pl.Callback):
                 teachers = self._teachers(Path(trainer.default_root_dir) / "previews" / "teacher", requests)
                 grid = compose_grid([request.prompt for request in requests], students, teachers, self.columns)
                 self.last_grid = self._save(trainer, grid)
-                _to_loggers(trainer, grid)
+                log_picture(trainer, "previews/student_and_teacher", grid)
         except Exception as error:
             warnings.warn(f"The preview at step {trainer.global_step} failed and is skipped: {error!r}", stacklevel=2)
 
@@ -176,12 +175,3 @@ def _wrapped(text: str, characters: int) -> str:
     text = " ".join(text.split())
     first, rest = text[:characters], text[characters : 2 * characters]
     return f"{first}\n{rest}".encode("latin-1", "replace").decode("latin-1")  # what the built-in font can draw
-
-
-def _to_loggers(trainer: pl.Trainer, grid: Image.Image) -> None:
-    for logger in trainer.loggers:
-        experiment: Any = getattr(logger, "experiment", None)
-        if hasattr(experiment, "add_image"):  # TensorBoard
-            experiment.add_image("preview", np.asarray(grid), trainer.global_step, dataformats="HWC")
-        elif hasattr(logger, "log_image"):  # Weights & Biases and alike
-            logger.log_image("preview", [grid], step=trainer.global_step)

@@ -13,10 +13,12 @@ from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import Logger
 from omegaconf.errors import OmegaConfBaseException
 
 from evolvedirector.callbacks.checkpoint import RunCheckpoint, latest_committed
 from evolvedirector.callbacks.evolution import EvolutionCallback
+from evolvedirector.callbacks.forgiving_logger import ForgivingLogger
 from evolvedirector.commands.config_mistakes import condense, explain_mistake
 from evolvedirector.commands.readable_errors import ConfigurationMistake, causes, is_ours
 from evolvedirector.commands.signals import run_until_signal
@@ -71,6 +73,11 @@ class EvolveDirectorCLI(LightningCLI):
             args=args,
         )
 
+    def _add_instantiators(self) -> None:
+        """Put every logger into a forgiving one: what only shows figures must not end a run."""
+        super()._add_instantiators()
+        self.parser.add_instantiator(forgiven, Logger, subclasses=True)
+
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse `args` alone (Lightning would warn that `sys.argv` exists as well).
 
@@ -117,6 +124,19 @@ class EvolveDirectorCLI(LightningCLI):
         if kwargs.get("ckpt_path") == "last" and committing:
             kwargs["ckpt_path"] = resolve_last(Path(self.trainer.default_root_dir), subcommand)
         return kwargs
+
+
+def forgiven(logger_class: type[Logger], *args: Any, **kwargs: Any) -> Logger:
+    """Make a logger that costs no more than a warning when it cannot be made, or fails later.
+
+    Args:
+        logger_class: Its class.
+        args: Arguments of its constructor, as the parser hands them over.
+        kwargs: Likewise.
+    """
+    if issubclass(logger_class, ForgivingLogger):
+        return logger_class(*args, **kwargs)
+    return ForgivingLogger(lambda: logger_class(*args, **kwargs), logger_class.__name__)
 
 
 class ParsedConfig(EvolveDirectorCLI):
