@@ -18,6 +18,8 @@ from evolvedirector.records import ImageRequest, digest, seed_of
 from evolvedirector.teachers.teacher import Teacher
 
 CELL_PX = 128
+FRAME_PX = 256
+"""Longest side of the single images that are kept for the film strip of the report."""
 CAPTION_PX = 30
 GAP_PX = 6
 
@@ -25,8 +27,9 @@ GAP_PX = 6
 class PreviewCallback(pl.Callback):
     """Draw the same prompts with the same seeds again and again, as one PNG grid per preview.
 
-    Grids go to `<default_root_dir>/previews/step-00001200.png` and to every logger that takes images. Averaged weights
-    are used when a callback keeps them. Whatever goes wrong here becomes a warning: a preview never ends a run.
+    Grids go to `<default_root_dir>/previews/step-00001200.png` and to every logger that takes images; the single images
+    are kept beside them, in `frames/<prompt>/`, for the film strips of the report. Averaged weights are used when a
+    callback keeps them. Whatever goes wrong here becomes a warning: a preview never ends a run.
 
     Example:
         ```yaml
@@ -107,6 +110,8 @@ class PreviewCallback(pl.Callback):
                 teachers = self._teachers(Path(trainer.default_root_dir) / "previews" / "teacher", requests)
                 grid = compose_grid([request.prompt for request in requests], students, teachers, self.columns)
                 self.last_grid = self._save(trainer, grid)
+                folder = Path(trainer.default_root_dir) / "previews" / "frames"
+                _save_frames(folder, trainer.global_step, requests, students, teachers)
                 log_picture(trainer, "previews/student_and_teacher", grid)
         except Exception as error:
             warnings.warn(f"The preview at step {trainer.global_step} failed and is skipped: {error!r}", stacklevel=2)
@@ -164,6 +169,26 @@ def compose_grid(
             grid.paste(_cell(teacher), (left + CELL_PX + 2, top))
         pen.multiline_text((left, top + CELL_PX + 2), _wrapped(prompt, width // 6), fill="black", spacing=1)
     return grid
+
+
+def _save_frames(
+    folder: Path,
+    global_step: int,
+    requests: Sequence[ImageRequest],
+    students: Sequence[bytes],
+    teachers: Sequence[bytes | None],
+) -> None:
+    """Keep each image by its prompt: `prompt.txt`, `teacher.png` and one `step-00001200.png` per preview."""
+    for request, student, teacher in zip(requests, students, teachers, strict=True):
+        own = folder / request.request_id
+        own.mkdir(parents=True, exist_ok=True)
+        (own / "prompt.txt").write_text(request.prompt, encoding="utf-8")
+        for name, image in ((f"step-{global_step:08d}", student), ("teacher", teacher)):
+            if image is not None:
+                picture = Image.open(io.BytesIO(image)).convert("RGB")
+                picture.thumbnail((FRAME_PX, FRAME_PX))
+                picture.save(own / f"{name}.tmp", "PNG")
+                os.replace(own / f"{name}.tmp", own / f"{name}.png")
 
 
 def _cell(image: bytes) -> Image.Image:
