@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -29,6 +29,8 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "CONTRIBUTING.md"])
 NAMES = [page.name for page in PAGES]
 MOST_LINES = 40
+TRAIN = {"own-module.md": "runs/painter/data", "lightning.md": "runs/mine/data"}
+"""Pages whose scripts train, and the dataset that must have evolved then."""
 
 
 def blocks(page: str) -> list[tuple[str, str, str]]:
@@ -46,6 +48,25 @@ def commands(page: str) -> list[list[str]]:
 def of_ours(page: str) -> list[list[str]]:
     """List what follows `evolvedirector` in the commands of a page, however it is started."""
     return [words[words.index("evolvedirector") + 1 :] for words in commands(page) if "evolvedirector" in words]
+
+
+class Parsed(NamedTuple):
+    """A command whose configs have to be parsed."""
+
+    word: str
+    options: tuple[str, ...]
+
+
+def parsed(page: str) -> list[Parsed]:
+    """List the runs that a page starts or checks; one shipped recipe as it is parses in tests/test_configs.py."""
+    runs = [words for words in of_ours(page) if words[0] in (*LIGHTNING_WORDS, "check") and "-c" in words]
+    found = []
+    for word, *options in runs:
+        shipped = len(options) == 2 and (ROOT / options[1]).is_file()
+        if not shipped and "..." not in options:
+            given = tuple(option for option in options if option != "--print_config")
+            found.append(Parsed("fit" if word == "check" else word, given))
+    return found
 
 
 def write_files(page: str, folder: Path) -> None:
@@ -98,14 +119,13 @@ def test_commands_exist(page: str) -> None:
                 assert f'"{option.split("=")[0]}"' in source, f"`{words[0]}` knows no {option}"
 
 
-@pytest.mark.parametrize("page", [page for page in NAMES if any("-c" in words for words in of_ours(page))])
+@pytest.mark.parametrize("page", [page for page in NAMES if parsed(page)])
 def test_configs_of_commands_parse(page: str, folder: Path) -> None:
     write_files(page, folder)
-    for words in of_ours(page):
-        if words[0] in (*LIGHTNING_WORDS, "check") and "-c" in words and "..." not in words:
-            given = [word for word in words[1:] if word != "--print_config"]
-            config = ParsedConfig(["fit" if words[0] == "check" else words[0], *given]).config
-            assert config[config.subcommand].trainer.default_root_dir
+    known = {(command.word, *command.options) for command in parsed(page)}
+    for command in known:
+        config = ParsedConfig(list(command)).config
+        assert config[config.subcommand].trainer.default_root_dir
 
 
 def test_configs_named_anywhere_exist() -> None:
@@ -135,22 +155,19 @@ def test_examples_are_short_and_named() -> None:
                 assert len([line for line in text.splitlines() if line.strip()]) <= MOST_LINES, f"{page}: {title}"
 
 
+# WebDataset leaves its tars to the garbage collector; torch wants to write into arrays that were only decoded.
+@pytest.mark.filterwarnings("ignore:Exception ignored in.*FileIO:pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning")
 @pytest.mark.parametrize("page", [page for page in NAMES if any(block[0] == "python" for block in blocks(page))])
-def test_examples_run(page: str, folder: Path) -> None:
+def test_examples_run(page: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """In the order of the page, as a reader would run them; the tests below ask more of the parts."""
     write_files(page, folder)
     for _, title, _ in (block for block in blocks(page) if block[0] == "python"):
         runpy.run_path(str(folder / title), run_name="__main__")
-
-
-@pytest.mark.parametrize(("page", "root"), [("own-module.md", "runs/painter/data"), ("lightning.md", "runs/mine/data")])
-def test_the_scripts_evolve_their_data(page: str, root: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_files(page, folder)
-    runpy.run_path(str(folder / "train.py"), run_name="__main__")
-    assert main(["data", "show", root]) == 0
-    said = capsys.readouterr().out
-    assert int(re.search(r"revision (\d+)", said).group(1)) >= 3  # type: ignore[union-attr]
-    assert "0 teacher calls" not in said
+    if page in TRAIN:
+        assert main(["data", "show", TRAIN[page]]) == 0
+        shown = re.search(r"revision (\d+)(.|\n)* (\d+) teacher calls", capsys.readouterr().out)
+        assert shown and int(shown[1]) >= 3 and int(shown[3]) > 3, "no round bought anything"
 
 
 def test_importing_as_the_page_says(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
