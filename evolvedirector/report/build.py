@@ -66,7 +66,10 @@ def _render(template: str, page: dict[str, Any], pictures: dict[str, str], live:
     allowed = " ".join(_hash(script) for script in scripts)
     connect = " connect-src 'self';" if live is not None else ""
     # plotly sets style attributes and a style sheet of its own, so styles are allowed inline; scripts only by hash
-    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed};{connect} base-uri 'none'; form-action 'none'"
+    policy = (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed};{connect} "
+        "base-uri 'none'; form-action 'none'"
+    )
     return _environment().get_template(template).render(
         page=page, policy=policy, live=live, style=Markup(_asset("report.css")),
         scripts=[Markup(script) for script in scripts], data=Markup(for_script(data)),

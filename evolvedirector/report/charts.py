@@ -141,9 +141,12 @@ def rounds_charts(rounds: Sequence[Mapping[str, Any]]) -> list[Chart]:
         note = "Images asked of each teacher; only what the student failed is bought."
         charts.append(chart("bought", "Bought in each round", note, bars, barmode="stack", xaxis=_rounds()))
     measures = [
-        ("error", "wrong looks (estimate)"), ("agreement", "right on gold images"), ("swap consistency", "same answer in both orders"),
-        ("unreadable", "unreadable replies"), ("position bias", "position bias"),
-    ]  # fmt: skip
+        ("error", "wrong looks (estimate)"),
+        ("agreement", "right on gold images"),
+        ("swap consistency", "same answer in both orders"),
+        ("unreadable", "unreadable replies"),
+        ("position bias", "position bias"),
+    ]
     lines = [
         _line(slot, said, x, [row["health"].get(key) for row in rounds])
         for slot, (key, said) in enumerate(measures)
@@ -179,13 +182,13 @@ def spending_chart(by_skill: Mapping[str, Mapping[str, Sequence[float]]]) -> Cha
 def training_charts(curves: Mapping[str, Curve]) -> list[Chart]:
     """Draw what the loggers kept: accuracy while training, loss, throughput, and every other curve."""
     charts = []
+    told = ("rounds/", "dataset/", "judge/", "cost/", "final_accuracy")  # the ledger tells it better
+    curves = {name: curve for name, curve in curves.items() if not name.startswith(told)}
     reading = {name: curve for name, curve in curves.items() if name.startswith("accuracy")}
     if any(len(curve) > 1 for curve in reading.values()):
         lines = [
-            _line(
-                slot, label(name.removeprefix("accuracy/").replace("accuracy_mean", "mean")), *zip(*curve, strict=True)
-            )
-            for slot, (name, curve) in enumerate(sorted(reading.items(), key=lambda item: item[0] == "accuracy_mean"))
+            _line(slot, label(_skill(name)), *zip(*curve, strict=True))
+            for slot, (name, curve) in enumerate(sorted(reading.items(), key=lambda item: _skill(item[0]) == "mean"))
         ]
         note = "Read at validations, one image per prompt; the figures at the top are read more thoroughly."
         charts.append(chart("learning", "Accuracy while training", note, lines, yaxis=dict(_SHARE), xaxis=_steps()))
@@ -197,6 +200,10 @@ def training_charts(curves: Mapping[str, Curve]) -> list[Chart]:
         line["mode"] = "lines"
         charts.append(chart(f"curve{place}", title, note, [line], xaxis=_steps(), showlegend=False))
     return charts
+
+
+def _skill(name: str) -> str:
+    return "mean" if name in ("accuracy_mean", "accuracy/mean") else name.removeprefix("accuracy/")
 
 
 def _line(slot: int, name: str, x: Sequence[float], y: Sequence[float | None]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 MAX_FILE_BYTES = 256 * 2**20
@@ -45,7 +46,7 @@ def thinned(curve: Curve, most: int = MAX_POINTS) -> Curve:
     if len(curve) <= most:
         return [(step, round(value, 6)) for step, value in curve]
     edges = [position * len(curve) // most for position in range(most + 1)]
-    groups = [curve[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    groups = [curve[start:end] for start, end in pairwise(edges)]
     return [(group[-1][0], round(sum(value for _, value in group) / len(group), 6)) for group in groups]
 
 

@@ -129,8 +129,8 @@ def _state(run: RunFolder, status: dict[str, Any], rounds: list[dict[str, Any]])
         why = f" ({status['reason']})" if isinstance(status.get("reason"), str) and status["reason"] else ""
         return {
             "word": "ended early",
-            "says": f"The run ended before its end{step}{why}. Everything recorded until then is here; the command that "
-            "started it goes on with `--ckpt_path last`.",
+            "says": f"The run ended before its end{step}{why}. All that was recorded is here; its command goes "
+            "on with `--ckpt_path last`.",
         }
     return {"word": "", "says": ""}
 
@@ -143,17 +143,20 @@ def _config_text(run: RunFolder) -> str:
 def _charts(page: dict[str, Any]) -> dict[str, list[charts.Chart]]:
     """Return the charts by section of the page."""
     numbers = {row["round_id"]: str(row["number"]) for row in page["story"]["rounds"]}
-    names = [numbers.get(step["round_id"], "seeds" if place else "start") for place, step in enumerate(page["steps"])]
+    steps = [
+        step for step in page["steps"] if step["live"] + step["mastered"] + step["retired"]
+    ]  # not the bare prompts
+    names = [numbers.get(step["round_id"], "seeds" if place == 0 else "imported") for place, step in enumerate(steps)]
     of_rounds = charts.rounds_charts(page["story"]["rounds"])
-    sections = {
+    sections: dict[str, list[charts.Chart | None]] = {
         "top": [charts.accuracy_chart(page["summary"]), charts.win_rate_chart(page["summary"])],
         "dataset": [
-            charts.dataset_chart(page["steps"], names),
+            charts.dataset_chart(steps, names),
             charts.spending_chart(page["spending"].get("by_skill", {})),
             *(item for item in of_rounds if item["id"] != "judge"),
         ],
         "judge": [item for item in of_rounds if item["id"] == "judge"],
-        "training": charts.training_charts(page["curves"]),
+        "training": [*charts.training_charts(page["curves"])],
     }
     return {name: [item for item in found if item is not None] for name, found in sections.items()}
 

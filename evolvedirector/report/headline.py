@@ -17,10 +17,10 @@ def sentences(summary: Mapping[str, Any], spending: Mapping[str, Any], dataset: 
     said = [_learned(summary, dataset)]
     if (mean := summary.get("accuracy_mean")) is not None:
         prompts = sum((summary.get("accuracy_prompts") or {}).values())
-        of = f" ({prompts:,} prompts that it never trained on)" if prompts else ""
+        of = f", measured on {prompts:,} prompts that it never trained on" if prompts else ""
         said.append(
-            f"Asked for something new, it now draws what the prompt says in {percent(mean)} of its images"
-            f"{interval(summary.get('accuracy_mean_interval'))}{of}."
+            f"Asked for something new, it now draws what the prompt says in {percent(mean)} of its images{of}"
+            f"{interval(summary.get('accuracy_mean_interval'))}."
         )
     if rates := _rates(summary):
         best, worst = max(rates, key=lambda item: item[1]), min(rates, key=lambda item: item[1])

@@ -37,7 +37,7 @@ def pairs_of(view: LedgerView, blobs: Blobs, thumbnails: Thumbnails, most: int =
     sold_by = _teachers(view, [row[1] for row in rows])
     numbers = {row["round_id"]: row["number"] + 1 for row in view.rounds()}
     pairs = []
-    for round_id, prompt_id, verdict, body in rows:
+    for round_id, prompt_id, verdict, body in reversed(rows):  # the newest first: they show the student as it is
         fields = json.loads(body)
         text, skill, origin = prompts.get(prompt_id, (prompt_id, "?", "?"))
         teacher_sha = fields.get("teacher_sha256")

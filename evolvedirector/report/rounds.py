@@ -67,7 +67,8 @@ def _facts(view: LedgerView, wanted: set[str]) -> dict[str, dict[str, Any]]:
                 facts[round_id]["looked"][skill] += count
                 facts[round_id]["failed"][skill] += count * (verdict == "teacher")
     for round_id, teacher, calls, cost_usd, lost in view.stream(
-        "SELECT round_id, teacher, COUNT(*) + SUM(lost) + SUM(repeats), SUM(cost_usd), SUM(lost) FROM calls GROUP BY 1, 2"
+        "SELECT round_id, teacher, COUNT(*) + SUM(lost) + SUM(repeats), SUM(cost_usd), SUM(lost) "
+        "FROM calls GROUP BY 1, 2"
     ):
         if round_id in facts:
             facts[round_id]["calls"][teacher] += calls

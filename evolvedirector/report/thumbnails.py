@@ -51,6 +51,9 @@ class Thumbnails:
         name = key[:16]
         if name in self._used:
             return name
+        if self._bytes >= self.max_bytes:
+            self.left_out += 1
+            return None
         if name not in self._encoded:
             self._encoded[name] = _data_url(read)
         url = self._encoded[name]

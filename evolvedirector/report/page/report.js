@@ -102,12 +102,14 @@
   const choice = byId("film-choice");
   if (choice) {
     film.forEach((entry, place) => choice.append(new Option(entry.prompt.slice(0, 90), place)));
+    choice.value = film.reduce((longest, entry, place) => (entry.prompt.length > film[longest].prompt.length ? place : longest), 0);
     const show = () => byId("film-strip").replaceChildren(...strip(film[choice.value || 0]));
     choice.addEventListener("change", show);
     restore(choice);
     show();
     byId("film-all").append(...film.map((entry) => el("div", {}, text(entry.prompt, "h3", ""), el("div", { class: "strip" }, ...strip(entry)))));
   }
+  byId("now")?.append(...film.slice(0, 12).map((entry) => el("figure", {}, picture(entry.frames.at(-1)[1], entry.prompt), text(entry.prompt, "figcaption", ""))));
   byId("film-runs")?.append(...film.map((entry) => el("div", {}, text(entry.prompt, "h3", ""), el("div", { class: "strip" }, ...strip(entry)))));
 
   // Lists that are filtered and shown a page at a time
@@ -201,7 +203,9 @@
     const line = (node) => {
       const prompt = text(node.prompt);
       if (hits?.has(node.place)) prompt.replaceChildren(el("mark", {}, node.prompt));
-      const facts = [node.origin, node.skill, stateWords[node.state] ?? node.state, node.teacher && `by ${node.teacher}`].filter(Boolean);
+      const count = node.parent < 0 ? size(node) : 1;
+      const facts = [node.origin, node.skill, stateWords[node.state] ?? node.state, node.teacher && `by ${node.teacher}`,
+        count > 1 && `${count.toLocaleString("en")} prompts in this family`].filter(Boolean);
       return el("div", { class: "node" }, node.key ? picture(node.key, "") : null, el("div", { class: "body" }, prompt, text(facts.join(" · "), "div", "small")));
     };
     const branch = (node, depth) => {
@@ -215,12 +219,7 @@
       box.append(children);
       return box;
     };
-    const family = (node) => {
-      const box = el("div", { class: "family" }, branch(node, 0));
-      const count = size(node);
-      if (count > 1) box.append(text(`${count.toLocaleString("en")} prompts in this family`, "div", "small"));
-      return box;
-    };
+    const family = (node) => el("div", { class: "family" }, branch(node, 0));
     const update = listing({ box: byId("tree"), more: byId("tree-more"), count: byId("tree-count"), items: roots, page: 30, render: family, matches: () => (node) => !around || around.has(node.place) });
     onFilter([search, state, origin], () => {
       const wanted = search.value.trim().toLowerCase();
@@ -234,8 +233,7 @@
         }
       }
       update();
-      if (hits) byId("tree-count").textContent = `${hits.size.toLocaleString("en")} of ${nodes.length.toLocaleString("en")} prompts`;
-      else byId("tree-count").textContent = `${roots.length.toLocaleString("en")} families`;
+      byId("tree-count").textContent = hits ? `${hits.size.toLocaleString("en")} of ${nodes.length.toLocaleString("en")} prompts` : "";
     });
   }
 
