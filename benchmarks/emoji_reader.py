@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import io
 import time
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -47,9 +48,8 @@ def main() -> None:
         readers["templates"] = EmojiTemplateReader(world.vocabulary, options.template_size_px)
     if "features" in options.judges:
         readers["features"] = EmojiFeatureReader(world.vocabulary)
-    print(
-        "| judge | concepts | side | layout | render | images | accepts its prompt | rejects near misses | by skill (accepts) | images/s |"
-    )
+    titles = "judge | concepts | side | layout | render | images | accepts its prompt | rejects near misses"
+    print(f"| {titles} | accepts, by skill | images/s |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     for size_px in options.size_px:
         gold = EmojiGold(world, options.images, options.seed, size_px, options.layout).items()
@@ -64,7 +64,7 @@ def _row(
     judge: EmojiSceneJudge,
     name: str,
     world: EmojiWorld,
-    gold: tuple[GoldItem, ...],
+    gold: Sequence[GoldItem],
     size_px: int,
     render: str,
     layout: str,
@@ -75,18 +75,15 @@ def _row(
     seconds = time.perf_counter() - start_s
     accepted = [answer for answer, item in zip(yes, gold, strict=True) if item.shows]
     rejected = [not answer for answer, item in zip(yes, gold, strict=True) if not item.shows]
-    skills = " ".join(
-        f"{skill} {np.mean([a for a, item in zip(yes, gold, strict=True) if item.shows and _skill(world, item) == skill]):.2f}"
-        for skill in world.skills
-    )
+    by_skill: dict[str, list[bool]] = {}
+    for answer, item in zip(yes, gold, strict=True):
+        if item.shows:
+            by_skill.setdefault(world.skill_of(world.vocabulary.require(item.prompt)), []).append(answer)
+    skills = ", ".join(f"{skill} {np.mean(answers):.2f}" for skill, answers in by_skill.items())
     return (
         f"| {name} | {len(world.labels)} | {size_px} | {layout} | {render} | {len(gold)} | {np.mean(accepted):.3f} | "
         f"{np.mean(rejected):.3f} | {skills} | {len(items) / seconds:.0f} |"
     )
-
-
-def _skill(world: EmojiWorld, item: GoldItem) -> str:
-    return world.skill_of(world.vocabulary.require(item.prompt))
 
 
 def _rendered(image: bytes, render: str) -> bytes:
