@@ -1,6 +1,6 @@
 """Fill in what pages show of other files (recipes, known limits, the command line), so that the two cannot differ.
 
-A page asks with a line `<!-- generated: recipes -->`. The site builder calls `on_page_markdown`.
+A page asks with a line `<!-- generated: recipes -->`. The site builder calls the functions named `on_...`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 _MARKER = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
-_FIELDS = ("Trains", "Model", "Strategy", "When", "Hardware", "Downloads", "Command", "Use", "Learning rate")
+_SHIM = "https://unpkg.com/iframe-worker/shim"
+_FIELDS = ("Trains", "Model", "Strategy", "Logs", "When", "Hardware", "Downloads", "Command", "Use", "Learning rate")
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -25,6 +26,25 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
         KeyError: A marker names nothing that can be generated.
     """
     return _MARKER.sub(lambda found: _SOURCES[found.group(1)](), markdown)
+
+
+def on_post_page(output: str, page: Any, **_: Any) -> str:
+    """Load a script of our own where the theme would fetch one from the network, to make search work from disk.
+
+    Args:
+        output: The page as HTML.
+        page: Says where the page lies.
+    """
+    return output.replace(_SHIM, "../" * page.url.count("/") + "file_search.js")
+
+
+def on_post_template(output_content: str, **_: Any) -> str:
+    """Do the same for the page that servers show for what does not exist.
+
+    Args:
+        output_content: What the template became.
+    """
+    return output_content.replace(_SHIM, "file_search.js")
 
 
 def header_fields(text: str) -> dict[str, str]:

@@ -255,7 +255,9 @@ def test_the_chat_judge(folder: Path) -> None:
     assert isinstance(judge, Judge)
     (image,) = images(1)
     try:
-        shown, garbage = judge.check([ImageAndPrompt("a", image, "a red circle"), ImageAndPrompt("b", image, "garbage")])
+        shown, garbage = judge.check(
+            [ImageAndPrompt("a", image, "a red circle"), ImageAndPrompt("b", image, "garbage")]
+        )
         (pair,) = judge.look([OrderedPair("c", image, image, "a red circle")])
     finally:
         server.close()
