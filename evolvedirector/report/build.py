@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
 from markupsafe import Markup
 
 from evolvedirector.report.compare import compare_runs
@@ -34,8 +34,13 @@ def build_report(run: RunFolder, thumbnails: Thumbnails | None = None, live: str
         live: What the page is compared with to see that it is old. None: the page never asks.
     """
     thumbnails = thumbnails or Thumbnails()
-    page = gather(run, thumbnails)
-    return _render("report.html", page, thumbnails.urls(), live)
+    try:
+        return _render("report.html", gather(run, thumbnails), thumbnails.urls(), live)
+    except (TypeError, ValueError, KeyError, AttributeError, UndefinedError):
+        if not run.summary():
+            raise
+        # a summary.json that was changed by hand: everything else can still be told
+        return _render("report.html", gather(run, thumbnails, use_summary=False), thumbnails.urls(), live)
 
 
 def build_comparison(runs: list[RunFolder]) -> str:
@@ -54,7 +59,7 @@ def write_page(path: Path, page: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
     try:
-        partial.write_text(page, encoding="utf-8", errors="replace")
+        partial.write_text(page, encoding="utf-8", errors="replace", newline="\n")
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -82,6 +87,7 @@ def for_script(value: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
+@cache
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("evolvedirector.report", "page"),

@@ -31,19 +31,20 @@ NOTHING = (StoreError, ValueError, KeyError, TypeError, OSError, sqlite3.Error)
 """What a file that was damaged, changed by hand or written half may raise."""
 
 
-def gather(run: RunFolder, thumbnails: Thumbnails) -> dict[str, Any]:
+def gather(run: RunFolder, thumbnails: Thumbnails, use_summary: bool = True) -> dict[str, Any]:
     """Collect what the page of one run shows.
 
     Args:
         run: The run.
         thumbnails: Takes the pictures.
+        use_summary: Off: leave out `summary.json` and say so.
 
     Returns:
         Values for the template, among them `problems`: what could not be read, in words.
     """
     problems: list[str] = []
     thumbnails.start()
-    summary = run.summary()
+    summary = run.summary() if use_summary else {}
     if not summary and (run.path / "summary.json").exists():
         problems.append("summary.json cannot be read; figures that only it holds are missing.")
     # the first part, so that it finds room in the budget of pictures
@@ -56,6 +57,7 @@ def gather(run: RunFolder, thumbnails: Thumbnails) -> dict[str, Any]:
     spending = evolved.get("spending", {})
     dataset = {word: history.steps[-1][word] for word in ("live", "mastered", "retired")} if history.steps else {}
     status = run.status()
+    noted = status["versions"] if isinstance(status.get("versions"), dict) else {}
     page = {
         "name": run.name,
         "built": time.strftime("%Y-%m-%d %H:%M"),
@@ -77,8 +79,8 @@ def gather(run: RunFolder, thumbnails: Thumbnails) -> dict[str, Any]:
         "lineage": evolved.get("lineage", {"nodes": [], "total": 0, "families": 0}),
         "curves": curves,
         "config": _config_text(run),
-        "versions": status.get("versions") or versions(),
-        "versions_of_run": bool(status.get("versions")),
+        "versions": noted or versions(),
+        "versions_of_run": bool(noted),
         "problems": problems,
     }
     page["charts"] = _charts(page)
@@ -123,7 +125,7 @@ def _state(run: RunFolder, status: dict[str, Any], rounds: list[dict[str, Any]])
     step = f" at step {status['global_step']:,}" if isinstance(status.get("global_step"), int) else ""
     if status.get("state") == "finished":
         return {"word": "finished", "says": f"The run came to its end{step}."}
-    if run.is_running():
+    if status.get("state") != "ended early" and run.is_running():
         return {"word": "running", "says": f"The run was going on when this page was written{step}."}
     if status.get("state") in ("running", "ended early") or (rounds and rounds[-1]["status"] == "unfinished"):
         why = f" ({status['reason']})" if isinstance(status.get("reason"), str) and status["reason"] else ""

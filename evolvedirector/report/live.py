@@ -37,7 +37,7 @@ def watch(run: RunFolder, port: int = 0, open_browser: bool = True) -> int:
         ValueError: The port is taken.
     """
     page = LivePage(run)
-    with _server(port, page.read) as server:
+    with server_of(port, page.read) as server:
         address = f"http://{LOOPBACK}:{server.server_address[1]}/"
         threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True).start()
         print(f"Watching {run.path} at {address} (on this machine only). Ctrl-C ends it.", flush=True)
@@ -108,7 +108,17 @@ def changed_stamp(run: RunFolder) -> str:
     return digest("live", str(run.data_root), *parts)
 
 
-def _server(port: int, read: Callable[[str], tuple[str, str] | None]) -> ThreadingHTTPServer:
+def server_of(port: int, read: Callable[[str], tuple[str, str] | None]) -> ThreadingHTTPServer:
+    """Return a server on the loopback address that answers GET for what `read` knows, and nothing else.
+
+    Args:
+        port: 0 takes any that is free.
+        read: Returns (content type, text) of a path, or None.
+
+    Raises:
+        ValueError: The port is taken.
+    """
+
     class Handler(BaseHTTPRequestHandler):
         """Answer GET from this machine and to this machine's name; everything else is refused."""
 

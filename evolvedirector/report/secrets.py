@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 HIDDEN = "(hidden)"
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _NAMES = re.compile(
     r"(?i)(api_?key|secret|passw(or)?d|passphrase|authorization|credential|private_?key|access_?key"
     r"|(^|_)(auth|access|api|bearer|refresh|hf|hub|wandb)_?token|^token$)"
@@ -36,7 +37,8 @@ def without_secrets(value: Any) -> Any:
 
 
 def clean_text(text: str) -> str:
-    """Return a text without what looks like a key or password, and with `~` for the home folder."""
+    """Return a text without control characters, keys and passwords, and with `~` for the home folder."""
+    text = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
     home = str(Path.home())
     if len(home) > 3:
         text = text.replace(home, "~")
