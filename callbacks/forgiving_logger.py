@@ -56,6 +56,11 @@ class ForgivingLogger(Logger):
         return self._inner is not None
 
     @property
+    def kind(self) -> str:
+        """Class of the inner logger, by name."""
+        return self._called
+
+    @property
     def name(self) -> str | None:
         """The inner logger's name; None without one."""
         return self._asked(lambda inner: inner.name, None)
@@ -148,15 +153,14 @@ class ForgivingLogger(Logger):
     def _leave_out(self, error: Exception) -> None:
         self._inner = None
         package = _PACKAGES.get(self._called)
+        reason = f"{type(error).__name__}: {redacted(' '.join(str(error).split()) or 'no reason given')[:300]}"
         advice = ""
         if package and isinstance(error, ModuleNotFoundError):
-            advice = f" Install it with `pip install {package}`, or take the logger out of the config."
+            reason = f"the package {package} is not installed"
+            advice = f" Write `pip install {package}`, or take the logger out of the config."
         elif package == "wandb":
             advice = " Write `offline: true` under the logger's `init_args`, or run `wandb login` first."
-        reason = redacted(" ".join(str(error).split()) or "no reason given")[:300].rstrip(".")
-        rank_zero_warn(
-            f"{self._called} is left out of this run, training goes on: {type(error).__name__}: {reason}.{advice}"
-        )
+        rank_zero_warn(f"{self._called} is left out of this run, training goes on: {reason.rstrip('.')}.{advice}")
 
 
 def redacted(text: str) -> str:

@@ -30,12 +30,12 @@ class RoundBar:
 
     def __init__(self, trainer: pl.Trainer, info: RoundInfo, seeding: bool) -> None:
         of = f"/{info.rounds}" if info.rounds else ""
-        self._name = "seeds" if seeding else f"round {info.index + 1}{of}"
+        self._name = "seed prompts" if seeding else f"round {info.index + 1}{of}"
         self._round_id = info.round_id
         self._started_from = info.revision_sha
         self._trainer = trainer
         self._bar: tqdm | _RichLine | None = None
-        self._phase = ""
+        self._work = ("", 0)  # phase and its units
         self._began = time.monotonic()
 
     def __enter__(self) -> RoundBar:
@@ -50,9 +50,10 @@ class RoundBar:
         """Move the bar; each phase has its own, with its own estimate of the time left."""
         if self._trainer.progress_bar_callback is None:
             return
-        if self._bar is None or progress.phase != self._phase:
+        work = (progress.phase, progress.total)  # one phase can come again with other work
+        if self._bar is None or work != self._work or progress.done < self._bar.n:
             self._close()
-            self._phase = progress.phase
+            self._work = work
             self._bar = self._open(f"{self._name} {progress.phase}", progress.total)
         self._bar.set_postfix_str(
             f"judged {progress.judged}, bought {progress.bought}, ${progress.cost_usd:.2f}", refresh=False
