@@ -66,6 +66,14 @@ def test_the_site_is_not_in_the_repository_nor_in_the_wheel() -> None:
     assert "docs" not in packages and "site" not in packages
 
 
+def test_every_class_of_a_recipe_is_on_an_api_page() -> None:
+    recipes = "\n".join(path.read_text("utf-8") for path in (ROOT / "configs").rglob("*.yaml"))
+    pages = "\n".join(path.read_text("utf-8") for path in (ROOT / "docs" / "api").glob("*.md"))
+    shown = {name.rpartition(".")[2] for name in re.findall(r"^::: (\S+)", pages, flags=re.MULTILINE)}
+    named = {name.rpartition(".")[2] for name in re.findall(r"\bevolvedirector(?:\.\w+)+\.[A-Z]\w+", recipes)}
+    assert named - shown == set(), "write `::: path.of.the.Class` on a page of docs/api/"
+
+
 @pytest.mark.slow
 def test_nothing_is_fetched(site: Path) -> None:
     pages = sorted(site.rglob("*.html"))
