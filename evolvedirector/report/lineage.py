@@ -36,8 +36,9 @@ def lineage_of(
     nodes: list[list[Any]] = []
     places: dict[str, int] = {}
     characters = pictures = 0
+    # CROSS JOIN keeps the order of the tables: the other way round each family would search all prompts
     query = (
-        "SELECT p.id, p.text, p.origin, p.skill, p.parent_id FROM prompts p JOIN "
+        "SELECT p.id, p.text, p.origin, p.skill, p.parent_id FROM prompts p CROSS JOIN "
         "(SELECT lineage_id, COUNT(*) AS n, MIN(rowid) AS first FROM prompts GROUP BY lineage_id) f "
         "ON f.lineage_id = p.lineage_id ORDER BY f.n DESC, f.first, p.rowid LIMIT ?"
     )

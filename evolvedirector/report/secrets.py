@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-from pathlib import Path
 from typing import Any
 
 HIDDEN = "(hidden)"
@@ -39,7 +39,7 @@ def without_secrets(value: Any) -> Any:
 def clean_text(text: str) -> str:
     """Return a text without control characters, keys and passwords, and with `~` for the home folder."""
     text = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
-    home = str(Path.home())
+    home = os.path.expanduser("~")
     if len(home) > 3:
         text = text.replace(home, "~")
     return _VALUES.sub(HIDDEN, text)

@@ -78,6 +78,7 @@ def test_a_hundred_thousand_samples_make_a_small_page(tmp_path: Path) -> None:
     assert "100,000 calls" in page and "100,000" in page
     data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
     assert len(data["pairs"]["pairs"]) == 500 and len(data["lineage"]["nodes"]) == 20_000
-    assert data["lineage"]["nodes"] == json.loads(build_report(run).partition('id="data">')[2].partition("</script>")[0])[
-        "lineage"
-    ]["nodes"], "the same rows each time"
+    assert (
+        data["lineage"]["nodes"]
+        == json.loads(build_report(run).partition('id="data">')[2].partition("</script>")[0])["lineage"]["nodes"]
+    ), "the same rows each time"
