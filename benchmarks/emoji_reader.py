@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=400, help="half of them near misses")
     parser.add_argument("--template-size-px", type=int, default=16)
     parser.add_argument("--judges", nargs="+", default=["templates", "features"])
+    parser.add_argument("--renders", nargs="+", default=list(RENDERS), choices=RENDERS)
     parser.add_argument("--layout", default="tidy", choices=["tidy", "free"])
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
@@ -56,7 +57,7 @@ def main() -> None:
         for name, reader in readers.items():
             judge = EmojiSceneJudge(world.vocabulary, reader)
             list(judge.check([ImageAndPrompt("first", gold[0].image, gold[0].prompt)]))  # builds what it compares with
-            for render in RENDERS:
+            for render in options.renders:
                 print(_row(judge, name, world, gold, size_px, render, options.layout), flush=True)
 
 

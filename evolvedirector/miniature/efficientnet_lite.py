@@ -87,11 +87,20 @@ class EfficientNetLite0:
         return x if blocks is not None else self._head(x)
 
 
-def _load_weights() -> dict[str, Tensor]:
+def require_weights() -> Path:
+    """Return the folder of the weights, or say what to install.
+
+    Raises:
+        AssetError: The package is not installed.
+    """
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or spec.origin is None:
         raise AssetError(f"The package {PACKAGE.replace('_', '-')} is not installed. {_REMEDY}")
-    files = sorted((Path(spec.origin).parent / "models").glob("*.pth"))
+    return Path(spec.origin).parent / "models"
+
+
+def _load_weights() -> dict[str, Tensor]:
+    files = sorted(require_weights().glob("*.pth"))
     if len(files) != 1 or hashlib.sha256(files[0].read_bytes()).hexdigest() != WEIGHTS_SHA256:
         raise AssetError(f"The weights in {PACKAGE} are damaged or of another version. {_REMEDY}")
     weights: dict[str, Tensor] = torch.load(files[0], map_location="cpu", weights_only=True)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter
 from torch.nn import functional
 
-from evolvedirector.miniature.efficientnet_lite import WEIGHTS_SHA256, EfficientNetLite0
+from evolvedirector.miniature.efficientnet_lite import WEIGHTS_SHA256, EfficientNetLite0, require_weights
 from evolvedirector.miniature.emoji_artist import EmojiArtist
 from evolvedirector.miniature.emoji_concept import STYLES
 from evolvedirector.miniature.emoji_crops import read_pixels, read_scene
@@ -26,6 +26,8 @@ POOLED = 2
 KNOWN_PX = 24
 """Size at which pictures are drawn before they are brought to the crops' size, as objects of a scene are."""
 KNOWN_BACKGROUNDS = ((246, 246, 246), (165, 210, 250))
+KNOWN_BLURS_PX = (0.0, 1.0)
+"""A student's drawing is softer than the artwork."""
 BATCH_CROPS = 64
 
 
@@ -49,10 +51,11 @@ class EmojiFeatureReader:
 
         Raises:
             ValueError: A number is out of range.
-            AssetError: The assets are missing. The weights are looked for when the first image is read.
+            AssetError: The assets are missing, or the package with the weights is not installed.
         """
         if not 0 < least_score < 1:
             raise ValueError(f"least_score is {least_score}. Allowed are values between 0 and 1. Write 0.5.")
+        require_weights()
         self.vocabulary = vocabulary or EmojiVocabulary()
         self._least_score = least_score
         self._device = device
@@ -76,7 +79,7 @@ class EmojiFeatureReader:
         """Read encoded images; None for bytes that are no image.
 
         Raises:
-            AssetError: The package with the weights is not installed.
+            AssetError: The weights are damaged.
         """
         return [self._read(image) for image in images]
 
@@ -103,10 +106,11 @@ class EmojiFeatureReader:
         """Compute the features of every picture in every style, neighbours by concept."""
         artists = [EmojiArtist(self.vocabulary, style) for style in STYLES]
         pictures = [
-            _on_background(artist.raster(concept), background)
+            _on_background(artist.raster(concept), background, blur_px)
             for concept in self.vocabulary.concepts
             for artist in artists
             for background in KNOWN_BACKGROUNDS
+            for blur_px in KNOWN_BLURS_PX
         ]
         features = self._features(np.stack(pictures))
         self._mean = features.mean(0)
@@ -131,10 +135,10 @@ class EmojiFeatureReader:
         return unit
 
 
-def _on_background(picture: Image.Image, background: tuple[int, int, int]) -> FloatArray:
+def _on_background(picture: Image.Image, background: tuple[int, int, int], blur_px: float) -> FloatArray:
     """Draw a tight picture as small as it is in a scene and bring it to the crops' size, shape (3, size, size)."""
     small = picture.resize((KNOWN_PX, KNOWN_PX), Image.Resampling.LANCZOS)
     image = Image.new("RGB", small.size, background)
     image.paste(small, (0, 0), small)
-    large = image.resize((CROP_PX, CROP_PX), Image.Resampling.BILINEAR)
+    large = image.filter(ImageFilter.GaussianBlur(blur_px)).resize((CROP_PX, CROP_PX), Image.Resampling.BILINEAR)
     return np.ascontiguousarray(np.asarray(large, dtype=np.float32).transpose(2, 0, 1) / 255)

@@ -111,7 +111,7 @@ class EmojiGrammar:
         if whole is not None:
             yield (whole,)
         if most > 1:
-            for match in _JOINT.finditer(text):
+            for match in reversed(list(_JOINT.finditer(text))):  # the longest name first: "a hammer and pick"
                 first = self._thing(text[: match.start()])
                 if first is not None:
                     yield from ((first, *rest) for rest in self._lists(text[match.end() :], most - 1))

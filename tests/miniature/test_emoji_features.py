@@ -62,6 +62,7 @@ def test_scenes_are_read_by_features(vocabulary: EmojiVocabulary) -> None:
     assert next(judge.check(right[:1])).probability == pytest.approx(before.probability, abs=1e-4)
 
 
+@needs_weights
 def test_both_readers_fit_the_seam_under_their_own_names(vocabulary: EmojiVocabulary) -> None:
     readers = [EmojiFeatureReader(vocabulary), EmojiTemplateReader(vocabulary)]
     assert all(isinstance(reader, EmojiReader) for reader in readers)
@@ -72,10 +73,12 @@ def test_both_readers_fit_the_seam_under_their_own_names(vocabulary: EmojiVocabu
         EmojiFeatureReader(vocabulary, least_score=0)
 
 
-def test_missing_or_damaged_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_or_damaged_weights_are_named(
+    vocabulary: EmojiVocabulary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(efficientnet_lite, "PACKAGE", "no_such_package_of_weights")
     with pytest.raises(AssetError, match=r"no-such-package-of-weights is not installed.*evolvedirector\[emoji\]"):
-        EfficientNetLite0()
+        EmojiFeatureReader(vocabulary)
     package = tmp_path / "damaged_weights"
     (package / "models").mkdir(parents=True)
     (package / "__init__.py").write_text("")

@@ -14,6 +14,7 @@ from evolvedirector.miniature.emoji_nouns import noun_phrase
 from evolvedirector.miniature.emoji_scene import EmojiScene, EmojiThing
 
 LABELS = ["fox", "owl", "grapes", "fire engine", "picture frame", "skull and crossbones", "four leaf clover", "key"]
+TOOLS = ["hammer", "pick", "hammer and pick", "key"]
 
 
 @pytest.mark.parametrize(
@@ -143,3 +144,10 @@ def test_scenes_that_cannot_be_drawn_are_refused(
 def test_backgrounds_are_far_enough_apart_to_be_told() -> None:
     for first, second in itertools.combinations(BACKGROUNDS.values(), 2):
         assert sum((a - b) ** 2 for a, b in zip(first, second, strict=True)) ** 0.5 >= 45
+
+
+def test_the_longest_name_is_meant() -> None:
+    grammar = EmojiGrammar(TOOLS)
+    both, key = EmojiThing("hammer and pick"), EmojiThing("key", 3)
+    for things in ((both, key), (key, both), (both,), (EmojiThing("hammer"), EmojiThing("pick"))):
+        assert grammar.parse(scene_text(EmojiScene(things))) == EmojiScene(things)
