@@ -1,7 +1,8 @@
 """Measure how often the emoji judges agree with what the artists really drew, clean, blurred and noisy.
 
 Prints one Markdown row per judge and render: share of images that are accepted for their own prompt, share of near
-misses that are rejected (another number, relation, concept or background, or a missing object), images a second of one processor.
+misses that are rejected (another number, relation, concept or background, or a missing object), images a second of
+one processor.
 
     python benchmarks/emoji_reader.py --concepts 30 --size-px 48 64
     python benchmarks/emoji_reader.py --concepts all --size-px 64 --template-size-px 24 --images 200
