@@ -51,12 +51,13 @@ class EfficientNetLite0:
         """Load the weights.
 
         Args:
-            device: Where to compute, as PyTorch names it.
+            device: Where to compute, as PyTorch names it; auto: a CUDA GPU where there is one.
 
         Raises:
             AssetError: The package is not installed, or its weights are not the pinned ones.
         """
-        self.device = torch.device(device)
+        has_gpu = torch.cuda.is_available()
+        self.device = torch.device(("cuda" if has_gpu else "cpu") if device == "auto" else device)
         tensors = {name: tensor.to(self.device) for name, tensor in _load_weights().items()}
         self._stem = _folded(tensors, "_conv_stem", "_bn0", stride=2)
         self._blocks: list[tuple[_Convolution, ...]] = []

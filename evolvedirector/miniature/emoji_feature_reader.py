@@ -47,7 +47,7 @@ class EmojiFeatureReader:
         Args:
             vocabulary: Concepts to tell apart. None: the default two dozen.
             least_score: Cosine of standardised features (0 to 1) under which an object is none of the vocabulary's.
-            device: Where features are computed, as PyTorch names it: cpu, cuda, mps.
+            device: Where features are computed, as PyTorch names it (cpu, cuda, mps); auto: a GPU where there is one.
 
         Raises:
             ValueError: A number is out of range.
