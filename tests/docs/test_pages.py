@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 import threading
@@ -126,6 +128,31 @@ def test_configs_of_commands_parse(page: str, folder: Path) -> None:
     for command in known:
         config = ParsedConfig(list(command)).config
         assert config[config.subcommand].trainer.default_root_dir
+
+
+SHORT = ["--trainer.max_steps=2", "--data.init_args.batches_per_epoch=2", "--data.init_args.global_batch_size=8"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in NAMES if any("my_run.yaml" in words for words in of_ours(page))])
+def test_own_runs_start(page: str, folder: Path) -> None:
+    """Every check and fit of a page (one epoch, no round), with the classes and files the reader is told to write."""
+    write_files(page, folder)
+    shutil.copytree(folder / "pictures", folder / "gold")  # the gold set of the page on judges
+    for number in range(1, 3):
+        (folder / "gold" / f"000{number}.png").write_bytes(images(number)[-1])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "IMAGE_KEY": "secret"}
+    runs = [words for words in of_ours(page) if "--webdataset" not in words and "--print_config" not in words]
+    for words in runs:
+        if words[0] in ("check", "fit") and "my_run.yaml" in words:
+            words = [*words, *SHORT]
+        elif words[:2] != ["data", "import"]:
+            continue
+        if words[0] == "fit" and page == "own-teacher.md":
+            continue  # nobody answers at its address here
+        command = [sys.executable, "-m", "evolvedirector", *words]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 
 
 def test_configs_named_anywhere_exist() -> None:
