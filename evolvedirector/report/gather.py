@@ -27,6 +27,20 @@ from evolvedirector.store.errors import StoreError
 from evolvedirector.store.revision import RevisionFiles
 
 Value = TypeVar("Value")
+_MEASURES = {
+    "error": "wrong looks (estimate)",
+    "agreement": "right on gold images",
+    "gold shown": "… that show their prompt",
+    "gold not shown": "… that do not",
+    "canary blank": "no to a blank image",
+    "canary swapped": "no to another prompt's image",
+    "canary own": "yes to a prompt's own image",
+    "canary same": "no preference between equals",
+    "pairs": "prefers the fitting image",
+    "swap consistency": "same answer in both orders",
+    "unreadable": "unreadable replies",
+}
+"""What the figures of the judge mean; others keep their names."""
 NOTHING = (StoreError, ValueError, KeyError, TypeError, OSError, sqlite3.Error)
 """What a file that was damaged, changed by hand or written half may raise."""
 
@@ -72,7 +86,7 @@ def gather(run: RunFolder, thumbnails: Thumbnails, use_summary: bool = True) -> 
         "rounds_total": len(rounds),
         "story": evolved.get("story", {"rounds": [], "seeds": {"calls": 0, "cost_usd": 0.0}, "of_other_branches": 0}),
         "teachers": summary.get("teacher_table") or {},
-        "judge_health": summary.get("judge_health") or {},
+        "judge_health": {_MEASURES.get(k, k): v for k, v in (summary.get("judge_health") or {}).items()},
         "forgetting": summary.get("forgetting"),
         "film": film,
         "pairs": evolved.get("pairs", {"pairs": [], "total": 0, "kind": "compare"}),

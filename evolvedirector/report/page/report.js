@@ -150,10 +150,11 @@
   const words = { student: "student better", teacher: "teacher better", tie: "equal", invalid: "unreadable" };
   const screenWords = { student: "shows its prompt", teacher: "fails its prompt", invalid: "unreadable" };
   const percent = (share) => `${Math.round(100 * share)} %`;
+  const sure = (look, share = look.p) => (look.mass < 0.5 ? "unreadable" : percent(share));
   function looksSaid(pair) {
-    if (data.pairs.kind !== "compare") return pair.looks.map((look) => `${percent(look.p)} sure that it shows the prompt`).join(" · ");
-    if (pair.looks.length === 2) return `For the student: ${percent(pair.looks[0].p)} when shown first, ${percent(1 - pair.looks[1].p)} when shown second`;
-    return pair.looks.map((look) => `${percent(look.p)} for the image shown first`).join(" · ");
+    if (data.pairs.kind !== "compare") return pair.looks.map((look) => `${sure(look)} sure that it shows the prompt`).join(" · ");
+    if (pair.looks.length === 2) return `For the student: ${sure(pair.looks[0])} when shown first, ${sure(pair.looks[1], 1 - pair.looks[1].p)} when shown second`;
+    return pair.looks.map((look) => `${sure(look)} for the image shown first`).join(" · ");
   }
   function pairCard(pair) {
     const images = [el("figure", {}, picture(pair.student, "the student's image"), text("student", "figcaption", ""))];
