@@ -20,6 +20,8 @@ Box = tuple[int, int, int, int]
 
 THRESHOLD = 0.07
 """Root mean square difference from the background, of 1, from which a pixel stands out."""
+CLEAN = 0.02
+"""Median difference of the border from the background, of 1, up to which an image counts as free of noise."""
 NOISE_FACTOR = 4.0
 """The same in multiples of the noise that the border shows."""
 FACTORS = (1.0, 2.5)
@@ -64,9 +66,10 @@ def find_groupings(image: FloatArray) -> Groupings:
     """
     background = border_colours(image[None])[0]
     residual = image - background[:, None, None]
-    distance = np.sqrt((smooth(residual) ** 2).mean(0))
-    edge = np.concatenate([distance[0], distance[-1], distance[:, 0], distance[:, -1]])
-    threshold = max(THRESHOLD, NOISE_FACTOR * float(np.median(edge)))
+    distance = np.sqrt((residual**2).mean(0))
+    if _border_noise(distance) > CLEAN:  # smoothing widens objects by a pixel: only where noise makes it worth that
+        distance = np.sqrt((smooth(residual) ** 2).mean(0))
+    threshold = max(THRESHOLD, NOISE_FACTOR * _border_noise(distance))
     energy = float((residual**2).sum(0)[distance > threshold].sum())
     least_px = MIN_OBJECT_SIDE * min(distance.shape)
     choices: list[tuple[Region, ...]] = []
@@ -80,6 +83,10 @@ def find_groupings(image: FloatArray) -> Groupings:
                 found.append(kept)
         choices.extend(found[-MAX_GROUPINGS:])
     return Groupings(background, energy, tuple(choices))
+
+
+def _border_noise(distance: FloatArray) -> float:
+    return float(np.median(np.concatenate([distance[0], distance[-1], distance[:, 0], distance[:, -1]])))
 
 
 def _pieces(stands_out: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.intp]]:
