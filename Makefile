@@ -22,7 +22,8 @@ quickstart: $(STAMP)  ## install, then train a student with evolution and withou
 	$(BIN)/evolvedirector fit -c configs/quickstart.yaml $$(last quickstart); \
 	echo "Now the same run with evolution off, at equal spend; Ctrl-C leaves it out."; \
 	$(BIN)/evolvedirector fit -c configs/quickstart_static.yaml $$(last quickstart-static); \
-	$(BIN)/evolvedirector compare runs/quickstart runs/quickstart-static
+	$(BIN)/evolvedirector compare runs/quickstart runs/quickstart-static; \
+	$(BIN)/evolvedirector report runs/quickstart runs/quickstart-static
 
 test: $(STAMP)  ## install, then run the fast tests
 	$(BIN)/coverage erase
