@@ -31,7 +31,7 @@ def printed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 def parsed(*words: str) -> object:
     config = ParsedConfig(list(words)).config.fit.as_dict()
-    config.pop("config")  # the names of the files that were read
+    config.pop("config", None)  # the names of the files that were read
     return config
 
 
