@@ -22,7 +22,7 @@ THRESHOLD = 0.07
 """Root mean square difference from the background, of 1, from which a pixel stands out."""
 CLEAN = 0.02
 """Median difference of the border from the background, of 1, up to which an image counts as free of noise."""
-NOISE_FACTOR = 4.0
+NOISE_FACTOR = 3.0
 """The same in multiples of the noise that the border shows."""
 FACTORS = (1.0, 2.5)
 """Multiples of the threshold that are tried: blurred objects that touch at the first are apart at the second."""
