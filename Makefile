@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow coverage lint types bench bench-policy bench-data wheel-check clean
+.PHONY: help quickstart test test-slow coverage lint types bench bench-policy bench-data docs wheel-check clean
 
 help:  ## list these words
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -14,7 +14,7 @@ help:  ## list these words
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[miniature,emoji,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[miniature,emoji,docs,dev]'
 	touch $(STAMP)
 
 quickstart: $(STAMP)  ## install, then train a student with evolution and without, and compare (2 x 5 minutes on 2 cores)
@@ -22,7 +22,8 @@ quickstart: $(STAMP)  ## install, then train a student with evolution and withou
 	$(BIN)/evolvedirector fit -c configs/quickstart.yaml $$(last quickstart); \
 	echo "Now the same run with evolution off, at equal spend; Ctrl-C leaves it out."; \
 	$(BIN)/evolvedirector fit -c configs/quickstart_static.yaml $$(last quickstart-static); \
-	$(BIN)/evolvedirector compare runs/quickstart runs/quickstart-static
+	$(BIN)/evolvedirector compare runs/quickstart runs/quickstart-static; \
+	$(BIN)/evolvedirector report runs/quickstart runs/quickstart-static
 
 test: $(STAMP)  ## install, then run the fast tests
 	$(BIN)/coverage erase
@@ -51,8 +52,12 @@ bench-policy: $(STAMP)  ## compare policies, their switches and noisy judges on 
 bench-data: $(STAMP)  ## measure what evolution is worth at equal spend; continues where it stopped (about 45 minutes)
 	$(BIN)/python -m benchmarks.data_efficiency
 
+# Strict: a broken link or a warning fails. The variable silences an announcement of the theme's authors.
+docs: $(STAMP)  ## build the documentation into site/ (open site/index.html)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 wheel-check: $(STAMP)  ## build the wheel and test it away from the checkout
 	$(BIN)/python .ci/wheel_check.py
 
 clean:  ## delete the environment, caches and build products (runs/ stays)
-	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -6,6 +6,7 @@ from evolvedirector.callbacks.evolution import EvolutionCallback
 from evolvedirector.callbacks.forgetting import Forgetting
 from evolvedirector.callbacks.image_writer import ImageWriter
 from evolvedirector.callbacks.preview import PreviewCallback
+from evolvedirector.callbacks.report import ReportCallback
 from evolvedirector.callbacks.run_summary import RunSummary
 from evolvedirector.callbacks.skill_accuracy import SkillAccuracy
 from evolvedirector.callbacks.win_rate import WinRate
@@ -16,6 +17,7 @@ __all__ = [
     "Forgetting",
     "ImageWriter",
     "PreviewCallback",
+    "ReportCallback",
     "RunCheckpoint",
     "RunSummary",
     "SkillAccuracy",

@@ -10,7 +10,6 @@ import lightning.pytorch as pl
 from evolvedirector.callbacks.drawing import draw_share
 from evolvedirector.callbacks.held_out import (
     joined_readings,
-    log_figures,
     requests_of,
     size_to_draw_px,
     training_ends,
@@ -18,6 +17,7 @@ from evolvedirector.callbacks.held_out import (
     warn_of_training_judge,
 )
 from evolvedirector.callbacks.host_checks import evolving_data_of
+from evolvedirector.callbacks.to_loggers import log_figures
 from evolvedirector.evaluation.prompt_choice import spread_over_skills
 from evolvedirector.evaluation.shares import share_of_prompts
 from evolvedirector.evolution.verdicts import verdict_of_check
@@ -134,7 +134,7 @@ class Forgetting(pl.Callback):
         if verdicts is None:
             return
         self.forgetting = forgetting_figures(list(verdicts.values()))
-        log_figures(trainer, {"forgetting": self.forgetting["share"]})
+        log_figures(trainer, {"accuracy/forgotten": self.forgetting["share"]})
 
     def _verdicts(self, items: Sequence[ImageAndPrompt]) -> tuple[dict[str, Verdict], str]:
         """Read this rank's images, a reply that never comes being unreadable; returns why the reader broke off too."""

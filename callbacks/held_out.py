@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
@@ -129,11 +129,3 @@ def warn_of_training_judge(trainer: pl.Trainer, reader: Judge, where: str) -> No
                 "chooses the data and counts as success: the figures may be too good. It should be a judge that is not "
                 f"the training judge. Write another `class_path` or other `init_args` under `{where}`.",
             )
-
-
-def log_figures(trainer: pl.Trainer, figures: Mapping[str, Any]) -> None:
-    """Send figures to the loggers at the current step, from hooks in which a module cannot log; None is left out."""
-    known = {name: float(value) for name, value in figures.items() if value is not None}
-    if known and trainer.is_global_zero:
-        for logger in trainer.loggers:
-            logger.log_metrics(known, step=trainer.global_step)

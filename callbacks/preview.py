@@ -7,18 +7,19 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 from PIL import Image, ImageDraw
 
 from evolvedirector.callbacks.drawing import student_draw
+from evolvedirector.callbacks.to_loggers import log_picture
 from evolvedirector.prompt_source import PromptSource
 from evolvedirector.records import ImageRequest, digest, seed_of
 from evolvedirector.teachers.teacher import Teacher
 
 CELL_PX = 128
+FRAME_PX = 256
+"""Longest side of the single images that are kept for the film strip of the report."""
 CAPTION_PX = 30
 GAP_PX = 6
 
@@ -26,8 +27,9 @@ GAP_PX = 6
 class PreviewCallback(pl.Callback):
     """Draw the same prompts with the same seeds again and again, as one PNG grid per preview.
 
-    Grids go to `<default_root_dir>/previews/step-00001200.png` and to every logger that takes images. Averaged weights
-    are used when a callback keeps them. Whatever goes wrong here becomes a warning: a preview never ends a run.
+    Grids go to `<default_root_dir>/previews/step-00001200.png` and to every logger that takes images; the single images
+    are kept beside them, in `frames/<prompt>/`, for the film strips of the report. Averaged weights are used when a
+    callback keeps them. Whatever goes wrong here becomes a warning: a preview never ends a run.
 
     Example:
         ```yaml
@@ -108,7 +110,9 @@ class PreviewCallback(pl.Callback):
                 teachers = self._teachers(Path(trainer.default_root_dir) / "previews" / "teacher", requests)
                 grid = compose_grid([request.prompt for request in requests], students, teachers, self.columns)
                 self.last_grid = self._save(trainer, grid)
-                _to_loggers(trainer, grid)
+                folder = Path(trainer.default_root_dir) / "previews" / "frames"
+                _save_frames(folder, trainer.global_step, requests, students, teachers)
+                log_picture(trainer, "previews/student_and_teacher", grid)
         except Exception as error:
             warnings.warn(f"The preview at step {trainer.global_step} failed and is skipped: {error!r}", stacklevel=2)
 
@@ -167,6 +171,26 @@ def compose_grid(
     return grid
 
 
+def _save_frames(
+    folder: Path,
+    global_step: int,
+    requests: Sequence[ImageRequest],
+    students: Sequence[bytes],
+    teachers: Sequence[bytes | None],
+) -> None:
+    """Keep each image by its prompt: `prompt.txt`, `teacher.png` and one `step-00001200.png` per preview."""
+    for request, student, teacher in zip(requests, students, teachers, strict=True):
+        own = folder / request.request_id
+        own.mkdir(parents=True, exist_ok=True)
+        (own / "prompt.txt").write_text(request.prompt, encoding="utf-8")
+        for name, image in ((f"step-{global_step:08d}", student), ("teacher", teacher)):
+            if image is not None:
+                picture = Image.open(io.BytesIO(image)).convert("RGB")
+                picture.thumbnail((FRAME_PX, FRAME_PX))
+                picture.save(own / f"{name}.tmp", "PNG")
+                os.replace(own / f"{name}.tmp", own / f"{name}.png")
+
+
 def _cell(image: bytes) -> Image.Image:
     picture = Image.open(io.BytesIO(image)).convert("RGB")
     return picture.resize((CELL_PX, CELL_PX), Image.Resampling.NEAREST)  # pixels as they are, not smoothed
@@ -176,12 +200,3 @@ def _wrapped(text: str, characters: int) -> str:
     text = " ".join(text.split())
     first, rest = text[:characters], text[characters : 2 * characters]
     return f"{first}\n{rest}".encode("latin-1", "replace").decode("latin-1")  # what the built-in font can draw
-
-
-def _to_loggers(trainer: pl.Trainer, grid: Image.Image) -> None:
-    for logger in trainer.loggers:
-        experiment: Any = getattr(logger, "experiment", None)
-        if hasattr(experiment, "add_image"):  # TensorBoard
-            experiment.add_image("preview", np.asarray(grid), trainer.global_step, dataformats="HWC")
-        elif hasattr(logger, "log_image"):  # Weights & Biases and alike
-            logger.log_image("preview", [grid], step=trainer.global_step)

@@ -10,6 +10,8 @@ import lightning.pytorch as pl
 from rich.progress import Progress as Progressing
 from tqdm.auto import tqdm
 
+from evolvedirector.callbacks.round_line import RoundOutcome, line_of, scalars_of
+from evolvedirector.callbacks.to_loggers import log_figures
 from evolvedirector.evolution.round_context import Progress
 from evolvedirector.records import RoundInfo
 
@@ -28,11 +30,12 @@ class RoundBar:
 
     def __init__(self, trainer: pl.Trainer, info: RoundInfo, seeding: bool) -> None:
         of = f"/{info.rounds}" if info.rounds else ""
-        self._name = "seeds" if seeding else f"round {info.index + 1}{of}"
+        self._name = "seed prompts" if seeding else f"round {info.index + 1}{of}"
         self._round_id = info.round_id
+        self._started_from = info.revision_sha
         self._trainer = trainer
         self._bar: tqdm | _RichLine | None = None
-        self._phase = ""
+        self._work = ("", 0)  # phase and its units
         self._began = time.monotonic()
 
     def __enter__(self) -> RoundBar:
@@ -47,9 +50,10 @@ class RoundBar:
         """Move the bar; each phase has its own, with its own estimate of the time left."""
         if self._trainer.progress_bar_callback is None:
             return
-        if self._bar is None or progress.phase != self._phase:
+        work = (progress.phase, progress.total)  # one phase can come again with other work
+        if self._bar is None or work != self._work or progress.done < self._bar.n:
             self._close()
-            self._phase = progress.phase
+            self._work = work
             self._bar = self._open(f"{self._name} {progress.phase}", progress.total)
         self._bar.set_postfix_str(
             f"judged {progress.judged}, bought {progress.bought}, ${progress.cost_usd:.2f}", refresh=False
@@ -63,19 +67,28 @@ class RoundBar:
             return _RichLine(rich, name, total)
         return tqdm(total=total, desc=name, leave=False, dynamic_ncols=True, disable=None)
 
-    def finish(self, store: DatasetStore, revision_sha: str) -> None:
-        """Print one line for the round."""
+    def finish(self, store: DatasetStore, revision_sha: str, budget_teacher_calls: int | None = None) -> None:
+        """Print one line for the round, and send its figures to the loggers.
+
+        Args:
+            store: The dataset, with its ledger.
+            revision_sha: The revision that the round published.
+            budget_teacher_calls: Limit of teacher calls, for the line. None: no limit.
+        """
         self._close()
-        spend = store.ledger.spend(self._round_id)
-        state = store.state(revision_sha)
-        counts = {name: len(state.in_state(name)) for name in ("live", "mastered", "retired")}  # type: ignore[arg-type]
-        if spend.teacher_calls or spend.judge_calls:
-            print(
-                f"{self._name}: judged {spend.judge_calls}, bought {spend.teacher_calls}, ${spend.cost_usd:.2f}; "
-                + ", ".join(f"{count} {name}" for name, count in counts.items())
-                + f"; revision {store.number(revision_sha)} ({time.monotonic() - self._began:.0f} s)",
-                flush=True,
-            )
+        ledger = store.ledger
+        row = next((row for row in ledger.rounds() if row["round_id"] == self._round_id), None)
+        outcome = RoundOutcome(
+            figures=row["figures"] if row else {},
+            before=store.state(self._started_from),
+            after=store.state(revision_sha),
+            spent=ledger.spend(self._round_id),
+            spent_in_all=ledger.spend(),
+            budget_teacher_calls=budget_teacher_calls,
+        )
+        if outcome.figures or outcome.spent.teacher_calls:
+            print(line_of(self._name, outcome, time.monotonic() - self._began), flush=True)
+            log_figures(self._trainer, scalars_of(outcome))
 
     def _close(self) -> None:
         if self._bar is not None:

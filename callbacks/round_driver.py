@@ -149,7 +149,7 @@ class RoundDriver:
                     print(error)
                     raise SIGTERMException(TERM_EXIT_CODE) from error
                 raise
-            bar.finish(context.store, child)
+            bar.finish(context.store, child, settings.budget.budget_teacher_calls)
             return child
 
     def _image_size_px(self) -> int:

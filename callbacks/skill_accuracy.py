@@ -16,13 +16,13 @@ from evolvedirector.callbacks.held_out import (
     all_sized,
     held_out_prompts,
     joined_readings,
-    log_figures,
     requests_of,
     size_to_draw_px,
     training_ends,
     unknown_size,
     warn_of_training_judge,
 )
+from evolvedirector.callbacks.to_loggers import log_figures
 from evolvedirector.evaluation.shares import Share, mean_of_shares, share_of_prompts
 from evolvedirector.evolution.verdicts import verdict_of_check
 from evolvedirector.judges.judge import Judge
@@ -36,7 +36,7 @@ class SkillAccuracy(pl.Callback):
     """Check every image of the validation and test loops against its prompt; report the share that shows it, by skill.
 
     The held-out prompts are the datamodule's: no operation of evolution may touch them. Logged as `accuracy/<skill>`
-    and `accuracy_mean` (mean over skills, GenEval's convention). When training ends, `seeds_per_prompt` images of each
+    and `accuracy/mean` (mean over skills, GenEval's convention). When training ends, `seeds_per_prompt` images of each
     prompt are drawn with averaged weights and read once more (logged as `final_accuracy/<skill>`): that is what
     `summary.json` keeps, with 95 % intervals that take the prompts, not the images, for independent. A reply that the
     reader never gives counts as not shown. A reader that breaks during a training costs the reading (a warning), not
@@ -129,7 +129,7 @@ class SkillAccuracy(pl.Callback):
         self._keep(readings)
         self._read_at = (trainer.global_step, 1)
         for name, value in self._named("accuracy").items():
-            pl_module.log(name, torch.tensor(value), prog_bar=name == "accuracy_mean", rank_zero_only=True)
+            pl_module.log(name, torch.tensor(value), prog_bar=name == "accuracy/mean", rank_zero_only=True)
 
     # the test loop is read as the validation loop is
     on_test_epoch_start = on_validation_epoch_start
@@ -206,7 +206,7 @@ class SkillAccuracy(pl.Callback):
         if not self.accuracy:
             return {}
         by_skill = {f"{prefix}/{skill}": value for skill, value in self.accuracy.items()}
-        return {**by_skill, f"{prefix}_mean": self._figures["accuracy_mean"]}
+        return {**by_skill, f"{prefix}/mean": self._figures["accuracy_mean"]}
 
 
 def accuracy_by_skill(readings: Iterable[Reading]) -> dict[str, Share]:

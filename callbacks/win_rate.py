@@ -13,7 +13,6 @@ from evolvedirector.callbacks.drawing import draw_share
 from evolvedirector.callbacks.held_out import (
     all_sized,
     held_out_prompts,
-    log_figures,
     requests_of,
     size_to_draw_px,
     training_ends,
@@ -21,6 +20,7 @@ from evolvedirector.callbacks.held_out import (
     warn_of_training_judge,
 )
 from evolvedirector.callbacks.rank_exchange import from_all_ranks, on_rank_zero
+from evolvedirector.callbacks.to_loggers import log_figures
 from evolvedirector.evaluation.comparisons import compare_in_both_orders, win_rate_figures
 from evolvedirector.evaluation.prompt_choice import spread_over_skills
 from evolvedirector.evaluation.teacher_images import TeacherImages
@@ -148,7 +148,7 @@ class WinRate(pl.Callback):
         folder = Path(trainer.default_root_dir) / "evaluation"
         self._figures = on_rank_zero(lambda: self._compare(folder, asked, students))
         rates = self._figures["win_rate_held_out"]
-        log_figures(trainer, {f"win_rate_held_out/{name}": rate["win_rate"] for name, rate in rates.items()})
+        log_figures(trainer, {f"win_rate/{name}": rate["win_rate"] for name, rate in rates.items()})
 
     def _compare(self, folder: Path, asked: Asked, students: Mapping[str, bytes]) -> dict[str, Any]:
         """Ask teachers and judge; on rank 0 alone."""

@@ -8,7 +8,7 @@ import sys
 from evolvedirector import __version__
 
 LIGHTNING_WORDS = ("fit", "validate", "test", "predict")
-FURTHER_WORDS = ("check", "compare", "data", "assets")
+FURTHER_WORDS = ("check", "compare", "data", "assets", "report", "doctor", "completion")
 HELP = f"""usage: evolvedirector WORD [options]        (each WORD has its own --help)
 
   fit       train a student:             evolvedirector fit -c configs/quickstart.yaml
@@ -16,8 +16,11 @@ HELP = f"""usage: evolvedirector WORD [options]        (each WORD has its own --
   validate  measure a student without training it (test and predict likewise)
   check     say what a run would do and cost, without starting it: the options of fit
   compare   print the figures of runs side by side: compare runs/one runs/other
+  report    write a run's page, compare runs, or watch one: report runs/quickstart, report --watch runs/quickstart
   data      import prompts or captioned images, show a dataset: data import, data show
+  doctor    say what is installed, what this machine can do and what each recipe still needs
   assets    fetch optional artwork into the user cache folder: assets emoji
+  completion  print what lets a shell complete words, files and options: completion bash, zsh or fish
 
 Options mirror the YAML: --trainer.max_steps 100, --model.init_args.seed 1; of several -c files the last wins.
 EVOLVEDIRECTOR_DEBUG=1 shows a traceback where one sentence is printed otherwise. Version {__version__}."""

@@ -143,7 +143,7 @@ def test_the_python_snippet_runs(folder: Path) -> None:
         "image_size_px=32)", "image_size_px=32, batches_per_epoch=3)"
     )
     (folder / "snippet.py").write_text(shrunk.replace("runs/mine/data", "runs/snippet/data"))
-    assert "round 1/1: judged" in run([sys.executable, "snippet.py"], folder)
+    assert "round 1/1: wrote" in run([sys.executable, "snippet.py"], folder)
 
 
 @pytest.mark.slow

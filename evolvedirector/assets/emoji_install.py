@@ -44,7 +44,7 @@ def install_emoji(
     try:
         root.mkdir(parents=True, exist_ok=True)
         for package in packages:
-            if _is_installed(root / package.folder_name, package):
+            if is_installed(root / package.folder_name, package):
                 report(f"{package.specifier}: already in place, verified when it was stored")
                 continue
             with tempfile.TemporaryDirectory(prefix=".incoming-", dir=root) as incoming:
@@ -83,7 +83,8 @@ def _install_one(package: NpmPackage, root: Path, incoming: Path, tarballs: Path
     os.replace(unpacked, target)
 
 
-def _is_installed(folder: Path, package: NpmPackage) -> bool:
+def is_installed(folder: Path, package: NpmPackage) -> bool:
+    """Tell whether a folder holds all files of the pinned package, each with the size it was stored with."""
     try:
         record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
         sizes = {name: (folder / name).stat().st_size for name in record["files"]}

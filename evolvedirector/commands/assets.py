@@ -8,7 +8,7 @@ from pathlib import Path
 
 from evolvedirector.assets.asset_error import AssetError
 from evolvedirector.assets.cache import CACHE_VARIABLE, cache_folder
-from evolvedirector.assets.emoji_install import install_emoji
+from evolvedirector.assets.emoji_install import install_emoji, is_installed
 from evolvedirector.assets.emoji_packages import EMOJI_PACKAGES
 from evolvedirector.assets.npm_package import NpmPackage
 
@@ -21,7 +21,7 @@ def main(args: list[str]) -> int:
     """
     options = _parser().parse_args(args)
     cache = cache_folder(options.folder)
-    print("\n".join(_table(EMOJI_PACKAGES)))
+    print("\n".join(_table(EMOJI_PACKAGES, cache / "emoji")))
     print(f"Into {cache / 'emoji'}\n")
     if options.tarballs is not None and not options.tarballs.is_dir():
         return _fail(f"--from {options.tarballs} is not a folder. Allowed is a folder of tarballs made by `npm pack`.")
@@ -53,10 +53,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _table(packages: tuple[NpmPackage, ...]) -> list[str]:
-    rows = [f"{p.role:<12} {p.specifier:<38} {p.size_bytes / 1e6:>5.1f} MB  {p.license}" for p in packages]
-    total = sum(package.size_bytes for package in packages) / 1e6
-    return [*rows, f"{'in all':<12} {'':<38} {total:>5.1f} MB"]
+def _table(packages: tuple[NpmPackage, ...], root: Path) -> list[str]:
+    """List sizes and licences, and what of it is still to be fetched."""
+    missing = [package for package in packages if not is_installed(root / package.folder_name, package)]
+    rows = [
+        f"{p.role:<12} {p.specifier:<38} {p.size_bytes / 1e6:>5.1f} MB  {p.license:<12}"
+        f"{'' if p in missing else ' in place'}".rstrip()
+        for p in packages
+    ]
+    total, to_fetch = (sum(package.size_bytes for package in of) / 1e6 for of in (packages, missing))
+    return [*rows, f"{'in all':<12} {'':<38} {total:>5.1f} MB", f"{'to fetch':<12} {'':<38} {to_fetch:>5.1f} MB"]
 
 
 def _fail(message: str, status: int = 1) -> int:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import warnings
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import Logger
 from omegaconf.errors import OmegaConfBaseException
 
+import evolvedirector.configs
 from evolvedirector.callbacks.checkpoint import RunCheckpoint, latest_committed
 from evolvedirector.callbacks.evolution import EvolutionCallback
+from evolvedirector.callbacks.forgiving_logger import ForgivingLogger
+from evolvedirector.callbacks.run_progress import RunProgress
 from evolvedirector.commands.config_mistakes import condense, explain_mistake
+from evolvedirector.commands.console import readable_console
 from evolvedirector.commands.readable_errors import ConfigurationMistake, causes, is_ours
+from evolvedirector.commands.run_notes import RunNotes, refuse_second_run
 from evolvedirector.commands.signals import run_until_signal
 
 
@@ -71,6 +76,11 @@ class EvolveDirectorCLI(LightningCLI):
             args=args,
         )
 
+    def _add_instantiators(self) -> None:
+        """Put every logger into a forgiving one: what only shows figures must not end a run."""
+        super()._add_instantiators()
+        self.parser.add_instantiator(forgiven, Logger, subclasses=True)
+
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse `args` alone (Lightning would warn that `sys.argv` exists as well).
 
@@ -105,6 +115,13 @@ class EvolveDirectorCLI(LightningCLI):
                 raise
             raise ConfigurationMistake(condense(str(error))) from error
 
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        """Give the trainer our bar, unless the config names one or wants none."""
+        named = config.get("callbacks") or []
+        has_bar = any(isinstance(part, ProgressBar) for part in (named if isinstance(named, list) else [named]))
+        wanted = config.get("enable_progress_bar") is not False and not config.get("barebones")
+        return super()._instantiate_trainer(config, [*callbacks, *([RunProgress()] if wanted and not has_bar else [])])
+
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Resolve `--ckpt_path last` by commit marker; Lightning's rule (newest file) can pick a half-written one."""
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
@@ -114,9 +131,24 @@ class EvolveDirectorCLI(LightningCLI):
             isinstance(callback, RunCheckpoint | EvolutionCallback)
             for callback in getattr(self.trainer, "callbacks", ())
         )
+        if subcommand == "fit" and kwargs.get("ckpt_path") is None and committing and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            refuse_second_run(Path(self.trainer.default_root_dir))
         if kwargs.get("ckpt_path") == "last" and committing:
             kwargs["ckpt_path"] = resolve_last(Path(self.trainer.default_root_dir), subcommand)
         return kwargs
+
+
+def forgiven(logger_class: type[Logger], *args: Any, **kwargs: Any) -> Logger:
+    """Make a logger that costs no more than a warning when it cannot be made, or fails later.
+
+    Args:
+        logger_class: Its class.
+        args: Arguments of its constructor, as the parser hands them over.
+        kwargs: Likewise.
+    """
+    if issubclass(logger_class, ForgivingLogger):
+        return logger_class(*args, **kwargs)
+    return ForgivingLogger(lambda: logger_class(*args, **kwargs), logger_class.__name__)
 
 
 class ParsedConfig(EvolveDirectorCLI):
@@ -153,18 +185,27 @@ def resolve_last(run_folder: Path, word: str) -> str | None:
     return str(newest) if newest else None
 
 
-def _is_no_advertisement(record: logging.LogRecord) -> bool:
-    """Drop Lightning's line that recommends its logging service."""
-    return "litlogger" not in record.getMessage()
-
-
 def main(args: list[str]) -> int | None:
     """Run `fit`, `validate`, `test` or `predict`.
 
     Args:
         args: The command line from that word on.
     """
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
-    # Lightning 2.6 walks pytrees with a class that torch 2.13 deprecates; it would say so once per epoch.
-    warnings.filterwarnings("ignore", r".*LeafSpec.*", FutureWarning)
-    return run_until_signal(lambda ending: EvolveDirectorCLI(args, callbacks=[ending]), args)
+    words = starter(args)
+    with readable_console():
+        return run_until_signal(lambda ending: EvolveDirectorCLI(words, callbacks=[ending, RunNotes()]), args)
+
+
+def starter(args: list[str]) -> list[str]:
+    """Let `fit --print_config` without any config or part print the quickstart's, so that what it prints runs as is.
+
+    Args:
+        args: The command line from its first word on.
+    """
+    names = {word.partition("=")[0] for word in args}
+    given = names & {"-c", "--config", "--model", "--data"}
+    if args[0] != "fit" or "--print_config" not in names or given:
+        return args
+    quickstart = evolvedirector.configs.path() / "quickstart.yaml"
+    print(f"No -c is given: this is {quickstart} with every default written out.", file=sys.stderr)
+    return [args[0], "-c", str(quickstart), *args[1:]]

@@ -124,8 +124,9 @@ class EmojiJudge:
 
     def _look(self, item_id: str, reading: EmojiReading | None, prompt: str) -> Look:
         scene = self.vocabulary.parse(prompt)
-        if scene is None:
-            return Look(item_id, 0.5, covered_mass=0.0, reason="the prompt is not in the vocabulary")
+        if scene is None or scene.total > 1:
+            reason = "the prompt is not in the vocabulary" if scene is None else "this judge reads single objects only"
+            return Look(item_id, 0.5, covered_mass=0.0, reason=reason)
         if reading is None:
             return Look(item_id, 0.5, covered_mass=0.0, reason="the image cannot be read")
         probability = float(reading.concepts[self._position[scene.label]])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from evolvedirector.miniature.emoji_grammar import EmojiScene
+from evolvedirector.miniature.emoji_scene import EmojiScene
 from evolvedirector.miniature.emoji_vocabulary import EmojiVocabulary
 from evolvedirector.records import Prompt, seed_of
 

@@ -55,13 +55,24 @@ def build_bank(vocabulary: EmojiVocabulary, size_px: int) -> TemplateBank:
     for concept in vocabulary.concepts:
         for artist in artists:
             rows.append(_placed(artist.raster(concept), size_px))
-    layers = np.concatenate(rows)  # (n, size, size, 4): premultiplied colour, opacity
+    return bank_of(np.concatenate(rows), size_px, len(vocabulary.concepts))
+
+
+def bank_of(layers: FloatArray, size_px: int, concepts: int) -> TemplateBank:
+    """Arrange rendered templates for scoring.
+
+    Args:
+        layers: Premultiplied colour and opacity from 0 to 1, shape (n, size, size, 4); equally many rows per concept,
+            neighbours.
+        size_px: Side of the templates.
+        concepts: How many concepts the rows belong to.
+    """
     opacity = np.ascontiguousarray(layers[..., 3]).reshape(len(layers), -1)
     colour = np.ascontiguousarray(layers[..., :3].transpose(0, 3, 1, 2)).reshape(len(layers), 3, -1)
     norms = np.stack(
         [(colour**2).sum((1, 2)), *(colour * opacity[:, None]).sum(2).T, (opacity**2).sum(1)], dtype=np.float32
     )
-    starts = np.arange(len(vocabulary.concepts)) * (len(layers) // len(vocabulary.concepts))
+    starts = np.arange(concepts) * (len(layers) // concepts)
     return TemplateBank(size_px, colour.reshape(len(layers), -1), opacity, norms, starts)
 
 
@@ -76,16 +87,29 @@ def concept_scores(bank: TemplateBank, images: FloatArray) -> tuple[FloatArray, 
         Scores -1 to 1, shape (batch, concepts); and the backgrounds found, shape (batch, 3).
     """
     backgrounds = border_colours(images)
-    residual = smooth(images) - backgrounds[:, :, None, None]
-    flat = residual.reshape(len(images), 3, -1)
+    return bank_scores(bank, smooth(images) - backgrounds[:, :, None, None], backgrounds), backgrounds
+
+
+def bank_scores(bank: TemplateBank, residuals: FloatArray, backgrounds: FloatArray) -> FloatArray:
+    """Score differences from a background against every concept.
+
+    Args:
+        bank: Templates.
+        residuals: x - b, shape (batch, 3, size, size).
+        backgrounds: b, shape (batch, 3).
+
+    Returns:
+        Scores -1 to 1, shape (batch, concepts).
+    """
+    flat = residuals.reshape(len(residuals), 3, -1)
     weighted = np.einsum("bcp,bc->bp", flat, backgrounds)
-    products = flat.reshape(len(images), -1) @ bank.premultiplied.T - weighted @ bank.opacity.T
+    products = flat.reshape(len(residuals), -1) @ bank.premultiplied.T - weighted @ bank.opacity.T
     squares = bank.norms[0] - 2 * backgrounds @ bank.norms[1:4] + (backgrounds**2).sum(1)[:, None] * bank.norms[4]
     floor = MIN_CONTRAST * np.sqrt(flat[0].size)
     lengths = np.maximum(np.sqrt((flat**2).sum((1, 2))), floor)[:, None]
     cosines = products / (lengths * np.sqrt(np.maximum(squares, floor**2)))
     scores: FloatArray = np.maximum.reduceat(cosines, bank.concept_starts, axis=1).astype(np.float32)
-    return scores, backgrounds
+    return scores
 
 
 def border_colours(images: FloatArray) -> FloatArray:

@@ -6,8 +6,9 @@ import difflib
 
 from evolvedirector.assets.cache import cache_folder
 from evolvedirector.miniature.emoji_concept import EmojiConcept
-from evolvedirector.miniature.emoji_grammar import BACKGROUNDS, PHRASINGS, EmojiScene, parse_scene, scene_text
+from evolvedirector.miniature.emoji_grammar import BACKGROUNDS, PHRASINGS, EmojiGrammar, scene_text
 from evolvedirector.miniature.emoji_join import join_concepts, package_folders
+from evolvedirector.miniature.emoji_scene import EmojiScene
 from evolvedirector.records import digest
 
 # Everyday things that look unlike each other at 32 px; one per skill in turn, so that any first n is balanced.
@@ -28,17 +29,21 @@ class EmojiVocabulary:
     def __init__(
         self,
         folder: str | None = None,
-        concepts: int | list[str] = 24,
+        concepts: int | list[str] | None = 24,
         held_out_backgrounds: int = 1,
         phrasings: int = 1,
+        groups: list[str] | None = None,
     ) -> None:
         """Choose concepts and the share of prompts held out.
 
         Args:
             folder: Cache folder that `evolvedirector assets emoji` filled. None: the user's own.
-            concepts: How many everyday concepts (the same ones every time), or their labels.
+            concepts: How many everyday concepts (the same ones every time), or their labels. None: all there are,
+                1,570 with the packages that `evolvedirector assets emoji` obtains.
             held_out_backgrounds: On how many of the eight named backgrounds each concept is never trained (0 to 7).
             phrasings: How many wordings of a scene are written (1 to 3); all are understood.
+            groups: Choose among these only: animals, plants, food, vehicles, places, activities, objects, people,
+                smileys, symbols, flags. None: all groups.
 
         Raises:
             AssetError: The assets are missing or damaged.
@@ -52,10 +57,11 @@ class EmojiVocabulary:
         if not 1 <= phrasings <= len(PHRASINGS):
             raise ValueError(f"phrasings is {phrasings}. Allowed are 1 to {len(PHRASINGS)}. Write 1.")
         self.root = cache_folder(folder) / "emoji"
-        known = join_concepts(self.root)
-        chosen = _everyday(known, concepts) if isinstance(concepts, int) else _by_label(known, concepts)
+        known = _in_groups(join_concepts(self.root), groups)
+        chosen = _by_label(known, concepts) if isinstance(concepts, list) else _everyday(known, concepts)
         self.concepts: tuple[EmojiConcept, ...] = chosen
         self._by_label = {concept.label.lower(): concept for concept in chosen}
+        self._grammar = EmojiGrammar([concept.label for concept in chosen])
         self._phrasings = phrasings
         self._held_out = {
             concept.label: frozenset(_keyed_order(concept.label)[:held_out_backgrounds]) for concept in chosen
@@ -66,9 +72,19 @@ class EmojiVocabulary:
         return self._by_label[label.lower()]
 
     def parse(self, text: str) -> EmojiScene | None:
-        """Read a prompt; None where it asks for nothing in this vocabulary."""
-        scene = parse_scene(text, self._by_label)
-        return scene and EmojiScene(self[scene.label].label, scene.background)
+        """Read a prompt; None where it asks for anything else than this vocabulary."""
+        return self._grammar.parse(text)
+
+    def require(self, text: str) -> EmojiScene:
+        """Read a prompt.
+
+        Raises:
+            ValueError: It is outside of this vocabulary; the message names the nearest concepts.
+        """
+        scene = self._grammar.parse(text)
+        if scene is None:
+            raise ValueError(self._grammar.explain(text))
+        return scene
 
     def skill_of(self, scene: EmojiScene) -> str:
         """Name the skill that a scene exercises: the everyday group of its concept."""
@@ -79,11 +95,11 @@ class EmojiVocabulary:
         return scene.background in self._held_out[self[scene.label].label]
 
     def scenes(self, held_out: bool) -> list[EmojiScene]:
-        """List every scene that is held out, or every one that may be trained on, concept by concept."""
+        """List every scene of one object that is held out, or every one that may be trained on, by concept."""
         return [
             scene
             for concept in self.concepts
-            for scene in (EmojiScene(concept.label, background) for background in (None, *BACKGROUNDS))
+            for scene in (EmojiScene.single(concept.label, background) for background in (None, *BACKGROUNDS))
             if self.is_held_out(scene) == held_out
         ]
 
@@ -98,7 +114,18 @@ class EmojiVocabulary:
         return digest(*packages, *(part for concept in self.concepts for part in (concept.label, concept.hexcode)))
 
 
-def _everyday(known: tuple[EmojiConcept, ...], count: int) -> tuple[EmojiConcept, ...]:
+def _in_groups(known: tuple[EmojiConcept, ...], groups: list[str] | None) -> tuple[EmojiConcept, ...]:
+    if groups is None:
+        return known
+    names = sorted({concept.skill for concept in known})
+    unknown = [group for group in groups if group not in names]
+    if unknown or not groups:
+        raise ValueError(f"groups is {groups}. Allowed are {', '.join(names)}. Write some of them, or null for all.")
+    return tuple(concept for concept in known if concept.skill in groups)
+
+
+def _everyday(known: tuple[EmojiConcept, ...], wanted: int | None) -> tuple[EmojiConcept, ...]:
+    count = len(known) if wanted is None else wanted
     by_label = {concept.label: concept for concept in known}
     first = [by_label[label] for label in EVERYDAY if label in by_label]
     taken = {concept.label for concept in first}

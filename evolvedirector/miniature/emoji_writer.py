@@ -7,7 +7,7 @@ from itertools import chain, zip_longest
 
 import numpy as np
 
-from evolvedirector.miniature.emoji_grammar import EmojiScene
+from evolvedirector.miniature.emoji_scene import EmojiScene
 from evolvedirector.miniature.emoji_vocabulary import EmojiVocabulary
 from evolvedirector.records import WriteReply, WriteRequest, normalise_prompt, seed_of
 

@@ -85,11 +85,18 @@ class MiniLMEncoder:
 
     def _load(self) -> None:
         from transformers import AutoTokenizer, BertModel
+        from transformers.utils import logging
 
         folder = Path(importlib.import_module(PACKAGE).get_model_path())
         verify_files(folder, SHA256)
-        with torch.random.fork_rng(devices=[]):
-            model = BertModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        shows_bars = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()  # 90 MB from the disk: a bar of half a second says nothing
+        try:
+            with torch.random.fork_rng(devices=[]):
+                model = BertModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        finally:
+            if shows_bars:
+                logging.enable_progress_bar()
         self._model = model.eval().requires_grad_(False).to(self._device)
         self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
 

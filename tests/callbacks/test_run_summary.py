@@ -46,7 +46,7 @@ def test_the_summary_has_its_keys_its_figures_and_says_where_to_look(tmp_path: P
     assert "accuracy" not in said and "Win rate" not in said, "what was not measured is not printed"
     assert f"Summary: {tmp_path / 'summary.json'}" in said
     assert f"Images:  {tmp_path / 'previews' / 'step-00000009.png'}" in said
-    assert "round 1/2: judged 6, bought" in said
+    assert "round 1/2: wrote " in said and "so far 20 of 20 calls, $0.00" in said
 
 
 def test_counting_goes_on_after_a_resume(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_the_share_shown_is_reported_by_skill(tmp_path: Path, loop: str) -> None
     assert entries["accuracy_interval"]["light"] == pytest.approx(wilson_interval(2, 3), abs=1e-6)
     low, high = entries["accuracy_mean_interval"]
     assert low < 1 / 3 < high
-    assert figures["accuracy_mean"] == pytest.approx(1 / 3, abs=1e-6)
+    assert figures["accuracy/mean"] == pytest.approx(1 / 3, abs=1e-6)
     assert figures["accuracy/light"] == pytest.approx(2 / 3, abs=1e-6)
 
 
@@ -294,7 +294,7 @@ def test_without_held_out_prompts_old_figures_are_not_called_final(tmp_path: Pat
     trainer.fit(Chance(), datamodule=Bare())
     assert logger.names == set()
     fit(tmp_path, SkillAccuracy(toys.ToyJudge(), seeds_per_prompt=2), logger=logger)
-    assert "final_accuracy_mean" in logger.names
+    assert "final_accuracy/mean" in logger.names
 
 
 @pytest.mark.parametrize("seeds", [0, -1])

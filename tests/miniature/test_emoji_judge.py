@@ -11,10 +11,10 @@ from evolvedirector.judges.judge import Judge
 from evolvedirector.miniature.emoji_artist import EmojiArtist, encode_png
 from evolvedirector.miniature.emoji_concept import STYLES, EmojiStyle
 from evolvedirector.miniature.emoji_export import export_captioned
-from evolvedirector.miniature.emoji_grammar import EmojiScene
 from evolvedirector.miniature.emoji_held_out import EmojiHeldOut
 from evolvedirector.miniature.emoji_judge import EmojiJudge
 from evolvedirector.miniature.emoji_prompts import EmojiPrompts
+from evolvedirector.miniature.emoji_scene import EmojiScene
 from evolvedirector.miniature.emoji_teacher import EmojiTeacher
 from evolvedirector.miniature.emoji_vocabulary import EmojiVocabulary
 from evolvedirector.miniature.emoji_writer import EmojiWriter
@@ -62,7 +62,7 @@ def test_the_judge_reads_every_style(
             image = encode_png(drawn)
             other = next(s for s in scenes[number:] + scenes if s.label != scene.label)
             items.append(ImageAndPrompt("i", image, vocabulary.texts(scene)[0]))
-            wrong.append(ImageAndPrompt("w", image, vocabulary.texts(EmojiScene(other.label))[0]))
+            wrong.append(ImageAndPrompt("w", image, vocabulary.texts(EmojiScene.single(other.label))[0]))
     assert np.mean([look.probability > 0.5 for look in judge.check(items)]) >= 0.97
     assert max(look.probability for look in judge.check(wrong)) < 0.5
 
@@ -90,7 +90,7 @@ def test_noise_and_blank_images_show_nothing(vocabulary: EmojiVocabulary, judge:
 def test_an_image_that_is_not_square_is_read_where_something_is(vocabulary: EmojiVocabulary, judge: EmojiJudge) -> None:
     artist = EmojiArtist(vocabulary, "noto")
     for size in ((64, 32), (32, 64)):
-        image = encode_png(artist.draw(EmojiScene("fox", "white"), 1, *size))
+        image = encode_png(artist.draw(EmojiScene.single("fox", "white"), 1, *size))
         (look,) = judge.check([ImageAndPrompt("i", image, "a fox")])
         assert look.probability > 0.9
 

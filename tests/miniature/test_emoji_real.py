@@ -13,9 +13,15 @@ from evolvedirector.assets.cache import cache_folder
 from evolvedirector.assets.emoji_install import install_emoji
 from evolvedirector.miniature.emoji_artist import EmojiArtist, encode_png
 from evolvedirector.miniature.emoji_concept import STYLES, EmojiStyle
+from evolvedirector.miniature.emoji_gold import EmojiGold
+from evolvedirector.miniature.emoji_grammar import BACKGROUNDS, EmojiGrammar, scene_text
 from evolvedirector.miniature.emoji_join import join_concepts
 from evolvedirector.miniature.emoji_judge import EmojiJudge
+from evolvedirector.miniature.emoji_nouns import plural, singular
+from evolvedirector.miniature.emoji_scene import EmojiScene, EmojiThing
+from evolvedirector.miniature.emoji_scene_judge import EmojiSceneJudge
 from evolvedirector.miniature.emoji_vocabulary import EmojiVocabulary
+from evolvedirector.miniature.emoji_world import EmojiWorld
 from evolvedirector.records import ImageAndPrompt
 
 pytestmark = pytest.mark.slow
@@ -67,3 +73,42 @@ def test_noise_shows_none_of_the_real_concepts(judge: EmojiJudge) -> None:
     for concept in judge.vocabulary.concepts:
         looks = judge.check([ImageAndPrompt("n", image, f"a {concept.label}") for image in images])
         assert max(look.probability for look in looks) < 0.05
+
+
+@pytest.fixture(scope="module")
+def grammar(cache: Path) -> tuple[EmojiGrammar, list[str]]:
+    labels = [concept.label for concept in join_concepts(cache / "emoji")]
+    return EmojiGrammar(labels), labels
+
+
+def test_every_name_is_printed_and_read_back(grammar: tuple[EmojiGrammar, list[str]]) -> None:
+    known, labels = grammar
+    for number, label in enumerate(labels):
+        other = EmojiThing(labels[(number * 7 + 1) % len(labels)])
+        background = list(BACKGROUNDS)[number % len(BACKGROUNDS)]
+        scenes = [EmojiScene((EmojiThing(label, count),), None, background) for count in (1, 2, 9)]
+        scenes.append(EmojiScene.single(label))
+        if other.label != label:
+            scenes.append(EmojiScene((EmojiThing(label), other), "below", background))
+            scenes.append(EmojiScene((other, EmojiThing(label, 3))))
+        for scene in scenes:
+            assert known.parse(scene_text(scene)) == scene
+
+
+def test_no_two_names_share_their_words(grammar: tuple[EmojiGrammar, list[str]]) -> None:
+    _, labels = grammar
+    for words in (singular, plural):
+        assert len({words(label).lower() for label in labels}) == len(labels)
+    # a name that ends like a plural is either counted by a measure word or a singular ("compass", "octopus")
+    plurals = [label for label in labels if label.endswith("s") and plural(label) == f"{label}es"]
+    assert all(label.endswith(("ss", "us", "is", "as", "os")) for label in plurals), plurals
+
+
+@pytest.mark.parametrize("size_px", [48, 64])
+def test_the_reader_sees_real_scenes(cache: Path, size_px: int) -> None:
+    world = EmojiWorld(EmojiVocabulary(str(cache), concepts=24), held_out_share=0.0)
+    gold = EmojiGold(world, 300, image_size_px=size_px).items()
+    judge = EmojiSceneJudge(world.vocabulary)
+    looks = judge.check([ImageAndPrompt(item.item_id, item.image, item.prompt) for item in gold])
+    agrees = [(look.probability > 0.5) == item.shows for look, item in zip(looks, gold, strict=True)]
+    assert np.mean(agrees) >= 0.97

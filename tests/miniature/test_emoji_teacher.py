@@ -9,8 +9,9 @@ from PIL import Image
 from evolvedirector.assets.asset_error import AssetError
 from evolvedirector.miniature.emoji_artist import EmojiArtist
 from evolvedirector.miniature.emoji_concept import STYLES, EmojiStyle
-from evolvedirector.miniature.emoji_grammar import BACKGROUNDS, EmojiScene
+from evolvedirector.miniature.emoji_grammar import BACKGROUNDS
 from evolvedirector.miniature.emoji_raster import svg_of_icon
+from evolvedirector.miniature.emoji_scene import EmojiScene
 from evolvedirector.miniature.emoji_teacher import EmojiTeacher
 from evolvedirector.miniature.emoji_vocabulary import EmojiVocabulary
 from evolvedirector.records import ImageReply, ImageRequest
@@ -48,7 +49,7 @@ def test_styles_differ(vocabulary: EmojiVocabulary) -> None:
 
 @pytest.mark.parametrize("size", [(8, 8), (48, 32), (32, 48), (200, 200), (300, 290)])
 def test_images_have_the_size_asked_for(vocabulary: EmojiVocabulary, size: tuple[int, int]) -> None:
-    image = EmojiArtist(vocabulary, "noto").draw(EmojiScene("key", "light green"), 3, *size)
+    image = EmojiArtist(vocabulary, "noto").draw(EmojiScene.single("key", "light green"), 3, *size)
     assert image.size == size
     corners = [image.getpixel((x, y)) for x in (0, size[0] - 1) for y in (0, size[1] - 1)]
     near = [max(abs(a - b) for a, b in zip(c, BACKGROUNDS["light green"], strict=True)) <= 4 for c in corners]

@@ -1,0 +1,79 @@
+"""Training curves from what the loggers of a run wrote: CSV files and TensorBoard events."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+MAX_FILE_BYTES = 256 * 2**20
+MAX_FILES = 40
+MAX_POINTS = 300
+"""Per curve; more cannot be seen. Points in between are averaged."""
+MAX_CURVES = 60
+Curve = list[tuple[int, float]]
+
+
+def curves_of(folder: Path) -> tuple[dict[str, Curve], list[str]]:
+    """Read every scalar that was logged, by name; a step that was logged again by a resumed run counts once.
+
+    Args:
+        folder: The run folder.
+
+    Returns:
+        The curves as (step, value), and what could not be read.
+    """
+    points: dict[str, dict[int, float]] = {}
+    problems = []
+    files = sorted({*folder.glob("*/**/metrics.csv"), *folder.glob("*/**/events.out.tfevents.*")}, key=_age)
+    for path in files[-MAX_FILES:]:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            problems.append(f"{path.name} has {path.stat().st_size:,} bytes and was left out.")
+            continue
+        try:
+            for name, step, value in _csv(path) if path.suffix == ".csv" else _events(path):
+                if math.isfinite(value) and (name in points or len(points) < MAX_CURVES):
+                    points.setdefault(name, {})[step] = value
+        except (OSError, ValueError, KeyError, csv.Error) as error:
+            problems.append(f"{path.name} cannot be read to its end ({type(error).__name__}).")
+    return {name: thinned(sorted(curve.items())) for name, curve in sorted(points.items())}, problems
+
+
+def thinned(curve: Curve, most: int = MAX_POINTS) -> Curve:
+    """Average neighbours until at most so many points are left; the last step is kept."""
+    if len(curve) <= most:
+        return [(step, round(value, 6)) for step, value in curve]
+    edges = [position * len(curve) // most for position in range(most + 1)]
+    groups = [curve[start:end] for start, end in pairwise(edges)]
+    return [(group[-1][0], round(sum(value for _, value in group) / len(group), 6)) for group in groups]
+
+
+def _age(path: Path) -> float:
+    return path.stat().st_mtime
+
+
+def _csv(path: Path) -> Iterator[tuple[str, int, float]]:
+    with path.open(newline="", encoding="utf-8") as lines:
+        for row in csv.DictReader(lines):
+            step = row.get("step")
+            if not step:
+                continue
+            for name, value in row.items():
+                if name not in ("step", "epoch", None) and value:
+                    yield name, int(float(step)), float(value)
+
+
+def _events(path: Path) -> Iterator[tuple[str, int, float]]:
+    # imported here: it takes a second, and a run with CSV files needs none of it
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+    from tensorboard.util.tensor_util import make_ndarray
+
+    for event in EventFileLoader(str(path)).Load():  # ends quietly at a record that was cut off
+        for value in event.summary.value:
+            plugin = value.metadata.plugin_data.plugin_name
+            if plugin in ("scalars", "") and value.HasField("tensor") and value.tag not in ("epoch", "hp_metric"):
+                numbers = make_ndarray(value.tensor).ravel()
+                if numbers.size == 1 and numbers.dtype.kind == "f":
+                    yield value.tag, int(event.step), float(numbers[0])

@@ -1,0 +1,179 @@
+"""The story of each round, from the ledger: what was written, screened, bought, judged and decided."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from typing import Any
+
+from evolvedirector.report.history import History
+from evolvedirector.report.ledger_view import LedgerView
+from evolvedirector.report.secrets import clean_text
+
+MAX_ROUNDS = 400
+"""Rounds told in full; of more, the last ones (the curves show all)."""
+MAX_REASONS = 6
+
+
+def rounds_story(view: LedgerView, history: History, revision_sha: str | None) -> dict[str, Any]:
+    """Tell each round that led to a revision, and one that is open or was broken off there.
+
+    Args:
+        view: The ledger.
+        history: What the revisions changed.
+        revision_sha: The newest revision; rounds of other branches are only counted. None: there is none.
+
+    Returns:
+        `rounds` in order, `seeds` (what was bought before the first), and `of_other_branches`, their number.
+    """
+    every = view.rounds()
+    own = _of_this_branch(view, every, revision_sha)
+    facts = _facts(view, {row["round_id"] for row in own})
+    steps = {step["round_id"]: step for step in history.steps}
+    rounds = [_tell(row, facts[row["round_id"]], steps) for row in own]
+    in_rounds = {row["round_id"] for row in every}
+    seeds = view.rows(
+        "SELECT COUNT(*) + SUM(lost) + SUM(repeats), SUM(cost_usd) FROM calls "
+        "WHERE round_id NOT IN (SELECT round_id FROM rounds)"
+    )[0]
+    return {
+        "rounds": rounds,
+        "seeds": {"calls": seeds[0] or 0, "cost_usd": seeds[1] or 0.0},
+        "of_other_branches": len(in_rounds) - len(own),
+    }
+
+
+def _of_this_branch(view: LedgerView, every: list[dict[str, Any]], revision_sha: str | None) -> list[dict[str, Any]]:
+    if revision_sha is None:
+        return every
+    ancestors = {row[0] for row in view.ancestry(revision_sha)}
+    finished = [row for row in every if row["child_sha"] in ancestors]
+    numbers = [row["number"] for row in finished]
+    # an unfinished round that a later one replaced (another judge, an older checkpoint) is no part of this branch
+    opened = [row for row in every if row["child_sha"] is None and row["revision_sha"] in ancestors]
+    return finished + [row for row in opened if row["number"] not in numbers]
+
+
+def _facts(view: LedgerView, wanted: set[str]) -> dict[str, dict[str, Any]]:
+    """Sum up the tables of the ledger by round, each in one pass inside SQLite."""
+    facts: dict[str, dict[str, Any]] = {name: _nothing() for name in wanted}
+    for round_id, kind, verdict, skill, count in view.stream(
+        "SELECT e.round_id, e.kind, e.verdict, COALESCE(p.skill, '?'), COUNT(*) FROM evidence e "
+        "LEFT JOIN prompts p ON p.id = e.prompt_id GROUP BY 1, 2, 3, 4"
+    ):
+        if round_id in facts:
+            facts[round_id]["evidence"][kind][verdict] += count
+            if kind in ("screen", "probe") and verdict in ("student", "teacher"):
+                facts[round_id]["looked"][skill] += count
+                facts[round_id]["failed"][skill] += count * (verdict == "teacher")
+    for round_id, teacher, calls, cost_usd, lost in view.stream(
+        "SELECT round_id, teacher, COUNT(*) + SUM(lost) + SUM(repeats), SUM(cost_usd), SUM(lost) "
+        "FROM calls GROUP BY 1, 2"
+    ):
+        if round_id in facts:
+            facts[round_id]["calls"][teacher] += calls
+            facts[round_id]["cost_usd"] += cost_usd
+            facts[round_id]["lost"] += lost
+    for round_id, kind, reason, count in view.stream(
+        "SELECT round_id, kind, reason, COUNT(*) FROM decisions GROUP BY 1, 2, 3 ORDER BY 4 DESC, 3"
+    ):
+        if round_id in facts:
+            facts[round_id]["decisions"][kind] += count
+            reasons = facts[round_id]["reasons"].setdefault(kind, [])
+            if reason and len(reasons) < MAX_REASONS:
+                reasons.append([clean_text(reason)[:300], count])
+    for round_id, looks in view.stream("SELECT round_id, COUNT(*) + SUM(lost) FROM looks GROUP BY 1"):
+        if round_id in facts:
+            facts[round_id]["looks"] = looks
+    _add_winners(view, facts)
+    return facts
+
+
+def _add_winners(view: LedgerView, facts: dict[str, dict[str, Any]]) -> None:
+    """Count, by skill, which teacher stood at the end of each duel; a tie leaves the first one standing."""
+    for round_id, skill, first, second, verdict, count in view.stream(
+        "SELECT d.round_id, COALESCE(p.skill, '?'), d.first_teacher, d.second_teacher, d.verdict, COUNT(*) "
+        "FROM duels d LEFT JOIN prompts p ON p.id = d.prompt_id GROUP BY 1, 2, 3, 4, 5"
+    ):
+        if round_id in facts and verdict in ("first", "second"):
+            facts[round_id]["duels"].append(
+                [skill, *((first, second) if verdict == "first" else (second, first)), count]
+            )
+
+
+def _nothing() -> dict[str, Any]:
+    return {
+        "evidence": defaultdict(Counter), "looked": Counter(), "failed": Counter(), "calls": Counter(), "cost_usd": 0.0,
+        "lost": 0, "looks": 0, "decisions": Counter(), "reasons": {}, "duels": [],
+    }  # fmt: skip
+
+
+def _tell(row: dict[str, Any], facts: dict[str, Any], steps: dict[str, Any]) -> dict[str, Any]:
+    figures, evidence = row["figures"], facts["evidence"]
+    step = steps.get(row["round_id"], {})
+    changed = step.get("changed", {})
+    status = "unfinished" if row["child_sha"] is None else "skipped" if figures.get("skipped") else "finished"
+    health = {name.removeprefix("judge "): value for name, value in figures.items() if name.startswith("judge ")}
+    readable = evidence["screen"]["student"] + evidence["screen"]["teacher"]
+    return {
+        "round_id": row["round_id"],
+        "number": row["number"] + 1,
+        "global_step": row["global_step"],
+        "status": status,
+        "why": _why(status, figures, health),
+        "written": int(figures.get("written", sum(evidence["screen"].values()))),
+        "refused": {k.removeprefix("refused: "): int(v) for k, v in figures.items() if k.startswith("refused: ")},
+        "screened": readable,
+        "failed": evidence["screen"]["teacher"],
+        "unreadable": sum(kinds["invalid"] for kinds in evidence.values()),
+        "probed": evidence["probe"]["student"] + evidence["probe"]["teacher"],
+        "probe_failed": evidence["probe"]["teacher"],
+        "unfaithful": evidence["faithfulness"]["teacher"],
+        "compared": {word: evidence["compare"][word] for word in ("student", "tie", "teacher", "invalid")},
+        "calls": dict(facts["calls"]),
+        "cost_usd": round(facts["cost_usd"], 6),
+        "lost": facts["lost"],
+        "looks": facts["looks"],
+        "added": step.get("added", {}),
+        "mastered": changed.get("mastered", 0),
+        "revived": changed.get("revived", 0),
+        "retired": changed.get("retired", 0),
+        "retired_unbought": changed.get("retired unbought", 0),
+        "decisions": dict(facts["decisions"]),
+        "reasons": facts["reasons"],
+        "duels": facts["duels"],
+        "looked_by_skill": dict(sorted(facts["looked"].items())),
+        "failed_by_skill": {skill: facts["failed"][skill] for skill in sorted(facts["looked"])},
+        "health": health,
+        "dataset": {name: step[name] for name in ("live", "mastered", "retired")} if step else None,
+    }
+
+
+def _why(status: str, figures: dict[str, Any], health: dict[str, float]) -> str:
+    if status == "unfinished":
+        return (
+            "It is still going on, or the run broke off in it. What was bought is kept; resuming the run finishes it."
+        )
+    if status == "finished":
+        return ""
+    shares = {
+        name: value
+        for name, value in health.items()
+        if name not in ("error", "position bias", "unreadable", "health looks")
+    }
+    low = sorted(shares.items(), key=lambda item: item[1])[:3]
+    said = ", ".join(f"{name} {value:.0%}" for name, value in low if value < 1)
+    unread = f", {health['unreadable']:.0%} of its replies unreadable" if health.get("unreadable", 0) > 0.3 else ""
+    return f"The judge was below its floors, so it decided nothing (its lowest marks: {said or 'none'}{unread})."
+
+
+def looks_of(body: str) -> list[dict[str, Any]]:
+    """Read the looks out of a row of evidence."""
+    return [
+        {
+            "p": round(float(look["probability"]), 3),
+            "mass": round(float(look["covered_mass"]), 3),
+            "reason": clean_text(str(look.get("reason", "")))[:300],
+        }
+        for look in json.loads(body)["looks"]
+    ]

@@ -1,0 +1,133 @@
+"""A run folder as the report finds it: finished, running, broken off, or not evolved at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from evolvedirector.store.revision import RevisionFiles
+
+MAX_JSON_BYTES = 64 * 2**20
+MAX_CONFIG_BYTES = 2**20
+_OWNER = re.compile(r"process (\d+) on (\S+)")
+STATUS_FILE = "run.json"
+"""What `ReportCallback` leaves in a run folder: the state of the run and the versions it ran with."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Name the parts of one run.
+
+    Args:
+        path: The run folder, `trainer.default_root_dir`.
+        data_root: The root of its dataset. None: there is none.
+    """
+
+    path: Path
+    data_root: Path | None
+
+    @classmethod
+    def open(cls, path: Path, data_root: Path | None = None) -> RunFolder:
+        """Find the parts of a run.
+
+        Args:
+            path: The run folder.
+            data_root: The root of its dataset. None: `data` in the run folder, or what its config.yaml names.
+
+        Raises:
+            ValueError: The folder is none of a run.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise ValueError(f"'{path}' is no folder. A report is made of a run folder. Write `runs/quickstart`, say.")
+        run = cls(path, data_root)
+        if data_root is None:
+            places = [path / "data", *run._configured_roots()]
+            run = cls(path, next((place for place in places if (place / "format.json").is_file()), None))
+        elif not (data_root / "format.json").is_file():
+            raise ValueError(
+                f"'{data_root}' is no dataset root: it has no format.json. Name the `root` of the run's data, say "
+                "`--data runs/quickstart/data`."
+            )
+        if run.data_root is None and not any((path / name).exists() for name in ("summary.json", "config.yaml")):
+            raise ValueError(
+                f"'{path}' is no run folder: it has neither data/, config.yaml nor summary.json. A report needs one of "
+                "them. Name the run's `trainer.default_root_dir`, say `runs/quickstart`."
+            )
+        return run
+
+    @property
+    def name(self) -> str:
+        """The name of the folder."""
+        return self.path.resolve().name
+
+    def summary(self) -> dict[str, Any]:
+        """Return the figures of `summary.json`; none where it is missing or damaged."""
+        return read_json(self.path / "summary.json")
+
+    def status(self) -> dict[str, Any]:
+        """Return what `ReportCallback` noted about the run; nothing where it did not take part."""
+        return read_json(self.path / STATUS_FILE)
+
+    def config(self) -> dict[str, Any]:
+        """Return the merged config of the run; empty where it is missing or cannot be read."""
+        path = self.path / "config.yaml"
+        try:
+            if path.stat().st_size > MAX_CONFIG_BYTES:
+                return {}
+            config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            return {}
+        return config if isinstance(config, dict) else {}
+
+    def current_sha(self) -> str | None:
+        """Name the revision the report tells about: the newest one. None without a dataset or a revision."""
+        if self.data_root is None:
+            return None
+        try:
+            return RevisionFiles(self.data_root).current()
+        except (OSError, UnicodeDecodeError):
+            return None
+
+    def is_running(self) -> bool:
+        """Whether a process of this machine writes to the dataset now.
+
+        The lock itself is left alone: holding it, however briefly, could make a starting run fail.
+        """
+        try:
+            text = (self.data_root or self.path).joinpath(".lock").read_text(encoding="utf-8", errors="replace")[:200]
+        except OSError:
+            return False
+        owner = _OWNER.match(text)
+        if owner is None or owner[2] != socket.gethostname():
+            return False
+        try:
+            os.kill(int(owner[1]), 0)  # signal 0 only asks
+        except PermissionError:
+            return True
+        except (OSError, OverflowError):
+            return False
+        return True
+
+    def _configured_roots(self) -> list[Path]:
+        data = self.config().get("data")
+        root = data.get("init_args", {}).get("root") if isinstance(data, dict) else None
+        return [Path(root)] if isinstance(root, str) else []
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; empty where the file is missing, too large, torn or something else."""
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            return {}
+        fields = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return fields if isinstance(fields, dict) else {}

@@ -1,0 +1,148 @@
+"""The parts of a report alone: curves, pictures, secrets, read-only ledgers, words."""
+
+from __future__ import annotations
+
+import base64
+import io
+import sqlite3
+from pathlib import Path
+
+import pytest
+from PIL import Image, PngImagePlugin
+from torch.utils.tensorboard import SummaryWriter
+
+from evolvedirector.report.curves import MAX_POINTS, curves_of, thinned
+from evolvedirector.report.film import MAX_FRAMES, film_of
+from evolvedirector.report.headline import duration, percent, sentences
+from evolvedirector.report.ledger_view import LedgerView
+from evolvedirector.report.secrets import clean_text, without_secrets
+from evolvedirector.report.thumbnails import SIDE_PX, Thumbnails
+from evolvedirector.store import StoreError
+from tests import toys
+from tests.report_runs import RunBuilder
+
+
+def test_curves_come_from_csv_and_tensorboard_and_a_resumed_step_counts_once(tmp_path: Path) -> None:
+    for version, lines in {"version_0": "1,0.5,\n2,0.25,\n3,0.2,7\n", "version_1": "3,0.125,\n,,\n4,nan,\n"}.items():
+        (tmp_path / "logs" / version).mkdir(parents=True)
+        (tmp_path / "logs" / version / "metrics.csv").write_text("step,train/loss,accuracy/mean\n" + lines)
+    with SummaryWriter(str(tmp_path / "logs" / "version_2")) as writer:
+        writer.add_scalar("train/images_per_s", 12.5, 5)
+        writer.add_text("note", "no curve")
+    curves, problems = curves_of(tmp_path)
+    assert curves["train/loss"] == [(1, 0.5), (2, 0.25), (3, 0.125)]
+    assert curves["train/images_per_s"] == [(5, 12.5)]
+    assert set(curves) == {"train/loss", "accuracy/mean", "train/images_per_s"} and not problems
+
+
+def test_a_cut_off_file_of_events_gives_what_it_has(tmp_path: Path) -> None:
+    with SummaryWriter(str(tmp_path / "logs")) as writer:
+        for step in range(50):
+            writer.add_scalar("train/loss", step, step)
+    (events,) = (tmp_path / "logs").iterdir()
+    events.write_bytes(events.read_bytes()[:-37])
+    curves, problems = curves_of(tmp_path)
+    assert 40 < len(curves["train/loss"]) < 50 and not problems
+
+
+def test_long_curves_are_averaged_and_keep_their_end() -> None:
+    curve = thinned([(step, float(step % 2)) for step in range(10_000)])
+    assert len(curve) == MAX_POINTS and curve[-1][0] == 9999
+    assert all(0.4 < value < 0.6 for _, value in curve)
+
+
+def test_pictures_are_small_and_carry_nothing_but_pixels() -> None:
+    note = PngImagePlugin.PngInfo()
+    note.add_text("prompt", "secret words")
+    buffer = io.BytesIO()
+    Image.effect_noise((400, 200), 90).convert("RGB").save(buffer, "PNG", pnginfo=note)
+    thumbnails = Thumbnails()
+    key = thumbnails.add("ab" * 32, buffer.getvalue)
+    assert key is not None and thumbnails.add("ab" * 32, lambda: b"never read") == key
+    data = base64.b64decode(thumbnails.urls()[key].partition(",")[2])
+    assert Image.open(io.BytesIO(data)).size == (SIDE_PX, SIDE_PX // 2)
+    assert b"secret" not in data
+
+
+def test_pictures_keep_to_the_budget_of_the_page() -> None:
+    thumbnails = Thumbnails(max_bytes=500)
+    keys = [thumbnails.add(f"{tone:064x}"[::-1], lambda tone=tone: toys.flat_png(tone)) for tone in range(100, 130)]  # type: ignore[misc]
+    assert 0 < len(thumbnails.urls()) < 30
+    assert thumbnails.left_out == keys.count(None) == 30 - len(thumbnails.urls())
+    assert sum(map(len, thumbnails.urls().values())) <= 500
+    thumbnails.start()
+    assert not thumbnails.urls() and not thumbnails.left_out
+
+
+def test_a_damaged_picture_is_counted() -> None:
+    thumbnails = Thumbnails()
+    assert thumbnails.add("00", lambda: b"no image") is None
+    assert thumbnails.damaged == 1
+
+
+def test_a_film_strip_keeps_first_and_last(tmp_path: Path) -> None:
+    RunBuilder(tmp_path).film("tone 1", steps=tuple(range(0, 1000, 10))).close()
+    (strip,) = film_of(tmp_path, Thumbnails())
+    steps = [step for step, _ in strip["frames"]]
+    assert len(steps) == MAX_FRAMES and steps[0] == 0 and steps[-1] == 990
+    assert strip["teacher"] is not None
+
+
+@pytest.mark.parametrize(
+    ("config", "kept"),
+    [
+        ({"api_key": "x1"}, {"api_key": "(hidden)"}),
+        ({"OPENAI_API_KEY": "x1", "hf_token": "x2"}, {"OPENAI_API_KEY": "(hidden)", "hf_token": "(hidden)"}),
+        ({"api_key_env": "PAINTER", "tokenizer": "t5"}, {"api_key_env": "PAINTER", "tokenizer": "t5"}),
+        ({"password": None, "text_tokens": 77}, {"password": None, "text_tokens": 77}),
+        ([{"note": "Bearer abcdefghijklmnop"}], [{"note": "(hidden)"}]),
+        ({"url": "https://me:pw@host/x"}, {"url": "https://(hidden)@host/x"}),
+    ],
+)
+def test_secrets_are_hidden_and_their_names_are_not(config: object, kept: object) -> None:
+    assert without_secrets(config) == kept
+
+
+def test_texts_name_no_home_folder_and_hold_no_control_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/somewhere/me")
+    assert clean_text("/somewhere/me/runs\x07\n") == "~/runs\ufffd\n"
+
+
+def test_a_ledger_is_read_while_it_is_written_and_never_changed(tmp_path: Path) -> None:
+    builder = RunBuilder(tmp_path).seeds("tone 1")
+    with LedgerView(tmp_path / "data" / "ledger.sqlite") as view:
+        builder.round("tone 2")
+        assert len(view.prompts()) == 2
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            view.hold_out(["x"])
+    builder.close()
+
+
+def test_a_ledger_of_another_version_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version=1")
+    connection.close()
+    with pytest.raises(StoreError, match="has schema 1"):
+        LedgerView(path)
+
+
+def test_rows_are_spread_evenly_and_the_same_each_time(tmp_path: Path) -> None:
+    builder = RunBuilder(tmp_path).seeds(*(f"tone {tone}" for tone in range(25)))
+    with LedgerView(tmp_path / "data" / "ledger.sqlite") as view:
+        first, total = view.evenly("text", "prompts", "1", 5)
+        assert total == 25 and first == view.evenly("text", "prompts", "1", 5)[0]
+        assert [row[0] for row in first] == ["tone 4", "tone 9", "tone 14", "tone 19", "tone 24"]
+        assert len(view.evenly("text", "prompts", "1", 100)[0]) == 25
+    builder.close()
+
+
+def test_the_words_fit_the_numbers() -> None:
+    assert (percent(0.5), percent(1), percent(0.999), percent(0.004)) == ("50 %", "100 %", "99.9 %", "0.4 %")
+    assert (duration(5.0), duration(65), duration(3700), duration(None)) == ("5 s", "1 min 5 s", "1 h 1 min", "")
+    assert sentences({}, {}, {}) == ["This run has no finished epoch yet; what is known so far is below."]
+    (said,) = sentences({"images_seen": 10, "rounds": 1, "rounds_skipped": 2}, {}, {"live": 3})
+    assert said == (
+        "The student has seen 10 training images made of 3 different ones over 1 round of evolution "
+        "(2 more were skipped)."
+    )
