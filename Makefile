@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow coverage lint types bench bench-policy bench-data docs wheel-check clean
+.PHONY: help quickstart emoji test test-slow coverage lint types bench bench-policy bench-data docs wheel-check clean
 
 help:  ## list these words
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -24,6 +24,12 @@ quickstart: $(STAMP)  ## install, then train a student with evolution and withou
 	$(BIN)/evolvedirector fit -c configs/quickstart_static.yaml $$(last quickstart-static); \
 	$(BIN)/evolvedirector compare runs/quickstart runs/quickstart-static; \
 	$(BIN)/evolvedirector report runs/quickstart runs/quickstart-static
+
+emoji: $(STAMP)  ## install, fetch real artwork (30 MB, once), train on scenes of it, and write the report (30 minutes)
+	@last() { ls runs/$$1/checkpoints >/dev/null 2>&1 && echo --ckpt_path last; }; set -e; \
+	$(BIN)/evolvedirector assets emoji; \
+	$(BIN)/evolvedirector fit -c configs/experiment/emoji_scenes.yaml $$(last emoji_scenes); \
+	$(BIN)/evolvedirector report runs/emoji_scenes
 
 test: $(STAMP)  ## install, then run the fast tests
 	$(BIN)/coverage erase
