@@ -86,7 +86,10 @@ def test_a_logger_of_a_yaml_that_fails_is_one_warning(here: Path, logger: str, s
     assert (here / "run/checkpoints/step-00000004/COMMIT.json").is_file()
 
 
-def test_lightning_lines_that_are_no_news_are_left_out_and_come_back_afterwards() -> None:
+def test_lightning_lines_that_are_no_news_are_left_out_and_come_back_afterwards(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "lightning.pytorch")
     log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     seen: list[str] = []
     listen = logging.Handler()
