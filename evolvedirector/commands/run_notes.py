@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from torch.nn.parameter import is_lazy
 
 from evolvedirector.callbacks.checkpoint import latest_committed
 from evolvedirector.callbacks.forgiving_logger import ForgivingLogger
@@ -41,7 +42,9 @@ def opening_line(trainer: Trainer, module: LightningModule) -> str:
         trainer: One whose loaders are built.
         module: The student.
     """
-    count = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    # a lazy layer has no size before its first batch
+    count = sum(parameter.numel() for parameter in trained if not is_lazy(parameter))
     total = total_steps(trainer)
     length = "without an end" if total is None else f"{total:,} steps"
     if trainer.global_step and total is not None:

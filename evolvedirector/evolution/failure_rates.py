@@ -99,7 +99,7 @@ def draw_weight(rate: float, floor: float) -> float:
     return 1.0 if rate >= 0.5 else max(floor, 4.0 * rate * (1.0 - rate))
 
 
-def tells_apart(history: Iterable[RoundHistory], deviations: float) -> bool:
+def tells_apart(history: Iterable[RoundHistory], deviations: float, min_looks: int) -> bool:
     """Say whether the student has begun to draw something unseen: in some round, some skill passed too often for luck.
 
     Before that all skills fail alike, and looks cannot say where an image is worth most.
@@ -107,9 +107,11 @@ def tells_apart(history: Iterable[RoundHistory], deviations: float) -> bool:
     Args:
         history: Earlier rounds.
         deviations: How many standard deviations above `LUCKY_SHARE` the passes of a skill must be.
+        min_looks: Looks at a skill below which a round says nothing of it.
     """
     return any(
-        exceeds(Tally(tally.looked, tally.looked - tally.failed), LUCKY_SHARE, past.judge_error, deviations)
+        tally.looked >= min_looks
+        and exceeds(Tally(tally.looked, tally.looked - tally.failed), LUCKY_SHARE, past.judge_error, deviations)
         for past in history
         for tally in past.skills.values()
     )
@@ -146,7 +148,7 @@ def round_allowance(
         rounds: K, rounds in all; None: `open_end_share` of what is left, each round.
         open_end_share: 0 to 1.
         buying_share: d, over 0 to 1.
-        early_share: h, 0 to 1; None spends evenly from the first round to the last.
+        early_share: h, 0 to 1; None spends evenly from the first round to the last. Of no effect without K.
         informed: Whether looks tell skills apart by now.
     """
     if rounds is None:

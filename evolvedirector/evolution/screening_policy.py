@@ -65,7 +65,7 @@ class ScreeningPolicy:
         open_end_share: Share of what is left that a round may spend when the number of rounds is not known, 0 to 1.
         buying_share: Share of the rounds in which images are bought, d, over 0 to 1; the rest trains on what is there.
         early_share: Share of the budget spent in the first round, 0 to 1; the rest waits until looks tell skills apart,
-            at most until half of those rounds. None: spends evenly.
+            at most until half of those rounds. None: spends evenly, as where the number of rounds is not known.
         discrimination: Off: candidates are bought unscreened, in seeded order, and nothing is mastered.
         expansion: Off: no children are written.
         deletion: Off: nothing is mastered or retired.
@@ -236,7 +236,7 @@ class ScreeningPolicy:
             self.open_end_share,
             self.buying_share,
             self.early_share,
-            tells_apart(state.history, self.error_deviations),
+            tells_apart(state.history, self.error_deviations, self.min_looks_per_lineage),
         )
 
     def _near_empty(self, state: DatasetState) -> set[str]:

@@ -70,11 +70,12 @@ def test_a_skill_is_drawn_less_only_when_it_is_mostly_right() -> None:
 def test_looks_tell_apart_once_a_skill_passes_more_often_than_by_luck() -> None:
     def said(*rounds: tuple[int, int, float]) -> bool:
         history = [RoundHistory(f"r{n}", e, {"a": Tally(x, y)}, {}, frozenset()) for n, (x, y, e) in enumerate(rounds)]
-        return tells_apart(history, 2.0)
+        return tells_apart(history, 2.0, 4)
 
     assert not said() and not said((12, 12, 0.0), (12, 10, 0.0))
     assert said((12, 12, 0.0), (12, 6, 0.0)) and said((12, 6, 0.0), (12, 12, 0.0))
     assert not said((12, 6, 0.3)) and not said((12, 0, 0.5))  # such a judge explains them
+    assert not said((1, 0, 0.0)) and not said((3, 0, 0.0)) and said((4, 0, 0.0))  # one look is luck
 
 
 def test_the_allowance_grows_to_half_of_training_and_carries_over() -> None:
