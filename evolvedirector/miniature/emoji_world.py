@@ -14,6 +14,7 @@ from evolvedirector.miniature.scene import MAX_OBJECTS, RELATIONS
 from evolvedirector.records import UNLABELLED, digest, seed_of
 
 EMOJI_SKILLS = ("single_object", "two_objects", "counting", "background", "position")
+_PAIR_SKILLS = ("two_objects", "position")
 _LISTED = 200_000
 """Scenes of a skill up to which their order is a permutation; of more, they are drawn one by one."""
 
@@ -22,7 +23,9 @@ class EmojiWorld:
     """Number the scenes of every skill, so that millions of them can be drawn from without listing them.
 
     Held out is by whole combinations: the set of concepts a scene names (with the background for `background`), in
-    whatever order, number or relation. What is measured on them is putting known words together in a new way.
+    whatever order, number or relation. A pair is held out of `two_objects` and of `position` alike, since a tidy
+    drawing of the one may be a drawing of the other. What is measured on them is putting known words together in a
+    new way.
     """
 
     def __init__(
@@ -99,7 +102,8 @@ class EmojiWorld:
         if skill in self._held_out:
             return scene.label in self._held_out[skill]
         labels = sorted({thing.label for thing in scene.things})
-        name = digest("held out", skill, scene.background or "", *labels, length=8)
+        combination = "pair" if skill in _PAIR_SKILLS else skill
+        name = digest("held out", combination, scene.background or "", *labels, length=8)
         return int(name, 16) < self.held_out_share * 16**8
 
     def shuffled(self, skill: str, seed: int, held_out: bool = False) -> Iterator[EmojiScene]:
@@ -130,7 +134,7 @@ class EmojiWorld:
             found = [EmojiScene((EmojiThing(scene.label, n),)) for n in range(2, self.max_count + 1)]
         elif skill == "background":
             found = [EmojiScene.single(scene.label, name) for name in BACKGROUNDS]
-        elif skill in ("two_objects", "position"):
+        elif skill in _PAIR_SKILLS:
             others = [EmojiThing(label) for label in self.labels if label not in scene.objects]
             found = [replace(scene, things=(things[0], other)) for other in others]
             found += [replace(scene, things=(other, things[1])) for other in others]

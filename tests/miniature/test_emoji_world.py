@@ -42,6 +42,18 @@ def test_held_out_are_whole_combinations(world: EmojiWorld) -> None:
         assert world.is_held_out(EmojiScene((EmojiThing(scene.label, 4),)))
 
 
+def test_a_pair_is_held_out_of_both_pair_skills(world: EmojiWorld) -> None:
+    pairs = {
+        held_out: [
+            {frozenset(scene.objects) for scene in world.shuffled(skill, 0, held_out)}
+            for skill in ("two_objects", "position")
+        ]
+        for held_out in (False, True)
+    }
+    assert all(pairs[False] + pairs[True])  # each skill has some of either kind
+    assert not set.union(*pairs[False]) & set.union(*pairs[True])
+
+
 def test_of_very_many_scenes_a_few_are_drawn(world: EmojiWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("evolvedirector.miniature.emoji_world._LISTED", 10)
     drawn = list(world.shuffled("two_objects", 3))
