@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 import webbrowser
@@ -15,6 +16,7 @@ from evolvedirector.report.run_folder import STATUS_FILE, RunFolder
 from evolvedirector.report.thumbnails import Thumbnails
 
 LOOPBACK = "127.0.0.1"
+_THIS_MACHINE = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?", re.IGNORECASE)
 POLL_S = 2.0
 BUILD_SHARE = 0.2
 """Of the time at most spent on building pages: the run needs the processor."""
@@ -129,8 +131,8 @@ def server_of(port: int, read: Callable[[str], tuple[str, str] | None]) -> Threa
             """Send the page or its stamp."""
             # another site's name that resolves to this machine (DNS rebinding) would read the page otherwise
             host = self.headers.get_all("Host", [])
-            allowed = [f"{name}:{self.server.server_address[1]}" for name in (LOOPBACK, "localhost")]  # type: ignore[index]
-            if len(host) != 1 or host[0] not in allowed:
+            # any port: an ssh tunnel may end at another one
+            if len(host) != 1 or not _THIS_MACHINE.fullmatch(host[0]):
                 return self.send_error(403, "Only this machine may ask")
             found = read(self.path.partition("?")[0])
             if found is None:
