@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import time
 import warnings
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
 
@@ -49,12 +49,23 @@ class ReportCallback(pl.Callback):
         self._thumbnails = Thumbnails()
         self._next_s = 0.0  # on the monotonic clock
         self._versions: dict[str, str] = {}
+        self._began = False
+        self._log_dirs: list[str] | None = None  # None: not known yet
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Note that the run goes on, and with which versions."""
         if stage == "fit":
-            self._versions = versions()
+            self._versions, self._began = versions(), False
+            noted = RunFolder(Path(trainer.default_root_dir), None).status().get("log_dirs")
+            self._log_dirs = noted if isinstance(noted, list) else None
             self._note(trainer, "running")
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note the step at which the run begins or goes on, and where its loggers write."""
+        earlier = (self._log_dirs or []) if trainer.global_step else []
+        self._log_dirs = list(dict.fromkeys([*earlier, *_log_dirs(trainer)]))
+        self._began = True
+        self._note(trainer, "running")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the page after a round, when the last one is long enough ago."""
@@ -78,7 +89,15 @@ class ReportCallback(pl.Callback):
     def _note(self, trainer: pl.Trainer, state: str, reason: str = "") -> None:
         if not trainer.is_global_zero:
             return
-        fields = {"state": state, "reason": reason, "global_step": trainer.global_step, "versions": self._versions}
+        fields = {
+            "state": state,
+            "reason": reason,
+            "global_step": trainer.global_step if self._began else None,  # 0 until the checkpoint has been read
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "log_dirs": self._log_dirs,
+            "versions": self._versions,
+        }
         path = Path(trainer.default_root_dir) / STATUS_FILE
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,8 +137,20 @@ def _data_root(trainer: pl.Trainer) -> Path | None:
 def _flush(trainer: pl.Trainer) -> None:
     """Let loggers write what they hold back, so that the curves reach to the last step."""
     for logger in trainer.loggers:
-        experiment: Any = getattr(logger, "experiment", None)
-        for keeper in (logger, experiment):
-            write = getattr(keeper, "flush", None) or getattr(keeper, "save", None)
-            if callable(write):
-                write()
+        try:
+            logger.save()  # TensorBoard's flushes its events too
+        except Exception as error:  # figures that lag behind are no reason to go without a page
+            warnings.warn(f"{type(logger).__name__} could not be flushed: {error!r}", stacklevel=3)
+
+
+def _log_dirs(trainer: pl.Trainer) -> list[str]:
+    """Return the folders of the loggers, relative to the run folder; those outside of it are left out."""
+    root, found = Path(trainer.default_root_dir).resolve(), []
+    for logger in trainer.loggers:
+        try:
+            place = Path(logger.log_dir).resolve() if isinstance(logger.log_dir, str | Path) else None
+        except Exception:  # a logger of others may fail in its own way; its curves are then not shown
+            continue
+        if place is not None and place.is_relative_to(root):
+            found.append(place.relative_to(root).as_posix())
+    return found

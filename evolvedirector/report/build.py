@@ -24,6 +24,9 @@ from evolvedirector.report.thumbnails import Thumbnails
 _FOR_SCRIPTS = ("charts", "film", "pairs", "lineage", "runs")
 """Parts of a page that its script draws; the rest is written by the template."""
 
+_UNFIT = (TypeError, ValueError, KeyError, AttributeError, UndefinedError)
+"""What a `summary.json` that was changed by hand may raise."""
+
 
 def build_report(run: RunFolder, thumbnails: Thumbnails | None = None, live: str | None = None) -> str:
     """Return the page of one run as HTML.
@@ -36,7 +39,7 @@ def build_report(run: RunFolder, thumbnails: Thumbnails | None = None, live: str
     thumbnails = thumbnails or Thumbnails()
     try:
         return _render("report.html", gather(run, thumbnails), thumbnails.urls(), live)
-    except (TypeError, ValueError, KeyError, AttributeError, UndefinedError):
+    except _UNFIT:
         if not run.summary():
             raise
         # a summary.json that was changed by hand: everything else can still be told
@@ -51,7 +54,22 @@ def build_comparison(runs: list[RunFolder]) -> str:
     """
     thumbnails = Thumbnails()
     thumbnails.start()
-    return _render("comparison.html", compare_runs(runs, thumbnails), thumbnails.urls(), None)
+    try:
+        return _render("comparison.html", compare_runs(runs, thumbnails), thumbnails.urls(), None)
+    except _UNFIT:
+        told = [place for place, run in enumerate(runs) if run.summary()]
+        if not told:
+            raise
+        damaged = [place for place in told if not _can_be_shown(runs[place])] or told
+        return _render("comparison.html", compare_runs(runs, thumbnails, damaged), thumbnails.urls(), None)
+
+
+def _can_be_shown(run: RunFolder) -> bool:
+    try:
+        _render("report.html", gather(run, Thumbnails(0)), {}, None)
+    except _UNFIT:
+        return False
+    return True
 
 
 def write_page(path: Path, page: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from evolvedirector.report import charts
@@ -26,19 +26,20 @@ _COUNTS = (
 Page = Mapping[str, Any]
 
 
-def compare_runs(runs: Sequence[RunFolder], thumbnails: Thumbnails) -> dict[str, Any]:
+def compare_runs(runs: Sequence[RunFolder], thumbnails: Thumbnails, damaged: Collection[int] = ()) -> dict[str, Any]:
     """Collect what a page shows of several runs.
 
     Args:
         runs: Two to twelve runs.
         thumbnails: Takes the pictures.
+        damaged: Places of runs whose `summary.json` is to be left out.
 
     Raises:
         ValueError: Too few or too many.
     """
     if not 2 <= len(runs) <= MAX_RUNS:
         raise ValueError(f"{len(runs)} runs are to be compared. Allowed: 2 to {MAX_RUNS}. Name that many run folders.")
-    pages = [gather(run, Thumbnails(0)) for run in runs]
+    pages = [gather(run, Thumbnails(0), use_summary=place not in damaged) for place, run in enumerate(runs)]
     names = _names(runs)
     problems = [
         f"{name}: {said}"
@@ -50,10 +51,11 @@ def compare_runs(runs: Sequence[RunFolder], thumbnails: Thumbnails) -> dict[str,
         "names": names,
         "pages": pages,
         "built": pages[0]["built"],
-        "runs": {"names": names, "table": _table([page["summary"] for page in pages])},
+        "runs": {"names": names, "table": _table([_figures(page) for page in pages])},
         "charts": {"compare": _charts(names, pages)},
         "film": _last_frames(runs, names, thumbnails),
         "problems": problems,
+        "artwork": next((page["artwork"] for page in pages if page["artwork"]), ""),
     }
 
 
@@ -61,6 +63,17 @@ def _names(runs: Sequence[RunFolder]) -> list[str]:
     """Name runs by their folder, and by their path where two have one name."""
     names = [run.name for run in runs]
     return names if len(set(names)) == len(names) else [str(run.path) for run in runs]
+
+
+def _figures(page: Page) -> dict[str, Any]:
+    """Return the figures of `summary.json`; counts that it lacks come from the ledger and the last revision."""
+    counted: dict[str, Any] = {}
+    if page["spending"]:
+        counted = {name: page["spending"][name] for name in ("teacher_calls", "judge_calls", "cost_usd")}
+        counted["rounds"] = sum(row["status"] == "finished" for row in page["story"]["rounds"])
+    if page["steps"]:
+        counted |= {name: page["steps"][-1][name] for name in ("live", "mastered", "retired")}
+    return counted | {name: value for name, value in page["summary"].items() if value is not None}
 
 
 def _table(summaries: Sequence[Page]) -> list[dict[str, Any]]:
@@ -134,7 +147,7 @@ def _last_frames(runs: Sequence[RunFolder], names: Sequence[str], thumbnails: Th
     """Return, for prompts that several runs preview, the last picture of each run."""
     by_prompt: dict[str, dict[int, Any]] = {}
     for place, run in enumerate(runs):
-        for strip in film_of(run.path, thumbnails):
+        for strip in film_of(run, thumbnails):
             by_prompt.setdefault(strip["prompt"], {})[place] = strip["frames"][-1][1]
     return [
         {"prompt": prompt, "frames": [[names[place], found.get(place)] for place in range(len(runs))], "teacher": None}

@@ -8,6 +8,7 @@ from typing import Any
 
 from evolvedirector.records import digest
 from evolvedirector.report.pairs import clipped
+from evolvedirector.report.run_folder import RunFolder
 from evolvedirector.report.thumbnails import Thumbnails
 
 MAX_STRIPS = 24
@@ -16,11 +17,11 @@ MAX_IMAGE_BYTES = 16 * 2**20
 _STEP = re.compile(r"step-(\d{1,12})\.png")
 
 
-def film_of(folder: Path, thumbnails: Thumbnails) -> list[dict[str, Any]]:
+def film_of(run: RunFolder, thumbnails: Thumbnails) -> list[dict[str, Any]]:
     """Read the single images that `PreviewCallback` kept: one strip per prompt, in order of training steps.
 
     Args:
-        folder: The run folder.
+        run: The run; steps that it has left behind are left out.
         thumbnails: Takes small copies.
 
     Returns:
@@ -28,9 +29,10 @@ def film_of(folder: Path, thumbnails: Thumbnails) -> list[dict[str, Any]]:
         included.
     """
     strips = []
-    own_folders = [path.parent for path in (folder / "previews" / "frames").glob("*/prompt.txt")]
+    own_folders = [path.parent for path in (run.path / "previews" / "frames").glob("*/prompt.txt")]
     for own in sorted(own_folders, key=lambda path: (path.stat().st_mtime, path.name))[-MAX_STRIPS:]:
         steps = sorted((int(found[1]), path) for path in own.iterdir() if (found := _STEP.fullmatch(path.name)))
+        steps = [(step, path) for step, path in steps if step <= run.last_step(path)]
         frames = [[step, _picture(thumbnails, path)] for step, path in _spread(steps, MAX_FRAMES)]
         frames = [frame for frame in frames if frame[1] is not None]
         if frames:

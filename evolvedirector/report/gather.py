@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import yaml
 
 from evolvedirector.report import charts, headline
+from evolvedirector.report.artwork import artwork_of
 from evolvedirector.report.curves import curves_of
 from evolvedirector.report.film import film_of
 from evolvedirector.report.history import History, read_history
@@ -62,8 +63,8 @@ def gather(run: RunFolder, thumbnails: Thumbnails, use_summary: bool = True) -> 
     if not summary and (run.path / "summary.json").exists():
         problems.append("summary.json cannot be read; figures that only it holds are missing.")
     # the first part, so that it finds room in the budget of pictures
-    film = _part("The film strips", problems, lambda: film_of(run.path, thumbnails)) or []
-    curves, unread = curves_of(run.path)
+    film = _part("The film strips", problems, lambda: film_of(run, thumbnails)) or []
+    curves, unread = curves_of(run)
     problems += unread
     evolved = _part("The dataset", problems, lambda: _evolved(run, thumbnails, problems)) or {}
     history = evolved.pop("history", History())
@@ -93,6 +94,7 @@ def gather(run: RunFolder, thumbnails: Thumbnails, use_summary: bool = True) -> 
         "lineage": evolved.get("lineage", {"nodes": [], "total": 0, "families": 0}),
         "curves": curves,
         "config": _config_text(run),
+        "artwork": artwork_of(run.config()),
         "versions": noted or versions(),
         "versions_of_run": bool(noted),
         "problems": problems,
@@ -139,8 +141,16 @@ def _state(run: RunFolder, status: dict[str, Any], rounds: list[dict[str, Any]])
     step = f" at step {status['global_step']:,}" if isinstance(status.get("global_step"), int) else ""
     if status.get("state") == "finished":
         return {"word": "finished", "says": f"The run came to its end{step}."}
-    if status.get("state") != "ended early" and run.is_running():
+    running = status.get("state") != "ended early" and run.is_running()
+    if running:
         return {"word": "running", "says": f"The run was going on when this page was written{step}."}
+    if running is None:
+        at = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.noted_at()))
+        return {
+            "word": "not known",
+            "says": f"Whether the run still goes on is not known: it was last heard of on {at}{step}, on another "
+            "machine.",
+        }
     if status.get("state") in ("running", "ended early") or (rounds and rounds[-1]["status"] == "unfinished"):
         why = f" ({status['reason']})" if isinstance(status.get("reason"), str) and status["reason"] else ""
         return {

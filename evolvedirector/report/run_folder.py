@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import socket
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ MAX_CONFIG_BYTES = 2**20
 _OWNER = re.compile(r"process (\d+) on (\S+)")
 STATUS_FILE = "run.json"
 """What `ReportCallback` leaves in a run folder: the state of the run and the versions it ran with."""
+FRESH_S = 3600.0
+"""How long a note of another machine is believed: its processes cannot be asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +60,12 @@ class RunFolder:
                 f"'{data_root}' is no dataset root: it has no format.json. Name the `root` of the run's data, say "
                 "`--data runs/quickstart/data`."
             )
-        if run.data_root is None and not any((path / name).exists() for name in ("summary.json", "config.yaml")):
+        known = ("summary.json", "config.yaml", STATUS_FILE)
+        if run.data_root is None and not any((path / name).exists() for name in known):
             raise ValueError(
-                f"'{path}' is no run folder: it has neither data/, config.yaml nor summary.json. A report needs one of "
-                "them. Name the run's `trainer.default_root_dir`, say `runs/quickstart`."
+                f"'{path}' is no run folder: it has neither data/, {', '.join(known[:-1])} nor {STATUS_FILE}. A report "
+                "needs one of them. Name the run's `trainer.default_root_dir`, say `runs/quickstart`; if its dataset "
+                "lies elsewhere, add `--data` and the dataset root."
             )
         return run
 
@@ -96,11 +102,19 @@ class RunFolder:
         except (OSError, UnicodeDecodeError):
             return None
 
-    def is_running(self) -> bool:
-        """Whether a process of this machine writes to the dataset now.
+    def is_running(self) -> bool | None:
+        """Whether the run goes on now: by the process that `ReportCallback` noted, or by the owner of the dataset.
 
-        The lock itself is left alone: holding it, however briefly, could make a starting run fail.
+        None: not known, because it was noted on another machine and not lately. The lock itself is left alone: holding
+        it, however briefly, could make a starting run fail.
         """
+        status = self.status()
+        pid, host = status.get("pid"), status.get("host")
+        if status.get("state") == "running" and isinstance(pid, int) and isinstance(host, str):
+            if host != socket.gethostname():
+                return True if time.time() - self.noted_at() < FRESH_S else None
+            if _is_alive(pid):
+                return True
         try:
             text = (self.data_root or self.path).joinpath(".lock").read_text(encoding="utf-8", errors="replace")[:200]
         except OSError:
@@ -108,18 +122,46 @@ class RunFolder:
         owner = _OWNER.match(text)
         if owner is None or owner[2] != socket.gethostname():
             return False
+        return _is_alive(int(owner[1]))
+
+    def noted_at(self) -> float:
+        """When `ReportCallback` last noted something, as seconds since 1970; 0 where it never did."""
         try:
-            os.kill(int(owner[1]), 0)  # signal 0 only asks
-        except PermissionError:
-            return True
-        except (OSError, OverflowError):
-            return False
-        return True
+            return (self.path / STATUS_FILE).stat().st_mtime
+        except OSError:
+            return 0.0
+
+    def last_step(self, path: Path) -> float:
+        """Return the last step in a file that the run still stands by; infinite where that is not known.
+
+        A run that went on from an earlier checkpoint has left the steps behind it that it has not reached again.
+
+        Args:
+            path: A picture, or figures of a logger. While the run goes on, a file written after its last note is newer.
+        """
+        status = self.status()
+        step = status.get("global_step")
+        if not isinstance(step, int):
+            return math.inf
+        ended = status.get("state") in ("finished", "ended early")
+        return step if ended or path.stat().st_mtime < self.noted_at() else math.inf
 
     def _configured_roots(self) -> list[Path]:
         data = self.config().get("data")
         root = data.get("init_args", {}).get("root") if isinstance(data, dict) else None
         return [Path(root)] if isinstance(root, str) else []
+
+
+def _is_alive(pid: int) -> bool:
+    if pid <= 0:  # would ask a group of processes
+        return False
+    try:
+        os.kill(pid, 0)  # signal 0 only asks
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True
 
 
 def read_json(path: Path) -> dict[str, Any]:

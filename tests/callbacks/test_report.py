@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import pytest
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, Logger
 
 from evolvedirector.callbacks import EvolutionCallback, PreviewCallback, ReportCallback, RunSummary
 from evolvedirector.callbacks import report as module
@@ -70,6 +71,7 @@ def test_a_finished_run_has_its_report(tmp_path: Path, capsys: pytest.CaptureFix
     assert f"Report:  {path}" in capsys.readouterr().out
     noted = json.loads((tmp_path / "run.json").read_text())
     assert noted["state"] == "finished" and noted["versions"]["torch"]
+    assert noted["pid"] == os.getpid() and noted["global_step"] == 9 and noted["log_dirs"] == ["logs/version_0"]
 
 
 def test_after_an_error_the_report_says_so(tmp_path: Path) -> None:
@@ -110,6 +112,37 @@ def test_pages_keep_to_their_share_of_the_time(tmp_path: Path, monkeypatch: pyte
         callback.on_train_epoch_end(trainer, toys.ToyStudent())
         now[0] += 1.0
     assert written == [102.0, 122.0, 142.0, 162.0, 182.0, 202.0]
+
+
+class FullDisk(CSVLogger):
+    """A logger that cannot write what it holds back."""
+
+    def save(self) -> None:
+        raise OSError("the disk is full")
+
+
+def _trainer(folder: Path, *loggers: Logger) -> pl.Trainer:
+    return pl.Trainer(
+        default_root_dir=folder, accelerator="cpu", logger=list(loggers) or False, enable_checkpointing=False
+    )
+
+
+def test_a_page_in_the_midst_of_training_needs_no_dataset_and_says_running(tmp_path: Path) -> None:
+    trainer, callback = _trainer(tmp_path), ReportCallback()
+    callback.setup(trainer, toys.ToyStudent(), "fit")
+    assert json.loads((tmp_path / "run.json").read_text())["global_step"] is None, "no checkpoint has been read yet"
+    callback.on_train_start(trainer, toys.ToyStudent())
+    callback.on_train_epoch_end(trainer, toys.ToyStudent())
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert "The run was going on when this page was written at step 0" in page
+
+
+def test_a_failed_flush_costs_no_page(tmp_path: Path) -> None:
+    trainer, callback = _trainer(tmp_path, FullDisk(tmp_path)), ReportCallback()
+    callback.setup(trainer, toys.ToyStudent(), "fit")
+    with pytest.warns(UserWarning, match="FullDisk could not be flushed"):
+        callback.on_train_epoch_end(trainer, toys.ToyStudent())
+    assert (tmp_path / "report" / "index.html").exists()
 
 
 @pytest.mark.parametrize("share", [0.0, -1.0, 1.5])

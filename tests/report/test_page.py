@@ -6,8 +6,10 @@ import base64
 import hashlib
 import html
 import json
+import os
 import re
 import shutil
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +159,25 @@ def test_a_run_that_goes_on_is_called_running(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("noted", "age_s", "says"),
+    [
+        ({"pid": os.getpid(), "host": socket.gethostname()}, 0, "The run was going on when this page was written"),
+        ({"pid": 2**22 + 1, "host": socket.gethostname()}, 0, "ended before its end"),
+        ({"pid": 0, "host": socket.gethostname()}, 0, "ended before its end"),
+        ({"pid": 1, "host": "elsewhere.example"}, 60, "The run was going on when this page was written"),
+        ({"pid": 1, "host": "elsewhere.example"}, 9000, "Whether the run still goes on is not known"),
+    ],
+)
+def test_a_run_without_a_dataset_is_known_by_its_process(
+    tmp_path: Path, noted: dict[str, Any], age_s: int, says: str
+) -> None:
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps({"state": "running", "global_step": 7, **noted}))
+    os.utime(path, (path.stat().st_mtime - age_s,) * 2)
+    assert says in words_of(page_of(tmp_path))
+
+
+@pytest.mark.parametrize(
     ("damage", "says"),
     [
         (lambda run: (run / "summary.json").write_text("{"), "summary.json cannot be read"),
@@ -183,7 +204,7 @@ def newest(run: Path) -> Path:
 
 
 def test_what_is_no_run_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="is no run folder: it has neither"):
+    with pytest.raises(ValueError, match=r"is no run folder: it has neither.*add `--data`"):
         RunFolder.open(tmp_path)
     with pytest.raises(ValueError, match="is no folder"):
         RunFolder.open(tmp_path / "missing")
@@ -215,6 +236,24 @@ def test_a_comparison_shows_all_runs(tmp_path: Path, run: Path) -> None:
     assert rows["Wins against toy"] == [0.25, 0.25]
     assert [strip["prompt"] for strip in data["film"]] == ["tone 1"], "only what both drew"
     assert {"mean", "loss", "grown"} <= {chart["id"] for chart in data["charts"]["compare"]}
+
+
+def test_a_comparison_counts_what_no_summary_tells(run: Path, tmp_path: Path) -> None:
+    bare = Path(shutil.copytree(run, tmp_path / "bare"))
+    (bare / "summary.json").unlink()
+    wrong = Path(shutil.copytree(run, tmp_path / "wrong"))
+    (wrong / "summary.json").write_text('{"accuracy_mean": "much", "win_rate_held_out": 3}')
+    page = build_comparison([RunFolder.open(path) for path in (run, bare, wrong)])
+    rows = {row["title"]: [value for value, _ in row["cells"]] for row in data_of(page)["runs"]["table"]}
+    assert rows["Teacher calls"] == [4, 5, 5] and rows["Cost (USD)"] == [0.2, 0.2, 0.2]
+    assert rows["Live prompts"] == [4, 4, 4] and rows["Accuracy, mean"] == [0.5, None, None]
+    assert "wrong: summary.json cannot be read" in words_of(page)
+
+
+def test_the_footer_names_the_artwork(run: Path) -> None:
+    assert "CC-BY-SA" not in page_of(run)
+    (run / "config.yaml").write_text("teacher: {class_path: evolvedirector.miniature.emoji_teacher.EmojiTeacher}")
+    assert "OpenMoji (HfG Schwaebisch Gmuend and contributors, CC-BY-SA-4.0" in words_of(page_of(run))
 
 
 def test_a_page_is_replaced_in_one_step(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import os
 import sqlite3
 from pathlib import Path
 
@@ -11,10 +13,13 @@ import pytest
 from PIL import Image, PngImagePlugin
 from torch.utils.tensorboard import SummaryWriter
 
+from evolvedirector.report import curves as curves_module
+from evolvedirector.report.artwork import artwork_of
 from evolvedirector.report.curves import MAX_POINTS, curves_of, thinned
 from evolvedirector.report.film import MAX_FRAMES, film_of
 from evolvedirector.report.headline import duration, percent, sentences
 from evolvedirector.report.ledger_view import LedgerView
+from evolvedirector.report.run_folder import RunFolder
 from evolvedirector.report.secrets import clean_text, without_secrets
 from evolvedirector.report.thumbnails import SIDE_PX, Thumbnails
 from evolvedirector.store import StoreError
@@ -29,7 +34,7 @@ def test_curves_come_from_csv_and_tensorboard_and_a_resumed_step_counts_once(tmp
     with SummaryWriter(str(tmp_path / "logs" / "version_2")) as writer:
         writer.add_scalar("train/images_per_s", 12.5, 5)
         writer.add_text("note", "no curve")
-    curves, problems = curves_of(tmp_path)
+    curves, problems = curves_of(RunFolder(tmp_path, None))
     assert curves["train/loss"] == [(1, 0.5), (2, 0.25), (3, 0.125)]
     assert curves["train/images_per_s"] == [(5, 12.5)]
     assert set(curves) == {"train/loss", "accuracy/mean", "train/images_per_s"} and not problems
@@ -41,8 +46,63 @@ def test_a_cut_off_file_of_events_gives_what_it_has(tmp_path: Path) -> None:
             writer.add_scalar("train/loss", step, step)
     (events,) = (tmp_path / "logs").iterdir()
     events.write_bytes(events.read_bytes()[:-37])
-    curves, problems = curves_of(tmp_path)
+    curves, problems = curves_of(RunFolder(tmp_path, None))
     assert 40 < len(curves["train/loss"]) < 50 and not problems
+
+
+def _metrics(folder: Path, lines: str) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "metrics.csv").write_text("step,train/loss\n" + lines)
+    return folder / "metrics.csv"
+
+
+def test_a_file_over_the_limit_is_read_up_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(curves_module, "MAX_FILE_BYTES", 2000)
+    _metrics(tmp_path / "logs" / "csv", "".join(f"{step},0.5\n" for step in range(1000)))
+    with SummaryWriter(str(tmp_path / "logs" / "events")) as writer:
+        for step in range(200):
+            writer.add_scalar("cost/usd", step, step)
+    found, problems = curves_of(RunFolder(tmp_path, None))
+    assert 100 < found["train/loss"][-1][0] < 999 and 10 < found["cost/usd"][-1][0] < 199
+    assert len(problems) == 2 and all("the first 2,000 were read" in said for said in problems)
+
+
+def test_only_the_loggers_of_the_run_are_read(tmp_path: Path) -> None:
+    _metrics(tmp_path / "other_project" / "logs", "1,9\n")
+    os.utime(_metrics(tmp_path / "lightning_logs" / "version_0", "1,8\n2,8\n"), (1, 1))
+    os.utime(tmp_path / "lightning_logs" / "version_0", (1, 1))
+    _metrics(tmp_path / "lightning_logs" / "version_1", "1,0.5\n")
+    _metrics(tmp_path / "tries" / "mine", "3,0.25\n")
+    assert curves_of(RunFolder(tmp_path, None))[0] == {"train/loss": [(1, 0.5)]}
+    outside = _metrics(tmp_path.with_name(tmp_path.name + "_outside"), "1,7\n").parent
+    noted = ["tries/mine", f"../{outside.name}", 3]
+    (tmp_path / "run.json").write_text(json.dumps({"log_dirs": noted}))
+    assert curves_of(RunFolder(tmp_path, None))[0] == {"train/loss": [(3, 0.25)]}
+
+
+@pytest.mark.parametrize("state", ["finished", "running"])
+def test_steps_that_a_resumed_run_left_behind_are_not_shown(tmp_path: Path, state: str) -> None:
+    old = _metrics(tmp_path / "logs" / "version_0", "1,0.5\n8,0.25\n")
+    RunBuilder(tmp_path).film("tone 1", steps=(10, 20)).close()
+    for path in (old, *(tmp_path / "previews").rglob("*.png")):
+        os.utime(path, (1, 1))
+    (tmp_path / "run.json").write_text(json.dumps({"state": state, "global_step": 5}))
+    run = RunFolder(tmp_path, None)
+    assert curves_of(run)[0] == {"train/loss": [(1, 0.5)]} and film_of(run, Thumbnails()) == []
+    if state == "running":  # what was written after the note is newer than it
+        os.utime(tmp_path / "run.json", (2, 2))
+        os.utime(old)
+        assert curves_of(run)[0] == {"train/loss": [(1, 0.5), (8, 0.25)]}
+
+
+def test_artwork_of_others_is_named_as_in_the_notice() -> None:
+    said = artwork_of({"callbacks": [{"class_path": "evolvedirector.miniature.emoji_teacher.EmojiTeacher"}]})
+    notice = " ".join((Path(__file__).parents[2] / "NOTICE").read_text(encoding="utf-8").split())
+    for words in ("by Twitter and contributors", "CC-BY-4.0", "HfG Schwaebisch Gmuend and contributors",
+                  "CC-BY-SA-4.0", "Google Inc", "Microsoft Corporation", "https://creativecommons.org/licenses/by/4.0/",
+                  "Changes: rasterised, resized and placed on plain backgrounds."):  # fmt: skip
+        assert words in said and words in notice
+    assert artwork_of({"teacher": "evolvedirector.teachers.painter.Painter"}) == ""
 
 
 def test_long_curves_are_averaged_and_keep_their_end() -> None:
@@ -82,7 +142,7 @@ def test_a_damaged_picture_is_counted() -> None:
 
 def test_a_film_strip_keeps_first_and_last(tmp_path: Path) -> None:
     RunBuilder(tmp_path).film("tone 1", steps=tuple(range(0, 1000, 10))).close()
-    (strip,) = film_of(tmp_path, Thumbnails())
+    (strip,) = film_of(RunFolder(tmp_path, None), Thumbnails())
     steps = [step for step, _ in strip["frames"]]
     assert len(steps) == MAX_FRAMES and steps[0] == 0 and steps[-1] == 990
     assert strip["teacher"] is not None
