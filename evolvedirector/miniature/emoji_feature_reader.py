@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 
 import numpy as np
 import torch
@@ -84,9 +85,8 @@ class EmojiFeatureReader:
         return [self._read(image) for image in images]
 
     def close(self) -> None:
-        """Free the network and the known features; the next call loads them again."""
+        """Free the network, which the next call loads again; the known features stay, as they take long to compute."""
         self._network = None
-        self._known = None
 
     def _read(self, data: bytes) -> EmojiSceneReading | None:
         try:
@@ -105,25 +105,27 @@ class EmojiFeatureReader:
     def _load(self) -> FloatArray:
         """Compute the features of every picture in every style, neighbours by concept."""
         artists = [EmojiArtist(self.vocabulary, style) for style in STYLES]
-        pictures = [
+        pictures = (  # one after the other: those of a whole vocabulary would take gigabytes
             _on_background(artist.raster(concept), background, blur_px)
             for concept in self.vocabulary.concepts
             for artist in artists
             for background in KNOWN_BACKGROUNDS
             for blur_px in KNOWN_BLURS_PX
-        ]
-        features = self._features(np.stack(pictures))
+        )
+        features = self._features(pictures)
         self._mean = features.mean(0)
         self._deviation = features.std(0) + np.float32(1e-3)
         self._known = self._standardised(features)
         return self._known
 
-    def _features(self, crops: FloatArray) -> FloatArray:
+    def _features(self, crops: Iterable[FloatArray]) -> FloatArray:
+        """Compute the features of crops (3, size, size), shape (crops, channels), a batch in memory at a time."""
         if self._network is None:
             self._network = EfficientNetLite0(self._device)
         parts = []
-        for start in range(0, len(crops), BATCH_CROPS):
-            maps = self._network.maps(torch.from_numpy(crops[start : start + BATCH_CROPS]), BLOCKS)
+        rest = iter(crops)
+        while batch := list(islice(rest, BATCH_CROPS)):
+            maps = self._network.maps(torch.from_numpy(np.stack(batch)), BLOCKS)
             parts.append(functional.adaptive_avg_pool2d(maps, POOLED).flatten(1).cpu().numpy())
         features: FloatArray = np.concatenate(parts)
         return features
