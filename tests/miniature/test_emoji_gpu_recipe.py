@@ -25,11 +25,6 @@ def test_the_documented_larger_size_reaches_every_part() -> None:
     transformer = model["transformer"]["init_args"]
     callbacks = [callback.get("init_args", {}) for callback in config["trainer"]["callbacks"]]
     (health,) = (arguments["judge_health"] for arguments in callbacks if "judge_health" in arguments)
+    gold_px = health["gold"]["init_args"]["image_size_px"]
     sizes_px = (transformer["sample_size"], model["image_size_px"], data["image_size_px"])
-    assert (*sizes_px, health["gold"]["init_args"]["image_size_px"], transformer["patch_size"]) == (
-        128,
-        128,
-        128,
-        128,
-        16,
-    )
+    assert (*sizes_px, gold_px, transformer["patch_size"]) == (128, 128, 128, 128, 16)
