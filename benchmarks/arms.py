@@ -42,9 +42,9 @@ def allowance_of_round(round: RoundInfo) -> int:
     return max(0, due - round.teacher_calls)
 
 
-def is_last_buying_round(round: RoundInfo, buying_share: float = 0.5) -> bool:
-    """Say whether buying ends with this round."""
-    return round.rounds is not None and round.index + 1 == last_buying_rounds(round.rounds, buying_share)
+def buying_ends(round: RoundInfo, buying_share: float = 0.5) -> bool:
+    """Say whether buying ends with this round, or should have: the round in which it did may have been skipped."""
+    return round.rounds is not None and round.index + 1 >= last_buying_rounds(round.rounds, buying_share)
 
 
 class SpreadPolicy:
@@ -112,7 +112,7 @@ class SpendsTheRest:
     def plan(self, state: DatasetState, round: RoundInfo) -> RoundPlan:
         """Add requests for seeds to the policy's plan in the last buying round."""
         plan = self.policy.plan(state, round)
-        if round.budget_teacher_calls is None or not is_last_buying_round(round, self.buying_share):
+        if round.budget_teacher_calls is None or not buying_ends(round, self.buying_share):
             return plan
         left = round.budget_teacher_calls - round.teacher_calls
         count = math.ceil(self.spare * left)
@@ -128,7 +128,7 @@ class SpendsTheRest:
         decisions = self.policy.decide(
             shown, [item for item in evidence if item.prompt_id not in hidden], allowance, round
         )
-        if round.budget_teacher_calls is None or not is_last_buying_round(round, self.buying_share):
+        if round.budget_teacher_calls is None or not buying_ends(round, self.buying_share):
             return decisions
         wanted = sum(1 for item in decisions if item.kind == "buy")
         wanted += sum(item.count for item in decisions if item.kind in ("expand", "mutate"))

@@ -26,7 +26,7 @@ from benchmarks.trial_world import (
 from evolvedirector.evolution.evolve_director_policy import EvolveDirectorPolicy
 from evolvedirector.judges.gold import check_gold
 from evolvedirector.miniature import HeldOutPrompts
-from evolvedirector.records import ImageAndPrompt, ImageRequest, OrderedPair
+from evolvedirector.records import DatasetState, ImageAndPrompt, ImageRequest, OrderedPair, RoundInfo
 from evolvedirector.store.images import check_image
 
 SIZE = TrialSize(
@@ -158,6 +158,14 @@ def test_what_a_policy_leaves_buys_prompts_as_the_seeds_were(tmp_path: Path, mon
     assert figures["calls"] == SIZE.calls
     easy = sum(figures["bought"].get(skill, 0) for skill in ("single_object", "counting", "colours"))
     assert easy >= 0.9 * SIZE.calls
+
+
+def test_what_is_left_is_spent_later_when_the_last_buying_round_was_skipped() -> None:
+    idle = SpendsTheRest(EvolveDirectorPolicy(expansion=False, mutation=False, deletion=False), EASY_SHARES)
+    for index, asks in ((2, False), (4, True), (5, True)):  # the last of five buying rounds is round 4
+        info = RoundInfo("round", index, 10, 0, 100, "sha", budget_teacher_calls=60, teacher_calls=40, seed_calls=6)
+        written = idle.plan(DatasetState("sha", {}), info).write
+        assert (sum(request.count for request in written if request.operation == "seed") >= 20) is asks
 
 
 def test_an_unknown_arm_is_named_with_the_nearest() -> None:
