@@ -42,7 +42,8 @@ def accuracy_against_calls(runs: Sequence[dict[str, Any]], path: Path) -> None:
         axes.errorbar([group[0]["calls"] * shift], [_mean(group)], [_spread(group)], marker="s", capsize=3,
                       linestyle="none", color=COLOURS[number % len(COLOURS)], label=arm)  # fmt: skip
     axes.set_xscale("log")
-    axes.set_xticks(calls, [str(value) for value in calls])
+    ticks = sorted({group[0]["calls"] for group in by_arm.values()})
+    axes.set_xticks(ticks, [str(value) for value in ticks])
     axes.minorticks_off()
     axes.set_xlabel("teacher calls")
     axes.set_ylabel("held-out accuracy, mean over six skills")
