@@ -35,6 +35,7 @@ def parsed(*words: str) -> object:
     return config
 
 
+@pytest.mark.slow
 def test_alone_it_prints_the_quickstart_in_full(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "my.yaml").write_text(printed(capsys, "fit"), encoding="utf-8")
     assert parsed("fit", "-c", str(tmp_path / "my.yaml")) == parsed("fit", "-c", str(CONFIGS / "quickstart.yaml"))

@@ -121,6 +121,7 @@ def test_commands_exist(page: str) -> None:
                 assert f'"{option.split("=")[0]}"' in source, f"`{words[0]}` knows no {option}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in NAMES if parsed(page)])
 def test_configs_of_commands_parse(page: str, folder: Path) -> None:
     write_files(page, folder)
