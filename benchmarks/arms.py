@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from evolvedirector.evolution.failure_rates import last_buying_rounds
+from evolvedirector.evolution.failure_rates import last_buying_rounds, round_allowance
 from evolvedirector.evolution.policy import Policy
 from evolvedirector.miniature.prompts import apportion
 from evolvedirector.records import (
@@ -38,8 +38,9 @@ def allowance_of_round(round: RoundInfo) -> int:
             "runs with both. Set `budget_teacher_calls` and the number of rounds."
         )
     share = min(1.0, (round.index + 1) / math.ceil(round.rounds / 2))
-    due = round.seed_calls + int((round.budget_teacher_calls - round.seed_calls) * share)
-    return max(0, due - round.teacher_calls)
+    return round_allowance(
+        round.budget_teacher_calls, round.seed_calls, round.teacher_calls, round.index, round.rounds, open_end_share=0.0
+    )
 
 
 def buying_ends(round: RoundInfo, buying_share: float = 0.5) -> bool:
