@@ -37,7 +37,6 @@ def allowance_of_round(round: RoundInfo) -> int:
             f"A budget of {round.budget_teacher_calls} calls over {round.rounds} rounds has no schedule. Allowed are "
             "runs with both. Set `budget_teacher_calls` and the number of rounds."
         )
-    share = min(1.0, (round.index + 1) / math.ceil(round.rounds / 2))
     return round_allowance(
         round.budget_teacher_calls, round.seed_calls, round.teacher_calls, round.index, round.rounds, open_end_share=0.0
     )
