@@ -69,17 +69,25 @@ class EmojiGold:
         skill = self.world.skills[number // 2 % len(self.world.skills)]
         scene = next(self.world.shuffled(skill, seed_of("emoji gold", seed, number)))
         draw = np.random.default_rng(seed_of("emoji gold", seed, number, "mistake"))
-        drawn = scene if shows else next(self._near_misses(scene, draw))
         artist = self._artists[int(draw.integers(len(self._artists)))]
+        drawn = scene if shows else next(self._near_misses(scene, artist, draw))
         image = encode_png(artist.draw(drawn, seed_of(seed, number), self._size_px, self._size_px))
         prompt = scene_text(scene)
         return GoldItem(digest("emoji gold", number, prompt), image, prompt, shows)
 
-    def _near_misses(self, scene: EmojiScene, draw: np.random.Generator) -> Iterator[EmojiScene]:
+    def _near_misses(self, scene: EmojiScene, artist: EmojiArtist, draw: np.random.Generator) -> Iterator[EmojiScene]:
         """Yield scenes with one mistake, in a drawn order of mistakes; what does not apply is left out."""
-        for kind in draw.permutation(len(_MISTAKES)):
-            missed = _MISTAKES[kind].distort(scene, self.world.vocabulary.concepts, draw)
-            if missed != scene:
-                yield missed
-        labels = [label for label in self.world.labels if label not in scene.objects]
-        yield replace(scene, things=(replace(scene.things[0], label=labels[0]), *scene.things[1:]))
+        concepts = self.world.vocabulary.concepts
+        drawn = [_MISTAKES[kind].distort(scene, concepts, draw) for kind in draw.permutation(len(_MISTAKES))]
+        others = [concept.label for concept in concepts if concept.label not in scene.objects]
+        drawn += [replace(scene, things=(replace(scene.things[0], label=label), *scene.things[1:])) for label in others]
+        yield from (missed for missed in drawn if not self._looks_alike(missed, scene, artist))
+
+    def _looks_alike(self, first: EmojiScene, second: EmojiScene, artist: EmojiArtist) -> bool:
+        """Tell whether two scenes are drawn with the same pictures: some concepts share one in some styles."""
+        if first == second:
+            return True
+        if (first.relation, first.background) != (second.relation, second.background):
+            return False
+        pictures = [[artist.raster(artist.vocabulary[label]).tobytes() for label in s.objects] for s in (first, second)]
+        return pictures[0] == pictures[1]

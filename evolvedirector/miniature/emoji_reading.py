@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 from evolvedirector.miniature.emoji_regions import Box
 
 UNKNOWN = "unknown"
 """The word for an object that is none of the vocabulary's."""
+SAME_SCORE = 1e-4
+"""Two concepts whose scores differ by less are drawn alike; different pictures differ by more than a hundred times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,24 @@ class EmojiSceneReading:
     def count(self, label: str) -> int:
         """Count the objects that were read as this concept."""
         return sum(seen.label == label for seen in self.objects)
+
+    def named_after(self, wanted: Collection[str], labels: Sequence[str]) -> EmojiSceneReading:
+        """Give objects that may go by several names the one that is asked for.
+
+        Some styles draw one picture for several concepts (an astronaut and a man astronaut). It shows either; without
+        a prompt there is no telling which was meant.
+
+        Args:
+            wanted: Concepts of the prompt.
+            labels: Names of the concepts in the order of the scores.
+        """
+        places = [(label, labels.index(label)) for label in wanted]
+        objects = []
+        for seen in self.objects:
+            alike = [label for label, place in places if seen.scores[place] >= seen.score - SAME_SCORE]
+            known = seen.label != UNKNOWN and seen.label not in wanted and alike
+            objects.append(replace(seen, label=alike[0]) if known else seen)
+        return replace(self, objects=tuple(objects))
 
 
 @runtime_checkable

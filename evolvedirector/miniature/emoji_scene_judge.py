@@ -13,7 +13,7 @@ from evolvedirector.miniature.emoji_template_reader import EmojiTemplateReader
 from evolvedirector.miniature.emoji_vocabulary import EmojiVocabulary
 from evolvedirector.records import AtomAnswer, FaithfulnessLook, ImageAndPrompt, Look, OrderedPair
 
-JUDGE_VERSION = "1"
+JUDGE_VERSION = "2"
 _STEEPNESS = 12.0
 """Of the comparison: two faithful images that differ a little in clarity stay near one half."""
 
@@ -108,7 +108,7 @@ class EmojiSceneJudge:
         (reading,) = self.reader.read([image])
         if reading is None:
             raise ValueError(f"{len(image)} bytes are no image that can be read. Allowed are PNG, JPEG and WebP.")
-        return scene, reading
+        return scene, reading.named_after(scene.objects, self._labels)
 
     def _grade(self, image: bytes, prompt: str) -> float:
         return emoji_faithfulness(*self._see(image, prompt), self._labels)

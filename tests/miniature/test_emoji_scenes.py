@@ -173,6 +173,34 @@ def test_parts_fit_their_seams_and_refuse_bad_arguments(vocabulary: EmojiVocabul
         EmojiTeacher("noto", vocabulary, miscount=2)
 
 
+def _frog_drawn_as_fox(monkeypatch: pytest.MonkeyPatch, vocabulary: EmojiVocabulary) -> None:
+    """Let every style draw one picture for two concepts, as some real ones do (an astronaut and a man astronaut)."""
+    own = EmojiArtist.raster
+    monkeypatch.setattr(
+        EmojiArtist,
+        "raster",
+        lambda self, concept, *size: own(self, vocabulary["fox"] if concept.label == "frog" else concept, *size),
+    )
+
+
+def test_one_picture_of_two_concepts_shows_either(vocabulary: EmojiVocabulary, monkeypatch: pytest.MonkeyPatch) -> None:
+    _frog_drawn_as_fox(monkeypatch, vocabulary)
+    image = _draw(vocabulary, "two foxes")
+    asked = ["two foxes", "two frogs", "two keys", "three frogs", "a frog and a key"]
+    looks = EmojiSceneJudge(vocabulary).check([ImageAndPrompt(text, image, text) for text in asked])
+    assert [look.item_id for look in looks if look.probability > 0.5] == ["two foxes", "two frogs"]
+
+
+def test_what_looks_alike_is_no_near_miss(vocabulary: EmojiVocabulary, monkeypatch: pytest.MonkeyPatch) -> None:
+    _frog_drawn_as_fox(monkeypatch, vocabulary)
+    world = EmojiWorld(vocabulary, held_out_share=0.0, skills=["single_object"])
+    gold = EmojiGold(world, 60, image_size_px=48).items()
+    looks = EmojiSceneJudge(vocabulary).check([ImageAndPrompt(i.item_id, i.image, i.prompt) for i in gold])
+    wrong = [i.prompt for i, look in zip(gold, looks, strict=True) if (look.probability > 0.5) != i.shows]
+    assert wrong == []
+    assert {"a fox", "a frog"} <= {item.prompt for item in gold if not item.shows}
+
+
 def test_gold_is_half_true_and_is_judged_right(vocabulary: EmojiVocabulary, judge: EmojiSceneJudge) -> None:
     world = EmojiWorld(vocabulary, held_out_share=0.0)
     gold = EmojiGold(world, 30, image_size_px=64).items()
