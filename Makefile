@@ -3,6 +3,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Side by side, one thread each; the slow tests start processes themselves and run one by one.
+TEST_PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help quickstart emoji test test-slow coverage lint types bench bench-policy bench-data docs wheel-check clean
@@ -33,7 +35,7 @@ emoji: $(STAMP)  ## install, fetch real artwork (30 MB, once), train on scenes o
 
 test: $(STAMP)  ## install, then run the fast tests
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(PYTEST_ARGS)
+	$(BIN)/coverage run -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
 test-slow: $(STAMP)  ## run the slow tests: crash points, several processes, commands of the README
 	$(BIN)/coverage run -m pytest -m slow $(PYTEST_ARGS)
