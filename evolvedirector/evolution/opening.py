@@ -61,6 +61,7 @@ def skip_round(context: RoundContext, problem: str) -> str:
     """
     warnings.warn(f"Round {context.info.index + 1} is skipped, training goes on: {problem}", stacklevel=3)
     context.figures["skipped"] = 1
-    context.store.ledger.close_round(context.info.round_id, context.info.revision_sha, context.figures)
+    figures = {**context.figures, "skipped because": problem}
+    context.store.ledger.close_round(context.info.round_id, context.info.revision_sha, figures)
     context.crew.enter("train")
     return context.info.revision_sha

@@ -156,6 +156,8 @@ def _why(status: str, figures: dict[str, Any], health: dict[str, float]) -> str:
         )
     if status == "finished":
         return ""
+    if isinstance(said := figures.get("skipped because"), str):
+        return clean_text(said)
     shares = {
         name: value
         for name, value in health.items()

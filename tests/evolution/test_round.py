@@ -468,6 +468,7 @@ def test_a_judge_below_its_floor_skips_the_round_and_keeps_the_revision(world_of
         assert run_round(world.context(judge_health=JudgeHealth())) == sha
     row = world.store.ledger.rounds()[-1]
     assert row["figures"]["skipped"] == 1 and row["child_sha"] == sha
+    assert "says yes" in row["figures"]["skipped because"]
     assert world.store.ledger.spend("r1").teacher_calls == 0
 
 
