@@ -149,6 +149,8 @@ class Look:
     covered_mass: float = 1.0
     """Probability mass on readable answers; a low mass makes the verdict invalid."""
     reason: str = ""
+    rung: str = ""
+    """How the answer of a model was read (`probability`, `logprobs`, `choice`, `schema`, `text`); empty: directly."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -200,13 +200,14 @@ class Ledger(LedgerFile):
     def settle_looks(self, looks: Sequence[Look]) -> None:
         """Record readings; a look's item id is its key."""
         self._many(
-            "UPDATE looks SET probability=?, covered_mass=?, reason=? WHERE key=?",
-            [(look.probability, look.covered_mass, look.reason, look.item_id) for look in looks],
+            "UPDATE looks SET probability=?, covered_mass=?, reason=?, rung=? WHERE key=?",
+            [(look.probability, look.covered_mass, look.reason, look.rung, look.item_id) for look in looks],
         )
 
     def looks(self, keys: Sequence[str]) -> dict[str, Look]:
         """Return the readings already recorded among these keys."""
-        query = "SELECT key, probability, covered_mass, reason FROM looks WHERE probability IS NOT NULL AND key IN ({})"
+        columns = "key, probability, covered_mass, reason, rung"
+        query = f"SELECT {columns} FROM looks WHERE probability IS NOT NULL AND key IN ({{}})"
         return {row[0]: Look(*row) for row in self._select(query, keys)}
 
     # Student images, writers, evidence and decisions

@@ -1,4 +1,5 @@
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -114,13 +115,28 @@ def test_more_keys_than_sqlite_takes_at_once(ledger: Ledger) -> None:
     assert len(ledger.looks(keys)) == 1700
 
 
+def test_a_ledger_of_the_schema_before_is_brought_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    with closing(Ledger(path)) as ledger:
+        ledger.reserve_looks("r1", "judge", ["old"])
+        ledger.settle_looks([Look("old", 0.9)])
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("ALTER TABLE looks DROP COLUMN rung")
+        file.execute("PRAGMA user_version=2")
+        file.commit()
+    with closing(Ledger(path)) as ledger:
+        ledger.reserve_looks("r1", "judge", ["new"])
+        ledger.settle_looks([Look("new", 0.2, 0.7, "", "choice")])
+        assert ledger.looks(["old", "new"]) == {"old": Look("old", 0.9), "new": Look("new", 0.2, 0.7, "", "choice")}
+
+
 def test_another_schema_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     Ledger(path).close()
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version=99")
     connection.close()
-    with pytest.raises(ValueError, match=r"ledger schema 99.*reads schema 2"):
+    with pytest.raises(ValueError, match=r"ledger schema 99.*reads schema 3"):
         Ledger(path)
 
 
