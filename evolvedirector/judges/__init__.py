@@ -1,9 +1,23 @@
 """Judges that compare images and check them against prompts, and how far each is trusted."""
 
+import importlib
+from typing import Any
+
 from evolvedirector.judges.gold import GoldSource, check_gold
 from evolvedirector.judges.gold_file import GoldFile
 from evolvedirector.judges.health import JudgeHealth
 from evolvedirector.judges.health_report import HealthReport
 from evolvedirector.judges.judge import Judge
 
-__all__ = ["GoldFile", "GoldSource", "HealthReport", "Judge", "JudgeHealth", "check_gold"]
+_HEAVY = {
+    "TransformersJudge": "evolvedirector.judges.transformers_judge",
+}
+"""Classes whose module is imported only when they are asked for, because it brings a large library."""
+
+__all__ = ["GoldFile", "GoldSource", "HealthReport", "Judge", "JudgeHealth", "check_gold", *_HEAVY]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HEAVY:
+        return getattr(importlib.import_module(_HEAVY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
