@@ -1,4 +1,4 @@
-"""No key in a config: every text of it is compared with what the environment keeps secret, before anything is written."""
+"""No key in a config: its texts are compared with what the environment keeps secret, before anything is written."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
 from evolvedirector.records import Allowance
@@ -103,32 +103,3 @@ def allowance_of(budget: Budget, spent: Spend, spent_in_round: Spend) -> Allowan
         judge_calls=None if judge is None else int(judge),
         cost_usd=None if cost is None else float(cost),
     )
-
-
-def plan_of_spending(budget: Budget, teachers: Mapping[str, object], max_rounds: int | None) -> dict[str, str]:
-    """Say in words what a budget lets a run spend at most, for people who look before they pay.
-
-    Args:
-        budget: The limits.
-        teachers: By name; one that carries `cost_usd_per_image`, or has a listed price, makes the cost known.
-        max_rounds: Rounds in all; None is not known.
-    """
-    calls, own, listed = budget.budget_teacher_calls, budget.teacher_budgets or {}, budget.prices_usd or {}
-    if set(own) >= set(teachers):
-        calls = sum(own.values()) if calls is None else min(calls, sum(own.values()))
-    carried = {name: getattr(part, "cost_usd_per_image", None) for name, part in teachers.items()}
-    prices = [known for name, price in carried.items() if (known := price or listed.get(name, price)) is not None]
-    cost = budget.budget_cost_usd
-    if calls is not None and len(prices) == len(teachers):
-        dearest = calls * max(prices)
-        cost = dearest if cost is None else min(cost, dearest)
-    looks = "no limit" if budget.budget_judge_calls is None else f"{budget.budget_judge_calls:,}"
-    if budget.budget_judge_calls is None and calls is not None and max_rounds is not None:
-        looks += (
-            f" set; {max_rounds} rounds of two orders over at most {calls:,} prompts are {2 * max_rounds * calls:,}"
-        )
-    return {
-        "teacher calls (most)": "no limit" if calls is None else f"{calls:,}",
-        "judge calls (most)": looks,
-        "cost (most)": "no limit" if cost is None else f"{cost:,.2f} USD",
-    }
