@@ -18,7 +18,7 @@ _CLASSES = {
 }
 """Class to module. Imported late: each brings libraries that a run without it need not load."""
 
-__all__ = ["Teacher", *_CLASSES]  # noqa: PLE0604
+__all__ = ["Teacher", *_CLASSES]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,6 +12,7 @@ from urllib.parse import urljoin, urlsplit
 import httpcore
 import httpx
 
+from evolvedirector.transport.connection import trusted_certificates
 from evolvedirector.transport.connection_words import connection_reason
 from evolvedirector.transport.fault import TransportFault
 from evolvedirector.transport.response import inflate
@@ -90,7 +91,9 @@ class Downloads:
     def __init__(self, loopback_host: str | None, timeout_s: float) -> None:
         self.loopback_host = loopback_host
         self._timeouts = dict.fromkeys(("connect", "read", "write", "pool"), timeout_s)
-        self._direct = httpcore.AsyncConnectionPool(network_backend=PublicNetwork(loopback_host), max_connections=None)
+        self._direct = httpcore.AsyncConnectionPool(
+            trusted_certificates(), network_backend=PublicNetwork(loopback_host), max_connections=None
+        )
         self._proxied: httpcore.AsyncHTTPProxy | None = None
 
     async def aclose(self) -> None:
@@ -159,5 +162,7 @@ class Downloads:
             return self._direct
         if self._proxied is None:
             parsed = httpx.Proxy(proxy if "://" in proxy else f"http://{proxy}")
-            self._proxied = httpcore.AsyncHTTPProxy(proxy_url=str(parsed.url), proxy_auth=parsed.raw_auth)
+            self._proxied = httpcore.AsyncHTTPProxy(
+                str(parsed.url), parsed.raw_auth, ssl_context=trusted_certificates(), max_connections=None
+            )
         return self._proxied

@@ -74,7 +74,11 @@ class Endpoint:
 
 
 def is_loopback_host(host: str) -> bool:
-    """Say whether a host name or address means this machine, without asking a name server."""
+    """Say whether a host name or address means this machine.
+
+    Args:
+        host: name or address in lower case; no name server is asked.
+    """
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
@@ -83,8 +87,12 @@ def is_loopback_host(host: str) -> bool:
         return False
 
 
-def _is_private_host(host: str) -> bool:
-    """Say whether a host is named like one of a private network: an address, a bare name, a local suffix."""
+def is_private_host(host: str) -> bool:
+    """Say whether a host is named like one of a private network: an address, a bare name, a local suffix.
+
+    Args:
+        host: name or address in lower case; no name server is asked.
+    """
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -106,7 +114,7 @@ def _check_base_url(url: str) -> None:
         )
     if parts.scheme not in ("http", "https") or not host or "\\" in url or any(sign.isspace() for sign in url):
         raise ValueError(f"base_url={url!r} is no web address. Write one such as https://api.openai.com/v1.")
-    if parts.scheme == "http" and not _is_private_host(host):
+    if parts.scheme == "http" and not is_private_host(host):
         raise ValueError(
             f"base_url={url!r} would send the key and the prompts unencrypted. Plain http is allowed for this machine "
             f"and private networks only. Write https{url[4:]}."

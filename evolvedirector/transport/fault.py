@@ -35,6 +35,7 @@ class TransportFault(Exception):
         code: the service's own name for the error (`content_policy_violation`), empty where it gave none.
         body: parsed JSON of the answer, for reading refusals; None where there was none. Never shown.
         wait_s: seconds that the service asked to wait; None where it said nothing.
+        maybe_paid: a request was sent whose outcome is unknown, so its price must be counted as spent.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class TransportFault(Exception):
         code: str = "",
         body: object = None,
         wait_s: float | None = None,
+        maybe_paid: bool = False,
     ) -> None:
         super().__init__(reason)
         self.kind = kind
@@ -53,6 +55,7 @@ class TransportFault(Exception):
         self.code = code
         self.body = body
         self.wait_s = wait_s
+        self.maybe_paid = maybe_paid
 
 
 def without_secrets(text: str, secrets: Iterable[str] = ()) -> str:

@@ -9,7 +9,7 @@ from evolvedirector.records import digest
 from evolvedirector.transport.fault import TransportFault
 
 _lock = threading.Lock()
-_limits: dict[str, KeyLimits] = {}
+_limits: dict[tuple[str, str], KeyLimits] = {}
 
 
 class KeyLimits:
@@ -58,6 +58,18 @@ def key_limits(base_url: str, key: str, requests_per_minute: float | None) -> Ke
         key: only its digest is kept; a replaced key starts afresh.
         requests_per_minute: None for no limit.
     """
-    name = digest("key limits", base_url, key, repr(requests_per_minute))
+    name = (base_url, digest("key limits", base_url, key, repr(requests_per_minute)))
     with _lock:
         return _limits.setdefault(name, KeyLimits(requests_per_minute))
+
+
+def forget_denials(base_url: str) -> None:
+    """Open the doors of a service again: a preflight asks anew whether its keys are good.
+
+    Args:
+        base_url: address of the service.
+    """
+    with _lock:
+        for (address, _), limits in _limits.items():
+            if address == base_url:
+                limits.denied = None
