@@ -28,18 +28,18 @@ MIN_READABLE_MASS = 0.5
 
 _DECORATION = " \t\r\n\"'`*_()[]<>.,:;!?“”‘’▁Ġ"
 ErrorKind = Literal["parameter", "image", "refusal", "other"]
-_ERROR_WORDS: tuple[tuple[ErrorKind, re.Pattern[str]], ...] = (
-    ("refusal", re.compile(r"content[_ -]?(?:filter|policy|management)|moderation|safety system|flagged", re.I)),
-    (
-        "parameter",
-        re.compile(
-            r"logprob|structured_outputs|response_format|json_schema|max_(?:completion_)?tokens|temperature|\bseed\b"
-            r"|(?:unrecognized|unknown|unexpected|unsupported|extra|additional)[\w ]*(?:argument|parameter|field|input)"
-            r"|extra_forbidden",
-            re.I,
-        ),
-    ),
-    ("image", re.compile(r"image|multi-?modal|vision", re.I)),
+_REFUSAL = re.compile(r"content[_ -]?(?:filter|policy|management)|moderation|safety system|flagged", re.I)
+_NO_IMAGES = re.compile(
+    r"\b(?:no|not|only|cannot|unable|at most \d+)\b[^.]{0,60}\b(?:images?|image_url|multi-?modal|vision)\b"
+    r"|\b(?:images?|image_url|vision|multi-?modal)\b[^.]{0,60}\b(?:not|only|unsupported)\b"
+    r"|content\b[^.]{0,60}\b(?:valid|a|be) string",
+    re.I,
+)
+_BAD_IMAGE = re.compile(r"decod|download|fetch|too large|corrupt|invalid image|damaged|resolution", re.I)
+_PARAMETER = re.compile(
+    r"logprob|structured_outputs|response_format|json_schema|max_(?:completion_)?tokens|temperature|\bseed\b"
+    r"|(?:unrecognized|unknown|unexpected|unsupported|extra|additional)[\w ]*(?:argument|parameter|field|input)",
+    re.I,
 )
 
 
@@ -124,12 +124,19 @@ def rung_fields(rung: Rung, answers: Sequence[str], max_answer_tokens: int) -> d
 
 
 def error_kind(message: str) -> ErrorKind:
-    """Say what an error of a chat endpoint is about: a refused subject, a wish it does not know, images, or other.
+    """Say what an error of a chat endpoint is about.
+
+    `refusal`: of the subject; `parameter`: a wish it does not know; `image`: the model cannot be shown so many images,
+    or none; `other`.
 
     Args:
         message: Code and words of the error.
     """
-    return next((kind for kind, words in _ERROR_WORDS if words.search(message)), "other")
+    if _REFUSAL.search(message):
+        return "refusal"
+    if _PARAMETER.search(message):
+        return "parameter"
+    return "image" if _NO_IMAGES.search(message) and not _BAD_IMAGE.search(message) else "other"
 
 
 def spelled(token: str, answers: Sequence[str]) -> int | None:
@@ -184,7 +191,7 @@ def read_reply(body: object, rung: Rung, question: Question) -> Reading:
         if code or message:
             words = f"{code} {message}".strip()
             return Reading(None, f"error in place of an answer: {words}", False, error_kind(words))
-        return Reading(None, "the reply is no chat completion", False)
+        return Reading(None, "the reply is no chat completion", False, "other")
     if choice.message.refusal:
         return Reading(None, f"refused: {choice.message.refusal}", error="refusal")
     if choice.finish_reason == "content_filter":

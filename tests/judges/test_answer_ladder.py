@@ -4,7 +4,7 @@ import json
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evolvedirector.judges.answer_ladder import (
@@ -126,10 +126,10 @@ def test_free_text_must_be_exactly_one_of_the_answers(text, answers, place):
         ({"error": {"message": "no image input here"}}, "text", "no image input", "image"),
         ({"error": {"code": "content_policy_violation", "message": "no"}}, "text", "content_policy", "refusal"),
         ({"error": "overloaded"}, "text", "overloaded", "other"),
-        ({"choices": []}, "text", "no chat completion", None),
-        ([], "text", "no chat completion", None),
-        (None, "text", "no chat completion", None),
-        ({"choices": [{"message": None}]}, "text", "no chat completion", None),
+        ({"choices": []}, "text", "no chat completion", "other"),
+        ([], "text", "no chat completion", "other"),
+        (None, "text", "no chat completion", "other"),
+        ({"choices": [{"message": None}]}, "text", "no chat completion", "other"),
     ],
 )
 def test_what_cannot_be_read_has_a_reason(body, rung, reason, error):
@@ -151,6 +151,12 @@ def test_words_in_parts_are_joined():
         ("Invalid content type. image_url is only supported by certain models.", "image"),
         ("tiny-llm is not a multimodal model", "image"),
         ("The response was filtered due to Azure's content management policy", "refusal"),
+        ("At most 1 image(s) may be provided in one prompt.", "image"),
+        ("image input is not supported - hint: you may need to provide the mmproj", "image"),
+        ("No endpoints found that support image input", "image"),
+        ("messages.0.content: Input should be a valid string", "image"),
+        ("This model does not support images", "image"),
+        ("The image could not be decoded", "other"),
         ("prompt is too long", "other"),
     ],
 )
@@ -182,12 +188,14 @@ VALUES = st.recursive(
 )
 
 
+@settings(max_examples=60)
 @given(VALUES, st.sampled_from(RUNGS))
 def test_garbage_never_raises(body, rung):
     reading = read_reply(body, rung, CHECK)
     assert reading.answer is None and reading.reason
 
 
+@settings(max_examples=60)
 @given(st.text(max_size=30) | st.sampled_from(["yes", "No", '{"answer": "no"}']), VALUES, st.sampled_from(RUNGS))
 def test_any_content_is_one_answer_or_a_reason(text, logprobs, rung):
     reading = read_reply(reply(text, logprobs=logprobs), rung, CHECK)
