@@ -12,9 +12,9 @@ Stage = Literal["submit", "poll", "media"]
 """A request that is paid for; a question how far it is; the download of a result."""
 
 GOOD = ""
-UNBILLED = ("busy", "busy_silent", "error_500", "error_502", "error_503", "timeout_408", "cut_early")
+UNBILLED = ("busy", "busy_silent", "error_500", "error_502", "error_503", "timeout_408", "cut_early", "error_inside")
 """Ends a request before anything is made; asking again is right."""
-BILLED = ("cut_late", "cut_body", "length_too_small", "length_too_large", "garbage", "html", "error_inside")
+BILLED = ("cut_late", "cut_body", "length_too_small", "length_too_large", "garbage", "html")
 """The image is made and charged, the answer cannot be used; asking again pays twice, unless keys are honoured."""
 STALLS = ("slow", "hang")
 """Made and charged, but the answer never comes to an end."""

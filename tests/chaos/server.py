@@ -104,7 +104,7 @@ class ChaosServer:
         finally:
             self.in_flight -= 1
         response = make(Arrival(request, fault, prompt, seed, *size, self))
-        if fault != "moderated":
+        if fault not in ("moderated", "error_inside"):
             self.bills.append(prompt)
         if request.key:
             self._answered[request.key] = response
