@@ -10,6 +10,14 @@ from evolvedirector.judges.health_report import HealthReport
 from evolvedirector.judges.judge import Judge
 
 _HEAVY = {
+    "CalibratedJudge": "evolvedirector.judges.calibrated_judge",
+    "FaithfulnessJudge": "evolvedirector.judges.faithfulness_judge",
+    "GrammarQuestions": "evolvedirector.judges.grammar_questions",
+    "ModelQuestions": "evolvedirector.judges.model_questions",
+    "OCRGate": "evolvedirector.judges.ocr_gate",
+    "OpenAIVisionJudge": "evolvedirector.judges.openai_vision_judge",
+    "PanelJudge": "evolvedirector.judges.panel_judge",
+    "RapidOCRReader": "evolvedirector.judges.rapid_ocr_reader",
     "TransformersJudge": "evolvedirector.judges.transformers_judge",
 }
 """Classes whose module is imported only when they are asked for, because it brings a large library."""

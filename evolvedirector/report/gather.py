@@ -34,6 +34,7 @@ _MEASURES = {
     "gold shown": "… that show their prompt",
     "gold not shown": "… that do not",
     "canary blank": "no to a blank image",
+    "canary overlay": "no to the prompt written on a blank image",
     "canary swapped": "no to another prompt's image",
     "canary own": "yes to a prompt's own image",
     "canary same": "no preference between equals",
