@@ -106,17 +106,11 @@ def is_public_address(address: str) -> bool:
     except ValueError:
         return False
     if isinstance(parsed, ipaddress.IPv6Address):
-        if parsed.scope_id is not None:
-            return False
-        inner = parsed.ipv4_mapped or parsed.sixtofour or (parsed.teredo[1] if parsed.teredo else None)
-        if inner is None and parsed in _NAT64:
-            inner = ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)
-        if inner is not None and not is_public_address(str(inner)):
-            return False
-        if inner is not None and parsed.ipv4_mapped:
-            return True
-        if parsed in _NAT64:
-            return True
+        if parsed.scope_id is not None or parsed.is_site_local or parsed.sixtofour or parsed.teredo:
+            return False  # zones and tunnels lead into networks of others
+        inner = parsed.ipv4_mapped or (ipaddress.IPv4Address(int(parsed) % 2**32) if parsed in _NAT64 else None)
+        if inner is not None:
+            return is_public_address(str(inner))
     return parsed.is_global and not (parsed.is_multicast or parsed.is_reserved or parsed.is_unspecified)
 
 
