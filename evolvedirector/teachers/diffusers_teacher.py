@@ -243,8 +243,14 @@ class DiffusersTeacher:
             self._bytes_before = torch.cuda.memory_allocated(device)
         index = index_of(self._source)
         self._pipeline = load_pipeline(
-            *(pipeline_class(index), self._source, index),
-            *(self.dtype, self.quantisation, self.offload, device, self.variant),
+            pipeline_class(index),
+            self._source,
+            index,
+            dtype=self.dtype,
+            quantisation=self.quantisation,
+            offload=self.offload,
+            device=device,
+            variant=self.variant,
         )
         _log.info("%s was loaded onto %s in %.1f s", self.model, device, time.monotonic() - began)
         return self._pipeline

@@ -215,10 +215,10 @@ def _quantised(index: Mapping[str, Any], quantisation: Quantisation, dtype: DTyp
     import torch
     from diffusers import PipelineQuantizationConfig
 
+    how: dict[str, Any]
+    kind, how = "bitsandbytes_8bit", {"load_in_8bit": True}
     if quantisation == "nf4":
         kind, how = "bitsandbytes_4bit", {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
         how["bnb_4bit_compute_dtype"] = getattr(torch, dtype)
-    else:
-        kind, how = "bitsandbytes_8bit", {"load_in_8bit": True}
     parts = [name for name in component_names(index) if quantisable(name)]
     return PipelineQuantizationConfig(quant_backend=kind, quant_kwargs=how, components_to_quantize=parts)
