@@ -45,3 +45,16 @@ class ChatFields:
         named = {name for name in _DROPPABLE if name in sent and name in complaint}
         self._unknown |= named
         return bool(named)
+
+    def drop(self, name: str, sent: Mapping[str, Any]) -> bool:
+        """Leave a field out from now on.
+
+        Args:
+            name: Of the field.
+            sent: The request as it was sent.
+
+        Returns:
+            Whether it had been sent.
+        """
+        self._unknown.add(name)
+        return name in sent

@@ -97,6 +97,56 @@ def refused_because(text: str, request: WriteRequest, others: Iterable[Sequence[
     return ""
 
 
+def read_texts(
+    reply: str, request: WriteRequest, known: Iterable[Sequence[str]] = (), rouge_limit: float = ROUGE_LIMIT
+) -> tuple[list[str], Counter[str]]:
+    """Find the texts of a reply and count by cause what was refused; never an exception, whatever it is.
+
+    Args:
+        reply: See `texts_of_reply`.
+        request: Likewise.
+        known: Likewise.
+        rouge_limit: Likewise.
+    """
+    refused: Counter[str] = Counter()
+    try:
+        listed = list_in(reply)
+    except ValueError as error:
+        return [], Counter({str(error): 1})
+    parent = [] if request.parent is None else [words_of(request.parent)]
+    others = [*parent, *known]
+    texts: list[str] = []
+    for item in listed:
+        if len(texts) == request.count:
+            break
+        text = tidy(item) if isinstance(item, str) else ""
+        if not isinstance(item, str):
+            cause = "no string"
+        elif text and normalise_prompt(text) in map(normalise_prompt, texts):
+            cause = "repeated"
+        else:
+            cause = refused_because(text, request, others, rouge_limit)
+        if cause:
+            refused[cause] += 1
+            continue
+        texts.append(text)
+        others.append(words_of(text))
+    return texts, refused
+
+
+def refusal_of(refused: Counter[str], accepted: int, asked: int) -> str:
+    """Put what was refused into one line; empty where nothing was.
+
+    Args:
+        refused: Texts by cause.
+        accepted: Texts that were not.
+        asked: Texts asked for.
+    """
+    if refused:
+        return "refused: " + ", ".join(f"{cause} {number}" for cause, number in sorted(refused.items()))
+    return "empty list" if asked and not accepted else ""
+
+
 def texts_of_reply(
     reply: str,
     request: WriteRequest,
@@ -116,33 +166,5 @@ def texts_of_reply(
     Returns:
         At most `request.count` texts; `refusal` counts, by cause, what was refused.
     """
-    try:
-        listed = list_in(reply)
-    except ValueError as error:
-        return WriteReply(request.request_id, refusal=str(error))
-    parent = [] if request.parent is None else [words_of(request.parent)]
-    others = [*parent, *known]
-    texts: list[str] = []
-    refused: Counter[str] = Counter()
-    for item in listed:
-        if len(texts) == request.count:
-            break
-        text = tidy(item) if isinstance(item, str) else ""
-        if not isinstance(item, str):
-            cause = "no string"
-        elif text and normalise_prompt(text) in map(normalise_prompt, texts):
-            cause = "repeated"
-        else:
-            cause = refused_because(text, request, others, rouge_limit)
-        if cause:
-            refused[cause] += 1
-            continue
-        texts.append(text)
-        others.append(words_of(text))
-    return WriteReply(request.request_id, tuple(texts), refusal=_summary(refused, len(texts), request.count))
-
-
-def _summary(refused: Counter[str], accepted: int, asked: int) -> str:
-    if refused:
-        return "refused: " + ", ".join(f"{cause} {number}" for cause, number in sorted(refused.items()))
-    return "empty list" if asked and not accepted else ""
+    texts, refused = read_texts(reply, request, known, rouge_limit)
+    return WriteReply(request.request_id, tuple(texts), refusal=refusal_of(refused, len(texts), request.count))

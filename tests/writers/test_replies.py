@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evolvedirector.records import WriteRequest
@@ -59,7 +59,7 @@ def test_the_one_list_of_a_reply_is_found(reply):
 )
 def test_any_other_reply_is_refused_with_its_reason(reply, reason):
     found = read(reply)
-    assert found.texts == () and found.refusal.startswith(reason)
+    assert found.texts == () and reason in found.refusal
 
 
 @pytest.mark.parametrize(
@@ -121,6 +121,7 @@ JSON = st.recursive(
 )
 
 
+@settings(max_examples=60)
 @given(st.text() | JSON.map(json.dumps) | st.lists(st.text()).map(json.dumps))
 def test_garbage_never_raises_and_never_gets_through(reply):
     found = read(reply)
@@ -130,6 +131,7 @@ def test_garbage_never_raises_and_never_gets_through(reply):
     assert found.texts or found.refusal
 
 
+@settings(max_examples=60)
 @given(st.text(alphabet='[]{}",\\ ab\n`', max_size=200))
 def test_brackets_and_quotes_never_raise(reply):
     assert read(reply).request_id == "w"

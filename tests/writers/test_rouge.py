@@ -1,7 +1,7 @@
 """ROUGE-L against values computed by hand, and against the textbook table on random word lists."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evolvedirector.writers.rouge import longest_common_subsequence, nearest_copy, rouge_l, words_of
@@ -38,11 +38,13 @@ def test_values_by_hand(first, second, expected):
     assert rouge_l(words_of(first), words_of(second)) == pytest.approx(expected)
 
 
+@settings(max_examples=60)
 @given(WORDS, WORDS)
 def test_bits_count_what_the_table_counts(first, second):
     assert longest_common_subsequence(first, second) == table(first, second)
 
 
+@settings(max_examples=60)
 @given(WORDS, st.lists(WORDS, max_size=4), st.floats(0.0, 1.0))
 def test_the_short_cut_never_changes_the_answer(text, others, limit):
     over = [value for value in (rouge_l(text, other) for other in others) if value > limit]
