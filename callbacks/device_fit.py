@@ -134,8 +134,16 @@ def _sizes(parts: Mapping[str, Any]) -> dict[str, int]:
     found = {}
     for name, part in parts.items():
         for key, one in part.items() if isinstance(part, Mapping) else [("", part)]:
-            tell = getattr(one, "estimated_bytes", None)
-            size = tell() if callable(tell) and not isinstance(one, type) else None
-            if size:
-                found[f"{name}.{key}" if key else name] = int(size)
+            if (size := _size(one)) > 0:
+                found[f"{name}.{key}" if key else name] = size
     return found
+
+
+def _size(part: Any) -> int:
+    tell = getattr(part, "estimated_bytes", None)
+    if not callable(tell) or isinstance(part, type):
+        return 0
+    try:
+        return int(tell() or 0)
+    except (ValueError, OSError, ImportError):  # what is wrong with its files is told by its `verify`
+        return 0

@@ -13,6 +13,11 @@ from typing import Any
 LEAST_CHARACTERS = 8
 """Shorter values (`true`, `0`) would match words that are no secrets."""
 _SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
+KEY_SHAPES = re.compile(
+    r"(?i)\bsk-[a-z0-9_-]{16,}|\bhf_[a-z0-9]{16,}|\bgh[opsu]_[a-z0-9]{20,}|\bgithub_pat_\w{20,}|\bAKIA[0-9A-Z]{12,}"
+    r"|\bAIza[\w-]{30,}|\bxox[abp]-[\w-]{10,}|\bbearer\s+[\w.~+/=-]{12,}|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
+)
+"""Well-known shapes of keys, and passwords in URLs."""
 _NO_SETTINGS = frozenset(("torch", "numpy", "httpx", "asyncio", "threading", "lightning", "transformers", "diffusers"))
 """Packages whose objects hold weights and connections, no settings of ours."""
 
@@ -23,7 +28,7 @@ class SecretFound:
 
     Args:
         path: Place in the config, as `trainer.callbacks[0].init_args.url`.
-        variable: Name of the environment variable with this value.
+        variable: Name of the environment variable with this value; empty for what only has the shape of a key.
     """
 
     path: str
@@ -107,17 +112,21 @@ def refusal(found: Iterable[SecretFound], source: str) -> str:
         source: Where they were found.
     """
     listed = list(found)
-    places = ", ".join(f"`{item.path}` (the value of {item.variable})" for item in listed)
+    places = ", ".join(
+        f"`{item.path}` ({f'the value of {item.variable}' if item.variable else 'it looks like a key'})"
+        for item in listed
+    )
     name = listed[0].variable
+    other = f" If {name} is no secret, give that variable another name." if name else ""
     return (
         f"{source} holds a secret: {places}. A config is saved, logged and passed on, so it names environment "
-        f"variables and never holds what is in them. Write `api_key_env: {name}` where a part takes the name of a key, "
-        f"and remove the value. If {name} is no secret, give that variable another name."
+        f"variables and never holds what is in them. Write `api_key_env: {name or 'MY_SERVICE_KEY'}` where a part "
+        f"takes the name of a key, and remove the value.{other}"
     )
 
 
 def redacted(text: str, secrets: Mapping[str, str] | None = None) -> str:
-    """Return a text with each secret replaced by the name of its variable.
+    """Return a text with each secret replaced by the name of its variable, and without what has the shape of a key.
 
     Args:
         text: A message for people.
@@ -126,7 +135,7 @@ def redacted(text: str, secrets: Mapping[str, str] | None = None) -> str:
     known = secret_values() if secrets is None else secrets
     for value in sorted(known, key=len, reverse=True):  # a secret that is part of another one goes second
         text = text.replace(value, f"(value of {known[value]})")
-    return text
+    return KEY_SHAPES.sub("(hidden)", text)
 
 
 def settings_of(part: object) -> Any:
@@ -159,4 +168,6 @@ def _settings(part: object, seen: set[int]) -> Any:
 
 
 def _variable_in(text: str, secrets: Mapping[str, str]) -> str | None:
-    return next((name for value, name in secrets.items() if value in text), None)
+    """Return the variable whose value a text holds, empty for the shape of a key; None where it holds neither."""
+    found = next((name for value, name in secrets.items() if value in text), None)
+    return "" if found is None and KEY_SHAPES.search(text) else found

@@ -57,7 +57,7 @@ def looks_rows(run: Any, seeds: Sequence[Prompt]) -> Rows:
         skills = len({prompt.skill for prompt in seeds})
         looks = most_looks(callback.policy, callback.budget, rounds, len(seeds), skills, callback.judge_health)
         rows["rounds planned"] = "not known: training has no end" if rounds is None else f"{rounds:,}"
-        rows["judge calls (most)"] = looks_row(looks, callback.budget)
+        rows["judge calls (most)"] = looks_row(looks, callback.budget, callback.judge)
     return rows
 
 
@@ -102,7 +102,8 @@ def _misfit(listed: Iterable[PhaseBytes], offload: Any, accelerator: str, rows: 
     memory = main_memory_bytes()
     if accelerator == "cpu" and memory is not None:
         rows["  this machine"] = f"{gib(memory)} of main memory"
-        return too_large(listed, memory, "all")
+        if (problem := too_large(listed, memory, "all")) is not None:
+            rows["  warning"] = problem
     return None
 
 

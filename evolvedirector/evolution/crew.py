@@ -91,7 +91,10 @@ class LocalCrew:
         return self._draw(padded)[: len(requests)] if padded else []
 
     def teach(self, teacher: str, requests: Sequence[ImageRequest]) -> Iterator[ImageReply]:
-        """Ask one teacher."""
+        """Ask one teacher; the others let go of their memory first: a phase has one tenant at a time."""
+        for name, other in self._teachers.items():
+            if name != teacher:
+                other.close()
         return self._teachers[teacher].generate(requests)
 
     def look(self, pairs: Sequence[OrderedPair]) -> Iterator[Look]:

@@ -140,18 +140,23 @@ def plan_of_spending(budget: Budget, teachers: Mapping[str, object]) -> Rows:
     return rows
 
 
-def looks_row(looks: int | None, budget: Budget) -> str:
-    """Say how many looks a run may take.
+def looks_row(looks: int | None, budget: Budget, judge: object = None) -> str:
+    """Say how many looks a run may take, and what they cost where the judge knows it.
 
     Args:
         looks: As `most_looks` counts them.
         budget: The limits.
+        judge: May offer `price_usd()`, the price of a look.
     """
+    tell = getattr(judge, "price_usd", None)
+    price = tell() if callable(tell) else None
     if looks is None:
-        return "unbounded: set budget_judge_calls"
-    if looks == budget.budget_judge_calls:
-        return f"{looks:,} (budget_judge_calls)"
-    return f"{looks:,} by what the policy may ask; no limit of its own (budget_judge_calls)"
+        return "unbounded: set budget_judge_calls" + (f" (each look {price:.4g} USD)" if price else "")
+    cost = f" x {price:.4g} USD = {looks * price:,.2f} USD" if price else ""
+    if cost == "" and callable(tell) and price is None:
+        cost = ", price of a look unknown"
+    bound = "budget_judge_calls" if looks == budget.budget_judge_calls else "by what the policy may ask at most"
+    return f"{looks:,}{cost} ({bound})"
 
 
 def _teacher_row(most: int | None, price: float | None, teacher: object, name: str) -> str:

@@ -113,3 +113,14 @@ def test_a_traceback_shows_no_key_of_a_refused_config(here: Path, monkeypatch: p
     while error is not None:
         assert CANARY not in str(error)
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+@pytest.mark.parametrize("value", ["sk-" + "a1" * 12, "Bearer abcdefgh12345678", "https://me:word@host/v1"])
+def test_what_has_the_shape_of_a_key_is_refused_though_no_variable_holds_it(
+    value: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "more.yaml").write_text(logger("logs", value), encoding="utf-8")
+    assert main(["fit", "-c", "run.yaml", "-c", "more.yaml"]) == 2
+    captured = capsys.readouterr()
+    assert "`trainer.logger.init_args.name` (it looks like a key)" in " ".join(captured.err.split())
+    assert value not in captured.out + captured.err

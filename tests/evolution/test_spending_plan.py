@@ -80,3 +80,5 @@ def test_looks_are_bounded_by_the_policy_or_by_the_budget() -> None:
     assert most_looks(published, Budget(5000), 3, 1000, 1, None) == 3 * 1200
     assert looks_row(None, Budget()) == "unbounded: set budget_judge_calls"
     assert looks_row(70, Budget(budget_judge_calls=70)) == "70 (budget_judge_calls)"
+    assert looks_row(70, Budget(), Priced(0.01)) == "70 x 0.01 USD = 0.70 USD (by what the policy may ask at most)"
+    assert "price of a look unknown" in looks_row(70, Budget(), Priced(None))
