@@ -67,7 +67,7 @@ def answer_tokens(answers: Sequence[str], encode: Encode) -> tuple[frozenset[int
             rivals = [answers[at] for at, other in enumerate(tokens) if at != place and other & found]
             raise ValueError(
                 f"The answer {answers[place]!r} begins with the same token as {rivals}. Allowed are answers that this "
-                "model's tokenizer tells apart by their first token. Write short words or letters that begin differently."
+                "model's tokenizer tells apart by their first token. Write short words that begin differently."
             )
     return tuple(own)
 

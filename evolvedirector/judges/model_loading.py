@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from evolvedirector.records import digest
+from evolvedirector.judges.model_files import Dtype, ModelSource, Quantisation, weight_files
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedConfig, PreTrainedModel
-
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-Quantisation = Literal["nf4", "int8"]
-
-_SMALL_BYTES = 2**20
-_SAMPLES = 64
 
 
 def rank_device(device: str | None) -> torch.device:
@@ -36,9 +29,29 @@ def rank_device(device: str | None) -> torch.device:
     return torch.device("cpu")
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an error means that a device has no memory left.
+
+    Args:
+        error: Whatever was raised.
+    """
+    import torch
+
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "not enough memory" in str(error)
+
+
+def free_memory() -> None:
+    """Give what was let go of back to the device."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 @contextmanager
-def readable_loading(model: str) -> Iterator[None]:
-    """Turn the many ways in which a model cannot be found or loaded into one sentence; show no progress bars.
+def readable_errors(model: str) -> Iterator[None]:
+    """Turn the many ways in which a part of a model cannot be loaded into one sentence; show no progress bars.
 
     Args:
         model: Name or folder, for the sentence.
@@ -52,42 +65,66 @@ def readable_loading(model: str) -> Iterator[None]:
     logging.disable_progress_bar()
     try:
         yield
-    except (OSError, ValueError, KeyError, ImportError, json.JSONDecodeError) as error:
-        first_line = str(error).strip().split("\n")[0][:300]
-        remote = "trust_remote_code" in str(error)
-        advice = (
-            "Allowed are models whose code is part of the transformers library: code from a model folder is never run. "
-            "Choose another model."
-            if remote
-            else "Allowed is a folder with a saved model, or a name on the model hub that is reachable or downloaded. "
-            "Write a path that exists from here, or download the model first."
-        )
-        raise ValueError(f"The model {model!r} cannot be loaded: {first_line} {advice}") from error
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
+        said = " ".join(str(error).split())
+        if "trust_remote_code" in said:
+            raise ValueError(
+                f"The model {model!r} brings program code of its own, which is never run here (there is no "
+                "trust_remote_code). Allowed are models whose code is part of the transformers library. Write another."
+            ) from error
+        raise ValueError(
+            f"The model {model!r} cannot be loaded: {said[:300]}. Allowed is a complete folder or hub model that the "
+            "installed transformers knows. Save or download it again, or install what is named."
+        ) from error
     finally:
         if bars:
             logging.enable_progress_bar()
 
 
-def load_config(model: str, revision: str | None) -> PreTrainedConfig:
+def load_config(source: ModelSource, revision: str | None) -> PreTrainedConfig:
     """Read a model's configuration, without its weights.
 
     Args:
-        model: Folder, or name on the model hub.
+        source: Where the model comes from.
         revision: Branch, tag or commit on the hub; None is its main branch.
 
     Raises:
-        ValueError: If there is no such model, or it needs code of its own.
+        ValueError: If it cannot be read, or needs code of its own.
     """
     from transformers import AutoConfig
 
-    _check_folder(model)
-    with readable_loading(model):
-        return AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
+    with readable_errors(source.model):
+        return AutoConfig.from_pretrained(place_of(source), revision=revision, trust_remote_code=False)
+
+
+def place_of(source: ModelSource) -> str:
+    """Return what the library is to load from: the folder of a model here, the name of another."""
+    return str(source.folder) if source.folder is not None and source.commit is None else source.model
+
+
+def check_weights(source: ModelSource) -> None:
+    """Refuse a folder without safetensors weights: other formats can hold code.
+
+    Args:
+        source: Where the model comes from; a model of the hub is checked when it is loaded.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    if (
+        source.folder is not None
+        and source.commit is None
+        and not all(path.is_file() for path in weight_files(source.folder) or [source.folder / "model.safetensors"])
+    ):
+        raise ValueError(
+            f"The model folder {source.model!r} has no complete safetensors weights. Allowed is model.safetensors, or "
+            "its parts with model.safetensors.index.json; pickled weights are never read. Save it with save_pretrained."
+        )
 
 
 def load_model(
     load: Callable[..., Any],
-    model: str,
+    source: ModelSource,
     revision: str | None,
     dtype: Dtype,
     quantisation: Quantisation | None,
@@ -97,24 +134,35 @@ def load_model(
 
     Args:
         load: `from_pretrained` of the class that fits.
-        model: Folder, or name on the model hub.
+        source: Where the model comes from.
         revision: Branch, tag or commit on the hub; None is its main branch.
         dtype: Of weights and computation; auto: as saved.
-        quantisation: nf4 (4 bit, Dettmers et al. 2023) or int8 through bitsandbytes; None keeps the weights.
+        quantisation: nf4 (4 bit, QLoRA, Dettmers et al. 2023) or int8 (LLM.int8(), Dettmers et al. 2022) through
+            bitsandbytes; None keeps the weights.
         device: Where they go.
 
     Raises:
-        ValueError: If the model cannot be loaded.
+        ValueError: If the model cannot be loaded, or does not fit the device.
     """
-    kwargs: dict[str, Any] = {"revision": revision, "trust_remote_code": False, "use_safetensors": True}
-    kwargs["dtype"] = dtype
+    check_weights(source)
+    settings: dict[str, Any] = {"revision": revision, "dtype": dtype, "trust_remote_code": False}
     if quantisation is not None:
-        kwargs |= {"quantization_config": _quantisation_config(quantisation, dtype), "device_map": {"": str(device)}}
-    with readable_loading(model):
-        loaded = load(model, **kwargs)
-    if quantisation is None:
-        loaded = loaded.to(device)
-    return loaded.eval().requires_grad_(False)
+        packing = {"quantization_config": _quantisation_config(quantisation, dtype)}
+        settings |= packing | {"device_map": {"": str(device)}}
+    try:
+        with readable_errors(source.model):
+            model = load(place_of(source), use_safetensors=True, **settings)
+        if quantisation is None:
+            model = model.to(device)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        free_memory()
+        raise ValueError(
+            f"The weights of {source.model!r} do not fit {device} (dtype {dtype}, quantisation {quantisation}). "
+            "Allowed is what its memory holds beside the student. Write `quantisation: nf4`, or `offload_student: all`."
+        ) from error
+    return model.eval().requires_grad_(False)
 
 
 def _quantisation_config(quantisation: Quantisation, dtype: Dtype) -> Any:
@@ -125,47 +173,3 @@ def _quantisation_config(quantisation: Quantisation, dtype: Dtype) -> Any:
         return BitsAndBytesConfig(load_in_8bit=True)
     compute = torch.bfloat16 if dtype == "auto" else getattr(torch, dtype)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute)
-
-
-def model_digest(model: str, revision: str | None) -> str:
-    """Name a model's weights and settings without loading them.
-
-    For a folder: its settings and tokenizer whole, of each weight file the size and 64 samples spread over it. For a
-    name: the commit it stands for, or its configuration where none is known.
-
-    Args:
-        model: Folder, or name on the model hub.
-        revision: Branch, tag or commit on the hub.
-
-    Raises:
-        ValueError: If there is no such model.
-    """
-    _check_folder(model)
-    folder = Path(model)
-    if folder.is_dir():
-        names = sorted(p for p in folder.iterdir() if p.suffix in (".json", ".jinja", ".model", ".txt", ".safetensors"))
-        return digest(*(part for path in names for part in (path.name, _samples(path))))
-    config = load_config(model, revision)
-    return digest(getattr(config, "_commit_hash", None) or json.dumps(config.to_dict(), sort_keys=True, default=str))
-
-
-def _samples(path: Path) -> bytes:
-    """Read a small file whole, of a large one evenly spread blocks: other weights differ nearly everywhere."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        if size <= _SMALL_BYTES * 64:
-            return file.read()
-        parts = [size.to_bytes(8, "little")]
-        for number in range(_SAMPLES):
-            file.seek(number * (size - _SMALL_BYTES // 16) // (_SAMPLES - 1))
-            parts.append(file.read(_SMALL_BYTES // 16))
-    return b"".join(parts)
-
-
-def _check_folder(model: str) -> None:
-    looks_like_path = model.startswith((".", "/", "~")) or model.count("/") > 1
-    if looks_like_path and not Path(model).is_dir():
-        raise ValueError(
-            f"There is no model folder {model!r}. Allowed is a folder written by save_pretrained, or a name on the "
-            "model hub such as 'owner/model'. Write a path that exists from here."
-        )
