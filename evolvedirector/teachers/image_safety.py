@@ -12,8 +12,9 @@ from evolvedirector.store.images import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, decod
 
 UNIFORM_LEVELS = 12
 """Levels of 255 that a pixel may lie off the median and still count as the same: above the noise of JPEG."""
-MIN_BLUR_SIDE_PX = 64
-"""Below this, a sharp edge and a blurred one look alike."""
+BLUR_GRID_PX = 64
+"""Shorter side at which blur is measured: coarse enough to average the blocks of JPEG away. Smaller images, where a
+sharp edge and a blurred one look alike, are never called blurred."""
 _COMPRESS_LEVEL = 3  # a third of the time of the usual level 6, and a few percent larger
 
 
@@ -30,7 +31,7 @@ class ImageSafety:
         uniform_share: an image is one colour when at most this share of its pixels differs from the median colour
             (0.0002: a square of 7 px in an image of 512 px); null switches the check off.
         least_sharpness: an image is blurred when its sharpest places are softer than this; 0 switches the check off.
-            See `sharpness`: 0.06 is a Gaussian blur of 5 % of the shorter side; a picture with any clear outline has
+            See `sharpness`: 0.08 is a Gaussian blur of 5 % of the shorter side; a picture with any clear outline has
             over 0.2.
 
     Raises:
@@ -40,7 +41,7 @@ class ImageSafety:
     max_bytes: int = MAX_IMAGE_BYTES
     max_pixels: int = MAX_IMAGE_PIXELS
     uniform_share: float | None = 0.0002
-    least_sharpness: float = 0.06
+    least_sharpness: float = 0.08
 
     def __post_init__(self) -> None:
         for name, limit, most in (
@@ -131,34 +132,31 @@ def share_off_median(pixels: np.ndarray) -> float:
 
 
 def sharpness(pixels: np.ndarray) -> float:
-    """Return how steep the steepest places are: grey levels per 1/128 of the shorter side, over the image's contrast.
+    """Return how steep the steepest places are: change per percent of the shorter side, over the image's contrast.
 
     A step blurred by a Gaussian of standard deviation s has slope C / (s sqrt(2 pi)) for contrast C, so s = 5 % of
-    the side (6.4 / 128) gives 0.062. Contrast and slope both leave out the seven largest values: single odd pixels
+    the side gives 0.4 / 5 = 0.08. Contrast and slope both leave out the seven largest values: single odd pixels
     count for nothing, and the clear outline of one small thing is enough.
 
     Args:
         pixels: uint8 [height, width, 3].
 
     Returns:
-        0 to 1 and above; infinite for images too small or without any contrast to tell by.
+        0 to about 0.6; infinite for images too small or without any contrast to tell by.
     """
     from PIL import Image
 
     side = min(pixels.shape[:2])
-    if side < MIN_BLUR_SIDE_PX or max(pixels.shape[:2]) > 8 * side:
+    if side < BLUR_GRID_PX or max(pixels.shape[:2]) > 8 * side:
         return math.inf
     grey = Image.fromarray(pixels).convert("L")
-    if side > 128:
-        scale = 128 / side
-        size = (round(grey.width * scale), round(grey.height * scale))
-        grey = grey.resize(size, Image.Resampling.BOX)
-    levels = np.asarray(grey, dtype=np.float32)
+    size = (round(grey.width * BLUR_GRID_PX / side), round(grey.height * BLUR_GRID_PX / side))
+    levels = np.asarray(grey.resize(size, Image.Resampling.BOX), dtype=np.float32)
     contrast = _near_top(levels) + _near_top(-levels)
     if contrast < 2 * UNIFORM_LEVELS:  # too flat to tell noise from edges
         return math.inf
     slopes = np.concatenate([np.abs(np.diff(levels, axis=axis)).ravel() for axis in (0, 1)])
-    return _near_top(slopes) / contrast * min(levels.shape) / 128
+    return _near_top(slopes) / contrast * BLUR_GRID_PX / 100
 
 
 def _near_top(values: np.ndarray) -> float:
