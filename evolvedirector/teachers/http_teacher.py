@@ -18,6 +18,7 @@ from evolvedirector.transport.client import Client
 from evolvedirector.transport.endpoint import Endpoint
 from evolvedirector.transport.fault import TransportFault
 from evolvedirector.transport.job_journal import Job
+from evolvedirector.transport.response import Response
 from evolvedirector.transport.url_guard import check_allowed_hosts
 
 PLACEHOLDERS = ("prompt", "seed", "width_px", "height_px", "size", "request_id")
@@ -144,17 +145,10 @@ class HTTPTeacher:
         return fill(self._body, values)
 
     async def _draw(self, client: Client, request: ImageRequest) -> ImageReply:
-        answer = await client.request(
-            self._method,
-            self._path,
-            self._filled(request),
-            headers=self._headers,
-            idempotency_key=request.request_id,
-            accept=self._answers.is_refusal_by_status,
-        )
+        answer = await self._sent(client, request)
         if self._answers.image_path is None and answer.status < 300:
             return ImageReply(request.request_id, "image", answer.body)
-        progress = self._answers.read(answer.json())
+        progress = self._answers.read(json_of(answer))
         if progress.state != "image":
             status = "refusal" if progress.state == "refusal" else "failure"
             return ImageReply(request.request_id, status, reason=progress.reason)  # type: ignore[arg-type]
@@ -167,7 +161,10 @@ class HTTPTeacher:
             raise
 
     async def _submit(self, client: Client, request: ImageRequest) -> Job | Progress:
-        answer = await client.request(
+        return self._answers.read_submission(json_of(await self._sent(client, request)))
+
+    async def _sent(self, client: Client, request: ImageRequest) -> Response:
+        return await client.request(
             self._method,
             self._path,
             self._filled(request),
@@ -175,7 +172,6 @@ class HTTPTeacher:
             idempotency_key=request.request_id,
             accept=self._answers.is_refusal_by_status,
         )
-        return self._answers.read_submission(answer.json())
 
     async def _look(self, client: Client, job: Job) -> Progress:
         hosts = self._polling.key_hosts if self._polling else ()
@@ -186,6 +182,22 @@ class HTTPTeacher:
             return progress
         answer = await client.request_json("GET", result_url, headers=self._headers, allowed_hosts=hosts)
         return self._answers.read(answer)
+
+
+def json_of(answer: Response) -> Any:
+    """Parse the answer to a request that is paid for.
+
+    Args:
+        answer: whole.
+
+    Raises:
+        TransportFault: it is no JSON.
+    """
+    try:
+        return answer.json()
+    except TransportFault as fault:
+        fault.maybe_paid = True
+        raise
 
 
 def split_headers(headers: Mapping[str, str] | None) -> tuple[dict[str, str], str, str]:

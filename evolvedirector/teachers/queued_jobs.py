@@ -75,6 +75,7 @@ class QueuedJobs:
         self.price_usd = price_usd
         self.journal = JobJournal(jobs_path)
         self._submit, self._look = submit, look
+        self._whose: dict[tuple[str, str], str] = {}
 
     async def draw(self, client: Client, request: ImageRequest) -> ImageReply:
         """Take up the job of a request or submit one, wait for it and fetch its image.
@@ -96,6 +97,7 @@ class QueuedJobs:
                     return self._reply(request, submitted)
                 job = submitted
                 work.maybe_paid = True  # from here on, whatever is seen of it
+                self._check_own(job, name)
                 await asyncio.to_thread(self.journal.record, account, name, job)
             work.maybe_paid = True
             try:
@@ -126,6 +128,11 @@ class QueuedJobs:
     def close(self) -> None:
         """Close the journal; the next job opens it again."""
         self.journal.close()
+
+    def _check_own(self, job: Job, request_id: str) -> None:
+        """Refuse a job that belongs to another request: its image would show another prompt."""
+        if self._whose.setdefault((job.job_id, job.polling_url), request_id) != request_id:
+            raise TransportFault("ambiguous", "the service gave two requests the same job", maybe_paid=True)
 
     async def _finished(self, client: Client, job: Job) -> Progress:
         while (progress := await self._look(client, job)).state == "pending":

@@ -123,9 +123,10 @@ class ReplicateTeacher:
             fields |= {"width": request.width_px, "height": request.height_px}
         elif self.size_as == "aspect_ratio":
             fields["aspect_ratio"] = nearest_aspect_ratio(request.width_px, request.height_px)
-        path, body = f"models/{self._name}/predictions", {"input": fields}
+        path = f"models/{self._name}/predictions"
+        body: dict[str, Any] = {"input": fields}
         if self._version is not None:
-            path, body = "predictions", {"input": fields, "version": self._version}
+            path, body["version"] = "predictions", self._version
         headers = {"Prefer": f"wait={self.wait_s}"} if self.wait_s else None
         answer = await client.request_json("POST", path, body, headers, idempotency_key=request.request_id)
         return Job(str(answer["id"]), str(answer["urls"]["get"]))

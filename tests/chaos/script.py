@@ -37,6 +37,7 @@ class Script:
         shares: Probability of each fault of stage `submit` after its plan; drawn by (seed, request, arrival).
         seed: Another seed makes another day.
         only: Texts; requests whose name contains none of them meet no fault. Empty: all may.
+        by_prompt: Plans of stage `submit` for single prompts, in place of the others.
     """
 
     def __init__(
@@ -47,17 +48,22 @@ class Script:
         shares: Mapping[str, float] | None = None,
         seed: int = 0,
         only: Sequence[str] = (),
+        by_prompt: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self._plans: dict[Stage, Sequence[str]] = {"submit": submit, "poll": poll, "media": media}
         self._shares = dict(shares or {})
         self._seed = seed
         self._only = only
+        self._by_prompt = dict(by_prompt or {})
 
     def fault(self, stage: Stage, name: str, arrival: int) -> str:
         if self._only and not any(text in name for text in self._only):
             return GOOD
-        if arrival < len(self._plans[stage]):
-            return self._plans[stage][arrival]
+        plan = self._plans[stage]
+        if stage == "submit":  # its name ends with the prompt
+            plan = self._by_prompt.get(name.partition(" ")[2], plan)
+        if arrival < len(plan):
+            return plan[arrival]
         if stage != "submit":
             return GOOD
         left = random.Random(seed_of("chaos", self._seed, name, arrival)).random()
