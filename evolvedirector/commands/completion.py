@@ -21,6 +21,7 @@ _OPTIONS = {
     "data": ("import", "show", "--prompts", "--images", "--webdataset", "--help"),
     "assets": ("emoji", "--folder", "--from", "--help"),
     "report": ("--output", "--data", "--watch", "--port", "--no-browser", "--help"),
+    "judge": ("compare", "calibrate", "--gold", "--out", "--items", "--pairs", "--help"),
     "teach": (
         *("--serve", "--draw", "--teacher", "--name", "--host", "--port", "--api_key_env", "--batch_size", "--size"),
         *("--seed", "--out", "--help"),

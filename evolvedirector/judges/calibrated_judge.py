@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from evolvedirector.judges.calibration import Calibration, calibrated
 from evolvedirector.judges.judge import Judge
-from evolvedirector.judges.parts import close_parts, verify_parts
+from evolvedirector.judges.parts import close_parts, price_of, verify_parts
 from evolvedirector.records import ImageAndPrompt, Look, OrderedPair, digest
 
 
@@ -84,6 +84,10 @@ class CalibratedJudge:
             ValueError: It cannot.
         """
         verify_parts(self.judge)
+
+    def price_usd(self) -> float | None:
+        """Return what a look of the judge costs in USD; None where it is not known."""
+        return price_of(self.judge)
 
     def close(self) -> None:
         """Free the memory and connections of the judge."""

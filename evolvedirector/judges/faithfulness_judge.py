@@ -10,8 +10,8 @@ from dataclasses import replace
 from evolvedirector.judges.faithfulness import MIN_READABLE_MASS, look_of
 from evolvedirector.judges.grammar_questions import GrammarQuestions
 from evolvedirector.judges.judge import Judge
-from evolvedirector.judges.parts import close_parts, verify_parts
-from evolvedirector.judges.prompt_questions import QuestionWriter
+from evolvedirector.judges.parts import close_parts, price_of, verify_parts
+from evolvedirector.judges.prompt_questions import MAX_QUESTIONS, QuestionWriter
 from evolvedirector.judges.questions import YES_NO, Answer, Question, QuestionAnswerer
 from evolvedirector.records import AtomAnswer, FaithfulnessLook, ImageAndPrompt, Look, OrderedPair, digest
 
@@ -125,6 +125,10 @@ class FaithfulnessJudge:
             ValueError: One cannot.
         """
         verify_parts(self.answerer, self.judge, self.questions)
+
+    def price_usd(self) -> float | None:
+        """Return what a look costs in USD at most, all questions about two images; None where it is not known."""
+        return price_of(self.judge, self.answerer, times=2 * MAX_QUESTIONS)
 
     def close(self) -> None:
         """Free the memory and connections of all models."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from evolvedirector.judges.drawn_text import suspicious_text
 from evolvedirector.judges.judge import Judge
-from evolvedirector.judges.parts import close_parts, verify_parts
+from evolvedirector.judges.parts import close_parts, price_of, verify_parts
 from evolvedirector.judges.text_reader import TextReader
 from evolvedirector.records import ImageAndPrompt, Look, OrderedPair, digest
 
@@ -72,6 +72,10 @@ class OCRGate:
             ValueError: One cannot.
         """
         verify_parts(self.judge, self.reader)
+
+    def price_usd(self) -> float | None:
+        """Return what a look of the judge costs in USD; None where it is not known."""
+        return price_of(self.judge)
 
     def close(self) -> None:
         """Free the memory and connections of judge and reader."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from evolvedirector.judges.faithfulness import MIN_READABLE_MASS
 from evolvedirector.judges.judge import Judge
-from evolvedirector.judges.parts import close_parts, verify_parts
+from evolvedirector.judges.parts import close_parts, price_of, verify_parts
 from evolvedirector.records import ImageAndPrompt, Look, OrderedPair, digest
 
 
@@ -92,6 +92,10 @@ class PanelJudge:
             ValueError: One cannot.
         """
         verify_parts(*self.judges.values())
+
+    def price_usd(self) -> float | None:
+        """Return what a look of all members costs in USD; None where one does not know."""
+        return price_of(*self.judges.values())
 
     def close(self) -> None:
         """Free the memory and connections of all members."""

@@ -35,3 +35,33 @@ def close_parts(*parts: Any) -> None:
             failed = failed or error
     if failed is not None:
         raise failed
+
+
+def price_of(*parts: Any, times: float = 1.0) -> float | None:
+    """Add up what a question to each part costs in USD; None where one does not know its price.
+
+    Args:
+        parts: Judges and models; None and those without `price_usd`, which run here, cost nothing.
+        times: Questions to each.
+    """
+    prices = [part.price_usd() for part in parts if hasattr(part, "price_usd")]
+    return None if None in prices else times * sum(prices)
+
+
+def models_of(part: Any) -> frozenset[str]:
+    """Name every model behind a judge, through panels, gates and corrections: by fingerprint, and by its plain name.
+
+    Two judges that share one are no two opinions.
+
+    Args:
+        part: A judge, or a model that answers questions; others name nothing.
+    """
+    inner = [getattr(part, name, None) for name in ("judge", "answerer")]
+    members = getattr(part, "judges", None)
+    inner += list(members.values()) if isinstance(members, dict) else []
+    found = [models_of(other) for other in inner if other is not None]
+    if found:
+        return frozenset().union(*found)
+    model = getattr(part, "model", None)
+    names = {getattr(part, "fingerprint", None), f"model {model}" if isinstance(model, str) else None}
+    return frozenset(name for name in names if isinstance(name, str))

@@ -138,7 +138,7 @@ def test_a_confidence_that_means_nothing_is_refused() -> None:
 
 
 def written(text: str, size_px: int) -> bytes:
-    picture, size = Image.new("RGB", (size_px, size_px), (128,) * 3), size_px // 10
+    picture, size = Image.new("RGB", (size_px, size_px), (128,) * 3), max(8, size_px // 10)
     font, wrapped = ImageFont.load_default(size), textwrap.fill(text, int(1.8 * size_px / size))
     ImageDraw.Draw(picture).multiline_text((2, 2), wrapped, fill="white", font=font)
     buffer = io.BytesIO()
@@ -147,7 +147,8 @@ def written(text: str, size_px: int) -> bytes:
 
 
 @pytest.mark.slow
-def test_the_local_reader_reads_small_images() -> None:
+def test_the_local_reader_reads_small_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LD_LIBRARY_PATH", "")  # OpenCV sets it when it is imported
     pytest.importorskip("rapidocr_onnxruntime", reason="the extra `ocr` is not installed")
     reader = RapidOCRReader()
     prompt = "a red circle left of a blue square"
