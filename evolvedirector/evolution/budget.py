@@ -19,12 +19,13 @@ class Budget:
     Args:
         budget_teacher_calls: Images asked of teachers, refusals included. 0 trains only and judges nothing.
         budget_judge_calls: Looks asked of the judge.
-        budget_cost_usd: Money, as the teachers report it.
+        budget_cost_usd: Money, as the teachers report it, and the looks at their price.
         teacher_calls_per_round: Images asked of teachers in one round; the seeds are not a round.
         teacher_calls_per_lineage: Images asked of teachers for one seed and all its descendants.
         teacher_budgets: Images asked of single teachers, by name; a teacher whose own budget is spent is passed over.
             A teacher not named has no limit of its own; None limits none.
         prices_usd: Price of an image by teacher name, charged where a reply carries no cost; None charges nothing.
+        price_per_look_usd: Price of a look, charged when it is asked; 0 for a judge of your own.
 
     Raises:
         ValueError: A limit or a price is negative.
@@ -37,6 +38,7 @@ class Budget:
     teacher_calls_per_lineage: int | None = None
     teacher_budgets: dict[str, int] | None = None
     prices_usd: dict[str, float] | None = None
+    price_per_look_usd: float = 0.0
 
     def __post_init__(self) -> None:
         for limit in fields(self):
@@ -96,8 +98,11 @@ def allowance_of(budget: Budget, spent: Spend, spent_in_round: Spend) -> Allowan
         left(budget.budget_teacher_calls, spent.teacher_calls),
         left(budget.teacher_calls_per_round, spent_in_round.teacher_calls),
     )
-    judge = _least(left(budget.budget_judge_calls, spent.judge_calls))
     cost = _least(left(budget.budget_cost_usd, spent.cost_usd))
+    paid_looks = None
+    if cost is not None and budget.price_per_look_usd > 0:
+        paid_looks = int(cost / budget.price_per_look_usd + 1e-9)  # 8.0 / 0.1 is 79.99999999999999
+    judge = _least(left(budget.budget_judge_calls, spent.judge_calls), paid_looks)
     return Allowance(
         teacher_calls=None if teacher is None else int(teacher),
         judge_calls=None if judge is None else int(judge),

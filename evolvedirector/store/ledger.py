@@ -160,10 +160,12 @@ class Ledger(LedgerFile):
             f"MAX(cost_usd) AS price FROM calls {where} GROUP BY teacher)",
             key,
         ).fetchone()
-        looks, lost_looks = self._connection.execute(
-            f"SELECT COUNT(*) + COALESCE(SUM(lost), 0), COALESCE(SUM(lost), 0) FROM looks {where}", key
+        looks, lost_looks, judged = self._connection.execute(
+            "SELECT COUNT(*) + COALESCE(SUM(lost), 0), COALESCE(SUM(lost), 0), COALESCE(SUM(cost_usd), 0) "
+            f"FROM looks {where}",
+            key,
         ).fetchone()
-        return Spend(calls, looks, lost + lost_looks, cost)
+        return Spend(calls, looks, lost + lost_looks, cost + judged)
 
     def add_teacher_results(self, round_id: str, results: Sequence[TeacherResult]) -> None:
         """Record what came of asking teachers; a repeated round replaces its own rows."""
@@ -190,11 +192,12 @@ class Ledger(LedgerFile):
 
     # Judge
 
-    def reserve_looks(self, round_id: str, judge: str, keys: Sequence[str]) -> None:
-        """Record questions before they are asked; one asked before and never answered counts as lost."""
+    def reserve_looks(self, round_id: str, judge: str, keys: Sequence[str], price_usd: float = 0.0) -> None:
+        """Record questions before they are asked; one asked before and never answered counts as lost, and as paid."""
         self._many(
-            "INSERT INTO looks (key, round_id, judge) VALUES (?,?,?) ON CONFLICT (key) DO UPDATE SET lost = lost + 1",
-            [(key, round_id, judge) for key in keys],
+            "INSERT INTO looks (key, round_id, judge, cost_usd) VALUES (?,?,?,?) "
+            "ON CONFLICT (key) DO UPDATE SET lost = lost + 1, cost_usd = cost_usd + excluded.cost_usd",
+            [(key, round_id, judge, price_usd) for key in keys],
         )
 
     def settle_looks(self, looks: Sequence[Look]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 # One statement per table, no semicolon inside. A row in `calls` or `looks` exists from the moment before the request
 # leaves (reserved), so a kill can lose an answer but never the fact that it was asked for; `lost` counts submissions
@@ -25,7 +25,8 @@ CREATE INDEX calls_by_round ON calls (round_id);
 CREATE INDEX calls_by_lineage ON calls (lineage_id);
 CREATE TABLE looks (
     key TEXT PRIMARY KEY, round_id TEXT NOT NULL, judge TEXT NOT NULL, probability REAL, covered_mass REAL,
-    reason TEXT NOT NULL DEFAULT '', lost INTEGER NOT NULL DEFAULT 0, rung TEXT NOT NULL DEFAULT '');
+    reason TEXT NOT NULL DEFAULT '', lost INTEGER NOT NULL DEFAULT 0, rung TEXT NOT NULL DEFAULT '',
+    cost_usd REAL NOT NULL DEFAULT 0);
 CREATE INDEX looks_by_round ON looks (round_id);
 CREATE TABLE renders (
     round_id TEXT NOT NULL, request_id TEXT NOT NULL, image_sha256 TEXT NOT NULL, PRIMARY KEY (round_id, request_id));
@@ -45,5 +46,8 @@ CREATE TABLE decisions (
     PRIMARY KEY (round_id, prompt_id, kind));
 """
 
-MIGRATIONS = {2: "ALTER TABLE looks ADD COLUMN rung TEXT NOT NULL DEFAULT ''"}
+MIGRATIONS = {
+    2: "ALTER TABLE looks ADD COLUMN rung TEXT NOT NULL DEFAULT ''",
+    3: "ALTER TABLE looks ADD COLUMN cost_usd REAL NOT NULL DEFAULT 0",
+}
 """Statement that brings a file of this schema to the next one."""

@@ -29,6 +29,14 @@ def test_what_is_allowed_keeps_within_both_limits(
     assert per_round is None or allowed == 0 or here + allowed <= per_round
 
 
+def test_money_limits_looks_at_their_price() -> None:
+    budget = Budget(budget_cost_usd=10.0, budget_judge_calls=90, price_per_look_usd=0.1)
+    assert allowance_of(budget, Spend(cost_usd=2.0), Spend()).judge_calls == 80
+    assert allowance_of(budget, Spend(judge_calls=60, cost_usd=2.0), Spend()).judge_calls == 30
+    assert allowance_of(budget, Spend(cost_usd=11.0), Spend()).judge_calls == 0
+    assert allowance_of(Budget(price_per_look_usd=0.1), Spend(cost_usd=2.0), Spend()).judge_calls is None
+
+
 @pytest.mark.parametrize("name", ["budget_teacher_calls", "budget_cost_usd", "teacher_calls_per_lineage"])
 def test_a_negative_limit_is_refused_with_what_to_write(name: str) -> None:
     with pytest.raises(ValueError, match=rf"{name} is -1\. Allowed: 0 or more.*Write `{name}: 0`"):

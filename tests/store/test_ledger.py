@@ -92,6 +92,13 @@ def test_a_look_is_paid_once_and_read_again(ledger: Ledger) -> None:
     assert ledger.spend().judge_calls == 2
 
 
+def test_a_look_costs_its_price_each_time_it_is_asked(ledger: Ledger) -> None:
+    ledger.reserve_looks("r", "judge", ["a", "b"], 0.25)
+    ledger.settle_looks([Look("a", 0.25)])
+    ledger.reserve_looks("r", "judge", ["b"], 0.5)
+    assert ledger.spend() == ledger.spend("r") == Spend(0, 3, 1, 1.0)
+
+
 def test_spending_is_counted_by_round(ledger: Ledger) -> None:
     ledger.reserve_calls("r1", [CALL])
     ledger.reserve_calls("r2", [Call("q2", "p2", "l", "toy")])
@@ -122,6 +129,7 @@ def test_a_ledger_of_the_schema_before_is_brought_up_to_date(tmp_path: Path) -> 
         ledger.settle_looks([Look("old", 0.9)])
     with closing(sqlite3.connect(path)) as file:
         file.execute("ALTER TABLE looks DROP COLUMN rung")
+        file.execute("ALTER TABLE looks DROP COLUMN cost_usd")
         file.execute("PRAGMA user_version=2")
         file.commit()
     with closing(Ledger(path)) as ledger:
@@ -136,7 +144,7 @@ def test_another_schema_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version=99")
     connection.close()
-    with pytest.raises(ValueError, match=r"ledger schema 99.*reads schema 3"):
+    with pytest.raises(ValueError, match=r"ledger schema 99.*reads schema 4"):
         Ledger(path)
 
 
