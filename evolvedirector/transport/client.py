@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -12,7 +13,7 @@ from urllib.parse import urlsplit
 
 from evolvedirector.transport.answer_fault import fault_of
 from evolvedirector.transport.api_key import read_key
-from evolvedirector.transport.connection import Connection
+from evolvedirector.transport.connection import Connection, multipart
 from evolvedirector.transport.deadline import Work, end_of_work, ends_at
 from evolvedirector.transport.download import Downloads
 from evolvedirector.transport.endpoint import Endpoint
@@ -111,7 +112,7 @@ class Client:
         Raises:
             TransportFault: no usable answer.
         """
-        content = {} if body is None else {"json": body}
+        content = _as_json(body)
         attempt = self._attempt(
             method,
             path_or_url,
@@ -153,9 +154,7 @@ class Client:
         Raises:
             TransportFault: no usable answer.
         """
-        content: dict[str, Any] = {} if body is None else {"json": body}
-        if form is not None:
-            content = {"files": {name: (None, value.encode()) for name, value in form.items()}}
+        content = _as_json(body) if form is None else multipart(form)
         attempt = self._attempt(method, path_or_url, content, headers, idempotency_key, allowed_hosts, accept, _whole)
         return await self._until_it_works(attempt, give_up_at, self.endpoint.idempotent or method in _SAFE_METHODS)
 
@@ -188,7 +187,7 @@ class Client:
         self,
         method: str,
         path_or_url: str,
-        content: Mapping[str, Any],
+        content: tuple[str, bytes] | None,
         headers: Mapping[str, str] | None,
         idempotency_key: str | None,
         allowed_hosts: Sequence[str],
@@ -197,7 +196,9 @@ class Client:
     ) -> Callable[[Work], Awaitable[Value]]:
         """Make the function that tries once: within the limits, noting whether money may have gone."""
         url = self._url(path_or_url, allowed_hosts)
-        ours = {"User-Agent": "evolvedirector", "Accept-Encoding": "identity"}
+        ours = {"User-Agent": "evolvedirector", "Accept": "*/*", "Accept-Encoding": "identity"}
+        if content is not None:
+            ours["Content-Type"] = content[0]
         named = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
 
         async def attempt(work: Work) -> Value:
@@ -211,7 +212,7 @@ class Client:
                 auth = {self.auth_header: f"{self.auth_scheme} {key}".strip()} if key else {}
                 try:
                     sent = {**ours, **(headers or {}), **named, **auth}
-                    response = await _opened(self._connection).send(method, url, sent, content)
+                    response = await _opened(self._connection).send(method, url, sent, content and content[1])
                 except TransportFault as fault:
                     if fault.kind == "unreachable":
                         work.maybe_paid = before
@@ -260,6 +261,10 @@ class Client:
 
     def _limits(self, key: str) -> KeyLimits:
         return key_limits(self.endpoint.base_url, key, self.endpoint.requests_per_minute)
+
+
+def _as_json(body: Any) -> tuple[str, bytes] | None:
+    return None if body is None else ("application/json", json.dumps(body).encode())
 
 
 def _whole(response: Response) -> Response:

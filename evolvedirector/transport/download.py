@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import urllib.request
 from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import httpcore
-import httpx
 
-from evolvedirector.transport.connection import trusted_certificates
+from evolvedirector.transport.connection import BROKEN, NOT_SENT, proxy_for, read_body, trusted_certificates
 from evolvedirector.transport.connection_words import connection_reason
 from evolvedirector.transport.fault import TransportFault
-from evolvedirector.transport.response import inflate
 from evolvedirector.transport.url_guard import check_address, check_url
 from evolvedirector.transport.waiting import asked_wait_s
 
 MAX_REDIRECTS = 1
-_NOT_SENT = (httpcore.ConnectError, httpcore.ConnectTimeout, httpcore.PoolTimeout, httpcore.ProxyError)
-_BROKEN = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError)
 
 
 class PublicNetwork(httpcore.AsyncNetworkBackend):
@@ -117,9 +112,9 @@ class Downloads:
             check_url(url, allowed_hosts, self.loopback_host)
             try:
                 location, body = await self._get(url, max_bytes)
-            except _NOT_SENT as error:
+            except NOT_SENT as error:
                 fault = TransportFault("unreachable", connection_reason(error, urlsplit(url).hostname or ""))
-            except _BROKEN as error:
+            except BROKEN as error:
                 fault = TransportFault("ambiguous", f"the download was cut off ({type(error).__name__})")
             else:
                 if not location:
@@ -133,7 +128,7 @@ class Downloads:
         """Send one GET and return (where it redirects to or an empty text, body)."""
         headers = [("Accept-Encoding", "identity"), ("User-Agent", "evolvedirector")]
         host = urlsplit(url).hostname or ""
-        async with self._pool(host).stream("GET", url, headers=headers, extensions={"timeout": self._timeouts}) as got:
+        async with self._pool(url).stream("GET", url, headers=headers, extensions={"timeout": self._timeouts}) as got:
             named = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in got.headers}
             if got.status in (301, 302, 303, 307, 308) and named.get("location"):
                 return named["location"], b""
@@ -146,23 +141,11 @@ class Downloads:
                     got.status,
                     wait_s=asked_wait_s(named, b"") if busy else None,
                 )
-            length = named.get("content-length", "")
-            parts, size = [], 0
-            async for part in got.aiter_stream():
-                size += len(part)
-                if size > max_bytes or (length.isdigit() and int(length) > max_bytes):
-                    raise TransportFault("too_large", f"a result has more than {max_bytes} bytes")
-                parts.append(part)
-        return "", inflate(b"".join(parts), named.get("content-encoding", "").strip().lower(), max_bytes)
+            return "", await read_body(got, named, max_bytes)
 
-    def _pool(self, host: str) -> httpcore.AsyncConnectionPool:
+    def _pool(self, url: str) -> httpcore.AsyncConnectionPool:
         """Choose a direct connection, or the environment's proxy: names are then resolved there, not here."""
-        proxy = urllib.request.getproxies().get("https")
-        if proxy is None or host == self.loopback_host or urllib.request.proxy_bypass(host):
+        if urlsplit(url).hostname == self.loopback_host:
             return self._direct
-        if self._proxied is None:
-            parsed = httpx.Proxy(proxy if "://" in proxy else f"http://{proxy}")
-            self._proxied = httpcore.AsyncHTTPProxy(
-                str(parsed.url), parsed.raw_auth, ssl_context=trusted_certificates(), max_connections=None
-            )
-        return self._proxied
+        self._proxied = self._proxied or proxy_for(url)
+        return self._proxied or self._direct
