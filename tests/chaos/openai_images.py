@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING
 
-from tests.chaos.exchange import Request, Response, as_json, error
+from tests.chaos.exchange import Request, Response, as_image, as_json, error
 
 if TYPE_CHECKING:
     from tests.chaos.arrival import Arrival
@@ -27,6 +27,8 @@ def _answer(arrival: Arrival) -> Response:
         return as_json({"created": 1, "data": []})
     if arrival.request.json().get("response_format") == "url":
         return as_json({"created": 1, "data": [{"url": arrival.server.media_url(arrival.server.job(arrival))}]})
+    if arrival.request.json().get("response_format") == "raw":  # as some servers of one model do
+        return as_image(arrival.image)
     return as_json({"created": 1, "data": [{"b64_json": base64.b64encode(arrival.image).decode()}]})
 
 
