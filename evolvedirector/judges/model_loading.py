@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -59,10 +60,10 @@ def readable_errors(model: str) -> Iterator[None]:
     Raises:
         ValueError: Instead of whatever the library raised.
     """
-    from transformers.utils import logging
+    from transformers.utils import logging as library
 
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    bars = library.is_progress_bar_enabled()
+    library.disable_progress_bar()
     try:
         yield
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
@@ -78,7 +79,7 @@ def readable_errors(model: str) -> Iterator[None]:
         ) from error
     finally:
         if bars:
-            logging.enable_progress_bar()
+            library.enable_progress_bar()
 
 
 def load_config(source: ModelSource, revision: str | None) -> PreTrainedConfig:
@@ -170,6 +171,8 @@ def _quantisation_config(quantisation: Quantisation, dtype: Dtype) -> Any:
     from transformers import BitsAndBytesConfig
 
     if quantisation == "int8":
+        # it would say for every product of every layer that inputs are cast to float16
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
         return BitsAndBytesConfig(load_in_8bit=True)
     compute = torch.bfloat16 if dtype == "auto" else getattr(torch, dtype)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute)

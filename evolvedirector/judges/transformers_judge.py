@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Literal
 from evolvedirector.evolution.verdicts import MIN_COVERED_MASS
 from evolvedirector.judges.answer_tokens import answer_of_masses, unread
 from evolvedirector.judges.judge_images import check_size, judge_image, side_by_side_image
+from evolvedirector.judges.memory_guard import MemoryGuard
 from evolvedirector.judges.model_files import Dtype, Quantisation, digest_of_model, find_model, weight_bytes
-from evolvedirector.judges.model_loading import check_weights, free_memory, is_out_of_memory, rank_device
+from evolvedirector.judges.model_loading import check_weights, free_memory, rank_device
 from evolvedirector.judges.questions import (
     CHECK_QUESTION,
     LETTERS,
@@ -102,7 +103,12 @@ class TransformersJudge:
         self.device = device
         self._vision: VisionModel | None = None
         self._fingerprint = ""
-        self._has_answered = False
+        self._guard = MemoryGuard(
+            self._ask,
+            self._lost,
+            f"Allowed is what it holds. Write a batch_size under {batch_size}, an image_size_px under "
+            f"{image_size_px} or `quantisation: nf4`.",
+        )
 
     @property
     def fingerprint(self) -> str:
@@ -182,7 +188,7 @@ class TransformersJudge:
                 shown.append((question, self._pictures(question)))
             except StoreError as error:
                 answers[place] = unread(question.item_id, question.answers, str(error))
-        read = iter(self._ask(shown))
+        read = iter(self._guard.run(shown))
         return [answers[place] if place in answers else next(read) for place in range(len(batch))]
 
     def _pictures(self, question: Question) -> list[Image]:
@@ -191,37 +197,20 @@ class TransformersJudge:
         return [judge_image(image, self.image_size_px) for image in question.images]
 
     def _ask(self, shown: Sequence[Shown]) -> list[Answer]:
-        """Answer a batch in one forward pass; where memory runs out later than at first, one by one."""
-        if not shown:
-            return []
-        vision = self._load()
+        """Answer a batch in one forward pass."""
         questions = [question for question, _ in shown]
-        try:
-            masses = vision.masses(
-                [question.text for question in questions],
-                [pictures for _, pictures in shown],
-                [question.answers for question in questions],
-            )
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            cause = error
-        else:
-            self._has_answered = True
-            return [
-                answer_of_masses(question.item_id, question.answers, found, self.min_covered_mass)
-                for question, found in zip(questions, masses, strict=True)
-            ]
-        free_memory()
-        if not self._has_answered:
-            raise ValueError(
-                f"{len(shown)} questions at {self.image_size_px} px do not fit the memory beside {self.model!r}. "
-                f"Allowed is what it holds. Write a batch_size under {self.batch_size}, a smaller image_size_px or "
-                "`quantisation: nf4`."
-            ) from cause
-        if len(shown) > 1:
-            return [answer for one in shown for answer in self._ask([one])]
-        return [unread(questions[0].item_id, questions[0].answers, "the device is out of memory")]
+        masses = self._load().masses(
+            [question.text for question in questions],
+            [pictures for _, pictures in shown],
+            [question.answers for question in questions],
+        )
+        return [
+            answer_of_masses(question.item_id, question.answers, found, self.min_covered_mass)
+            for question, found in zip(questions, masses, strict=True)
+        ]
+
+    def _lost(self, shown: Shown) -> Answer:
+        return unread(shown[0].item_id, shown[0].answers, "the device is out of memory")
 
     def _load(self) -> VisionModel:
         if self._vision is None:

@@ -63,14 +63,28 @@ def _without_videos(processor_class: type) -> Any:
     return type(processor_class.__name__, (processor_class,), lenient)
 
 
+def special_texts(tokenizer: Any) -> list[str]:
+    """Return the texts that a tokenizer would read as signs of its own, such as the turns of a chat, longest first.
+
+    Args:
+        tokenizer: Of the model.
+    """
+    added = tokenizer.added_tokens_decoder.values()
+    return _longest_first(token.content for token in added if token.special or token.content.startswith(("<", "[")))
+
+
 def control_tokens(processor: Any) -> list[str]:
-    """Return the texts that a tokenizer would read as its own signs (turns of a chat, places of pictures)."""
-    added = processor.tokenizer.added_tokens_decoder.values()
-    texts = {token.content for token in added if token.special or token.content.startswith(("<", "["))}
-    texts.update(
-        text for name in ("image_token", "boi_token") if isinstance(text := getattr(processor, name, None), str)
-    )
-    return sorted((text for text in texts if text.strip()), key=lambda text: (-len(text), text))
+    """Return the texts that a processor would read as signs of its own, the places of pictures among them.
+
+    Args:
+        processor: Of the model.
+    """
+    signs = [getattr(processor, name, None) for name in ("image_token", "boi_token", "video_token")]
+    return _longest_first([*special_texts(processor.tokenizer), *(sign for sign in signs if isinstance(sign, str))])
+
+
+def _longest_first(texts: Iterable[str]) -> list[str]:
+    return sorted({text for text in texts if text.strip()}, key=lambda text: (-len(text), text))
 
 
 def without_control_tokens(text: str, tokens: Iterable[str]) -> str:

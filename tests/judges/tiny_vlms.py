@@ -1,4 +1,4 @@
-"""Vision-language models of a few thousand random parameters, saved as their real ones are: config, processor, weights."""
+"""Vision-language models of a few thousand random parameters, saved as real ones are: config, processor, weights."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-TEXT = {
+TEXT: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 48,
     "num_hidden_layers": 2,
@@ -35,7 +35,7 @@ TEXT = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 2048,
 }
-VISION = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+VISION: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
 def tokenizer(*control: str, **named: str) -> PreTrainedTokenizerFast:
@@ -60,7 +60,8 @@ def chat_template(picture: str) -> str:
     return (
         "{% for m in messages %}{{ m.role }}: {% for c in m.content %}{% if c.type == 'image' %}"
         + picture
-        + "{% else %}{{ c.text }}{% endif %}{% endfor %}\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
+        + "{% else %}{{ c.text }}{% endif %}{% endfor %}{{ '\\n' }}{% endfor %}"
+        + "{% if add_generation_prompt %}assistant:{% endif %}"
     )
 
 
@@ -82,7 +83,7 @@ def llava(folder: Path) -> Path:
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(**VISION, image_size=28, patch_size=14),
         text_config=LlamaConfig(**TEXT, vocab_size=len(words), **_signs(words)),
-        image_token_index=words.convert_tokens_to_ids("<image>"),
+        image_token_index=_id(words, "<image>"),
         vision_feature_layer=-1,
         **_signs(words),
     )
@@ -104,10 +105,10 @@ def qwen2_5_vl(folder: Path) -> Path:
             "rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10000.0},
             **_signs(words),
         },
-        image_token_id=words.convert_tokens_to_ids("<|image_pad|>"),
-        video_token_id=words.convert_tokens_to_ids("<|video_pad|>"),
-        vision_start_token_id=words.convert_tokens_to_ids("<|vision_start|>"),
-        vision_end_token_id=words.convert_tokens_to_ids("<|vision_end|>"),
+        image_token_id=_id(words, "<|image_pad|>"),
+        video_token_id=_id(words, "<|video_pad|>"),
+        vision_start_token_id=_id(words, "<|vision_start|>"),
+        vision_end_token_id=_id(words, "<|vision_end|>"),
     )
     return _save(Qwen2_5_VLForConditionalGeneration, config, folder)
 
@@ -127,7 +128,7 @@ def internvl(folder: Path) -> Path:
     config = InternVLConfig(
         vision_config=InternVLVisionConfig(**VISION, image_size=[28, 28], patch_size=[14, 14]),
         text_config=Qwen2Config(**TEXT, vocab_size=len(words), **_signs(words)),
-        image_token_id=words.convert_tokens_to_ids("<IMG_CONTEXT>"),
+        image_token_id=_id(words, "<IMG_CONTEXT>"),
         image_seq_length=1,
         downsample_ratio=0.5,
     )
@@ -156,9 +157,9 @@ def gemma3(folder: Path) -> Path:
             **_signs(words),
         ),
         mm_tokens_per_image=1,
-        boi_token_index=words.convert_tokens_to_ids("<start_of_image>"),
-        eoi_token_index=words.convert_tokens_to_ids("<end_of_image>"),
-        image_token_index=words.convert_tokens_to_ids("<image_soft_token>"),
+        boi_token_index=_id(words, "<start_of_image>"),
+        eoi_token_index=_id(words, "<end_of_image>"),
+        image_token_index=_id(words, "<image_soft_token>"),
     )
     return _save(Gemma3ForConditionalGeneration, config, folder)
 
@@ -169,6 +170,10 @@ ARCHITECTURES: dict[str, Callable[[Path], Path]] = {
     "internvl": internvl,
     "gemma3": gemma3,
 }
+
+
+def _id(words: PreTrainedTokenizerFast, sign: str) -> Any:
+    return words.convert_tokens_to_ids(sign)
 
 
 def _signs(words: PreTrainedTokenizerFast) -> dict[str, Any]:
