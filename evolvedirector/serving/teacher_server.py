@@ -57,8 +57,13 @@ class TeacherServer:
             timeout_s: Seconds after which a call is answered with 503 although it is still being drawn.
 
         Raises:
-            ValueError: The port cannot be opened, or the variable holds no key.
+            ValueError: The port cannot be opened, the variable holds no key, or a number is none that can be.
         """
+        if batch_size < 1 or timeout_s <= 0:
+            raise ValueError(
+                f"batch_size is {batch_size} and timeout_s {timeout_s}. Allowed are 1 or more and over 0. Write 8 and "
+                "600, say."
+            )
         if api_key_env is not None and not os.environ.get(api_key_env):
             raise ValueError(
                 f"api_key_env is '{api_key_env}', but this environment variable is empty. Allowed is the name of one "

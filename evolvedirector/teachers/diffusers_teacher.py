@@ -26,6 +26,7 @@ from evolvedirector.teachers.pipeline_loading import (
     index_of,
     is_out_of_memory,
     load_pipeline,
+    own_random_state,
     pipeline_class,
 )
 
@@ -242,16 +243,17 @@ class DiffusersTeacher:
             torch.cuda.reset_peak_memory_stats(device)
             self._bytes_before = torch.cuda.memory_allocated(device)
         index = index_of(self._source)
-        self._pipeline = load_pipeline(
-            pipeline_class(index),
-            self._source,
-            index,
-            dtype=self.dtype,
-            quantisation=self.quantisation,
-            offload=self.offload,
-            device=device,
-            variant=self.variant,
-        )
+        with own_random_state(device):
+            self._pipeline = load_pipeline(
+                pipeline_class(index),
+                self._source,
+                index,
+                dtype=self.dtype,
+                quantisation=self.quantisation,
+                offload=self.offload,
+                device=device,
+                variant=self.variant,
+            )
         _log.info("%s was loaded onto %s in %.1f s", self.model, device, time.monotonic() - began)
         return self._pipeline
 
@@ -264,7 +266,7 @@ class DiffusersTeacher:
             call["negative_prompt"] = [call["negative_prompt"]] * len(batch)
         generators = [torch.Generator("cpu").manual_seed(request.seed) for request in batch]
         try:
-            with torch.no_grad():
+            with torch.no_grad(), own_random_state(self._where()):
                 drawn = pipeline(
                     prompt=[request.prompt for request in batch],
                     generator=generators,

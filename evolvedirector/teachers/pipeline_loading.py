@@ -210,6 +210,20 @@ def quiet() -> Iterator[None]:
             show()
 
 
+@contextmanager
+def own_random_state(device: str) -> Iterator[None]:
+    """Leave the global generators as they are: loading draws from them, and training must not notice a round.
+
+    Args:
+        device: Where the pipeline works; its generator is kept too.
+    """
+    import torch
+
+    devices = [torch.device(device)] if device.startswith("cuda") else []
+    with torch.random.fork_rng(devices):
+        yield
+
+
 def _quantised(index: Mapping[str, Any], quantisation: Quantisation, dtype: DType) -> Any:
     """Return diffusers' settings: linear layers of denoisers and text encoders by bitsandbytes."""
     import torch
