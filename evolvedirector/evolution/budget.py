@@ -101,7 +101,7 @@ def allowance_of(budget: Budget, spent: Spend, spent_in_round: Spend) -> Allowan
     cost = _least(left(budget.budget_cost_usd, spent.cost_usd))
     paid_looks = None
     if cost is not None and budget.price_per_look_usd > 0:
-        paid_looks = int(cost / budget.price_per_look_usd + 1e-9)  # 8.0 / 0.1 is 79.99999999999999
+        paid_looks = int(cost / budget.price_per_look_usd + 1e-9)  # 0.7 / 0.1 is 6.999999999999999
     judge = _least(left(budget.budget_judge_calls, spent.judge_calls), paid_looks)
     return Allowance(
         teacher_calls=None if teacher is None else int(teacher),

@@ -25,6 +25,8 @@ RUNGS: tuple[Rung, ...] = get_args(Rung)
 TOP_LOGPROBS = 20
 """The most that any of the usual servers gives."""
 MIN_READABLE_MASS = 0.5
+MAX_CHAT_BYTES = 4 * 2**20
+"""Of one reply; longer ones are cut off and refused."""
 
 _DECORATION = " \t\r\n\"'`*_()[]<>.,:;!?“”‘’▁Ġ"
 ErrorKind = Literal["parameter", "image", "refusal", "other"]

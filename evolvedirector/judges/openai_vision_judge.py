@@ -6,7 +6,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from evolvedirector.judges.answer_ladder import RUNGS, Reading, Rung, error_kind, read_reply, rung_fields, unreadable
+from evolvedirector.judges.answer_ladder import (
+    MAX_CHAT_BYTES,
+    RUNGS,
+    Reading,
+    Rung,
+    error_kind,
+    read_reply,
+    rung_fields,
+    unreadable,
+)
 from evolvedirector.judges.chat_fields import ChatFields
 from evolvedirector.judges.chat_messages import ImageLayout, question_messages
 from evolvedirector.judges.judge_images import check_size
@@ -30,6 +39,9 @@ from evolvedirector.transport.endpoint import Endpoint
 from evolvedirector.transport.fault import TransportFault, without_secrets
 from evolvedirector.transport.response import Response, read_error
 from evolvedirector.transport.run_concurrently import run_concurrently
+
+_ABOUT_THE_REQUEST = (400, 422)
+"""Another form of the same question may be taken; a 404, say, is about the address or the model."""
 
 
 class OpenAIVisionJudge:
@@ -63,7 +75,8 @@ class OpenAIVisionJudge:
         pair_template: Question about two images with `{prompt}`, answered by A or B. None: one that fits the layout.
         first_rung: Best way of reading to try. `choice` or lower suits models that think before they answer.
         max_answer_tokens: Longest reply where no token probabilities are read; a reply that is cut off is unreadable.
-        cost_usd_per_look: Price of a question in USD, for planning; None where it is not known.
+        cost_usd_per_look: Price of a look in USD, for planning; None where it is not known. A look is one request once
+            the server is known, up to four before; `price_per_look_usd` of the budget is what a run books.
 
     Raises:
         ValueError: A setting out of its range, or a template without `{prompt}`.
@@ -128,9 +141,8 @@ class OpenAIVisionJudge:
         Args:
             questions: With a closed set of answers each.
         """
-        yield from run_concurrently(
-            questions, self._ask, lambda: Client(self.endpoint), min(self.endpoint.max_in_flight, len(questions) or 1)
-        )
+        in_flight = min(self.endpoint.max_in_flight, len(questions) or 1)
+        yield from run_concurrently(questions, self._ask, self._client, in_flight)
 
     def price_usd(self) -> float | None:
         """Return the price of a look; None where it is not known."""
@@ -146,6 +158,9 @@ class OpenAIVisionJudge:
 
     def close(self) -> None:
         """Do nothing: connections live no longer than the questions of one call."""
+
+    def _client(self) -> Client:
+        return Client(self.endpoint, max_response_bytes=MAX_CHAT_BYTES)
 
     async def _ask(self, client: Client, question: Question) -> Answer:
         answer = await self._climb(client, question)
@@ -198,6 +213,8 @@ class OpenAIVisionJudge:
             except TransportFault as fault:
                 complaint = " ".join(read_error(fault.body)).strip()
                 kind = error_kind(complaint)
+                if kind == "other" and fault.status not in _ABOUT_THE_REQUEST:
+                    raise
                 if fault.kind != "rejected" and kind != "image":
                     raise
                 if not self._fields.learn(complaint, body):

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from evolvedirector.judges.answer_ladder import ChatReply, error_kind
+from evolvedirector.judges.answer_ladder import MAX_CHAT_BYTES, ChatReply, error_kind
 from evolvedirector.judges.chat_fields import ChatFields
 from evolvedirector.judges.served_models import check_served_model
 from evolvedirector.records import WriteReply, WriteRequest, seed_of
@@ -126,7 +126,7 @@ class OpenAIChatWriter:
         jobs = [self._job(request) for request in requests]
         in_flight = min(self.endpoint.max_in_flight, len(jobs) or 1)
         new: dict[str | None, list[Words]] = {}
-        for job, texts, refused in run_concurrently(jobs, self._write, lambda: Client(self.endpoint), in_flight):
+        for job, texts, refused in run_concurrently(jobs, self._write, self._client, in_flight):
             request = job.request
             if request.parent is None:
                 texts = self._take_in(request.skill, texts, refused, new.setdefault(request.skill, []))
@@ -139,6 +139,9 @@ class OpenAIChatWriter:
             ValueError: With what is wrong.
         """
         check_served_model(self.endpoint, self.model)
+
+    def _client(self) -> Client:
+        return Client(self.endpoint, max_response_bytes=MAX_CHAT_BYTES)
 
     def _job(self, request: WriteRequest) -> _Job:
         chats = -(-request.count // self.texts_per_chat) + self.extra_chats
@@ -204,7 +207,8 @@ class OpenAIChatWriter:
                 answer = await client.request_json("POST", "chat/completions", body, give_up_at=end)
                 break
             except TransportFault as fault:
-                if fault.kind != "rejected" or not self._learn(" ".join(read_error(fault.body)), body):
+                about_the_request = fault.kind == "rejected" and fault.status in (400, 422)
+                if not about_the_request or not self._learn(" ".join(read_error(fault.body)), body):
                     raise
         return self._read(answer)
 

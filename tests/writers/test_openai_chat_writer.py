@@ -145,7 +145,7 @@ def test_fields_a_server_does_not_know_are_left_out():
         (lambda body: (200, []), "no chat completion 2", 2),
         (lambda body: (200, b"<html>"), "no JSON that can be read", 1),
         (lambda body: error(400, "flagged", "content_policy_violation"), "content_policy_violation", 1),
-        (lambda body: error(404, "no such model"), "no such model", 2),
+        (lambda body: error(404, "no such model"), "no such model", 1),
         (lambda body: error(503, "overloaded"), "503", 2),
     ],
 )
