@@ -11,6 +11,7 @@ from evolvedirector.judges.judge import Judge
 
 _HEAVY = {
     "CalibratedJudge": "evolvedirector.judges.calibrated_judge",
+    "ChatCompleter": "evolvedirector.judges.chat_completer",
     "FaithfulnessJudge": "evolvedirector.judges.faithfulness_judge",
     "GrammarQuestions": "evolvedirector.judges.grammar_questions",
     "ModelQuestions": "evolvedirector.judges.model_questions",

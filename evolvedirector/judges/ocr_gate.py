@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 
 from evolvedirector.judges.drawn_text import suspicious_text
@@ -9,6 +11,9 @@ from evolvedirector.judges.judge import Judge
 from evolvedirector.judges.parts import close_parts, price_of, verify_parts
 from evolvedirector.judges.text_reader import TextReader
 from evolvedirector.records import ImageAndPrompt, Look, OrderedPair, digest
+
+_KEPT_IMAGES = 8192
+"""A round looks at the same image in a check, in a pair and in the pair's other order; reading takes a second."""
 
 
 class OCRGate:
@@ -35,6 +40,7 @@ class OCRGate:
     def __init__(self, judge: Judge, reader: TextReader) -> None:
         self.judge = judge
         self.reader = reader
+        self._lines: OrderedDict[str, tuple[str, ...]] = OrderedDict()
 
     @property
     def fingerprint(self) -> str:
@@ -83,9 +89,14 @@ class OCRGate:
 
     def _shut(self, wanted: Sequence[tuple[bytes, str]]) -> list[str]:
         """Say per image why it must not be judged; empty where it may. Each image is read once."""
-        images = list(dict.fromkeys(image for image, _ in wanted))
-        lines = dict(zip(images, self.reader.read(images), strict=True)) if images else {}
-        return [suspicious_text(lines[image], prompt) for image, prompt in wanted]
+        names = [hashlib.sha256(image).hexdigest() for image, _ in wanted]
+        missing = {name: image for name, (image, _) in zip(names, wanted, strict=True) if name not in self._lines}
+        if missing:
+            self._lines.update(zip(missing, self.reader.read(list(missing.values())), strict=True))
+        shut = [suspicious_text(self._lines[name], prompt) for name, (_, prompt) in zip(names, wanted, strict=True)]
+        while len(self._lines) > _KEPT_IMAGES:
+            self._lines.popitem(last=False)
+        return shut
 
 
 def _shut_looks(reasons: dict[str, str]) -> Iterator[Look]:

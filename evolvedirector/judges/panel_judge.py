@@ -35,7 +35,8 @@ class PanelJudge:
         weights: Weight of each member's voice, over 0, by name. None: all alike.
         agreement: Share of the weight that must take the same side, over 0.5 to 1; 1 wants all of them.
         min_readable: Members whose answer must be readable; with fewer the look cannot be read.
-        one_at_a_time: Close each member after its answers, so that two local models are never in memory together.
+        one_at_a_time: Close each member after its answers, so that two local models are never in memory together;
+            they are then loaded again for every unit of questions of a round.
 
     Raises:
         ValueError: No member, weights that name others, or a number out of its range.
