@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from evolvedirector.evolution.verdicts import MIN_COVERED_MASS
 from evolvedirector.judges.answer_tokens import answer_of_masses, unread
@@ -31,7 +31,7 @@ from evolvedirector.store.errors import StoreError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Shown = tuple[Question, "list[Image]"]
+Shown: TypeAlias = "tuple[Question, list[Image]]"  # one string: a parser of configs searches all modules for a part
 """A question with its images as the model sees them."""
 
 
