@@ -37,7 +37,8 @@ def phases_of(callback: Any, student: StudentBytes, callbacks: Iterable[Any]) ->
             evaluators |= _sizes({f"{type(other).__name__}.{name}": part for name, part in vars(other).items()})
     judges = _sizes({"the judge": callback.judge})
     teachers = _sizes({f"the teacher {name}": part for name, part in callback.teachers.items()})
-    return phases(student, callback.offload_student, judges, teachers, evaluators)
+    writers = _sizes({"the writer": getattr(callback, "writer", None)})
+    return phases(student, callback.offload_student, judges, teachers, evaluators, writers)
 
 
 def student_on_device(trainer: pl.Trainer, module: pl.LightningModule) -> StudentBytes:

@@ -19,7 +19,7 @@ from evolvedirector.evolution.budget import Budget
 from evolvedirector.evolution.host import EvolvingData
 from evolvedirector.evolution.policy import Policy
 from evolvedirector.evolution.screening_policy import ScreeningPolicy
-from evolvedirector.evolution.spending_plan import plan_of_spending
+from evolvedirector.evolution.spending_plan import plan_of_spending, with_look_price
 from evolvedirector.judges.gold import check_gold
 from evolvedirector.judges.health import JudgeHealth
 from evolvedirector.judges.judge import Judge
@@ -104,7 +104,7 @@ class EvolutionCallback(pl.Callback):
         self.judge = judge
         self.writer = writer
         self.policy: Policy = policy or ScreeningPolicy()
-        self.budget = budget or Budget()
+        self.budget = with_look_price(budget or Budget(), judge)
         self.judge_health = judge_health
         self.every_n_epochs = every_n_epochs
         self.max_rounds = max_rounds

@@ -83,7 +83,7 @@ def _own_problems(callback: pl.Callback) -> Iterator[str]:
         policy = getattr(callback, "policy", None)
         checks: list[Callable[[], Any]] = [
             lambda: check_teacher_names(budget, teachers),
-            lambda: check_prices(budget, teachers),
+            lambda: check_prices(budget, teachers, getattr(callback, "judge", None)),
         ]
         if isinstance(policy, ScreeningPolicy):
             checks.append(lambda: policy.check_budget(budget.budget_teacher_calls))

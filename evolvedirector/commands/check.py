@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from evolvedirector.callbacks.preflight import problems_of
-from evolvedirector.commands.check_costs import looks_rows, memory_of
+from evolvedirector.commands.check_costs import looks_and_money, memory_of
 from evolvedirector.commands.lightning_cli import EvolveDirectorCLI
 from evolvedirector.commands.readable_errors import print_paragraph
 from evolvedirector.records import Prompt
@@ -66,7 +66,7 @@ def main(args: list[str]) -> int | None:
     run = BuiltRun(["fit", *args])
     check_folders(run)
     sections = {"data": data_rows(run), "training": training_rows(run), "evolution": part_rows(run)}
-    sections["evolution"] |= looks_rows(run, seed_prompts(run))
+    sections["evolution"] |= looks_and_money(run, seed_prompts(run))
     sections["memory of one device"], misfit = memory_of(run, parameters_of(run))
     sections["on disk"] = disk_rows(run, sections["evolution"])
     problems = [*problems_of(getattr(run.trainer, "callbacks", ())), *([misfit] if misfit else [])]

@@ -17,7 +17,7 @@ from evolvedirector.callbacks.device_fit import (
 )
 from evolvedirector.callbacks.round_identity import planned_rounds
 from evolvedirector.evolution.device_memory import PhaseBytes, gib, student_bytes, too_large
-from evolvedirector.evolution.spending_plan import looks_row, most_looks
+from evolvedirector.evolution.spending_plan import looks_rows, most_looks
 from evolvedirector.records import Prompt
 
 Rows = dict[str, str]
@@ -44,7 +44,7 @@ def rounds_of(callback: Any, run: Any) -> int | None:
     )
 
 
-def looks_rows(run: Any, seeds: Sequence[Prompt]) -> Rows:
+def looks_and_money(run: Any, seeds: Sequence[Prompt]) -> Rows:
     """Say how many looks the judge may be asked for, over the whole run.
 
     Args:
@@ -57,7 +57,7 @@ def looks_rows(run: Any, seeds: Sequence[Prompt]) -> Rows:
         skills = len({prompt.skill for prompt in seeds})
         looks = most_looks(callback.policy, callback.budget, rounds, len(seeds), skills, callback.judge_health)
         rows["rounds planned"] = "not known: training has no end" if rounds is None else f"{rounds:,}"
-        rows["judge calls (most)"] = looks_row(looks, callback.budget, callback.judge)
+        rows |= looks_rows(looks, callback.budget, callback.teachers, callback.judge)
     return rows
 
 

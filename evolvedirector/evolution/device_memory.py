@@ -45,8 +45,8 @@ class PhaseBytes:
     """What a device holds in one phase.
 
     Args:
-        phase: `train`, `judge`, `teach` or `evaluate`.
-        student: The part of the student that stays.
+        phase: `train`, `write`, `judge`, `teach` or `evaluate`.
+        student: The part of the student that stays; for `write`, what lies there before.
         tenant: The largest of those who work in this phase, one at a time.
         who: Its name; empty where nobody says a size.
     """
@@ -100,6 +100,7 @@ def phases(
     judges: Mapping[str, int],
     teachers: Mapping[str, int],
     evaluators: Mapping[str, int],
+    writers: Mapping[str, int] | None = None,
 ) -> list[PhaseBytes]:
     """List what a device holds in each phase.
 
@@ -109,10 +110,13 @@ def phases(
         judges: Bytes of the judge, by name; empty where it takes none or does not say.
         teachers: Likewise, of local teachers; one is loaded at a time.
         evaluators: Judges and teachers of the figures, for whom nothing of the student leaves.
+        writers: Writers, which work beside whoever is there: the student, or the judge that was asked before.
     """
     staying = student.staying(offload)
+    beside = max(student.total, staying + max(judges.values(), default=0))
     return [
         PhaseBytes("train", student.total),
+        *([_with_largest("write", beside, writers)] if writers else []),
         _with_largest("judge", staying, judges),
         _with_largest("teach", staying, teachers),
         _with_largest("evaluate", student.total, evaluators),
@@ -133,7 +137,7 @@ def too_large(listed: Iterable[PhaseBytes], device_bytes: int, offload: Offload)
     held = f"the student keeps {gib(worst.student)}" + (
         f" and {worst.who} takes {gib(worst.tenant)}" if worst.who else ""
     )
-    if worst.who and worst.phase != "evaluate" and offload != "all":
+    if worst.phase in ("judge", "teach") and worst.who and offload != "all":
         line = "Write `offload_student: all` in EvolutionCallback, or a smaller or quantised model there."
     elif worst.who:
         line = "Write a smaller or quantised model there, or one behind an address of another machine."

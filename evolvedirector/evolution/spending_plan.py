@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TypeAlias
 
 from evolvedirector.evolution.budget import Budget
@@ -38,18 +39,39 @@ def is_free(teacher: object) -> bool:
     return not callable(getattr(teacher, "price_usd", None)) and not hasattr(teacher, "cost_usd_per_image")
 
 
-def check_prices(budget: Budget, teachers: Mapping[str, object]) -> None:
-    """Refuse a limit of money where a teacher's price is known to nobody: the limit could be overspent by one unit.
+def with_look_price(budget: Budget, judge: object) -> Budget:
+    """Return the limits with the price of a look that the judge knows, where the budget names none.
+
+    Args:
+        budget: The limits.
+        judge: May offer `price_usd()`, the price of a look.
+    """
+    tell = getattr(judge, "price_usd", None)
+    price = tell() if callable(tell) and not budget.price_per_look_usd else None
+    return replace(budget, price_per_look_usd=price) if price else budget
+
+
+def check_prices(budget: Budget, teachers: Mapping[str, object], judge: object = None) -> None:
+    """Refuse a limit of money where a price is known to nobody: the limit could not be kept.
 
     Args:
         budget: The limits.
         teachers: By name.
+        judge: May offer `price_usd()`, the price of a look.
 
     Raises:
-        ValueError: `price_usd()` of a teacher knows no price, and `prices_usd` lists none.
+        ValueError: `price_usd()` of a part knows no price, and the budget lists none.
     """
     if budget.budget_cost_usd is None:
         return
+    tell = getattr(judge, "price_usd", None)
+    if callable(tell) and tell() is None and not budget.price_per_look_usd:
+        raise ValueError(
+            f"budget_cost_usd is {budget.budget_cost_usd:g}, but the price of a look of {type(judge).__name__} is "
+            "unknown, so the limit could not be kept. Every part needs a price where money is limited. Write "
+            "`budget: {price_per_look_usd: 0.0005}` with your provider's price, or `cost_usd_per_look: 0` in a judge "
+            "of your own."
+        )
     unknown = [
         name
         for name, teacher in teachers.items()
@@ -135,28 +157,35 @@ def plan_of_spending(budget: Budget, teachers: Mapping[str, object]) -> Rows:
     looks = budget.budget_judge_calls
     rows["judge calls (most)"] = "no limit of its own" if looks is None else f"{looks:,}"
     cost = most_cost_usd(budget, teachers)
-    named = ", judge and writer not counted" if cost is not None else ": set budget_cost_usd, or limits and prices"
-    rows["cost (most)"] = f"{cost:,.2f} USD{named}" if cost is not None else f"no limit{named}"
+    known = f"{cost:,.2f} USD for images; hosted judges and writers come on top" if cost is not None else ""
+    rows["cost (most)"] = known or "no limit: set budget_cost_usd, or limits and prices"
     return rows
 
 
-def looks_row(looks: int | None, budget: Budget, judge: object = None) -> str:
-    """Say how many looks a run may take, and what they cost where the judge knows it.
+def looks_rows(looks: int | None, budget: Budget, teachers: Mapping[str, object], judge: object = None) -> Rows:
+    """Say how many looks a run may take, and what they and the images cost together.
 
     Args:
         looks: As `most_looks` counts them.
-        budget: The limits.
-        judge: May offer `price_usd()`, the price of a look.
+        budget: The limits, with the price of a look.
+        teachers: By name.
+        judge: May offer `price_usd()`; None from it is an unknown price.
     """
     tell = getattr(judge, "price_usd", None)
-    price = tell() if callable(tell) else None
+    price = budget.price_per_look_usd
+    unknown = callable(tell) and tell() is None and not price
+    each = f" x {price:.4g} USD" if price else ", price of a look unknown: set budget.price_per_look_usd" * unknown
     if looks is None:
-        return "unbounded: set budget_judge_calls" + (f" (each look {price:.4g} USD)" if price else "")
-    cost = f" x {price:.4g} USD = {looks * price:,.2f} USD" if price else ""
-    if cost == "" and callable(tell) and price is None:
-        cost = ", price of a look unknown"
+        return {"judge calls (most)": f"unbounded: set budget_judge_calls{each.replace(' x', ', each')}"}
     bound = "budget_judge_calls" if looks == budget.budget_judge_calls else "by what the policy may ask at most"
-    return f"{looks:,}{cost} ({bound})"
+    total = f" = {looks * price:,.2f} USD" if price else ""
+    rows = {"judge calls (most)": f"{looks:,}{each}{total} ({bound})"}
+    images = most_cost_usd(budget, teachers)
+    if price and images is not None:
+        both = images + looks * price
+        cost = both if budget.budget_cost_usd is None else min(both, budget.budget_cost_usd)
+        rows["cost (most)"] = f"{cost:,.2f} USD for images and looks; a hosted writer comes on top"
+    return rows
 
 
 def _teacher_row(most: int | None, price: float | None, teacher: object, name: str) -> str:

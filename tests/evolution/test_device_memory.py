@@ -31,6 +31,12 @@ def test_the_largest_tenant_of_each_phase_counts() -> None:
     ]
 
 
+def test_a_writer_works_beside_the_judge_or_the_whole_student() -> None:
+    student = StudentBytes(4, 2, 8)
+    assert phases(student, "all", {"judge": 9}, {}, {}, {"writer": 5})[1] == PhaseBytes("write", 14, 5, "writer")
+    assert phases(student, "all", {"judge": 30}, {}, {}, {"writer": 5})[1] == PhaseBytes("write", 32, 5, "writer")
+
+
 def test_what_cannot_fit_is_named_with_figures_and_a_line_to_write() -> None:
     student = StudentBytes(4 * GIB, 4 * GIB, 8 * GIB)
     kept = phases(student, "none", {"judge": 17 * GIB}, {}, {})

@@ -8,10 +8,11 @@ from evolvedirector.evolution import Budget, ScreeningPolicy
 from evolvedirector.evolution.evolve_director_policy import EvolveDirectorPolicy
 from evolvedirector.evolution.spending_plan import (
     check_prices,
-    looks_row,
+    looks_rows,
     most_cost_usd,
     most_looks,
     plan_of_spending,
+    with_look_price,
 )
 from evolvedirector.judges.health import JudgeHealth
 
@@ -78,7 +79,23 @@ def test_looks_are_bounded_by_the_policy_or_by_the_budget() -> None:
     published = EvolveDirectorPolicy()
     assert most_looks(published, Budget(50), 3, 20, 1, None) == 3 * 70
     assert most_looks(published, Budget(5000), 3, 1000, 1, None) == 3 * 1200
-    assert looks_row(None, Budget()) == "unbounded: set budget_judge_calls"
-    assert looks_row(70, Budget(budget_judge_calls=70)) == "70 (budget_judge_calls)"
-    assert looks_row(70, Budget(), Priced(0.01)) == "70 x 0.01 USD = 0.70 USD (by what the policy may ask at most)"
-    assert "price of a look unknown" in looks_row(70, Budget(), Priced(None))
+
+
+def test_looks_cost_what_the_judge_or_the_budget_says() -> None:
+    teachers = {"a": Priced(0.5)}
+    unbounded = looks_rows(None, Budget(), teachers)["judge calls (most)"]
+    assert unbounded == "unbounded: set budget_judge_calls"
+    assert looks_rows(70, Budget(10, budget_judge_calls=70), teachers) == {
+        "judge calls (most)": "70 (budget_judge_calls)"
+    }
+    budget = with_look_price(Budget(10), Priced(0.01))
+    assert budget.price_per_look_usd == 0.01
+    rows = looks_rows(70, budget, teachers)
+    assert rows["judge calls (most)"] == "70 x 0.01 USD = 0.70 USD (by what the policy may ask at most)"
+    assert rows["cost (most)"].startswith("5.70 USD for images and looks")
+    assert "price of a look unknown" in looks_rows(70, Budget(), teachers, Priced(None))["judge calls (most)"]
+    assert with_look_price(Budget(price_per_look_usd=0.2), Priced(0.01)).price_per_look_usd == 0.2
+    with pytest.raises(ValueError, match=r"price of a look of Priced is unknown.*price_per_look_usd"):
+        check_prices(Budget(budget_cost_usd=5.0), teachers, Priced(None))
+    check_prices(Budget(budget_cost_usd=5.0, price_per_look_usd=0.1), teachers, Priced(None))
+    check_prices(Budget(budget_cost_usd=5.0), teachers, object())
