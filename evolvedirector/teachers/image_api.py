@@ -12,11 +12,11 @@ from typing import Any
 from evolvedirector.records import ImageReply, ImageRequest, digest
 from evolvedirector.store.errors import StoreError
 from evolvedirector.teachers.image_safety import ImageSafety, clean_image
+from evolvedirector.transport.breaker import breaker_of
 from evolvedirector.transport.client import Client
 from evolvedirector.transport.deadline import ends_at
 from evolvedirector.transport.endpoint import Endpoint, is_private_host
 from evolvedirector.transport.fault import TransportFault
-from evolvedirector.transport.key_limits import forget_denials
 from evolvedirector.transport.run_concurrently import run_concurrently
 
 Draw = Callable[[Client, ImageRequest], Awaitable[ImageReply]]
@@ -96,7 +96,7 @@ class ImageAPI:
         Raises:
             ValueError: with one clear reason.
         """
-        forget_denials(self.endpoint.base_url)
+        breaker_of(self.endpoint).reset()
         for reason in run_concurrently([check], self._verify, self.open_client, 1):
             if reason:
                 raise ValueError(f"The {self.provider} teacher {self.model!r} cannot be used: {reason}.")

@@ -15,7 +15,7 @@ UNIFORM_LEVELS = 12
 BLUR_GRID_PX = 64
 """Shorter side at which blur is measured: coarse enough to average the blocks of JPEG away. Smaller images, where a
 sharp edge and a blurred one look alike, are never called blurred."""
-_COMPRESS_LEVEL = 3  # a third of the time of the usual level 6, and a few percent larger
+_COMPRESS_LEVEL = 1  # a quarter of the time of the usual level 6, and a sixth larger
 
 
 @dataclass(frozen=True)

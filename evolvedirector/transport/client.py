@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from evolvedirector.transport.answer_fault import fault_of
 from evolvedirector.transport.api_key import read_key
-from evolvedirector.transport.connection import Connection, multipart
+from evolvedirector.transport.breaker import breaker_of
+from evolvedirector.transport.connection import Connection, json_body, multipart
 from evolvedirector.transport.deadline import Work, end_of_work, ends_at
 from evolvedirector.transport.download import Downloads
 from evolvedirector.transport.endpoint import Endpoint
 from evolvedirector.transport.fault import TransportFault
-from evolvedirector.transport.key_limits import KeyLimits, key_limits
+from evolvedirector.transport.key_limits import wait_for_slot_s
 from evolvedirector.transport.response import Response
-from evolvedirector.transport.url_guard import check_url
+from evolvedirector.transport.url_guard import service_url
 from evolvedirector.transport.waiting import backoff_s, spread_s
 
 Value = TypeVar("Value")
@@ -55,6 +54,7 @@ class Client:
         self.max_response_bytes = max_response_bytes
         self._connection: Connection | None = None
         self._downloads: Downloads | None = None
+        self._breaker = breaker_of(endpoint)
         self._slots = asyncio.Semaphore(endpoint.max_in_flight)
 
     async def __aenter__(self) -> Client:
@@ -86,7 +86,7 @@ class Client:
 
     def deny(self, fault: TransportFault) -> None:
         """Let every later request with this key fail at once, for answers that only their reader can judge."""
-        self._limits(read_key(self.endpoint)).deny(fault)
+        self._breaker.trip(fault, read_key(self.endpoint))
 
     async def request_json(
         self,
@@ -112,7 +112,7 @@ class Client:
         Raises:
             TransportFault: no usable answer.
         """
-        content = _as_json(body)
+        content = json_body(body)
         attempt = self._attempt(
             method,
             path_or_url,
@@ -154,7 +154,7 @@ class Client:
         Raises:
             TransportFault: no usable answer.
         """
-        content = _as_json(body) if form is None else multipart(form)
+        content = json_body(body) if form is None else multipart(form)
         attempt = self._attempt(method, path_or_url, content, headers, idempotency_key, allowed_hosts, accept, _whole)
         return await self._until_it_works(attempt, give_up_at, self.endpoint.idempotent or method in _SAFE_METHODS)
 
@@ -195,7 +195,7 @@ class Client:
         read: Callable[[Response], Value],
     ) -> Callable[[Work], Awaitable[Value]]:
         """Make the function that tries once: within the limits, noting whether money may have gone."""
-        url = self._url(path_or_url, allowed_hosts)
+        url = service_url(self.endpoint.base_url, path_or_url, allowed_hosts)
         ours = {"User-Agent": "evolvedirector", "Accept": "*/*", "Accept-Encoding": "identity"}
         if content is not None:
             ours["Content-Type"] = content[0]
@@ -203,11 +203,11 @@ class Client:
 
         async def attempt(work: Work) -> Value:
             key = read_key(self.endpoint)
-            limits = self._limits(key)
-            limits.check()
-            await asyncio.sleep(limits.wait_s())
+            self._breaker.check(key)
+            where = self.endpoint
+            await asyncio.sleep(wait_for_slot_s(where.base_url, key, where.requests_per_minute))
             async with self._slots:
-                limits.check()
+                self._breaker.check(key)
                 before, work.maybe_paid = work.maybe_paid, work.maybe_paid or method not in _SAFE_METHODS
                 auth = {self.auth_header: f"{self.auth_scheme} {key}".strip()} if key else {}
                 try:
@@ -222,7 +222,7 @@ class Client:
                 if accept is None or not accept(response):
                     refused = fault_of(response, self.endpoint, key)
                     if refused.kind == "denied":
-                        limits.deny(refused)
+                        self._breaker.trip(refused, key)
                     raise refused
             value = read(response)
             work.maybe_paid = before
@@ -249,22 +249,6 @@ class Client:
                         raise
                 await asyncio.sleep(wait)
         raise AssertionError  # the loop above ends by `return` or `raise`
-
-    def _url(self, path_or_url: str, allowed_hosts: Sequence[str]) -> str:
-        base = self.endpoint.base_url
-        if "://" not in path_or_url:
-            return f"{base.rstrip('/')}/{path_or_url.lstrip('/')}"
-        parts, own = urlsplit(path_or_url), urlsplit(base)
-        if (parts.scheme, parts.netloc) != (own.scheme, own.netloc) or "\\" in path_or_url:
-            check_url(path_or_url, [*allowed_hosts, self.endpoint.host])
-        return path_or_url
-
-    def _limits(self, key: str) -> KeyLimits:
-        return key_limits(self.endpoint.base_url, key, self.endpoint.requests_per_minute)
-
-
-def _as_json(body: Any) -> tuple[str, bytes] | None:
-    return None if body is None else ("application/json", json.dumps(body).encode())
 
 
 def _whole(response: Response) -> Response:

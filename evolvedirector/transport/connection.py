@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import secrets
 import ssl
@@ -162,6 +163,18 @@ async def read_body(answer: httpcore.Response, headers: Mapping[str, str], max_b
             raise TransportFault("too_large", f"the answer has more than {max_bytes} bytes")
         parts.append(part)
     return inflate(b"".join(parts), headers.get("content-encoding", "").strip().lower(), max_bytes)
+
+
+def json_body(body: Any) -> tuple[str, bytes] | None:
+    """Encode a body as JSON.
+
+    Args:
+        body: plain values; None for no body.
+
+    Returns:
+        (content type, body), or None.
+    """
+    return None if body is None else ("application/json", json.dumps(body).encode())
 
 
 def multipart(form: Mapping[str, str]) -> tuple[str, bytes]:

@@ -53,6 +53,25 @@ def check_url(url: str, allowed_hosts: Sequence[str], loopback_host: str | None 
     return parts
 
 
+def service_url(base_url: str, path_or_url: str, allowed_hosts: Sequence[str]) -> str:
+    """Make a whole address of what a request names: a path of the service, or an address that it handed out.
+
+    Args:
+        base_url: address of the service.
+        path_or_url: appended to it; a whole address must be of the same service, or https to an allowed host.
+        allowed_hosts: further hosts that our key may be sent to.
+
+    Raises:
+        TransportFault: `forbidden_url`.
+    """
+    if "://" not in path_or_url:
+        return f"{base_url.rstrip('/')}/{path_or_url.lstrip('/')}"
+    parts, own = urlsplit(path_or_url), urlsplit(base_url)
+    if (parts.scheme, parts.netloc) != (own.scheme, own.netloc) or "\\" in path_or_url:
+        check_url(path_or_url, [*allowed_hosts, own.hostname or ""])
+    return path_or_url
+
+
 def host_is_allowed(host: str, allowed_hosts: Iterable[str]) -> bool:
     """Say whether a host name is listed, or lies below a listed `*.` name.
 
