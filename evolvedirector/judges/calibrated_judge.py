@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from evolvedirector.judges.calibration import Calibration, calibrated
 from evolvedirector.judges.judge import Judge
-from evolvedirector.judges.parts import close_parts, price_of, verify_parts
+from evolvedirector.judges.parts import bytes_of, close_parts, price_of, verify_parts
 from evolvedirector.records import ImageAndPrompt, Look, OrderedPair, digest
 
 
@@ -84,6 +84,10 @@ class CalibratedJudge:
             ValueError: It cannot.
         """
         verify_parts(self.judge)
+
+    def estimated_bytes(self) -> int:
+        """Return what the judge needs on a device, in bytes, as far as it says so."""
+        return sum(bytes_of(self.judge))
 
     def price_usd(self) -> float | None:
         """Return what a look of the judge costs in USD; None where it is not known."""

@@ -6,11 +6,12 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import cast
 
 from evolvedirector.judges.faithfulness import MIN_READABLE_MASS, look_of
 from evolvedirector.judges.grammar_questions import GrammarQuestions
 from evolvedirector.judges.judge import Judge
-from evolvedirector.judges.parts import close_parts, price_of, verify_parts
+from evolvedirector.judges.parts import bytes_of, close_parts, price_of, verify_parts
 from evolvedirector.judges.prompt_questions import MAX_QUESTIONS, QuestionWriter
 from evolvedirector.judges.questions import YES_NO, Answer, Question, QuestionAnswerer
 from evolvedirector.records import AtomAnswer, FaithfulnessLook, ImageAndPrompt, Look, OrderedPair, digest
@@ -40,14 +41,16 @@ class FaithfulnessJudge:
 
     Args:
         answerer: The model that answers; `TransformersJudge` and `OpenAIVisionJudge` are such.
-        judge: Compares two images that both show the prompt. None: their scores are compared.
+        judge: Compares two images that both show the prompt. None: see `ask_pairs`.
         questions: Splits the prompts. None: by rule (`GrammarQuestions`).
         expected_error: Share of wrong answers to reckon with, 0 to under 0.5; 0 lets one no fail an image.
         min_readable_share: Share of readable answers under which an image is not judged, over 0 to 1.
-        equal_within: Difference of two scores up to which they are even, 0 to 1; for pairs without `judge`.
+        equal_within: Difference of two scores up to which they are even, 0 to 1; where nobody compares the images.
+        ask_pairs: Let `answerer` compare two images that both show the prompt, where there is no `judge`: one model in
+            memory for both. Off: their scores are compared.
 
     Raises:
-        ValueError: A share out of its range.
+        ValueError: A share out of its range, or `ask_pairs` of a model that is no judge, or beside `judge`.
     """
 
     def __init__(
@@ -58,22 +61,28 @@ class FaithfulnessJudge:
         expected_error: float = 0.0,
         min_readable_share: float = 0.5,
         equal_within: float = 0.05,
+        ask_pairs: bool = False,
     ) -> None:
         look_of(FaithfulnessLook("", ()), expected_error, min_readable_share)  # it knows the allowed shares
         if not 0.0 <= equal_within <= 1.0:
             raise ValueError(f"equal_within is {equal_within}. Allowed: 0 to 1. Write `equal_within: 0.05`.")
+        # not isinstance: it would ask for the fingerprint, which may need the model's files
+        if ask_pairs and (judge is not None or not hasattr(answerer, "look")):
+            why = "beside a judge of pairs" if judge is not None else f"of {type(answerer).__name__}, which is no judge"
+            raise ValueError(f"ask_pairs is true {why}. Allowed: one of both. Leave `ask_pairs` or `judge` out.")
         self.answerer = answerer
         self.judge = judge
         self.questions = questions or GrammarQuestions()
         self.expected_error = expected_error
         self.min_readable_share = min_readable_share
         self.equal_within = equal_within
+        self.ask_pairs = ask_pairs
         self._looks: OrderedDict[tuple[str, str], Look] = OrderedDict()
 
     @property
     def fingerprint(self) -> str:
         """Name the models, the rule of the questions and how answers are combined."""
-        shares = (self.expected_error, self.min_readable_share, self.equal_within)
+        shares = (self.expected_error, self.min_readable_share, self.equal_within, self.ask_pairs)
         pairs = self.judge.fingerprint if self.judge is not None else ""
         parts = digest(self.answerer.fingerprint, self.questions.fingerprint, pairs, repr(shares), QUESTION)
         return f"faithfulness-1/{parts}"
@@ -126,6 +135,10 @@ class FaithfulnessJudge:
         """
         verify_parts(self.answerer, self.judge, self.questions)
 
+    def estimated_bytes(self) -> int:
+        """Return what the models need on a device, in bytes, as far as they say so."""
+        return sum(bytes_of(self.judge, self.answerer, self.questions))
+
     def price_usd(self) -> float | None:
         """Return what a look costs in USD at most, all questions about two images; None where it is not known."""
         asked_once = price_of(self.judge, self.questions)
@@ -152,21 +165,19 @@ class FaithfulnessJudge:
         return known | fresh
 
     def _compare(self, pairs: Sequence[OrderedPair]) -> list[Look]:
+        judge = cast(Judge, self.answerer) if self.ask_pairs else self.judge
         scores = self._scores([(image, pair.prompt) for pair in pairs for image in (pair.first, pair.second)])
         looks: dict[str, Look] = {}
         both: list[OrderedPair] = []
         for pair in pairs:
             first, second = (scores[_key(image, pair.prompt)] for image in (pair.first, pair.second))
-            if (
-                self.judge is not None
-                and min(first.probability, second.probability) >= 0.5
-                and _are_read(first, second)
-            ):
+            shown = _are_read(first, second) and min(first.probability, second.probability) >= 0.5
+            if shown and judge is not None:
                 both.append(pair)
             else:
                 looks[pair.item_id] = compared(first, second, self.equal_within, pair.item_id)
-        if both and self.judge is not None:
-            looks |= {look.item_id: look for look in self.judge.look(both)}
+        if both and judge is not None:
+            looks |= {look.item_id: look for look in judge.look(both)}
         return [looks[pair.item_id] for pair in pairs if pair.item_id in looks]
 
 

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 
 from evolvedirector.judges.grammar_questions import GrammarQuestions
-from evolvedirector.judges.parts import close_parts, price_of, verify_parts
+from evolvedirector.judges.parts import bytes_of, close_parts, price_of, verify_parts
 from evolvedirector.judges.prompt_questions import MAX_QUESTIONS, PromptQuestion
 from evolvedirector.judges.questions import quoted
 from evolvedirector.judges.text_completer import TextCompleter
@@ -69,6 +69,10 @@ class ModelQuestions:
             self._known.popitem(last=False)
         for prompt in prompts:
             yield known.get(prompt) or found.get(prompt) or next(self.rule.questions([prompt]))
+
+    def estimated_bytes(self) -> int:
+        """Return what the model needs on a device, in bytes, as far as it says so."""
+        return sum(bytes_of(self.model))
 
     def price_usd(self) -> float | None:
         """Return what the questions of one prompt cost in USD; None where it is not known."""

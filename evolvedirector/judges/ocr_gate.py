@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from evolvedirector.judges.drawn_text import suspicious_text
 from evolvedirector.judges.judge import Judge
-from evolvedirector.judges.parts import close_parts, price_of, verify_parts
+from evolvedirector.judges.parts import bytes_of, close_parts, price_of, verify_parts
 from evolvedirector.judges.text_reader import TextReader
 from evolvedirector.records import ImageAndPrompt, Look, OrderedPair, digest
 
@@ -78,6 +78,10 @@ class OCRGate:
             ValueError: One cannot.
         """
         verify_parts(self.judge, self.reader)
+
+    def estimated_bytes(self) -> int:
+        """Return what judge and reader need on a device, in bytes, as far as they say so."""
+        return sum(bytes_of(self.judge, self.reader))
 
     def price_usd(self) -> float | None:
         """Return what a look of the judge costs in USD; None where it is not known."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from evolvedirector.judges.faithfulness import MIN_READABLE_MASS
 from evolvedirector.judges.judge import Judge
-from evolvedirector.judges.parts import close_parts, price_of, verify_parts
+from evolvedirector.judges.parts import bytes_of, close_parts, price_of, verify_parts
 from evolvedirector.records import ImageAndPrompt, Look, OrderedPair, digest
 
 
@@ -93,6 +93,10 @@ class PanelJudge:
             ValueError: One cannot.
         """
         verify_parts(*self.judges.values())
+
+    def estimated_bytes(self) -> int:
+        """Return what the members need on a device at once, in bytes, as far as they say so."""
+        return (max if self.one_at_a_time else sum)(bytes_of(*self.judges.values()))
 
     def price_usd(self) -> float | None:
         """Return what a look of all members costs in USD; None where one does not know."""

@@ -48,6 +48,15 @@ def price_of(*parts: Any, times: float = 1.0) -> float | None:
     return None if None in prices else times * sum(prices)
 
 
+def bytes_of(*parts: Any) -> list[int]:
+    """List what each part needs on a device, in bytes; those that take none, or cannot say, need 0.
+
+    Args:
+        parts: Judges and models; None needs nothing.
+    """
+    return [int(part.estimated_bytes() or 0) if hasattr(part, "estimated_bytes") else 0 for part in parts]
+
+
 def models_of(part: Any) -> frozenset[str]:
     """Name every model behind a judge, through panels, gates and corrections: by fingerprint, and by its plain name.
 

@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterator, Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evolvedirector.judges.calibrated_judge import CalibratedJudge
@@ -61,6 +61,7 @@ def test_a_judge_that_says_the_contrary_is_refused() -> None:
         fit_calibration([0.9, 0.1] * 30, [False, True] * 30)
 
 
+@settings(max_examples=40)
 @given(probabilities, probabilities, st.floats(0.1, 10), st.floats(-3, 3))
 def test_a_correction_keeps_the_order(one: float, other: float, temperature: float, shift: float) -> None:
     calibration = Calibration(temperature, shift)
@@ -68,12 +69,14 @@ def test_a_correction_keeps_the_order(one: float, other: float, temperature: flo
     assert 0.0 <= first <= 1.0 and (first <= second or one > other)
 
 
+@settings(max_examples=40)
 @given(probabilities, st.floats(0.1, 10))
 def test_temperature_alone_changes_no_verdict(probability: float, temperature: float) -> None:
     corrected = calibrated(probability, Calibration(temperature))
     assert (corrected > 0.5) == (probability > 0.5) or abs(probability - 0.5) < 1e-9
 
 
+@settings(max_examples=40)
 @given(probabilities)
 def test_no_correction_changes_nothing(probability: float) -> None:
     assert calibrated(probability, Calibration()) == probability

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evolvedirector.evolution.verdicts import verdict_of_check, verdict_of_pair
@@ -145,9 +145,35 @@ def test_among_faithful_images_the_judge_of_pairs_decides() -> None:
     assert first.asked == ["1", "2"], "it is not asked where one image is wrong"
 
 
+class Both(Reader):
+    """Answers questions and compares images: one model for both."""
+
+    look = First.look
+    check = First.check
+
+    def estimated_bytes(self) -> int:
+        return 10
+
+
+def test_one_model_can_do_both() -> None:
+    model = Both()
+    judge = FaithfulnessJudge(model, ask_pairs=True)
+    assert verdict(judge, "a red circle", "a red circle") == "tie" and model.asked[-2:] == ["1", "2"]
+    assert verdict(judge, "three green stars", "a blue circle") == "tie" and model.asked[-2:] != ["1", "2"]
+    assert judge.fingerprint != FaithfulnessJudge(model).fingerprint and judge.estimated_bytes() == 10
+
+
+def test_pairs_are_compared_by_one_judge() -> None:
+    with pytest.raises(ValueError, match="beside a judge of pairs"):
+        FaithfulnessJudge(Both(), First(), ask_pairs=True)
+    with pytest.raises(ValueError, match="of Reader, which is no judge"):
+        FaithfulnessJudge(Reader(), ask_pairs=True)
+
+
 probabilities = st.floats(0.0, 1.0)
 
 
+@settings(max_examples=40)
 @given(probabilities, probabilities, st.floats(0.0, 1.0))
 def test_swapping_two_images_mirrors_the_look(one: float, other: float, equal_within: float) -> None:
     looks = Look("a", one), Look("b", other)

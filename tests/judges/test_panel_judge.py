@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evolvedirector.evolution.verdicts import verdict_of_check, verdict_of_pair
@@ -33,6 +33,9 @@ class Member:
     def check(self, items: Sequence[ImageAndPrompt]) -> Iterator[Look]:
         self.events.append("asked")
         yield from (Look(i.item_id, self.probability, self.mass, "busy") for i in items if not self.silent)
+
+    def estimated_bytes(self) -> int:
+        return 7
 
     def verify(self) -> None:
         if self.broken:
@@ -65,6 +68,7 @@ def looks(*probabilities: float) -> dict[str, Look]:
     return {name: Look("x", p) for name, p in zip(NAMES, probabilities, strict=False)}
 
 
+@settings(max_examples=40)
 @given(st.lists(above, min_size=1, max_size=3), weights, st.booleans())
 def test_a_unanimous_panel_keeps_the_verdict(said: list[float], weight: dict[str, float], mirrored: bool) -> None:
     said = [1 - p for p in said] if mirrored else said
@@ -73,6 +77,7 @@ def test_a_unanimous_panel_keeps_the_verdict(said: list[float], weight: dict[str
     assert min(said) - 1e-9 <= look.probability <= max(said) + 1e-9 and look.covered_mass == pytest.approx(1.0)
 
 
+@settings(max_examples=40)
 @given(above, below, st.floats(0.0, 1.0), weights)
 def test_a_panel_that_disagrees_is_a_tie_whatever_the_weights(
     one: float, other: float, third: float, weight: dict[str, float]
@@ -81,6 +86,7 @@ def test_a_panel_that_disagrees_is_a_tie_whatever_the_weights(
     assert look.probability == 0.5 and look.covered_mass == pytest.approx(1.0) and "disagree" in look.reason
 
 
+@settings(max_examples=40)
 @given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=3), weights, st.floats(0.51, 1.0))
 def test_swapping_the_order_mirrors_the_look(said: list[float], weight: dict[str, float], agreement: float) -> None:
     forth = panel_look("x", looks(*said), weight, agreement)
@@ -88,6 +94,7 @@ def test_swapping_the_order_mirrors_the_look(said: list[float], weight: dict[str
     assert forth.probability == pytest.approx(1 - back.probability)
 
 
+@settings(max_examples=40)
 @given(st.lists(above, min_size=2, max_size=2), weights, st.sampled_from([0.0, 0.49]))
 def test_one_unreadable_member_does_not_silence_the_others(said: list[float], weight: dict, mass: float) -> None:
     found = looks(*said) | {"c": Look("x", 0.1, mass, "refused")}
@@ -138,6 +145,7 @@ def test_one_member_at_a_time_is_in_memory() -> None:
         member.events = events
     list(panel(*members, one_at_a_time=True).check([ITEM]))
     assert events == ["asked", "closed", "asked", "closed"]
+    assert panel(*members, one_at_a_time=True).estimated_bytes() == 7 and panel(*members).estimated_bytes() == 14
 
 
 def test_all_are_closed_and_checked() -> None:
