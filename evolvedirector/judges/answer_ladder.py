@@ -2,8 +2,8 @@
 
 Rungs, best first: `logprobs` (the probability of each answer as first token), `choice` (the server may only write one
 of the answers), `schema` (JSON with one of them), `text` (free text that is one of them). Probabilities say how sure
-the model is; the other rungs say only what it chose (Lee et al., "Inferring distributions from judgment tokens", 2025,
-find the mean of the token distribution better than the text). Everything here is pure.
+the model is; the other rungs say only what it chose (arXiv 2503.03064: the mean of a judge's token distribution agrees
+better with people than its text). Everything here is pure.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError
 
+from evolvedirector.judges.chat_errors import ErrorKind, error_kind
 from evolvedirector.judges.questions import Answer, Question
 from evolvedirector.transport.response import read_error
 
@@ -29,20 +30,6 @@ MAX_CHAT_BYTES = 4 * 2**20
 """Of one reply; longer ones are cut off and refused."""
 
 _DECORATION = " \t\r\n\"'`*_()[]<>.,:;!?“”‘’▁Ġ"
-ErrorKind = Literal["parameter", "image", "refusal", "other"]
-_REFUSAL = re.compile(r"content[_ -]?(?:filter|policy|management)|moderation|safety system|flagged", re.I)
-_NO_IMAGES = re.compile(
-    r"\b(?:no|not|only|cannot|unable|at most \d+)\b[^.]{0,60}\b(?:images?|image_url|multi-?modal|vision)\b"
-    r"|\b(?:images?|image_url|vision|multi-?modal)\b[^.]{0,60}\b(?:not|only|unsupported)\b"
-    r"|content\b[^.]{0,60}\b(?:valid|a|be) string",
-    re.I,
-)
-_BAD_IMAGE = re.compile(r"decod|download|fetch|too large|corrupt|invalid image|damaged|resolution", re.I)
-_PARAMETER = re.compile(
-    r"logprob|structured_outputs|response_format|json_schema|max_(?:completion_)?tokens|temperature|\bseed\b"
-    r"|(?:unrecognized|unknown|unexpected|unsupported|extra|additional)[\w ]*(?:argument|parameter|field|input)",
-    re.I,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,22 +112,6 @@ def rung_fields(rung: Rung, answers: Sequence[str], max_answer_tokens: int) -> d
     return fields
 
 
-def error_kind(message: str) -> ErrorKind:
-    """Say what an error of a chat endpoint is about.
-
-    `refusal`: of the subject; `parameter`: a wish it does not know; `image`: the model cannot be shown so many images,
-    or none; `other`.
-
-    Args:
-        message: Code and words of the error.
-    """
-    if _REFUSAL.search(message):
-        return "refusal"
-    if _PARAMETER.search(message):
-        return "parameter"
-    return "image" if _NO_IMAGES.search(message) and not _BAD_IMAGE.search(message) else "other"
-
-
 def spelled(token: str, answers: Sequence[str]) -> int | None:
     """Find the answer that a token or a short text spells, case, quotes and marks around it ignored.
 
@@ -201,8 +172,11 @@ def read_reply(body: object, rung: Rung, question: Question) -> Reading:
     text = choice.message.text
     if rung == "logprobs" and (tokens := _first_token(choice.logprobs)):
         return Reading(answer_of_tokens(tokens, question, text))
-    if rung != "logprobs" and choice.finish_reason == "length":
-        return Reading(None, "the reply was cut off; raise max_answer_tokens", rung == "text")
+    if choice.finish_reason == "length":
+        if rung != "logprobs":
+            return Reading(None, "the reply was cut off; raise max_answer_tokens", rung == "text")
+        if min(map(len, question.answers)) < 2:  # one token of free text: `A` may have been going to be `A cat`
+            return Reading(None, "no token probabilities", False)
     if rung == "choice" and text.strip() in question.answers:
         return Reading(_chosen(question, question.answers.index(text.strip()), rung))
     if rung == "schema" and (place := _answer_of_json(text, question.answers)) is not None:

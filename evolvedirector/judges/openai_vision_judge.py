@@ -11,11 +11,11 @@ from evolvedirector.judges.answer_ladder import (
     RUNGS,
     Reading,
     Rung,
-    error_kind,
     read_reply,
     rung_fields,
     unreadable,
 )
+from evolvedirector.judges.chat_errors import error_kind
 from evolvedirector.judges.chat_fields import ChatFields
 from evolvedirector.judges.chat_messages import ImageLayout, question_messages
 from evolvedirector.judges.judge_images import check_size

@@ -51,7 +51,7 @@ def instruction_for(request: WriteRequest, examples: Sequence[str]) -> str:
     """Put a request for texts into words: what to keep, what to change, and the form of the reply.
 
     An expansion keeps the structure of its parent and changes what it speaks of; a mutation, and anything without a
-    parent, is new and has one of four lengths (EvolveDirector, section 3.3). Parent, skill and examples are quoted as
+    parent, is new and has one of four lengths, as in EvolveDirector. Parent, skill and examples are quoted as
     data.
 
     Args:

@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from evolvedirector.judges.answer_ladder import MAX_CHAT_BYTES, ChatReply, error_kind
+from evolvedirector.judges.answer_ladder import MAX_CHAT_BYTES, ChatReply
+from evolvedirector.judges.chat_errors import error_kind
 from evolvedirector.judges.chat_fields import ChatFields
 from evolvedirector.judges.served_models import check_served_model
 from evolvedirector.records import WriteReply, WriteRequest, seed_of

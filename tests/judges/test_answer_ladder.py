@@ -11,11 +11,11 @@ from evolvedirector.judges.answer_ladder import (
     RUNGS,
     answer_of_text,
     answer_of_tokens,
-    error_kind,
     read_reply,
     rung_fields,
     spelled,
 )
+from evolvedirector.judges.chat_errors import error_kind
 from evolvedirector.judges.questions import LETTERS, YES_NO, Question
 
 CHECK = Question("q", (b"image",), "Does it?", YES_NO)
@@ -68,6 +68,12 @@ def test_a_token_listed_twice_counts_once():
 def test_missing_logprobs_are_seen_and_the_paid_word_is_still_read(logprobs):
     reading = read_reply(reply("Yes", "length", logprobs), "logprobs", CHECK)
     assert not reading.obeyed and reading.answer.probabilities == (1.0, 0.0) and reading.answer.rung == "text"
+
+
+def test_one_letter_that_was_cut_off_is_no_answer():
+    cut = read_reply(reply("A", "length"), "logprobs", PAIR)
+    assert cut.answer is None and not cut.obeyed and cut.reason == "no token probabilities"
+    assert read_reply(reply("A", "stop"), "logprobs", PAIR).answer.probabilities == (1.0, 0.0)
 
 
 @pytest.mark.parametrize(
