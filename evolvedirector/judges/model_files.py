@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from evolvedirector.judges.packaged_model import packaged_model
 from evolvedirector.records import digest
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -54,7 +55,7 @@ def find_model(model: str, revision: str | None) -> ModelSource:
     Raises:
         ValueError: If there is no such folder, or neither hub nor local copy has the name.
     """
-    folder = Path(model).expanduser()
+    folder = packaged_model(model) or Path(model).expanduser()
     if (folder / "config.json").is_file():
         return ModelSource(model, folder, None)
     if folder.is_dir() or folder.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
@@ -110,6 +111,16 @@ def weight_files(folder: Path) -> list[Path]:
     return [whole] if whole.is_file() else []
 
 
+def has_weights(folder: Path) -> bool:
+    """Say whether a folder has all its safetensors files.
+
+    Args:
+        folder: With a saved model.
+    """
+    files = weight_files(folder)
+    return bool(files) and all(path.is_file() for path in files)
+
+
 def weight_bytes(folder: Path, dtype: Dtype, quantisation: Quantisation | None) -> int | None:
     """Estimate the memory of a model's weights from the headers of its files; activations come on top.
 
@@ -119,17 +130,19 @@ def weight_bytes(folder: Path, dtype: Dtype, quantisation: Quantisation | None) 
         quantisation: How the matrices of its layers are packed; embeddings and the output layer stay as they are.
 
     Returns:
-        Bytes, or None where the folder has no safetensors files.
+        Bytes, or None where the folder lacks safetensors files.
     """
-    total, files = 0.0, weight_files(folder)
-    for name, stored, shape in (tensor for path in files for tensor in _tensors(path)):
+    if not has_weights(folder):
+        return None
+    total = 0.0
+    for name, stored, shape in (tensor for path in weight_files(folder) for tensor in _tensors(path)):
         values = math.prod(shape)
         packed = quantisation if len(shape) == 2 and "embed" not in name and "lm_head" not in name else None
         if packed is not None and name.endswith(".weight"):
             total += values * _QUANTISED_BYTES[packed]
         else:
             total += values * _DTYPE_BYTES.get(dtype, _BYTES.get(stored, 2))
-    return int(total) if files else None
+    return int(total)
 
 
 def _tensors(path: Path) -> Iterator[tuple[str, str, list[int]]]:
