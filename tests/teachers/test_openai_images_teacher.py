@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import logging
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -260,3 +262,13 @@ def test_lists_of_models_are_read_in_both_shapes_and_others_ignored() -> None:
 def test_only_a_filter_is_a_refusal() -> None:
     assert is_moderated("moderation_blocked", "") and is_moderated("", "violates our content policy")
     assert not is_moderated("invalid_size", "size is not supported")
+
+
+def test_every_teacher_that_is_offered_exists_and_offering_them_loads_nothing() -> None:
+    listing = (
+        "import sys, evolvedirector.teachers as teachers\n"
+        "heavy = {'httpx', 'httpcore', 'torch', 'diffusers', 'PIL'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "for name in teachers.__all__: getattr(teachers, name)\n"
+    )
+    subprocess.run([sys.executable, "-c", listing], check=True, timeout=120)
