@@ -46,6 +46,8 @@ def secret_values(named: Iterable[str] = (), environment: Mapping[str, str] | No
     listed = set(named)
     for name, value in sorted((os.environ if environment is None else environment).items()):
         value = value.strip()
+        if value.startswith("/") and os.path.exists(value):
+            continue  # the place of a key file; its name is no secret, and folders contain one another
         if len(value) >= LEAST_CHARACTERS and (name in listed or _SECRET_NAME.search(name)):
             for spelt in (value, urllib.parse.quote(value, safe=""), urllib.parse.quote_plus(value)):
                 found.setdefault(spelt, name)

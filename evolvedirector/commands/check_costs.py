@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,8 +16,9 @@ from evolvedirector.callbacks.device_fit import (
     phases_of,
 )
 from evolvedirector.callbacks.round_identity import planned_rounds
+from evolvedirector.evolution.budget import Budget
 from evolvedirector.evolution.device_memory import PhaseBytes, gib, student_bytes, too_large
-from evolvedirector.evolution.spending_plan import looks_rows, most_looks
+from evolvedirector.evolution.spending_plan import looks_rows, most_cost_usd, most_looks
 from evolvedirector.records import Prompt
 
 Rows = dict[str, str]
@@ -58,6 +59,12 @@ def looks_and_money(run: Any, seeds: Sequence[Prompt]) -> Rows:
         looks = most_looks(callback.policy, callback.budget, rounds, len(seeds), skills, callback.judge_health)
         rows["rounds planned"] = "not known: training has no end" if rounds is None else f"{rounds:,}"
         rows |= looks_rows(looks, callback.budget, callback.teachers, callback.judge)
+    for callback in getattr(run.trainer, "callbacks", ()):
+        if isinstance(teachers := getattr(callback, "teachers", None), Mapping) and hasattr(callback, "max_prompts"):
+            each = {name: callback.max_prompts for name in teachers}
+            cost = most_cost_usd(Budget(callback.budget_teacher_calls, teacher_budgets=each), teachers)
+            said = "not known: a price is missing" if cost is None else f"{cost:,.2f} USD"
+            rows["evaluation images cost (most, once, outside the budget)"] = said
     return rows
 
 

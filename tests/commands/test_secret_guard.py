@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import quote
 
 import lightning.pytorch  # noqa: F401 - first here, so that its log handler keeps no test's captured stderr
 import pytest
 
 from evolvedirector.cli import main
+from evolvedirector.secret_guard import secret_values
 
 CANARY = "sk-canary-7f3a/b+c91"
 RUN = """
@@ -124,3 +126,10 @@ def test_what_has_the_shape_of_a_key_is_refused_though_no_variable_holds_it(
     captured = capsys.readouterr()
     assert "`trainer.logger.init_args.name` (it looks like a key)" in " ".join(captured.err.split())
     assert value not in captured.out + captured.err
+
+
+def test_the_place_of_a_key_file_is_no_secret(tmp_path: Path) -> None:
+    environment = {"SSL_KEY_FILE": str(tmp_path), "OTHER_KEY_FILE": str(tmp_path / "missing")}
+    assert secret_values(environment=environment) == {str(tmp_path / "missing"): "OTHER_KEY_FILE"} | {
+        spelt: "OTHER_KEY_FILE" for spelt in (quote(str(tmp_path / "missing"), safe=""),)
+    }
