@@ -152,11 +152,15 @@ class Ledger(LedgerFile):
         return self._connection.execute(query, (teacher,)).fetchone()[0]
 
     def spend(self, round_id: str | None = None) -> Spend:
-        """Sum what was spent in one round, or in all when `round_id` is None; a lost call costs its teacher's price."""
+        """Sum what was spent in one round, or in all when `round_id` is None.
+
+        A call without an answer, lost or still open, costs its teacher's price: it may have been billed.
+        """
         where, key = ("WHERE round_id=?", (round_id,)) if round_id else ("", ())
         calls, lost, cost = self._connection.execute(
-            "SELECT COALESCE(SUM(n), 0), COALESCE(SUM(l), 0), COALESCE(SUM(paid + l * price), 0) FROM ("
+            "SELECT COALESCE(SUM(n), 0), COALESCE(SUM(l), 0), COALESCE(SUM(paid + silent * price), 0) FROM ("
             "SELECT COUNT(*) + SUM(lost) + SUM(repeats) AS n, SUM(lost) AS l, SUM(cost_usd) AS paid, "
+            "SUM(lost + (status = 'submitted')) AS silent, "
             f"MAX(cost_usd) AS price FROM calls {where} GROUP BY teacher)",
             key,
         ).fetchone()

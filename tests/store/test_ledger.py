@@ -176,6 +176,12 @@ def test_duels_and_results_are_kept_by_round(ledger: Ledger) -> None:
     assert ledger.duels([]) == ledger.teacher_results([]) == []
 
 
+def test_a_call_that_was_never_answered_costs_its_price_even_if_it_is_never_repeated(ledger: Ledger) -> None:
+    ledger.reserve_calls("r", [CALL, Call("q2", "p2", "l", "toy")])
+    ledger.settle_calls([(ImageReply("q", "image", b"x", cost_usd=0.5), "ab")])
+    assert ledger.spend() == Spend(teacher_calls=2, cost_usd=1.0)  # killed before the answer: it may have been billed
+
+
 def test_calls_are_counted_by_teacher_with_lost_and_repeated_ones(ledger: Ledger) -> None:
     ledger.reserve_calls("r", [CALL, Call("q2", "p2", "l", "other")])
     ledger.reserve_calls("r", [CALL])
