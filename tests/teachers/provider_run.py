@@ -20,6 +20,8 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+import webdataset  # noqa: F401 - publishing imports it late, and each child would pay for that
+
 from evolvedirector.evolution.budget import Budget
 from evolvedirector.evolution.crew import LocalCrew
 from evolvedirector.evolution.evolve_director_policy import EvolveDirectorPolicy
@@ -42,7 +44,7 @@ from evolvedirector.transport.job_journal import JobJournal
 from tests.chaos.pictures import picture
 
 PRICE_USD = 0.01
-SEEDS = 6
+SEED_TEXTS = tuple(f"tone {40 + 7 * number}" for number in range(6))
 
 
 def teacher_at(provider: str, url: str, jobs: Path | None = None, **limits: Any) -> Teacher:
@@ -150,7 +152,7 @@ STUDENT = picture("the student", 0, 8, 8)
 
 def context_of(store: DatasetStore, teacher: Teacher, budget: Budget, unit: int = 8) -> RoundContext:
     """Collect a round's parts: everything real but the student, the judge and the writer."""
-    prompts = tuple(Prompt.create(f"tone {40 + 7 * number}", skill="tone") for number in range(SEEDS))
+    prompts = tuple(Prompt.create(text, skill="tone") for text in SEED_TEXTS)
     sha = store.publish(None, "import", RevisionChange(prompts=prompts))
     crew = LocalCrew(lambda requests: [STUDENT] * len(requests), {"api": teacher}, Judge(), unit=unit)
     policy = EvolveDirectorPolicy(expansions=2, mutation_probability=0.0)
