@@ -19,6 +19,9 @@ from evolvedirector.commands.readable_errors import ConfigurationMistake
 from evolvedirector.records import ImageRequest, prompt_id_of
 from evolvedirector.teachers.teacher import Teacher
 
+_SHORT = re.compile(r"^--teacher\.(?!init_args\b|class_path\b)")
+"""`--teacher.seed` for `--teacher.init_args.seed`."""
+
 
 def main(args: list[str]) -> int:
     """Serve a teacher or draw one image.
@@ -34,7 +37,8 @@ def main(args: list[str]) -> int:
     """
     parser = _parser()
     options, further = parser.parse_known_args(args)
-    strange = next((word for word in further if word.startswith("-") and not word.startswith("--teacher.")), None)
+    # a single dash may begin a negative number, the value of the word before
+    strange = next((word for word in further if word.startswith("--") and not word.startswith("--teacher.")), None)
     if strange is not None or (further and not further[0].startswith("--teacher.")):
         parser.error(f"unrecognized argument: {strange or further[0]}")
     if not re.fullmatch(r"[1-9][0-9]{0,3}x[1-9][0-9]{0,3}", options.size):
@@ -59,7 +63,8 @@ def build_teacher(named: str, further: list[str]) -> Teacher:
     from jsonargparse import ArgumentError, ArgumentParser
 
     is_file = Path(named).suffix in (".yaml", ".yml", ".json")
-    words = ["--teacher", json.dumps(_read_teacher(Path(named))) if is_file else named, *further]
+    node = _read_teacher(Path(named)) if is_file else {"class_path": named}
+    words = ["--teacher", json.dumps(node), *(_SHORT.sub("--teacher.init_args.", word) for word in further)]
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--teacher", type=Teacher, required=True)
     try:

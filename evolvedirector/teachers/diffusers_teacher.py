@@ -6,10 +6,17 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from evolvedirector.records import ImageReply, ImageRequest, digest
-from evolvedirector.teachers.pipeline_call import check_options, check_plain, draw_size_px, size_multiple_px, to_png
+from evolvedirector.teachers.pipeline_call import (
+    check_arguments,
+    check_options,
+    check_plain,
+    draw_size_px,
+    size_multiple_px,
+    to_png,
+)
 from evolvedirector.teachers.pipeline_files import (
     DType,
     Offload,
@@ -20,6 +27,7 @@ from evolvedirector.teachers.pipeline_files import (
 )
 from evolvedirector.teachers.pipeline_loading import (
     PipelineSource,
+    check_device,
     empty_memory,
     find_pipeline,
     free_pipeline,
@@ -96,21 +104,7 @@ class DiffusersTeacher:
         Raises:
             ValueError: An argument is outside of what is allowed, or `model` is a path to no folder.
         """
-        for name, value, allowed in (("dtype", dtype, DType), ("offload", offload, Offload)):
-            if value not in get_args(allowed):
-                raise ValueError(f"{name} is '{value}'. Allowed are {', '.join(get_args(allowed))}. Write one of them.")
-        if quantisation is not None and quantisation not in get_args(Quantisation):
-            raise ValueError(f"quantisation is '{quantisation}'. Allowed are nf4, int8 and null. Write nf4.")
-        if batch_size < 1 or (num_inference_steps is not None and num_inference_steps < 1):
-            raise ValueError(
-                f"batch_size is {batch_size} and num_inference_steps {num_inference_steps}. Allowed is 1 or more. "
-                "Write 4 and leave the steps out, say."
-            )
-        if not 1 <= min_side_px <= max_side_px:
-            raise ValueError(
-                f"min_side_px is {min_side_px} and max_side_px {max_side_px}. Allowed is 1 <= min_side_px <= "
-                "max_side_px. Write 512 and 2048, say."
-            )
+        check_arguments(dtype, quantisation, offload, batch_size, num_inference_steps, min_side_px, max_side_px)
         self.model, self.revision, self.variant = model, revision, variant
         self.dtype, self.quantisation, self.offload = dtype, quantisation, offload
         self.batch_size = batch_size
@@ -137,7 +131,9 @@ class DiffusersTeacher:
             *(self._name, self.variant or "", self.dtype, self.quantisation or "", self.min_side_px, self.max_side_px),
             *(f"{name}={value!r}" for name, value in sorted({**self._options, **self._extra}.items())),
         )
-        return f"diffusers {self.model} {how}"
+        # of a folder its name alone: another machine has it elsewhere
+        hub = self._source.commit is not None or self._source.folder is None
+        return f"diffusers {self.model if hub else self._source.folder.name} {how}"
 
     def verify(self) -> None:
         """Check what can be known without loading the weights: the model is there, and accepts what is configured.
@@ -149,12 +145,7 @@ class DiffusersTeacher:
         check_options(pipeline_class(index), self._options, self._extra)
         if self._source.folder is not None and self._source.commit is None:
             check_weights(self._source.folder, index, self.variant)
-        device = self._where()
-        if device.startswith("cpu") and (self.quantisation is not None or self.offload != "none"):
-            raise ValueError(
-                f"quantisation is {self.quantisation} and offload is '{self.offload}', but the device is the CPU. "
-                "Allowed there are null and 'none': both need a GPU. Leave them out and write `dtype: bfloat16`."
-            )
+        check_device(self._where(), self.quantisation, self.offload)
 
     def price_usd(self) -> float | None:
         """Return the price of one image in US dollars: none, it is drawn here."""

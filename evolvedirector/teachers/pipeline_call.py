@@ -6,7 +6,9 @@ import inspect
 import io
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
+
+from evolvedirector.teachers.pipeline_files import DType, Offload, Quantisation
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -22,6 +24,37 @@ _OURS = {
     "return_dict": "true",
 }
 """Arguments of the call that follow from a request and cannot be configured."""
+
+
+def check_arguments(
+    dtype: str,
+    quantisation: str | None,
+    offload: str,
+    batch_size: int,
+    num_inference_steps: int | None,
+    min_side_px: int,
+    max_side_px: int,
+) -> None:
+    """Refuse arguments of a teacher that no pipeline could have.
+
+    Raises:
+        ValueError: Names the argument and what is allowed.
+    """
+    for name, value, allowed in (("dtype", dtype, DType), ("offload", offload, Offload)):
+        if value not in get_args(allowed):
+            raise ValueError(f"{name} is '{value}'. Allowed are {', '.join(get_args(allowed))}. Write one of them.")
+    if quantisation is not None and quantisation not in get_args(Quantisation):
+        raise ValueError(f"quantisation is '{quantisation}'. Allowed are nf4, int8 and null. Write nf4.")
+    if batch_size < 1 or (num_inference_steps is not None and num_inference_steps < 1):
+        raise ValueError(
+            f"batch_size is {batch_size} and num_inference_steps {num_inference_steps}. Allowed is 1 or more. "
+            "Write 4 and leave the steps out, say."
+        )
+    if not 1 <= min_side_px <= max_side_px:
+        raise ValueError(
+            f"min_side_px is {min_side_px} and max_side_px {max_side_px}. Allowed is 1 <= min_side_px <= "
+            "max_side_px. Write 512 and 2048, say."
+        )
 
 
 def check_options(found: type, options: Mapping[str, Any], extra: Mapping[str, Any]) -> None:

@@ -117,6 +117,31 @@ def pipeline_class(index: Mapping[str, Any]) -> type:
     return found
 
 
+def check_device(device: str, quantisation: Quantisation | None, offload: Offload) -> None:
+    """Refuse a device that is not there, or that cannot hold weights as asked.
+
+    Args:
+        device: Where to draw.
+        quantisation: How weights are stored.
+        offload: What stays on the device.
+
+    Raises:
+        ValueError: With what to write instead.
+    """
+    import torch
+
+    if device.startswith("cuda") and (torch.device(device).index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device is '{device}', which is not on this machine. Allowed are its own devices. Leave it out to take the "
+            "rank's own."
+        )
+    if device.startswith("cpu") and (quantisation is not None or offload != "none"):
+        raise ValueError(
+            f"quantisation is {quantisation} and offload is '{offload}', but the device is the CPU. Allowed there are "
+            "null and 'none': both need a GPU. Leave them out and write `dtype: bfloat16`."
+        )
+
+
 def load_pipeline(
     found: type,
     source: PipelineSource,

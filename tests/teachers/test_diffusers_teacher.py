@@ -93,6 +93,7 @@ def test_weights_are_freed_and_loaded_again(tiny: Callable[[str], Path]) -> None
     teacher.close()
 
 
+@pytest.mark.slow
 def test_drawing_leaves_the_global_generator_alone(tiny: Callable[[str], Path]) -> None:
     before = torch.get_rng_state()
     teacher = teacher_of(CHEAP, tiny(CHEAP))
@@ -101,6 +102,7 @@ def test_drawing_leaves_the_global_generator_alone(tiny: Callable[[str], Path]) 
     teacher.close()
 
 
+@pytest.mark.slow
 def test_only_the_teachers_own_bars_are_hidden(tiny: Callable[[str], Path], capfd: pytest.CaptureFixture[str]) -> None:
     from diffusers.utils import logging as diffusers_logging
 
@@ -112,6 +114,7 @@ def test_only_the_teachers_own_bars_are_hidden(tiny: Callable[[str], Path], capf
     teacher.close()
 
 
+@pytest.mark.slow
 def test_the_estimate_is_the_size_of_the_weights(tiny: Callable[[str], Path]) -> None:
     teacher = teacher_of(CHEAP, tiny(CHEAP))
     estimated = teacher.estimated_bytes()
@@ -136,6 +139,7 @@ def test_the_estimate_is_the_size_of_the_weights(tiny: Callable[[str], Path]) ->
         ({"extra": {"prompt": "x"}}, "extra sets 'prompt', which is the request's prompt"),
         ({"quantisation": "nf4"}, "quantisation is nf4 and offload is 'none', but the device is the CPU"),
         ({"offload": "model"}, "offload is 'model', but the device is the CPU"),
+        ({"device": "cuda:99"}, "device is 'cuda:99', which is not on this machine"),
     ],
 )
 def test_options_that_cannot_be_met_are_refused_by_name(
@@ -366,6 +370,8 @@ def test_the_name_follows_from_the_content_and_the_parameters(folder: Path) -> N
     changed += [{"negative_prompt": "x"}, {"extra": {"sigma": 1}}, {"variant": "fp16"}, {"min_side_px": 9}]
     names = [name(**options) for options in changed]
     assert len({plain, *names}) == len(names) + 1
+    copy = shutil.copytree(folder, folder.parent / "elsewhere" / folder.name)
+    assert DiffusersTeacher(str(copy)).fingerprint == plain
     save_file({"layer.weight": torch.ones(1024, 750)}, folder / "transformer" / "model.safetensors")
     assert name() != plain  # a fine-tune: other numbers in files of the same size
 
