@@ -41,7 +41,7 @@ class ChatServer:
         self.base_url = ""
 
     def endpoint(self, **options: Any) -> Endpoint:
-        options = {"attempts": 2, "timeout_s": 10.0, "deadline_s": 20.0, "max_in_flight": 1, **options}
+        options = {"attempts": 2, "timeout_s": 60.0, "deadline_s": 120.0, "max_in_flight": 1, **options}
         return Endpoint(self.base_url, **options)
 
     def texts(self) -> list[str]:

@@ -75,8 +75,8 @@ class OpenAIVisionJudge:
         pair_template: Question about two images with `{prompt}`, answered by A or B. None: one that fits the layout.
         first_rung: Best way of reading to try. `choice` or lower suits models that think before they answer.
         max_answer_tokens: Longest reply where no token probabilities are read; a reply that is cut off is unreadable.
-        cost_usd_per_look: Price of a look in USD, for planning; None where it is not known. A look is one request once
-            the server is known, up to four before; `price_per_look_usd` of the budget is what a run books.
+        cost_usd_per_look: Price of a look in USD, booked unless the budget names another (`price_per_look_usd`); None
+            where it is not known. A look is one request once the server is known, up to four before.
 
     Raises:
         ValueError: A setting out of its range, or a template without `{prompt}`.
