@@ -131,9 +131,9 @@ class DiffusersTeacher:
             *(self._name, self.variant or "", self.dtype, self.quantisation or "", self.min_side_px, self.max_side_px),
             *(f"{name}={value!r}" for name, value in sorted({**self._options, **self._extra}.items())),
         )
-        # of a folder its name alone: another machine has it elsewhere
-        hub = self._source.commit is not None or self._source.folder is None
-        return f"diffusers {self.model if hub else self._source.folder.name} {how}"
+        source = self._source  # of a folder its name alone: another machine has it elsewhere
+        named = source.folder.name if source.folder is not None and source.commit is None else self.model
+        return f"diffusers {named} {how}"
 
     def verify(self) -> None:
         """Check what can be known without loading the weights: the model is there, and accepts what is configured.

@@ -132,8 +132,8 @@ def check_device(device: str, quantisation: Quantisation | None, offload: Offloa
 
     if device.startswith("cuda") and (torch.device(device).index or 0) >= torch.cuda.device_count():
         raise ValueError(
-            f"device is '{device}', which is not on this machine. Allowed are its own devices. Leave it out to take the "
-            "rank's own."
+            f"device is '{device}', which is not on this machine. Allowed are its own devices. Leave it out to take "
+            "the rank's own."
         )
     if device.startswith("cpu") and (quantisation is not None or offload != "none"):
         raise ValueError(
