@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -158,7 +159,7 @@ def _write(trials: Mapping[str, Trial], folder: Path) -> int:
         table.add_column(name, justify="right")
     for row in table_rows(figures):
         table.add_row(*row)
-    Console().print(table)
+    Console(width=None if os.isatty(1) else 160).print(table)
     print(f"Figures: {folder / 'judges.json'}\nPicture: {folder / 'judges.png'}", flush=True)
     return 0
 
