@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from evolvedirector.judges.model_files import Dtype, ModelSource, Quantisation, weight_files
+from evolvedirector.judges.model_files import Dtype, ModelSource, Quantisation, has_weights
 
 if TYPE_CHECKING:
     import torch
@@ -99,8 +99,12 @@ def load_config(source: ModelSource, revision: str | None) -> PreTrainedConfig:
 
 
 def place_of(source: ModelSource) -> str:
-    """Return what the library is to load from: the folder of a model here, the name of another."""
-    return str(source.folder) if source.folder is not None and source.commit is None else source.model
+    """Return what the library is to load from: the folder of a model that is here whole, the name of another.
+
+    By its name, the hub would be asked once more about every file, and waited for where it is away.
+    """
+    is_here = source.folder is not None and (source.commit is None or has_weights(source.folder))
+    return str(source.folder) if is_here else source.model
 
 
 def check_weights(source: ModelSource) -> None:
@@ -112,11 +116,7 @@ def check_weights(source: ModelSource) -> None:
     Raises:
         ValueError: If there are none.
     """
-    if (
-        source.folder is not None
-        and source.commit is None
-        and not all(path.is_file() for path in weight_files(source.folder) or [source.folder / "model.safetensors"])
-    ):
+    if source.folder is not None and source.commit is None and not has_weights(source.folder):
         raise ValueError(
             f"The model folder {source.model!r} has no complete safetensors weights. Allowed is model.safetensors, or "
             "its parts with model.safetensors.index.json; pickled weights are never read. Save it with save_pretrained."

@@ -22,9 +22,10 @@ from evolvedirector.judges.questions import LETTERS, YES_NO, Question, QuestionA
 from evolvedirector.judges.vision_model import QuestionReader, VisionModel
 from evolvedirector.judges.vision_processor import without_control_tokens
 from evolvedirector.records import ImageAndPrompt, Look, OrderedPair
-from tests.judges.tiny_vlms import ARCHITECTURES, llava, tokenizer
+from tests.judges.tiny_vlms import llava, tokenizer
 
 SIZE_PX = 32
+FAMILIES = ["gemma3", "idefics3", "internvl", "llava", "llava_next", "paligemma", "qwen2_5_vl", "qwen3_vl"]
 
 
 def png(colour: str, side_px: int = 24) -> bytes:
@@ -167,6 +168,29 @@ def test_verify_needs_no_weights_in_memory_and_says_what_is_wrong(llava_folder: 
         TransformersJudge(str(tmp_path)).verify()
 
 
+def test_a_model_of_the_hub_is_used_from_its_local_copy_and_named_by_its_commit(
+    llava_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    def away(*_: object, **__: object) -> None:
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", away)
+    copy, commit = tmp_path / "models--owner--tiny", "c0ffee" + 34 * "0"
+    (copy / "refs").mkdir(parents=True)
+    (copy / "refs" / "main").write_text(commit)
+    shutil.copytree(llava_folder, copy / "snapshots" / commit)
+    judge = TransformersJudge("owner/tiny", image_size_px=SIZE_PX)
+    judge.verify()
+    assert find_model("owner/tiny", None).commit == commit
+    assert judge.fingerprint.startswith("transformers-1/tiny/")
+    assert judge.estimated_bytes()
+    with pytest.raises(ValueError, match="on the hub or among its local copies"):
+        TransformersJudge("owner/unknown").verify()
+
+
 def test_a_model_without_image_input_is_refused(tmp_path: Path) -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -274,9 +298,11 @@ def test_it_travels_to_another_process_before_it_is_loaded(judge: TransformersJu
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+@pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("quantisation", [None, "nf4", "int8"])
 def test_every_architecture_answers_alone_and_in_company(name: str, quantisation: str | None, tmp_path: Path) -> None:
+    from tests.judges.tiny_vlm_families import ARCHITECTURES
+
     folder = ARCHITECTURES[name](tmp_path)
     judge = TransformersJudge(str(folder), image_size_px=SIZE_PX, quantisation=quantisation)  # type: ignore[arg-type]
     judge.verify()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +10,10 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     CLIPVisionConfig,
-    Gemma3Config,
-    Gemma3ForConditionalGeneration,
-    Gemma3TextConfig,
-    InternVLConfig,
-    InternVLForConditionalGeneration,
-    InternVLVisionConfig,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
     PreTrainedTokenizerFast,
-    Qwen2_5_VLConfig,
-    Qwen2_5_VLForConditionalGeneration,
-    Qwen2Config,
-    SiglipVisionConfig,
 )
 
 TEXT: dict[str, Any] = {
@@ -49,9 +38,9 @@ def tokenizer(*control: str, **named: str) -> PreTrainedTokenizerFast:
         vocab_size=360, initial_alphabet=alphabet, special_tokens=special, show_progress=False
     )
     inner.train_from_iterator(["yes no Yes No A B picture of two images which fits this exactly"] * 3, trainer)
-    signs: dict[str, Any] = {"extra_special_tokens": named} if named else {}
+    named_signs: dict[str, Any] = {"extra_special_tokens": named} if named else {}
     return PreTrainedTokenizerFast(
-        tokenizer_object=inner, pad_token="<pad>", bos_token="<s>", eos_token="</s>", **signs
+        tokenizer_object=inner, pad_token="<pad>", bos_token="<s>", eos_token="</s>", **named_signs
     )
 
 
@@ -63,6 +52,40 @@ def chat_template(picture: str) -> str:
         + "{% else %}{{ c.text }}{% endif %}{% endfor %}{{ '\\n' }}{% endfor %}"
         + "{% if add_generation_prompt %}assistant:{% endif %}"
     )
+
+
+def token_id(words: PreTrainedTokenizerFast, sign: str) -> Any:
+    """Return the token of a sign."""
+    return words.convert_tokens_to_ids(sign)
+
+
+def signs(words: PreTrainedTokenizerFast) -> dict[str, Any]:
+    """Name the tokens that every configuration wants to know."""
+    return {"pad_token_id": words.pad_token_id, "bos_token_id": words.bos_token_id, "eos_token_id": words.eos_token_id}
+
+
+def save_parts(
+    folder: Path, pictures: Any, words: PreTrainedTokenizerFast, picture: str, name: str, **settings: Any
+) -> None:
+    """Save a processor piece by piece: without torchvision it cannot even be built whole."""
+    pictures.save_pretrained(folder)
+    words.save_pretrained(folder)
+    (folder / "chat_template.jinja").write_text(chat_template(picture), encoding="utf-8")
+    (folder / "processor_config.json").write_text(json.dumps({"processor_class": name, **settings}), encoding="utf-8")
+
+
+def save(architecture: Any, config: Any, folder: Path) -> Path:
+    """Save a model of random weights beside its processor."""
+    from transformers.utils import logging
+
+    torch.manual_seed(0)
+    logging.disable_progress_bar()
+    model = architecture(config)
+    with torch.no_grad():  # random models of small weights say nearly the same of everything
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.2)
+    model.save_pretrained(folder)
+    return folder
 
 
 def llava(folder: Path) -> Path:
@@ -82,122 +105,33 @@ def llava(folder: Path) -> Path:
     ).save_pretrained(folder)
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(**VISION, image_size=28, patch_size=14),
-        text_config=LlamaConfig(**TEXT, vocab_size=len(words), **_signs(words)),
-        image_token_index=_id(words, "<image>"),
+        text_config=LlamaConfig(**TEXT, vocab_size=len(words), **signs(words)),
+        image_token_index=token_id(words, "<image>"),
         vision_feature_layer=-1,
-        **_signs(words),
+        **signs(words),
     )
-    return _save(LlavaForConditionalGeneration, config, folder)
+    return save(LlavaForConditionalGeneration, config, folder)
 
 
 def qwen2_5_vl(folder: Path) -> Path:
     """Qwen2.5-VL: any resolution, positions in three dimensions, a processor that also knows videos."""
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
     words = tokenizer("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
     pictures = Qwen2VLImageProcessorPil(size={"shortest_edge": 28 * 28, "longest_edge": 56 * 56})
-    _save_parts(folder, pictures, words, "<|vision_start|><|image_pad|><|vision_end|>", "Qwen2_5_VLProcessor")
+    save_parts(folder, pictures, words, "<|vision_start|><|image_pad|><|vision_end|>", "Qwen2_5_VLProcessor")
     config = Qwen2_5_VLConfig(
         vision_config={**VISION, "depth": 2, "num_heads": 2, "out_hidden_size": 32, "fullatt_block_indexes": [1]},
         text_config={
             **TEXT,
             "vocab_size": len(words),
             "rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10000.0},
-            **_signs(words),
+            **signs(words),
         },
-        image_token_id=_id(words, "<|image_pad|>"),
-        video_token_id=_id(words, "<|video_pad|>"),
-        vision_start_token_id=_id(words, "<|vision_start|>"),
-        vision_end_token_id=_id(words, "<|vision_end|>"),
+        image_token_id=token_id(words, "<|image_pad|>"),
+        video_token_id=token_id(words, "<|video_pad|>"),
+        vision_start_token_id=token_id(words, "<|vision_start|>"),
+        vision_end_token_id=token_id(words, "<|vision_end|>"),
     )
-    return _save(Qwen2_5_VLForConditionalGeneration, config, folder)
-
-
-def internvl(folder: Path) -> Path:
-    """InternVL: tiles of a picture, pixel shuffle, a processor that also knows videos and pads on the left."""
-    from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
-
-    words = tokenizer(
-        start_image_token="<img>",
-        end_image_token="</img>",
-        context_image_token="<IMG_CONTEXT>",
-        video_token="<video>",
-    )
-    pictures = GotOcr2ImageProcessorPil(size={"height": 28, "width": 28}, min_patches=1, max_patches=2)
-    _save_parts(folder, pictures, words, "<IMG_CONTEXT>\n", "InternVLProcessor", image_seq_length=1)
-    config = InternVLConfig(
-        vision_config=InternVLVisionConfig(**VISION, image_size=[28, 28], patch_size=[14, 14]),
-        text_config=Qwen2Config(**TEXT, vocab_size=len(words), **_signs(words)),
-        image_token_id=_id(words, "<IMG_CONTEXT>"),
-        image_seq_length=1,
-        downsample_ratio=0.5,
-    )
-    return _save(InternVLForConditionalGeneration, config, folder)
-
-
-def gemma3(folder: Path) -> Path:
-    """Gemma 3: sliding windows, attention in both directions inside a picture, its own text around each picture."""
-    from transformers import Gemma3Processor
-    from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
-
-    words = tokenizer(boi_token="<start_of_image>", eoi_token="<end_of_image>", image_token="<image_soft_token>")
-    pictures = Gemma3ImageProcessorPil(size={"height": 28, "width": 28})
-    Gemma3Processor(
-        pictures, words, image_seq_length=1, chat_template=chat_template("<start_of_image>")
-    ).save_pretrained(folder)
-    config = Gemma3Config(
-        vision_config=SiglipVisionConfig(**VISION, image_size=28, patch_size=14),
-        text_config=Gemma3TextConfig(
-            **TEXT,
-            head_dim=16,
-            sliding_window=16,
-            layer_types=["sliding_attention", "full_attention"],
-            vocab_size=len(words),
-            query_pre_attn_scalar=16,
-            **_signs(words),
-        ),
-        mm_tokens_per_image=1,
-        boi_token_index=_id(words, "<start_of_image>"),
-        eoi_token_index=_id(words, "<end_of_image>"),
-        image_token_index=_id(words, "<image_soft_token>"),
-    )
-    return _save(Gemma3ForConditionalGeneration, config, folder)
-
-
-ARCHITECTURES: dict[str, Callable[[Path], Path]] = {
-    "llava": llava,
-    "qwen2_5_vl": qwen2_5_vl,
-    "internvl": internvl,
-    "gemma3": gemma3,
-}
-
-
-def _id(words: PreTrainedTokenizerFast, sign: str) -> Any:
-    return words.convert_tokens_to_ids(sign)
-
-
-def _signs(words: PreTrainedTokenizerFast) -> dict[str, Any]:
-    return {"pad_token_id": words.pad_token_id, "bos_token_id": words.bos_token_id, "eos_token_id": words.eos_token_id}
-
-
-def _save_parts(
-    folder: Path, pictures: Any, words: PreTrainedTokenizerFast, picture: str, name: str, **settings: Any
-) -> None:
-    """Save a processor piece by piece: without torchvision it cannot even be built whole."""
-    pictures.save_pretrained(folder)
-    words.save_pretrained(folder)
-    (folder / "chat_template.jinja").write_text(chat_template(picture), encoding="utf-8")
-    (folder / "processor_config.json").write_text(json.dumps({"processor_class": name, **settings}), encoding="utf-8")
-
-
-def _save(architecture: Any, config: Any, folder: Path) -> Path:
-    from transformers.utils import logging
-
-    torch.manual_seed(0)
-    logging.disable_progress_bar()
-    model = architecture(config)
-    with torch.no_grad():  # random models of small weights say nearly the same of everything
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn_like(parameter) * 0.2)
-    model.save_pretrained(folder)
-    return folder
+    return save(Qwen2_5_VLForConditionalGeneration, config, folder)

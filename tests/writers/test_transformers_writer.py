@@ -9,6 +9,7 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+import jsonargparse
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
@@ -201,7 +202,7 @@ def test_a_parent_that_is_too_long_for_the_model_is_a_refusal_of_its_own(tmp_pat
     """GPT-2 has learned positions: one token too many is an error inside of it."""
     words = save_words(tmp_path, chat=False)
     torch.manual_seed(0)
-    shape = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 512}
+    shape: dict[str, Any] = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 512}
     GPT2LMHeadModel(GPT2Config(**shape, vocab_size=len(words), eos_token_id=2, bos_token_id=1)).save_pretrained(
         tmp_path
     )
@@ -224,6 +225,15 @@ def test_a_parent_that_is_too_long_for_the_model_is_a_refusal_of_its_own(tmp_pat
 def test_settings_that_nobody_could_mean_are_refused(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         TransformersWriter("model", **settings)
+
+
+def test_it_can_be_written_in_a_config(llama_folder: Path) -> None:
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--writer", type=PromptWriter)
+    chosen = {"class_path": "evolvedirector.writers.TransformersWriter", "init_args": {"model": str(llama_folder)}}
+    config = parser.parse_object({"writer": chosen})
+    again = parser.parse_string(parser.dump(config))
+    assert isinstance(parser.instantiate_classes(again).writer, TransformersWriter)
 
 
 def test_it_travels_to_another_process_before_it_is_loaded(writer: TransformersWriter) -> None:
