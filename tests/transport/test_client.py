@@ -145,7 +145,7 @@ def test_a_key_that_cannot_be_one_is_named_by_its_variable(key: str, monkeypatch
 
 
 UNKNOWN_OUTCOMES = {
-    "no answer in time": (Answer(delay_s=30.0), {"timeout_s": 0.2}),
+    "no answer in time": (Answer(delay_s=60.0), {"timeout_s": 0.5}),
     "cut before the answer": (Answer(cut_after=-1), {}),
     "cut in the answer": (Answer(body=b'{"fine": true}', cut_after=5), {}),
     "shorter than announced": (Answer(body=b"{}", headers={"Content-Length": "99"}, cut_after=2), {}),
@@ -164,7 +164,8 @@ def test_an_unknown_outcome_is_sent_again_only_to_a_service_that_knows_what_it_d
         (fault,) = ask(server, **fields)
         assert fault.kind == "ambiguous" and fault.maybe_paid and len(server.asked) == 1
     with serving(in_turn(answer, FINE)) as server:
-        assert ask(server, idempotent=True, **fields) == [{"fine": True}] and len(server.asked) == 2
+        assert ask(server, idempotent=True, **fields) == [{"fine": True}]
+        assert len(server.asked) >= 2 and len({asked.headers["idempotency-key"] for asked in server.asked}) == 1
     with serving(in_turn(answer, FINE)) as server:
         assert ask(server, "GET", **fields) == [{"fine": True}]
 
@@ -188,13 +189,15 @@ def test_nothing_outlasts_the_deadline(answer: Answer, monkeypatch: pytest.Monke
         start = time.monotonic()
         (fault,) = ask(server, deadline_s=0.5, attempts=99)
         assert time.monotonic() - start < 10.0
-    assert fault.kind == ("busy" if answer.status == 503 else "deadline")
-    assert fault.maybe_paid == (answer.status != 503)
+    if answer.status == 503:  # the next wait would lead past the end; a slow machine may meet it within a try
+        assert fault.kind in ("busy", "deadline")
+    else:
+        assert fault.kind == "deadline" and fault.maybe_paid
 
 
 def test_one_end_holds_for_everything_inside() -> None:
     async def two_steps(server: LittleServer) -> None:
-        async with Client(endpoint(server)) as client, ends_at(time.monotonic() + 0.5):
+        async with Client(endpoint(server)) as client, ends_at(time.monotonic() + 1.5):
             await client.request_json("POST", "submit")
             while True:
                 await client.request_json("GET", "poll")
@@ -202,7 +205,7 @@ def test_one_end_holds_for_everything_inside() -> None:
 
     with serving(in_turn(FINE)) as server, pytest.raises(TransportFault) as caught:
         asyncio.run(two_steps(server))
-    assert caught.value.kind == "deadline" and not caught.value.maybe_paid and len(server.asked) > 2
+    assert caught.value.kind == "deadline" and not caught.value.maybe_paid and len(server.asked) >= 2
 
 
 def test_answers_are_bounded_packed_or_not() -> None:
