@@ -49,7 +49,7 @@ SEED_TEXTS = tuple(f"tone {40 + 7 * number}" for number in range(6))
 
 def teacher_at(provider: str, url: str, jobs: Path | None = None, **limits: Any) -> Teacher:
     """Make a teacher of a provider's class that asks the chaos server."""
-    limits = {"timeout_s": 5.0, "deadline_s": 30.0, "api_key_env": None, **limits}
+    limits = {"timeout_s": 20.0, "deadline_s": 60.0, "api_key_env": None, **limits}
 
     def at(path: str) -> Endpoint:
         return Endpoint(url + path, **limits)

@@ -18,7 +18,7 @@ from tests.teachers.provider_run import PRICE_USD, SEED_TEXTS
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-CALLS = 24
+CALLS = 40
 UNIT = 8
 """Requests that may be under way at once."""
 
