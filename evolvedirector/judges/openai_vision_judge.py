@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from evolvedirector.judges.answer_ladder import (
@@ -142,7 +146,9 @@ class OpenAIVisionJudge:
             questions: With a closed set of answers each.
         """
         in_flight = min(self.endpoint.max_in_flight, len(questions) or 1)
-        yield from run_concurrently(questions, self._ask, self._client, in_flight)
+        # decoding, resizing and encoding a pair takes longer than many servers need to look at it
+        with ThreadPoolExecutor(min(in_flight, os.cpu_count() or 1), "evolvedirector-images") as threads:
+            yield from run_concurrently(questions, partial(self._ask, threads), self._client, in_flight)
 
     def price_usd(self) -> float | None:
         """Return the price of a look; None where it is not known."""
@@ -162,17 +168,19 @@ class OpenAIVisionJudge:
     def _client(self) -> Client:
         return Client(self.endpoint, max_response_bytes=MAX_CHAT_BYTES)
 
-    async def _ask(self, client: Client, question: Question) -> Answer:
-        answer = await self._climb(client, question)
+    async def _ask(self, threads: ThreadPoolExecutor, client: Client, question: Question) -> Answer:
+        answer = await self._climb(threads, client, question)
         return replace(answer, reason=self._clean(answer.reason)) if answer.reason else answer
 
-    async def _climb(self, client: Client, question: Question) -> Answer:
+    async def _climb(self, threads: ThreadPoolExecutor, client: Client, question: Question) -> Answer:
         """Go down the ladder until a reply can be read, within one deadline."""
         shown = 1 if self.image_layout == "side_by_side" else len(question.images)
         if reason := self._memory.closed(shown):
             return unreadable(question, reason)
         try:
-            messages = question_messages(question, self.image_size_px, self.image_layout)
+            messages = await asyncio.get_running_loop().run_in_executor(
+                threads, question_messages, question, self.image_size_px, self.image_layout
+            )
         except StoreError as error:
             return unreadable(question, str(error))
         end = client.give_up_at()

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import re
+import threading
 
 import pytest
 from PIL import Image
@@ -206,6 +207,15 @@ def test_many_questions_at_once_keep_their_names():
     with chat_server(reply) as server:
         looks = {look.item_id: look.probability for look in judge(server, {"max_in_flight": 8}).check(items)}
     assert looks == {f"{number}": pytest.approx(0.9 if number % 3 else 0.2) for number in range(24)}
+
+
+def test_a_caller_that_stops_early_leaves_no_question_on_its_way():
+    with chat_server(lambda body: completion("yes", tokens={"yes": 0.9, "no": 0.1})) as server:
+        looks = judge(server, {"max_in_flight": 2}).check([item(str(number)) for number in range(200)])
+        assert next(looks).probability == pytest.approx(0.9)
+        looks.close()
+        assert len(server.asked) < 200
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("evolvedirector")]
 
 
 def test_other_closed_questions_are_answered_too():
