@@ -56,6 +56,7 @@ pytestmark = [
         "ignore:.*refused in this round.*",
         "ignore:.*repeat.*",
         "ignore:.*bitsandbytes.*",
+        "ignore:.*training data too.*",  # the tiny models stand for both judges
     ),
 ]
 
