@@ -119,6 +119,9 @@ class ImageReply:
     image: bytes | None = None
     reason: str = ""
     cost_usd: float = 0.0
+    sent: bool = True
+    """False for a failure of which the teacher says that it costs nothing and was never drawn (no key, no credit): it
+    is not counted as a call, so that a closed account does not use up the budget."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,10 @@ class Crew(Protocol):
     chunk: int
     """Requests the student draws together; a unit is a multiple of it."""
 
+    def unit_of(self, teacher: str | None) -> int:
+        """Say how many requests a unit of a teacher has, of the judge when None: remote ones keep many in flight."""
+        ...
+
     def enter(self, phase: Phase) -> None:
         """Make the tenant of the next phase resident and let the others go."""
         ...
@@ -71,6 +75,15 @@ class LocalCrew:
         self._away = False
         self.chunk = max(1, chunk)
         self.unit = -(-unit // self.chunk) * self.chunk
+
+    def unit_of(self, teacher: str | None) -> int:
+        """Return what the part asks for in `requests_per_unit`, or the common unit where it is larger.
+
+        Args:
+            teacher: By name; None is the judge.
+        """
+        part = self._judge if teacher is None else self._teachers[teacher]
+        return max(self.unit, int(getattr(part, "requests_per_unit", 0)))
 
     def enter(self, phase: Phase) -> None:
         """Close the tenants of other phases; they load again when asked."""

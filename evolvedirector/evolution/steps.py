@@ -166,7 +166,7 @@ def ask(
         context.figures["looks beyond the budget"] += len(missing) - allowed
         missing = missing[:allowed]
     context.crew.enter("judge")
-    for unit in context.units(missing, "judge"):
+    for unit in context.units(missing, "judge", context.crew.unit_of(None)):
         names = [keys[position] for position in unit]
         price_usd = context.budget.price_per_look_usd
         ledger.reserve_looks(context.info.round_id, context.judge_fingerprint, names, price_usd)

@@ -150,6 +150,11 @@ class OpenAIVisionJudge:
         with ThreadPoolExecutor(min(in_flight, os.cpu_count() or 1), "evolvedirector-images") as threads:
             yield from run_concurrently(questions, partial(self._ask, threads), self._client, in_flight)
 
+    @property
+    def requests_per_unit(self) -> int:
+        """Return how many questions a round should hand over at once, so that all slots stay busy."""
+        return min(4 * self.endpoint.max_in_flight, 256)
+
     def price_usd(self) -> float | None:
         """Return the price of a look; None where it is not known."""
         return self.cost_usd_per_look

@@ -125,6 +125,18 @@ class Ledger(LedgerFile):
             [(r.status, sha256, r.reason, r.cost_usd, r.request_id) for r, sha256 in replies],
         )
 
+    def withdraw_calls(self, request_ids: Sequence[str]) -> None:
+        """Take back reservations of requests that were not sent after all; earlier submissions stay counted."""
+        rows = [(request_id,) for request_id in request_ids]
+        again = "status='submitted' AND request_id=? AND lost + repeats > 0"
+        with self._transaction() as connection:
+            connection.executemany(
+                "UPDATE calls SET repeats = repeats - (lost = 0), lost = MAX(lost - 1, 0), status='failure' "
+                f"WHERE {again}",
+                rows,
+            )
+            connection.executemany("DELETE FROM calls WHERE status='submitted' AND request_id=?", rows)
+
     def replies(self, request_ids: Sequence[str]) -> dict[str, StoredReply]:
         """Return the answers already recorded among these requests."""
         columns = "request_id, prompt_id, teacher, status, image_sha256, reason, cost_usd"

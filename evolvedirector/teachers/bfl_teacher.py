@@ -72,6 +72,11 @@ class BFLTeacher:
         """Name service, model and every parameter that changes its images."""
         return self._api.fingerprint
 
+    @property
+    def requests_per_unit(self) -> int:
+        """Return how many requests a round should hand over at once, so that all slots stay busy."""
+        return self._api.requests_per_unit
+
     def price_usd(self) -> float | None:
         """Return the price of one image in US dollars, or None where it is unknown."""
         return self._api.price_usd

@@ -24,6 +24,9 @@ Draw = Callable[[Client, ImageRequest], Awaitable[ImageReply]]
 Check = Callable[[Client], Awaitable[None]]
 """Asks the service something that costs nothing; raises `ValueError` or `TransportFault`."""
 
+REQUESTS_PER_SLOT = 4
+MOST_REQUESTS_PER_UNIT = 256
+"""A unit of a round keeps all slots busy most of its time, and still ends soon enough to be interrupted."""
 _UNITS_PER_SLOT = 2
 """Pieces of work per request slot: those that wait before another try leave their slot to others."""
 
@@ -67,6 +70,8 @@ class ImageAPI:
         self.price_usd, self.safety = price_usd, safety
         self._draw, self._auth = draw, (auth_header, auth_scheme)
         self._units = endpoint.max_in_flight * (1 if polled else _UNITS_PER_SLOT)
+        self._polled = polled
+        self.requests_per_unit = min(REQUESTS_PER_SLOT * endpoint.max_in_flight, MOST_REQUESTS_PER_UNIT)
         self._fingerprint = _fingerprint(provider, endpoint, model, parameters)
 
     @property
@@ -112,7 +117,9 @@ class ImageAPI:
             async with ends_at(client.give_up_at()):
                 reply = await self._draw(client, request)
         except TransportFault as fault:
-            return self._failure(request, f"{fault.kind}: {fault.reason}", fault.maybe_paid)
+            failure = self._failure(request, f"{fault.kind}: {fault.reason}", fault.maybe_paid)
+            # A job that was submitted before its poll was denied may still be drawn.
+            return replace(failure, sent=fault.kind != "denied" or fault.maybe_paid or self._polled)
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             # An answer in an unexpected shape; its words may quote the answer, so only the kind is told.
             return self._failure(request, f"the answer has an unexpected shape ({type(error).__name__})", True)
