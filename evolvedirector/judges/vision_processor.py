@@ -50,7 +50,18 @@ def load_processor(source: ModelSource, revision: str | None, config: PreTrained
             f"The model {source.model!r} has a {type(processor).__name__}, which takes no pictures with text. Allowed "
             "are models with image input, such as LLaVA or Qwen-VL. Write another, or save its processor beside it."
         )
+    give_padding(processor.tokenizer)
     return processor
+
+
+def give_padding(tokenizer: Any) -> None:
+    """Give a tokenizer without a sign for padding one: models that were never trained in batches name none.
+
+    Args:
+        tokenizer: Of the model; padded places are masked, so any sign will do.
+    """
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
 
 
 def _without_videos(processor_class: type) -> Any:

@@ -10,7 +10,7 @@ import torch
 
 from evolvedirector.judges.model_files import Dtype, ModelSource, Quantisation
 from evolvedirector.judges.model_loading import load_config, load_model, place_of, readable_errors
-from evolvedirector.judges.vision_processor import special_texts, without_control_tokens
+from evolvedirector.judges.vision_processor import give_padding, special_texts, without_control_tokens
 from evolvedirector.writers.seeded_sampling import SeededSampling
 
 if TYPE_CHECKING:
@@ -49,8 +49,7 @@ class InstructionReader:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(
                 place_of(source), revision=revision, trust_remote_code=False
             )
-        if self.tokenizer.pad_token_id is None:  # models that were never trained in batches name none
-            self.tokenizer.pad_token = self.tokenizer.eos_token or self.tokenizer.unk_token
+        give_padding(self.tokenizer)
         self._special = special_texts(self.tokenizer)
 
     def text(self, instruction: str) -> str:

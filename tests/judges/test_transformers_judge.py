@@ -297,6 +297,8 @@ def test_it_travels_to_another_process_before_it_is_loaded(judge: TransformersJu
     assert pickle.loads(pickle.dumps(judge)).fingerprint == judge.fingerprint
 
 
+# PaliGemma's processor turns tensors into arrays in a way that numpy 2 deprecates.
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("quantisation", [None, "nf4", "int8"])

@@ -106,7 +106,7 @@ def test_what_is_written_follows_from_the_seed_alone(llama_folder: Path, monkeyp
 
 def test_a_model_that_writes_a_list_is_read(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = speaks(monkeypatch, 'Sure:\n["a blue cat", "a red cat", "two green dogs"]')
-    (reply,) = TransformersWriter(str(llama_folder)).write([request("one", count=3)])
+    (reply,) = TransformersWriter(str(llama_folder), keep_loaded=True).write([request("one", count=3)])
     assert reply.texts == ("a blue cat", "two green dogs")
     assert reply.refusal == "refused: equal to the parent 1"
     assert "a red cat" in told[0]
@@ -118,7 +118,7 @@ def test_a_large_request_is_cut_and_its_pieces_do_not_repeat_each_other(
 ) -> None:
     first, again = '["a blue cat", "two green dogs"]', '["two green dogs", "a lake at night"]'
     told = speaks(monkeypatch, first, again, '["an old violin"]')
-    writer = TransformersWriter(str(llama_folder), texts_per_reply=2, batch_size=2)
+    writer = TransformersWriter(str(llama_folder), texts_per_reply=2, batch_size=2, keep_loaded=True)
     (reply,) = writer.write([request("one", count=5)])
     assert reply.texts == ("a blue cat", "two green dogs", "a lake at night", "an old violin")
     assert "near copy 1" in reply.refusal
@@ -127,7 +127,8 @@ def test_a_large_request_is_cut_and_its_pieces_do_not_repeat_each_other(
 
 def test_examples_come_from_a_pool_that_grows(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = speaks(monkeypatch, '["five copper kettles"]', '["nine tin drums"]', '["five copper kettles"]')
-    writer = TransformersWriter(str(llama_folder), examples={"counting": ["three wooden boats"]})
+    known = {"counting": ["three wooden boats"]}
+    writer = TransformersWriter(str(llama_folder), examples=known, keep_loaded=True)
     asked = request("one", count=1, parent=None, skill="counting")
     assert [reply.texts for reply in writer.write([asked])] == [("five copper kettles",)]
     assert [reply.texts for reply in writer.write([asked])] == [("nine tin drums",)]
@@ -165,6 +166,7 @@ def test_memory_is_free_when_all_is_answered_unless_it_is_kept(llama_folder: Pat
     )
 
 
+@pytest.mark.slow
 def test_no_memory_is_an_error_at_first_and_a_refusal_later(
     llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,6 +203,8 @@ def test_verify_says_what_is_wrong_without_loading(llama_folder: Path, tmp_path:
 def test_a_parent_that_is_too_long_for_the_model_is_a_refusal_of_its_own(tmp_path: Path) -> None:
     """GPT-2 has learned positions: one token too many is an error inside of it."""
     words = save_words(tmp_path, chat=False)
+    words.pad_token = None
+    words.save_pretrained(tmp_path)
     torch.manual_seed(0)
     shape: dict[str, Any] = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 512}
     GPT2LMHeadModel(GPT2Config(**shape, vocab_size=len(words), eos_token_id=2, bos_token_id=1)).save_pretrained(
