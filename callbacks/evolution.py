@@ -9,13 +9,17 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 
 from evolvedirector.callbacks.checkpoint import RunCheckpoint, prune, save_committed
+from evolvedirector.callbacks.device_fit import check_memory
 from evolvedirector.callbacks.epoch_resume import leave_finished_epoch
 from evolvedirector.callbacks.host_checks import check_host, check_only_owner, check_sized, evolving_data_of
+from evolvedirector.callbacks.preflight import check_parts
 from evolvedirector.callbacks.round_driver import RoundDriver
-from evolvedirector.evolution.budget import Budget, check_teacher_names, plan_of_spending
+from evolvedirector.callbacks.round_identity import planned_rounds, round_id_of
+from evolvedirector.evolution.budget import Budget
 from evolvedirector.evolution.host import EvolvingData
 from evolvedirector.evolution.policy import Policy
 from evolvedirector.evolution.screening_policy import ScreeningPolicy
+from evolvedirector.evolution.spending_plan import plan_of_spending, with_look_price
 from evolvedirector.judges.gold import check_gold
 from evolvedirector.judges.health import JudgeHealth
 from evolvedirector.judges.judge import Judge
@@ -100,7 +104,7 @@ class EvolutionCallback(pl.Callback):
         self.judge = judge
         self.writer = writer
         self.policy: Policy = policy or ScreeningPolicy()
-        self.budget = budget or Budget()
+        self.budget = with_look_price(budget or Budget(), judge)
         self.judge_health = judge_health
         self.every_n_epochs = every_n_epochs
         self.max_rounds = max_rounds
@@ -145,9 +149,8 @@ class EvolutionCallback(pl.Callback):
         self._host = evolving_data_of(trainer, self.data)
         self.root = Path(self._host.data_root).resolve()
         check_host(trainer, pl_module)
-        if isinstance(self.policy, ScreeningPolicy):
-            self.policy.check_budget(self.budget.budget_teacher_calls)
-        check_teacher_names(self.budget, self.teachers)
+        if next(c for c in trainer.callbacks if isinstance(c, EvolutionCallback)) is self:  # type: ignore[attr-defined]
+            check_parts(trainer)  # the parts of all callbacks, once
         if self.judge_health is not None and self.judge_health.gold is not None:
             items = self.judge_health.gold.items()
             check_gold(items)
@@ -158,7 +161,8 @@ class EvolutionCallback(pl.Callback):
             print("Evolution: budget_teacher_calls is 0, so this run only trains: nothing is judged or bought.")
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Buy images for seed prompts that have none, before the first loader is built."""
+        """Refuse what cannot fit the device; buy images for seed prompts that have none, before the first loader."""
+        check_memory(self, trainer, pl_module)
         restored_later = trainer.strategy.restore_checkpoint_after_setup and trainer.ckpt_path is not None
         if self._pending is None and not self._evolves_nothing() and not restored_later:
             revision_sha = self._published_sha or self._opened().revision_sha
@@ -181,7 +185,9 @@ class EvolutionCallback(pl.Callback):
         leave_finished_epoch(trainer)
         if self._pending is not None:
             info = RoundInfo(**self._pending)
-            round_id = self._round_id(trainer, pl_module, info.revision_sha)  # another one if another judge decides now
+            round_id = round_id_of(
+                self, self._gold, trainer, pl_module, info.revision_sha
+            )  # another one if another judge decides now
             self._run(trainer, replace(info, round_id=round_id))
         elif trainer.fit_loop.resumed_on_epoch_end:  # another instance's round was interrupted before this one's turn
             self._epoch_ended(trainer, pl_module, trainer.current_epoch)
@@ -207,7 +213,7 @@ class EvolutionCallback(pl.Callback):
             return
         revision_sha = self._published_sha or self._opened().revision_sha
         info = RoundInfo(
-            round_id=self._round_id(trainer, pl_module, revision_sha),
+            round_id=round_id_of(self, self._gold, trainer, pl_module, revision_sha),
             index=self._rounds_done,
             rounds=self._planned_rounds(trainer),
             seed=self.seed,
@@ -243,7 +249,7 @@ class EvolutionCallback(pl.Callback):
             "judge": type(self.judge).__name__,
             "policy": type(self.policy).__name__,
             "offload student": self.offload_student,
-            **plan_of_spending(self.budget, self.teachers, self.max_rounds),
+            **plan_of_spending(self.budget, self.teachers),
         }
 
     def _run(self, trainer: pl.Trainer, info: RoundInfo) -> None:
@@ -266,40 +272,11 @@ class EvolutionCallback(pl.Callback):
             return False  # nobody would train on what it buys
         return epochs_done % self.every_n_epochs == 0
 
-    def _round_id(self, trainer: pl.Trainer, module: pl.LightningModule, revision_sha: str) -> str:
-        """Name a round by its step and revision, and by who takes part in it.
-
-        The same run repeats its round under the same name; with another judge, teacher, policy, budget, model or
-        learning rate an older checkpoint, or a new run on the same revision, forks instead of taking over what others
-        decided about another student.
-        """
-        weights = sum(parameter.numel() for parameter in module.parameters())
-        student: list[str | int] = [type(module).__name__, weights]
-        for optimizer in trainer.optimizers:
-            rates = [group.get("initial_lr", group["lr"]) for group in optimizer.param_groups]
-            student += [type(optimizer).__name__, repr(rates)]
-        student += [repr(getattr(trainer.datamodule, name, None)) for name in ("seed", "global_batch_size")]  # type: ignore[attr-defined]
-        return digest("round", self.seed, trainer.global_step, revision_sha, *student, *self._deciders())
-
-    def _deciders(self) -> list[str]:
-        settings = vars(self.policy).items()
-        plain = {key: value for key, value in settings if isinstance(value, bool | int | float | str | list | tuple)}
-        names = [f"{name} {teacher.fingerprint}" for name, teacher in self.teachers.items()]
-        who = [*names, self.judge.fingerprint, type(self.writer).__name__, type(self.policy).__name__]
-        floors = [] if self.judge_health is None else [repr(replace(self.judge_health, gold=None)), self._gold]
-        return [*who, repr(sorted(plain.items())), repr(self.budget), *floors]
-
     def _planned_rounds(self, trainer: pl.Trainer) -> int | None:
-        """Return how many rounds training leaves room for; a policy spreads its purchases over them."""
-        epochs = trainer.max_epochs if trainer.max_epochs not in (None, -1) else None
+        per_epoch = None
         if trainer.max_steps != -1:
             per_epoch = max(1, int(trainer.num_training_batches) // trainer.accumulate_grad_batches)
-            by_steps = -(-trainer.max_steps // per_epoch)
-            epochs = by_steps if epochs is None else min(epochs, by_steps)
-        if epochs is None:
-            return self.max_rounds
-        rounds = max(0, (epochs - 1) // self.every_n_epochs)
-        return rounds if self.max_rounds is None else min(rounds, self.max_rounds)
+        return planned_rounds(trainer.max_epochs, trainer.max_steps, per_epoch, self.every_n_epochs, self.max_rounds)
 
     def _evolves_nothing(self) -> bool:
         return self.budget.buys_nothing

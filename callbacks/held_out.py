@@ -10,6 +10,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from evolvedirector.callbacks.rank_exchange import from_all_ranks, own_rank
 from evolvedirector.judges.judge import Judge
+from evolvedirector.judges.parts import models_of
 from evolvedirector.records import ImageRequest, Prompt, digest, seed_of
 
 Value = TypeVar("Value")
@@ -113,6 +114,12 @@ def training_ends(trainer: pl.Trainer) -> bool:
     return bool(steps_end or epochs_end or trainer.should_stop)
 
 
+def training_judges(trainer: pl.Trainer) -> list[Judge]:
+    """List the judges that choose training data: those of callbacks with an attribute `judge`."""
+    judges = [getattr(callback, "judge", None) for callback in trainer.callbacks]  # type: ignore[attr-defined]
+    return [judge for judge in judges if judge is not None]
+
+
 def warn_of_training_judge(trainer: pl.Trainer, reader: Judge, where: str) -> None:
     """Warn when the figures are read by the judge that chose the training data.
 
@@ -121,9 +128,8 @@ def warn_of_training_judge(trainer: pl.Trainer, reader: Judge, where: str) -> No
         reader: Who reads the figures.
         where: The setting that names the reader, for the message.
     """
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        judge = getattr(callback, "judge", None)
-        if judge is not None and judge.fingerprint == reader.fingerprint:
+    for judge in training_judges(trainer):
+        if models_of(judge) & models_of(reader):  # a correction or a panel does not make it another judge
             rank_zero_warn(
                 f"{where} is the judge of the training data too ({reader.fingerprint}). What it gets wrong then "
                 "chooses the data and counts as success: the figures may be too good. It should be a judge that is not "

@@ -47,6 +47,14 @@ class RankCrew:
         self.chunk = local.chunk
         self.unit = local.unit * self._world_size
 
+    def unit_of(self, teacher: str | None) -> int:
+        """Return what all ranks take in a unit together.
+
+        Args:
+            teacher: By name; None is the judge.
+        """
+        return self._local.unit_of(teacher) * self._world_size
+
     def enter(self, phase: Phase) -> None:
         """Let every rank change its tenants."""
         self._together("enter", [phase] * self._world_size)

@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
+from evolvedirector.evaluation.judge_gap import is_marked
 from evolvedirector.evolution.summary import SUMMARY_KEYS
 
 _MAX_SUMMARY_BYTES = 64 * 2**20
@@ -112,6 +113,10 @@ def headlines(figures: Mapping[str, Any]) -> list[str]:
     if rates := figures.get("win_rate_held_out"):
         won = [f"{name} {_share(r['win_rate'], r['interval'])} of {r['prompts']}" for name, r in rates.items()]
         lines.append(f"Win rate against: {', '.join(won)}")
+    for name, seen in (figures.get("win_rate_by_training_judge") or {}).items():
+        if is_marked(seen["difference"]):
+            points = f"{100 * seen['difference']:+.0f} points"
+            lines.append(f"Judges diverge: win rate against {name} {points} by the judge of the training data")
     if forgetting := figures.get("forgetting"):
         share = _share(forgetting["share"], forgetting["interval"])
         lines.append(f"Forgotten: {share} of {forgetting['prompts']} mastered prompts")

@@ -16,19 +16,26 @@ from evolvedirector.callbacks.held_out import (
     requests_of,
     size_to_draw_px,
     training_ends,
+    training_judges,
     unknown_size,
     warn_of_training_judge,
 )
 from evolvedirector.callbacks.rank_exchange import from_all_ranks, on_rank_zero
 from evolvedirector.callbacks.to_loggers import log_figures
 from evolvedirector.evaluation.comparisons import compare_in_both_orders, win_rate_figures
+from evolvedirector.evaluation.judge_gap import gap_figures
 from evolvedirector.evaluation.prompt_choice import spread_over_skills
 from evolvedirector.evaluation.teacher_images import TeacherImages
 from evolvedirector.judges.judge import Judge
-from evolvedirector.records import ImageRequest, Prompt
+from evolvedirector.judges.parts import models_of
+from evolvedirector.records import ImageRequest, Prompt, Verdict
 from evolvedirector.teachers.teacher import Teacher
 
 Asked = Mapping[str, tuple[ImageRequest, Prompt]]
+Pairs = Sequence[tuple[Prompt, bytes, bytes]]
+"""Prompt, student's image, teacher's image."""
+MAX_READINGS = 500
+"""Kept for the curve over training; of more, the first and the last ones."""
 
 
 class WinRate(pl.Callback):
@@ -58,6 +65,7 @@ class WinRate(pl.Callback):
         every_n_epochs: int | None = None,
         budget_teacher_calls: int | None = None,
         seed: int = 0,
+        compare_with_training_judge: bool = False,
     ) -> None:
         """Set who compares what.
 
@@ -68,6 +76,8 @@ class WinRate(pl.Callback):
             every_n_epochs: Epochs between further readings. None: only when training ends.
             budget_teacher_calls: Teacher images for evaluation in all. None: one per prompt and teacher.
             seed: Root of the choice of prompts and of the seeds.
+            compare_with_training_judge: Show the same pairs to the judge of the training data too, so that the report
+                can tell where only that one sees progress. It doubles the looks; they are outside of the budget.
 
         Raises:
             ValueError: No teacher, or a number out of range.
@@ -91,16 +101,19 @@ class WinRate(pl.Callback):
         self.every_n_epochs = every_n_epochs
         self.budget_teacher_calls = budget_teacher_calls
         self.seed = seed
+        self.compare_with_training_judge = compare_with_training_judge
+        self._history: list[dict[str, Any]] = []
         self._figures: dict[str, Any] = {}
         self._read_step = -1
 
     def state_dict(self) -> dict[str, Any]:
         """Keep the last figures, so that a run that is over reports them again."""
-        return {"figures": self._figures, "read_step": self._read_step}
+        return {"figures": self._figures, "read_step": self._read_step, "history": self._history}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the last figures."""
         self._figures, self._read_step = state_dict["figures"], state_dict["read_step"]
+        self._history = state_dict.get("history", [])
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse prompts of unknown size before training; warn when the judge chooses the training data too.
@@ -134,7 +147,11 @@ class WinRate(pl.Callback):
         most = len(self.teachers) * self.max_prompts
         if self.budget_teacher_calls is not None:
             most = min(most, self.budget_teacher_calls)
-        return {"evaluation teacher calls (once, outside the budget)": f"at most {most:,}"}
+        row = {"evaluation teacher calls (once, outside the budget)": f"at most {most:,}"}
+        if self.compare_with_training_judge:
+            looks = f"at most {2 * most:,} a reading by each of two judges"
+            row["evaluation looks (outside the budget)"] = looks
+        return row
 
     def _read(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if self._read_step == trainer.global_step or not hasattr(module, "generate"):
@@ -146,22 +163,48 @@ class WinRate(pl.Callback):
         asked = requests_of(prompts, 1, self.seed, size_to_draw_px(trainer, module), "win rate")
         students = from_all_ranks(draw_share(trainer, module, [request for request, _ in asked.values()]))
         folder = Path(trainer.default_root_dir) / "evaluation"
-        self._figures = on_rank_zero(lambda: self._compare(folder, asked, students))
+        judge = self._training_judge(trainer)
+        self._figures = on_rank_zero(lambda: self._compare(folder, asked, students, judge))
+        self._history = [*self._history, self._point(trainer.global_step)]
+        self._history = [*self._history[:1], *self._history[1:][-MAX_READINGS + 1 :]]
+        self._figures |= {"win_rate_history": self._history}
         rates = self._figures["win_rate_held_out"]
         log_figures(trainer, {f"win_rate/{name}": rate["win_rate"] for name, rate in rates.items()})
 
-    def _compare(self, folder: Path, asked: Asked, students: Mapping[str, bytes]) -> dict[str, Any]:
-        """Ask teachers and judge; on rank 0 alone."""
+    def _training_judge(self, trainer: pl.Trainer) -> Judge | None:
+        """Return the judge that chose the training data, where it is asked for and is another model."""
+        judges = training_judges(trainer) if self.compare_with_training_judge else []
+        others = [judge for judge in judges if not models_of(judge) & models_of(self.evaluation_judge)]
+        return others[0] if others else None
+
+    def _point(self, step: int) -> dict[str, Any]:
+        """Return this reading as a point of the curves."""
+        names = {"evaluation": "win_rate_held_out", "training": "win_rate_by_training_judge"}
+        rates = {
+            judge: {name: rate["win_rate"] for name, rate in (self._figures.get(key) or {}).items()}
+            for judge, key in names.items()
+        }
+        return {"global_step": step, **rates}
+
+    def _compare(
+        self, folder: Path, asked: Asked, students: Mapping[str, bytes], training_judge: Judge | None
+    ) -> dict[str, Any]:
+        """Ask teachers and judges; on rank 0 alone."""
         kept = TeacherImages(folder, self.budget_teacher_calls)
         requests = [request for request, _ in asked.values()]
-        rates = {}
+        rates, seen = {}, {}
         for name, teacher in self.teachers.items():
             images = self._images(kept, name, teacher, requests)
             pairs = [(asked[key][1], students[key], image) for key, image in images.items()]
-            rates[name] = self._rate(name, pairs) | _left_out(kept.outcomes(teacher, requests))
+            skills = {prompt.id: prompt.skill for prompt, _, _ in pairs}
+            verdicts = _verdicts(self.evaluation_judge, name, pairs)
+            rates[name] = win_rate_figures(verdicts, skills) | _left_out(kept.outcomes(teacher, requests))
+            if training_judge is not None:
+                seen[name] = gap_figures(_verdicts(training_judge, name, pairs), verdicts, skills)
         calls, cost_usd = kept.spent()
         return {
             "win_rate_held_out": rates,
+            "win_rate_by_training_judge": seen or None,
             "evaluation_teacher_calls": calls,
             "evaluation_cost_usd": round(cost_usd, 6),
         }
@@ -178,16 +221,17 @@ class WinRate(pl.Callback):
             rank_zero_warn(f"The teacher {name!r} broke off in an evaluation; what it drew is kept: {error!r}")
         return kept.kept(teacher, requests)
 
-    def _rate(self, name: str, pairs: Sequence[tuple[Prompt, bytes, bytes]]) -> dict[str, Any]:
-        skills = {prompt.id: prompt.skill for prompt, _, _ in pairs}
+
+def _verdicts(judge: Judge, teacher: str, pairs: Pairs) -> dict[str, Verdict]:
+    """Ask a judge; one that breaks off gives none."""
+    try:
         try:
-            try:
-                return win_rate_figures(compare_in_both_orders(self.evaluation_judge, pairs), skills)
-            finally:
-                self.evaluation_judge.close()
-        except Exception as error:
-            rank_zero_warn(f"The win rate against the teacher {name!r} is left out: the judge broke off: {error!r}")
-            return win_rate_figures({}, {})
+            return compare_in_both_orders(judge, pairs)
+        finally:
+            judge.close()
+    except Exception as error:
+        rank_zero_warn(f"The win rate against the teacher {teacher!r} is left out: the judge broke off: {error!r}")
+        return {}
 
 
 def _left_out(outcomes: Mapping[str, int]) -> dict[str, int]:

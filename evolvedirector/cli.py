@@ -8,7 +8,7 @@ import sys
 from evolvedirector import __version__
 
 LIGHTNING_WORDS = ("fit", "validate", "test", "predict")
-FURTHER_WORDS = ("check", "compare", "data", "assets", "report", "doctor", "completion")
+FURTHER_WORDS = ("check", "compare", "data", "assets", "report", "judge", "teach", "doctor", "completion")
 HELP = f"""usage: evolvedirector WORD [options]        (each WORD has its own --help)
 
   fit       train a student:             evolvedirector fit -c configs/quickstart.yaml
@@ -18,6 +18,8 @@ HELP = f"""usage: evolvedirector WORD [options]        (each WORD has its own --
   compare   print the figures of runs side by side: compare runs/one runs/other
   report    write a run's page, compare runs, or watch one: report runs/quickstart, report --watch runs/quickstart
   data      import prompts or captioned images, show a dataset: data import, data show
+  judge     measure judges on images with known answers: judge compare, judge calibrate
+  teach     serve a teacher under the OpenAI Images protocol, or draw one image: teach --serve, teach --draw PROMPT
   doctor    say what is installed, what this machine can do and what each recipe still needs
   assets    fetch optional artwork into the user cache folder: assets emoji
   completion  print what lets a shell complete words, files and options: completion bash, zsh or fish

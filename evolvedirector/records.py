@@ -119,6 +119,9 @@ class ImageReply:
     image: bytes | None = None
     reason: str = ""
     cost_usd: float = 0.0
+    sent: bool = True
+    """False for a failure of which the teacher says that it costs nothing and was never drawn (no key, no credit): it
+    is not counted as a call, so that a closed account does not use up the budget."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +152,8 @@ class Look:
     covered_mass: float = 1.0
     """Probability mass on readable answers; a low mass makes the verdict invalid."""
     reason: str = ""
+    rung: str = ""
+    """How the answer of a model was read (`probability`, `logprobs`, `choice`, `schema`, `text`); empty: directly."""
 
 
 @dataclass(frozen=True, slots=True)

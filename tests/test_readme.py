@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -164,3 +165,67 @@ def test_every_link_and_folder_exists() -> None:
         base = ROOT / first
         assert base.is_dir(), row
         assert all((ROOT / other).is_dir() or (base.parent / other).is_dir() for other in others), row
+
+
+TITLED = dict(re.findall(r'```python title="(\w+)\.py"\n(.*?)```', README, flags=re.DOTALL))
+LIBRARY = """
+from evolvedirector.miniature import MiniatureJudge, MiniatureTeacher
+from evolvedirector.records import ImageAndPrompt, ImageRequest
+
+def draw(text, seed, width_px, height_px):
+    (reply,) = MiniatureTeacher().generate([ImageRequest("x", text, seed, width_px, height_px)])
+    if reply.image is None:
+        raise RuntimeError(reply.reason)
+    return reply.image
+
+def score(image, text):
+    (look,) = MiniatureJudge().check([ImageAndPrompt("x", image, text)])
+    return max(0.01, look.probability)
+"""
+OWN = """
+trainer:
+  callbacks:
+    - class_path: evolvedirector.callbacks.EvolutionCallback
+      init_args:
+        teachers: {mine: {class_path: my_teacher.MyTeacher}}
+        judge: {class_path: my_judge.MyJudge}
+        writer: {class_path: evolvedirector.miniature.MiniatureWriter}
+        budget: {budget_teacher_calls: 12}
+    - class_path: evolvedirector.callbacks.RunSummary
+"""
+
+
+def test_your_own_parts_are_short_and_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from evolvedirector.judges import Judge
+    from evolvedirector.records import ImageAndPrompt, ImageRequest, OrderedPair
+    from evolvedirector.teachers import Teacher
+
+    (tmp_path / "my_library.py").write_text(LIBRARY)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, text in TITLED.items():
+        (tmp_path / f"{name}.py").write_text(text)
+        assert len([line for line in text.splitlines() if line.strip()]) <= 15
+    teacher = runpy.run_path(str(tmp_path / "my_teacher.py"))["MyTeacher"]()
+    judge = runpy.run_path(str(tmp_path / "my_judge.py"))["MyJudge"]()
+    sys.modules.pop("my_library", None)
+    assert isinstance(teacher, Teacher) and isinstance(judge, Judge)
+    asked = [ImageRequest(text, text, 1, 32, 32) for text in ("a red circle", "a sonnet")]
+    drawn, refused = teacher.generate(asked)
+    assert (drawn.status, refused.status) == ("image", "failure") and drawn.image is not None
+    right, wrong = judge.check([ImageAndPrompt(text, drawn.image, text) for text in ("a red circle", "a blue star")])
+    (tie,) = judge.look([OrderedPair("x", drawn.image, drawn.image, "a red circle")])
+    assert right.probability > 0.5 > wrong.probability and tie.probability == 0.5
+
+
+@pytest.mark.slow
+def test_a_run_with_your_own_parts(folder: Path) -> None:
+    place = folder / "own"
+    place.mkdir()
+    (place / "configs").symlink_to(ROOT / "configs")
+    files = {"my_library": LIBRARY, **TITLED}
+    for name, text in files.items():
+        (place / f"{name}.py").write_text(text)
+    (place / "own.yaml").write_text(OWN)
+    words = ["python", "-m", "evolvedirector", "fit", "-c", "configs/quickstart.yaml", "-c", "own.yaml"]
+    said = run([*words, *SHRUNK["configs/quickstart.yaml"]], place)
+    assert "Finished at step 4" in said

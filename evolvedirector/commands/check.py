@@ -17,7 +17,11 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from rich.table import Table
 
+from evolvedirector.callbacks.preflight import problems_of
+from evolvedirector.commands.check_costs import looks_and_money, memory_of
 from evolvedirector.commands.lightning_cli import EvolveDirectorCLI
+from evolvedirector.commands.readable_errors import print_paragraph
+from evolvedirector.records import Prompt
 from evolvedirector.store.revision import RevisionFiles
 
 Rows = dict[str, str]
@@ -62,13 +66,21 @@ def main(args: list[str]) -> int | None:
     run = BuiltRun(["fit", *args])
     check_folders(run)
     sections = {"data": data_rows(run), "training": training_rows(run), "evolution": part_rows(run)}
+    sections["evolution"] |= looks_and_money(run, seed_prompts(run))
+    sections["memory of one device"], misfit = memory_of(run, parameters_of(run))
     sections["on disk"] = disk_rows(run, sections["evolution"])
+    problems = [*problems_of(getattr(run.trainer, "callbacks", ())), *([misfit] if misfit else [])]
     console = Console(width=None if os.isatty(1) else 120)
-    for title, rows in sections.items():
+    for title, rows in ((title, rows) for title, rows in sections.items() if rows):
         table = Table("", "", title=title, title_justify="left", title_style="bold", show_header=False, box=None)
         for name, value in rows.items():
             table.add_row(f"  {name}", value)
         console.print(table)
+    for number, problem in enumerate(problems, start=1):
+        print_paragraph(f"Problem {number} of {len(problems)}: {problem}")
+    if problems:
+        print_paragraph("Nothing was started. `evolvedirector fit` would refuse this, too.")
+        return 2
     console.print("Nothing was started. The same options after `evolvedirector fit` start it.")
     return 0
 
@@ -108,10 +120,18 @@ def data_rows(run: BuiltRun) -> Rows:
         if current is not None:
             states = Counter(entry.state for entry in files.load(current).state.entries.values())
             rows["prompts now"] = ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "none"
-    seeds = getattr(run.datamodule, "seeds", getattr(run.datamodule, "_seeds", None))
-    if seeds is not None:
-        rows["seed prompts"] = f"{len({prompt.id for prompt in _prompts(seeds)})} (read when the root is new)"
+    if (seeds := seed_prompts(run)) or _seeds(run) is not None:
+        rows["seed prompts"] = f"{len({prompt.id for prompt in seeds})} (read when the root is new)"
     return rows
+
+
+def seed_prompts(run: BuiltRun) -> list[Prompt]:
+    """Read the prompts that a new root begins with."""
+    if (seeds := _seeds(run)) is None:
+        return []
+    from evolvedirector.datamodules.evolving import read_prompts
+
+    return list(read_prompts(seeds))
 
 
 def training_rows(run: BuiltRun) -> Rows:
@@ -164,10 +184,17 @@ def planned_batches(run: BuiltRun) -> int | None:
 
 def trainable_parameters(run: BuiltRun) -> int | None:
     """Count the student's trainable parameters without their memory; None when that needs a running trainer."""
+    counted = parameters_of(run)
+    return None if counted is None else counted[1]
+
+
+def parameters_of(run: BuiltRun) -> tuple[int, int] | None:
+    """Count the values of the student and the trained ones among them; None when that needs a running trainer."""
     try:
         with torch.device("meta"):
             run.model.configure_model()
-        return sum(parameter.numel() for parameter in run.model.parameters() if parameter.requires_grad)
+        parameters = list(run.model.parameters())
+        return sum(part.numel() for part in parameters), sum(part.numel() for part in parameters if part.requires_grad)
     except (RuntimeError, AttributeError, NotImplementedError):
         return None  # a foreign module that needs its trainer, or reads values while it is built
 
@@ -201,10 +228,8 @@ def disk_rows(run: BuiltRun, evolution: Rows) -> Rows:
     return rows
 
 
-def _prompts(seeds: Any) -> Any:
-    from evolvedirector.datamodules.evolving import read_prompts
-
-    return read_prompts(seeds)
+def _seeds(run: BuiltRun) -> Any:
+    return getattr(run.datamodule, "seeds", getattr(run.datamodule, "_seeds", None))
 
 
 def _what(path: Path) -> str:

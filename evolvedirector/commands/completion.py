@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from evolvedirector.cli import FURTHER_WORDS, LIGHTNING_WORDS
 
 SHELLS = ("bash", "zsh", "fish")
-FILE_OPTIONS = ("-c", "--config")
+FILE_OPTIONS = ("-c", "--config", "--teacher")
 """Options that take a YAML."""
 _RUN_OPTIONS = (
     *("-c", "--config", "--print_config", "--help", "--seed_everything", "--ckpt_path", "--weights_only"),
@@ -21,6 +21,11 @@ _OPTIONS = {
     "data": ("import", "show", "--prompts", "--images", "--webdataset", "--help"),
     "assets": ("emoji", "--folder", "--from", "--help"),
     "report": ("--output", "--data", "--watch", "--port", "--no-browser", "--help"),
+    "judge": ("compare", "calibrate", "--gold", "--out", "--items", "--pairs", "--help"),
+    "teach": (
+        *("--serve", "--draw", "--teacher", "--name", "--host", "--port", "--api_key_env", "--batch_size", "--size"),
+        *("--seed", "--out", "--help"),
+    ),
     "doctor": ("--help",),
     "completion": (*SHELLS, "--help"),
 }
@@ -149,6 +154,8 @@ def _fish(options: dict[str, tuple[str, ...]]) -> str:
         lines.append(f"complete -c evolvedirector {seen} -a '{' '.join(c for c in choices if c not in FILE_OPTIONS)}'")
         if "--config" in choices:
             lines.append(f"complete -c evolvedirector {seen} -s c -l config -r -a '(__fish_complete_suffix .yaml)'")
+        if "--teacher" in choices:
+            lines.append(f"complete -c evolvedirector {seen} -l teacher -r -a '(__fish_complete_suffix .yaml)'")
         if word in _FOLDER_WORDS:
             lines.append(f"complete -c evolvedirector {seen} -a '(__fish_complete_directories)'")
     return "\n".join(lines) + "\n"

@@ -67,7 +67,7 @@ def sources(args: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (name, tree) for each config file and each flag, in the order in which they apply."""
     words = iter(args[1:])
     for word in words:
-        if not word.startswith("-"):
+        if not word.startswith("-") or word.startswith("--print_config"):
             continue
         name, equals, value = word.partition("=")
         value = value if equals else next(words, "")

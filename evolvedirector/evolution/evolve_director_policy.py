@@ -36,6 +36,9 @@ class EvolveDirectorPolicy:
         expansion: Off: nothing is expanded.
         deletion: Off: nothing is deleted (mutation still happens where a deletion would).
         mutation: Off: nothing is mutated.
+        check_teacher: Check bought images, those of the seeds included, and never train on an unfaithful one: then none
+            can win a comparison and be expanded. The paper trusts its teachers; a `FaithfulnessJudge` does the same
+            for comparisons without it.
 
     Raises:
         ValueError: A share or probability outside of [0, 1], or a negative count.
@@ -51,6 +54,7 @@ class EvolveDirectorPolicy:
         expansion: bool = True,
         deletion: bool = True,
         mutation: bool = True,
+        check_teacher: bool = False,
     ) -> None:
         for name, value in (("select_share", select_share), ("mutation_probability", mutation_probability)):
             if not 0.0 <= value <= 1.0:
@@ -66,12 +70,14 @@ class EvolveDirectorPolicy:
         self.expansion = expansion
         self.deletion = deletion
         self.mutation = mutation
+        self.check_teacher = check_teacher
+        self.checks_seeds = check_teacher
 
     def plan(self, state: DatasetState, round: RoundInfo) -> RoundPlan:
         """Choose a uniform random share of the live prompts, to be looked at once."""
         if not self.discrimination:
-            return RoundPlan()
-        return RoundPlan(compare=self._selected(state, round))
+            return RoundPlan(check_teacher=self.check_teacher)
+        return RoundPlan(compare=self._selected(state, round), check_teacher=self.check_teacher)
 
     def decide(
         self, state: DatasetState, evidence: Sequence[Evidence], allowance: Allowance, round: RoundInfo

@@ -87,16 +87,23 @@ class RoundContext:
         )
         return allowance_of(self.budget, before, Spend())
 
-    def units(self, items: Sequence[Item], phase: str) -> Iterator[Sequence[Item]]:
-        """Cut work into short units; between them report and stop when asked to."""
-        for start in range(0, len(items), self.crew.unit):
+    def units(self, items: Sequence[Item], phase: str, size: int | None = None) -> Iterator[Sequence[Item]]:
+        """Cut work into short units; between them report and stop when asked to.
+
+        Args:
+            items: The work.
+            phase: What it is called in reports.
+            size: Items per unit. None: the crew's own number.
+        """
+        size = size or self.crew.unit
+        for start in range(0, len(items), size):
             self.check_stop()
-            yield items[start : start + self.crew.unit]
+            yield items[start : start + size]
             spend = self.store.ledger.spend(self.info.round_id)
             self.report(
                 Progress(
                     phase,
-                    min(start + self.crew.unit, len(items)),
+                    min(start + size, len(items)),
                     len(items),
                     spend.judge_calls,
                     spend.teacher_calls,

@@ -166,8 +166,10 @@ def ask(
         context.figures["looks beyond the budget"] += len(missing) - allowed
         missing = missing[:allowed]
     context.crew.enter("judge")
-    for unit in context.units(missing, "judge"):
-        ledger.reserve_looks(context.info.round_id, context.judge_fingerprint, [keys[position] for position in unit])
+    for unit in context.units(missing, "judge", context.crew.unit_of(None)):
+        names = [keys[position] for position in unit]
+        price_usd = context.budget.price_per_look_usd
+        ledger.reserve_looks(context.info.round_id, context.judge_fingerprint, names, price_usd)
         expected = {keys[position] for position in unit}
         for group in in_groups(judge([question(position) for position in unit])):
             group = [look for look in group if look.item_id in expected]  # an answer nobody asked for is no answer

@@ -17,8 +17,8 @@ SUMMARY_KEYS = (
     "rounds", "rounds_skipped", "revisions", "live", "mastered", "retired", "expanded", "deleted", "mutated",
     "teacher_calls", "judge_calls", "lost_calls", "cost_usd", "images_seen", "wall_s", "accuracy", "accuracy_interval",
     "accuracy_prompts", "accuracy_mean", "accuracy_mean_interval", "win_rate", "win_rate_interval",
-    "win_rate_held_out", "forgetting", "evaluation_teacher_calls", "evaluation_cost_usd", "teacher_share",
-    "teacher_table", "judge_health", "rounds_detail", "budget",
+    "win_rate_held_out", "win_rate_by_training_judge", "win_rate_history", "forgetting", "evaluation_teacher_calls",
+    "evaluation_cost_usd", "teacher_share", "teacher_table", "judge_health", "rounds_detail", "budget",
 )  # fmt: skip
 """Keys of `summary.json`; a figure that a run has no reader for is null."""
 

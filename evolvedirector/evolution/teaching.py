@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -84,7 +85,7 @@ def ask_teachers(context: RoundContext, draws: Sequence[Draw]) -> dict[tuple[str
     for teacher in dict.fromkeys(teacher for _, teacher in missing):
         share = [prompt for prompt, name in missing if name == teacher]
         context.crew.enter("teach")
-        for unit in context.units(share, "teach"):
+        for unit in context.units(share, "teach", context.crew.unit_of(teacher)):
             left = list(unit)
             while (number := _affordable(context, teacher, len(left))) > 0:
                 requests = [(prompt, teacher_request(context, prompt, teacher)) for prompt in left[:number]]
@@ -123,14 +124,27 @@ def _teach(context: RoundContext, teacher: str, items: Sequence[tuple[Prompt, Im
     calls = [Call(request.request_id, p.id, p.lineage_id, teacher) for p, request in items]
     ledger.reserve_calls(context.info.round_id, calls)
     open_ids = {request.request_id for _, request in items}
+    not_sent: list[ImageReply] = []
     for group in in_groups(context.crew.teach(teacher, [request for _, request in items])):
         replies = [_sound(_priced(reply, prices.get(teacher, 0.0))) for reply in group if reply.request_id in open_ids]
         open_ids -= {reply.request_id for reply in replies}
+        not_sent += [reply for reply in replies if not reply.sent]
+        replies = [reply for reply in replies if reply.sent]
         names = iter(blobs.put_many([reply.image for reply in replies if reply.image is not None]))
         ledger.settle_calls([(reply, next(names) if reply.image is not None else None) for reply in replies])
     unanswered = [ImageReply(request_id, "failure", reason="no reply") for request_id in sorted(open_ids)]
     ledger.settle_calls([(reply, None) for reply in unanswered])
-    return ledger.replies([call.request_id for call in calls])
+    by_request = {call.request_id: call for call in calls}
+    ledger.withdraw_calls([reply.request_id for reply in not_sent])
+    refused = {reply.request_id: _unbooked(reply, by_request[reply.request_id]) for reply in not_sent}
+    if not_sent:
+        warnings.warn(f"The teacher {teacher} draws nothing at present: {not_sent[0].reason}", stacklevel=2)
+    return ledger.replies([call.request_id for call in calls if call.request_id not in refused]) | refused
+
+
+def _unbooked(reply: ImageReply, call: Call) -> StoredReply:
+    """Make the answer of a teacher that was not asked: it passes the prompt on, and no call is counted."""
+    return StoredReply(reply.request_id, call.prompt_id, call.teacher, "failure", None, reply.reason, 0.0)
 
 
 def _priced(reply: ImageReply, price_usd: float) -> ImageReply:
@@ -141,7 +155,7 @@ def _priced(reply: ImageReply, price_usd: float) -> ImageReply:
 def _sound(reply: ImageReply) -> ImageReply:
     """Turn an image that cannot be used into a failure: it was paid for, but nothing may be trained on it."""
     if reply.status != "image":
-        return ImageReply(reply.request_id, reply.status, None, reply.reason, reply.cost_usd)
+        return replace(reply, image=None, sent=reply.sent or reply.status != "failure" or reply.cost_usd > 0)
     try:
         check_image(reply.image or b"")
     except StoreError as error:

@@ -25,6 +25,9 @@ class JudgeHealth:
             says yes is wrong on all blank images.
         min_swap_consistency: Least share, 0 to 1, of pairs of which the same image wins in both orders.
         max_unreadable: Largest share, 0 to 1, of replies that cannot be read; half is usable at twice the price.
+        overlay_canaries: Draw the prompt, with a request to say yes, into the blank image of each canary too: no is
+            right, and so is a reply that cannot be read. One look more per canary. Few judges pass it alone; those
+            behind an `OCRGate` do.
         every_n_rounds: Choose other canaries every so many rounds; in between the answers are remembered, so that only
             canaries of newly bought images cost looks.
 
@@ -39,6 +42,7 @@ class JudgeHealth:
     min_swap_consistency: float = 0.5
     max_unreadable: float = 0.6
     every_n_rounds: int = 1
+    overlay_canaries: bool = False
 
     def __post_init__(self) -> None:
         """Refuse settings that could not be meant."""

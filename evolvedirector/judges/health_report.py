@@ -98,6 +98,8 @@ class HealthReport:
     """Answers used, remembered ones included."""
     unreadable: int = 0
     """How many of them could not be read."""
+    overlay: Tally = NOTHING
+    """A uniform image with the prompt written on it shows no prompt; a look that cannot be read is right too."""
 
     @property
     def single_images(self) -> Tally:
@@ -117,6 +119,7 @@ class HealthReport:
             "judge gold shown": self.gold_shows,
             "judge gold not shown": self.gold_lacks,
             "judge canary blank": self.blank,
+            "judge canary overlay": self.overlay,
             "judge canary swapped": self.swapped,
             "judge canary own": self.own,
             "judge canary same": self.same,
@@ -147,6 +150,8 @@ class HealthReport:
              "constrain its answers to yes and no, or ask another judge"),
             (self.gold_lacks, "right answers on gold images that do not show their prompt", alone, "", said_yes),
             (self.blank, "right answers on blank images", alone, "", said_yes),
+            (self.overlay, "right answers on blank images with the prompt written on them", alone, "",
+             "it believes what is written in an image; put it behind an OCRGate, or leave overlay_canaries out"),
             (self.swapped, "right answers on swapped prompts", alone, "", said_yes),
             (self.gold_shows, "right answers on gold images that show their prompt", alone, "", said_no),
             (self.own, "right answers on bought images with their own prompt", alone, "", said_no),

@@ -14,6 +14,7 @@ from evolvedirector.report.artwork import artwork_of
 from evolvedirector.report.curves import curves_of
 from evolvedirector.report.film import film_of
 from evolvedirector.report.history import History, read_history
+from evolvedirector.report.judges import gap_sentence, judge_gaps, judges_chart
 from evolvedirector.report.ledger_view import LedgerView
 from evolvedirector.report.lineage import lineage_of
 from evolvedirector.report.pairs import pairs_of
@@ -34,6 +35,7 @@ _MEASURES = {
     "gold shown": "… that show their prompt",
     "gold not shown": "… that do not",
     "canary blank": "no to a blank image",
+    "canary overlay": "no to the prompt written on a blank image",
     "canary swapped": "no to another prompt's image",
     "canary own": "yes to a prompt's own image",
     "canary same": "no preference between equals",
@@ -72,13 +74,14 @@ def gather(run: RunFolder, thumbnails: Thumbnails, use_summary: bool = True) -> 
     spending = evolved.get("spending", {})
     dataset = {word: history.steps[-1][word] for word in ("live", "mastered", "retired")} if history.steps else {}
     status = run.status()
+    gaps = judge_gaps(summary)
     noted = status["versions"] if isinstance(status.get("versions"), dict) else {}
     page = {
         "name": run.name,
         "built": time.strftime("%Y-%m-%d %H:%M"),
         "state": _state(run, status, rounds),
         "duration": headline.duration(summary.get("wall_s")),
-        "sentences": headline.sentences(summary, spending, dataset),
+        "sentences": [*headline.sentences(summary, spending, dataset), *filter(None, [gap_sentence(gaps)])],
         "tiles": headline.tiles(summary, spending, history.steps),
         "summary": summary,
         "spending": spending,
@@ -88,6 +91,7 @@ def gather(run: RunFolder, thumbnails: Thumbnails, use_summary: bool = True) -> 
         "story": evolved.get("story", {"rounds": [], "seeds": {"calls": 0, "cost_usd": 0.0}, "of_other_branches": 0}),
         "teachers": summary.get("teacher_table") or {},
         "judge_health": {_MEASURES.get(k, k): v for k, v in (summary.get("judge_health") or {}).items()},
+        "judge_gaps": gaps,
         "forgetting": summary.get("forgetting"),
         "film": film,
         "pairs": evolved.get("pairs", {"pairs": [], "total": 0, "kind": "compare"}),
@@ -181,7 +185,7 @@ def _charts(page: dict[str, Any]) -> dict[str, list[charts.Chart]]:
             charts.spending_chart(page["spending"].get("by_skill", {})),
             *(item for item in of_rounds if item["id"] != "judge"),
         ],
-        "judge": [item for item in of_rounds if item["id"] == "judge"],
+        "judge": [judges_chart(page["summary"]), *(item for item in of_rounds if item["id"] == "judge")],
         "training": [*charts.training_charts(page["curves"])],
     }
     return {name: [item for item in found if item is not None] for name, found in sections.items()}

@@ -82,9 +82,12 @@ def _facts(view: LedgerView, wanted: set[str]) -> dict[str, dict[str, Any]]:
             reasons = facts[round_id]["reasons"].setdefault(kind, [])
             if reason and len(reasons) < MAX_REASONS:
                 reasons.append([clean_text(reason)[:300], count])
-    for round_id, looks in view.stream("SELECT round_id, COUNT(*) + SUM(lost) FROM looks GROUP BY 1"):
+    for round_id, looks, cost_usd in view.stream(
+        "SELECT round_id, COUNT(*) + SUM(lost), SUM(cost_usd) FROM looks GROUP BY 1"
+    ):
         if round_id in facts:
             facts[round_id]["looks"] = looks
+            facts[round_id]["cost_usd"] += cost_usd
     _add_winners(view, facts)
     return facts
 

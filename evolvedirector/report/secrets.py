@@ -6,15 +6,13 @@ import os
 import re
 from typing import Any
 
+from evolvedirector.secret_guard import KEY_SHAPES
+
 HIDDEN = "(hidden)"
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _NAMES = re.compile(
     r"(?i)(api_?key|secret|passw(or)?d|passphrase|authorization|credential|private_?key|access_?key"
     r"|(^|_)(auth|access|api|bearer|refresh|hf|hub|wandb)_?token|^token$)"
-)
-_VALUES = re.compile(
-    r"(?i)\bsk-[a-z0-9_-]{16,}|\bhf_[a-z0-9]{16,}|\bgh[opsu]_[a-z0-9]{20,}|\bgithub_pat_\w{20,}|\bAKIA[0-9A-Z]{12,}"
-    r"|\bAIza[\w-]{30,}|\bxox[abp]-[\w-]{10,}|\bbearer\s+[\w.~+/=-]{12,}|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
 )
 
 
@@ -42,7 +40,7 @@ def clean_text(text: str) -> str:
     home = os.path.expanduser("~")
     if len(home) > 3:
         text = text.replace(home, "~")
-    return _VALUES.sub(HIDDEN, text)
+    return KEY_SHAPES.sub(HIDDEN, text)
 
 
 def _is_secret(name: str) -> bool:

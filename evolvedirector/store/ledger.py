@@ -125,6 +125,18 @@ class Ledger(LedgerFile):
             [(r.status, sha256, r.reason, r.cost_usd, r.request_id) for r, sha256 in replies],
         )
 
+    def withdraw_calls(self, request_ids: Sequence[str]) -> None:
+        """Take back reservations of requests that were not sent after all; earlier submissions stay counted."""
+        rows = [(request_id,) for request_id in request_ids]
+        again = "status='submitted' AND request_id=? AND lost + repeats > 0"
+        with self._transaction() as connection:
+            connection.executemany(
+                "UPDATE calls SET repeats = repeats - (lost = 0), lost = MAX(lost - 1, 0), status='failure' "
+                f"WHERE {again}",
+                rows,
+            )
+            connection.executemany("DELETE FROM calls WHERE status='submitted' AND request_id=?", rows)
+
     def replies(self, request_ids: Sequence[str]) -> dict[str, StoredReply]:
         """Return the answers already recorded among these requests."""
         columns = "request_id, prompt_id, teacher, status, image_sha256, reason, cost_usd"
@@ -152,18 +164,24 @@ class Ledger(LedgerFile):
         return self._connection.execute(query, (teacher,)).fetchone()[0]
 
     def spend(self, round_id: str | None = None) -> Spend:
-        """Sum what was spent in one round, or in all when `round_id` is None; a lost call costs its teacher's price."""
+        """Sum what was spent in one round, or in all when `round_id` is None.
+
+        A call without an answer, lost or still open, costs its teacher's price: it may have been billed.
+        """
         where, key = ("WHERE round_id=?", (round_id,)) if round_id else ("", ())
         calls, lost, cost = self._connection.execute(
-            "SELECT COALESCE(SUM(n), 0), COALESCE(SUM(l), 0), COALESCE(SUM(paid + l * price), 0) FROM ("
+            "SELECT COALESCE(SUM(n), 0), COALESCE(SUM(l), 0), COALESCE(SUM(paid + silent * price), 0) FROM ("
             "SELECT COUNT(*) + SUM(lost) + SUM(repeats) AS n, SUM(lost) AS l, SUM(cost_usd) AS paid, "
+            "SUM(lost + (status = 'submitted')) AS silent, "
             f"MAX(cost_usd) AS price FROM calls {where} GROUP BY teacher)",
             key,
         ).fetchone()
-        looks, lost_looks = self._connection.execute(
-            f"SELECT COUNT(*) + COALESCE(SUM(lost), 0), COALESCE(SUM(lost), 0) FROM looks {where}", key
+        looks, lost_looks, judged = self._connection.execute(
+            "SELECT COUNT(*) + COALESCE(SUM(lost), 0), COALESCE(SUM(lost), 0), COALESCE(SUM(cost_usd), 0) "
+            f"FROM looks {where}",
+            key,
         ).fetchone()
-        return Spend(calls, looks, lost + lost_looks, cost)
+        return Spend(calls, looks, lost + lost_looks, cost + judged)
 
     def add_teacher_results(self, round_id: str, results: Sequence[TeacherResult]) -> None:
         """Record what came of asking teachers; a repeated round replaces its own rows."""
@@ -190,23 +208,25 @@ class Ledger(LedgerFile):
 
     # Judge
 
-    def reserve_looks(self, round_id: str, judge: str, keys: Sequence[str]) -> None:
-        """Record questions before they are asked; one asked before and never answered counts as lost."""
+    def reserve_looks(self, round_id: str, judge: str, keys: Sequence[str], price_usd: float = 0.0) -> None:
+        """Record questions before they are asked; one asked before and never answered counts as lost, and as paid."""
         self._many(
-            "INSERT INTO looks (key, round_id, judge) VALUES (?,?,?) ON CONFLICT (key) DO UPDATE SET lost = lost + 1",
-            [(key, round_id, judge) for key in keys],
+            "INSERT INTO looks (key, round_id, judge, cost_usd) VALUES (?,?,?,?) "
+            "ON CONFLICT (key) DO UPDATE SET lost = lost + 1, cost_usd = cost_usd + excluded.cost_usd",
+            [(key, round_id, judge, price_usd) for key in keys],
         )
 
     def settle_looks(self, looks: Sequence[Look]) -> None:
         """Record readings; a look's item id is its key."""
         self._many(
-            "UPDATE looks SET probability=?, covered_mass=?, reason=? WHERE key=?",
-            [(look.probability, look.covered_mass, look.reason, look.item_id) for look in looks],
+            "UPDATE looks SET probability=?, covered_mass=?, reason=?, rung=? WHERE key=?",
+            [(look.probability, look.covered_mass, look.reason, look.rung, look.item_id) for look in looks],
         )
 
     def looks(self, keys: Sequence[str]) -> dict[str, Look]:
         """Return the readings already recorded among these keys."""
-        query = "SELECT key, probability, covered_mass, reason FROM looks WHERE probability IS NOT NULL AND key IN ({})"
+        columns = "key, probability, covered_mass, reason, rung"
+        query = f"SELECT {columns} FROM looks WHERE probability IS NOT NULL AND key IN ({{}})"
         return {row[0]: Look(*row) for row in self._select(query, keys)}
 
     # Student images, writers, evidence and decisions

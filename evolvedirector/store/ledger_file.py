@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evolvedirector.store.errors import DiskFullError
-from evolvedirector.store.ledger_schema import SCHEMA, SCHEMA_VERSION
+from evolvedirector.store.ledger_schema import MIGRATIONS, SCHEMA, SCHEMA_VERSION
 
 
 class LedgerFile:
@@ -36,7 +36,13 @@ class LedgerFile:
                 for statement in filter(str.strip, SCHEMA.split(";")):
                     self._connection.execute(statement)
                 self._connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-        elif version != SCHEMA_VERSION:
+            return
+        while version in MIGRATIONS:
+            with self._transaction():
+                self._connection.execute(MIGRATIONS[version])
+                version += 1
+                self._connection.execute(f"PRAGMA user_version={version}")
+        if version != SCHEMA_VERSION:
             self._connection.close()
             raise ValueError(
                 f"{self.path} has ledger schema {version}. This version reads schema {SCHEMA_VERSION}. "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 4
 
 # One statement per table, no semicolon inside. A row in `calls` or `looks` exists from the moment before the request
 # leaves (reserved), so a kill can lose an answer but never the fact that it was asked for; `lost` counts submissions
@@ -25,7 +25,8 @@ CREATE INDEX calls_by_round ON calls (round_id);
 CREATE INDEX calls_by_lineage ON calls (lineage_id);
 CREATE TABLE looks (
     key TEXT PRIMARY KEY, round_id TEXT NOT NULL, judge TEXT NOT NULL, probability REAL, covered_mass REAL,
-    reason TEXT NOT NULL DEFAULT '', lost INTEGER NOT NULL DEFAULT 0);
+    reason TEXT NOT NULL DEFAULT '', lost INTEGER NOT NULL DEFAULT 0, rung TEXT NOT NULL DEFAULT '',
+    cost_usd REAL NOT NULL DEFAULT 0);
 CREATE INDEX looks_by_round ON looks (round_id);
 CREATE TABLE renders (
     round_id TEXT NOT NULL, request_id TEXT NOT NULL, image_sha256 TEXT NOT NULL, PRIMARY KEY (round_id, request_id));
@@ -44,3 +45,9 @@ CREATE TABLE decisions (
     round_id TEXT NOT NULL, prompt_id TEXT NOT NULL, kind TEXT NOT NULL, count INTEGER NOT NULL, reason TEXT NOT NULL,
     PRIMARY KEY (round_id, prompt_id, kind));
 """
+
+MIGRATIONS = {
+    2: "ALTER TABLE looks ADD COLUMN rung TEXT NOT NULL DEFAULT ''",
+    3: "ALTER TABLE looks ADD COLUMN cost_usd REAL NOT NULL DEFAULT 0",
+}
+"""Statement that brings a file of this schema to the next one."""

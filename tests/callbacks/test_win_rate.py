@@ -8,7 +8,8 @@ import torch
 
 from evolvedirector.callbacks import RunCheckpoint, RunSummary, WinRate
 from evolvedirector.callbacks.checkpoint import latest_committed
-from evolvedirector.records import ImageReply, Prompt
+from evolvedirector.judges import CalibratedJudge
+from evolvedirector.records import ImageReply, Look, Prompt
 from tests import toys
 
 HELD_OUT = [Prompt.create(f"tone {tone}", skill="dark" if tone < 100 else "light") for tone in (10, 20, 130, 140, 150)]
@@ -90,7 +91,8 @@ def test_a_run_that_is_over_reports_its_figures_again(tmp_path: Path, capsys) ->
 
 
 def figures_in(folder: Path) -> dict:
-    keys = ("win_rate_held_out", "evaluation_teacher_calls", "evaluation_cost_usd")
+    keys = ("win_rate_held_out", "win_rate_by_training_judge", "win_rate_history")
+    keys = (*keys, "evaluation_teacher_calls", "evaluation_cost_usd")
     figures = json.loads((folder / "summary.json").read_text())
     return {key: figures[key] for key in keys}
 
@@ -193,3 +195,64 @@ def test_no_held_out_prompts_is_no_figure(tmp_path: Path) -> None:
 def test_wrong_settings_are_refused(wrong: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         WinRate(**{"judge": toys.ToyJudge(), "teachers": {"toy": toys.ToyTeacher()}, **wrong})
+
+
+class Loving(toys.ToyJudge):
+    """Prefers the darker image, whatever the prompt: a judge that a dark student pleases."""
+
+    fingerprint = "loving"
+
+    def look(self, pairs):
+        for pair in pairs:
+            self.asked += 1
+            darker = toys.mean_tone(pair.first) < toys.mean_tone(pair.second)
+            yield Look(pair.item_id, 0.9 if darker else 0.1)
+
+
+class Evolving(pl.Callback):
+    """Stands for the callback that evolves the data."""
+
+    def __init__(self, judge: toys.ToyJudge) -> None:
+        self.judge = judge
+
+
+def test_both_judges_see_the_same_pairs_and_a_divergence_is_told(tmp_path: Path, capsys) -> None:
+    training, teacher = Loving(), toys.ToyTeacher()
+    win_rate = WinRate(toys.ToyJudge(), {"toy": teacher}, every_n_epochs=1, compare_with_training_judge=True)
+    fit(tmp_path, RunSummary(), Evolving(training), win_rate)
+    entries = win_rate.summary_entries()
+    seen = entries["win_rate_by_training_judge"]["toy"]
+    # the student draws tone 10: darker than four of five, equal to one (the toy then prefers the second: a tie)
+    assert seen["win_rate"] == pytest.approx(0.9) and entries["win_rate_held_out"]["toy"]["win_rate"] == 0.1
+    assert seen["difference"] == pytest.approx(0.8) and seen["same_verdict"] == 0.2
+    history = entries["win_rate_history"]
+    assert [point["global_step"] for point in history] == [2, 4] and training.asked == 2 * 10
+    assert history[-1] == {"global_step": 4, "evaluation": {"toy": 0.1}, "training": {"toy": 0.9}}
+    assert "Judges diverge: win rate against toy +80 points" in capsys.readouterr().out
+    assert len(teacher.asked) == 5, "the second judge costs no image"
+    assert (
+        win_rate.plan_summary()["evaluation looks (outside the budget)"]
+        == "at most 128 a reading by each of two judges"
+    )
+
+
+def test_the_same_model_is_not_asked_as_a_second_opinion(tmp_path: Path) -> None:
+    training = toys.ToyJudge()
+    again = CalibratedJudge(toys.ToyJudge(), temperature=2.0)
+    win_rate = WinRate(again, {"toy": toys.ToyTeacher()}, compare_with_training_judge=True)
+    with pytest.warns(UserWarning, match=r"WinRate\.judge is the judge of the training data too"):
+        fit(tmp_path, Evolving(training), win_rate)
+    assert training.asked == 0 and win_rate.summary_entries()["win_rate_by_training_judge"] is None
+
+
+def test_a_training_judge_that_breaks_costs_only_its_own_figures(tmp_path: Path) -> None:
+    class Broken(Loving):
+        def look(self, pairs):
+            raise OSError("no judge")
+
+    win_rate = WinRate(toys.ToyJudge(), {"toy": toys.ToyTeacher()}, compare_with_training_judge=True)
+    with pytest.warns(UserWarning, match="the judge broke off"):
+        fit(tmp_path, Evolving(Broken()), win_rate)
+    entries = win_rate.summary_entries()
+    assert entries["win_rate_held_out"]["toy"]["win_rate"] == 0.1
+    assert entries["win_rate_by_training_judge"]["toy"]["difference"] is None

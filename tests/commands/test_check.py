@@ -11,10 +11,17 @@ import pytest
 from evolvedirector.cli import main
 
 TOYS = """
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
 
-from evolvedirector.records import Prompt
+from evolvedirector.records import (
+    ImageAndPrompt, ImageReply, ImageRequest, Look, OrderedPair, Prompt, WriteReply, WriteRequest,
+)
 
 
 class Student(LightningModule):
@@ -45,6 +52,44 @@ class Data(LightningDataModule):
 
     def train_dataloader(self):
         raise AssertionError("check must not read data")
+
+
+class Teacher:
+    fingerprint = "web"
+
+    def generate(self, requests: Sequence[ImageRequest]) -> Iterator[ImageReply]:
+        raise AssertionError("check must not buy anything")
+
+    def close(self) -> Any: ...
+
+    def verify(self) -> None:
+        raise ValueError("Nobody answers.")
+
+    def price_usd(self) -> float | None:
+        return None
+
+
+class Judge:
+    fingerprint = "large"
+
+    def look(self, pairs: Sequence[OrderedPair]) -> Iterator[Look]:
+        raise AssertionError("check must not ask anything")
+
+    def check(self, items: Sequence[ImageAndPrompt]) -> Iterator[Look]:
+        raise AssertionError("check must not ask anything")
+
+    def close(self) -> Any: ...
+
+    def price_usd(self) -> float | None:
+        return 0.002
+
+    def estimated_bytes(self) -> int | None:
+        return 2 << 30
+
+
+class Writer:
+    def write(self, requests: Sequence[WriteRequest]) -> Iterator[WriteReply]:
+        raise AssertionError("check must not ask anything")
 
 
 class Evolution(Callback):
@@ -163,3 +208,34 @@ def test_the_images_of_an_existing_root_are_counted(capsys: pytest.CaptureFixtur
     plan = printed(capsys)
     assert "root data, revision" in plan
     assert "prompts now 2 candidate" in plan
+
+
+def test_every_problem_is_told_beside_the_plan(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    (here / "more.yaml").write_text(REFUSED, encoding="utf-8")
+    assert check("-c", "more.yaml", "--model.width=1_000_000") == 2
+    plan = printed(capsys)
+    for row in (
+        "web at most 600 images, price unknown: set budget.prices_usd.web",
+        "judge calls (most) 700 x 0.002 USD = 1.40 USD (budget_judge_calls)",
+        "rounds planned 5",
+        "train 14901.2 GiB: student 14901.2 GiB",
+        "warning The phase `judge` cannot fit: the student keeps 14901.2 GiB and the judge takes 2.0 GiB",
+        "Problem 1 of 2: budget_cost_usd is 5, but the price of an image by web is unknown",
+        "Problem 2 of 2: EvolutionCallback.teachers.web: Nobody answers.",
+        "Nothing was started",
+    ):
+        assert row in plan
+    assert not (here / "run").exists(), "check wrote something"
+
+
+REFUSED = """
+trainer:
+  callbacks:
+    - class_path: evolvedirector.callbacks.EvolutionCallback
+      init_args:
+        teachers:
+          web: {class_path: toys_of_check.Teacher}
+        judge: {class_path: toys_of_check.Judge}
+        writer: {class_path: toys_of_check.Writer}
+        budget: {budget_teacher_calls: 600, budget_judge_calls: 700, budget_cost_usd: 5.0}
+"""

@@ -68,7 +68,10 @@ def test_the_options_of_every_word_exist(capsys: pytest.CaptureFixture[str]) -> 
         if word == "check":  # the words of fit
             continue
         helps = []
-        for below in ([], ["import"]) if word == "data" else ([], ["emoji"]) if word == "assets" else ([],):
+        for below in (
+            [],
+            *([below] for below in {"data": ["import"], "assets": ["emoji"], "judge": ["compare"]}.get(word, [])),
+        ):
             with pytest.raises(SystemExit):
                 main([word, *below, "--help"])
             helps.append(capsys.readouterr().out)

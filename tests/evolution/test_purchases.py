@@ -180,6 +180,50 @@ def test_nobody_draws(status: str, gone: bool) -> None:
     assert {item.result for item in shop.ledger.teacher_results(["r1"])} == {status}
 
 
+class ClosedAccount(Drawing):
+    """Says of every request that it never left: no key, no credit."""
+
+    def generate(self, requests: Sequence[ImageRequest]) -> Iterator[ImageReply]:
+        for request in requests:
+            self.asked.append(request.prompt)
+            yield ImageReply(request.request_id, "failure", reason="denied: no credit", sent=False)
+
+
+def test_a_closed_account_uses_up_no_budget_and_passes_the_prompts_on() -> None:
+    shop = Shop([ClosedAccount("closed"), Drawing("open")], budget=Budget(budget_teacher_calls=4))
+    with pytest.warns(UserWarning, match="The teacher closed draws nothing at present: denied: no credit"):
+        bought = shop.buy(tones(4))
+    assert makers(bought) == {"open"} and len(bought.samples) == 4
+    assert shop.ledger.teacher_calls_by_teacher() == {"open": 4}
+
+
+def test_what_was_sent_before_the_account_closed_stays_counted() -> None:
+    teacher = Drawing("one", status="failure")
+    shop = Shop([teacher])
+    shop.buy(tones(3))
+    shop.teachers["one"] = ClosedAccount("one")
+    with pytest.warns(UserWarning, match="no credit"):
+        assert shop.buy(tones(5)).samples == ()
+    assert shop.ledger.spend().teacher_calls == 3
+    shop.teachers["one"] = Drawing("one")
+    assert len(shop.buy(tones(5)).samples) == 5
+    assert shop.ledger.spend().teacher_calls == 3 + 5
+
+
+def test_a_part_that_keeps_many_requests_in_flight_gets_them_at_once() -> None:
+    sizes: list[int] = []
+
+    class Remote(Drawing):
+        requests_per_unit = 5
+
+        def generate(self, requests: Sequence[ImageRequest]) -> Iterator[ImageReply]:
+            sizes.append(len(requests))
+            return super().generate(requests)
+
+    assert len(Shop([Remote("remote")]).buy(tones(12)).samples) == 12
+    assert sizes == [5, 5, 2]
+
+
 def test_two_unfaithful_images_retire_a_prompt_and_both_are_recorded() -> None:
     shop = Shop([Drawing("a", 40), Drawing("b", 50), Drawing("c")])
     prompts = tones(3)

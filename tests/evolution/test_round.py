@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -14,8 +15,11 @@ from evolvedirector.evolution.crew import LocalCrew
 from evolvedirector.evolution.evolve_director_policy import EvolveDirectorPolicy
 from evolvedirector.evolution.round import run_round
 from evolvedirector.evolution.round_context import RoundContext, RoundInterrupted
+from evolvedirector.evolution.screening_policy import ScreeningPolicy
 from evolvedirector.evolution.seeding import run_seeding
+from evolvedirector.judges.faithfulness_judge import FaithfulnessJudge
 from evolvedirector.judges.health import JudgeHealth
+from evolvedirector.judges.questions import Answer, Question
 from evolvedirector.records import (
     Allowance,
     DatasetState,
@@ -567,3 +571,61 @@ def test_a_text_written_again_counts_for_the_lineage_it_was_seen_in(world_of) ->
     for index in range(3):
         world.sha = run_round(world.context(f"r{index}", index=index))
     assert [list(past.lineages) for past in policy.seen[-1][1].history] == [[parents[0]], [parents[1]]]
+
+
+class Lacking(toys.ToyTeacher):
+    """Draws tones from 28 on too bright: wrong, but nearer than the student's."""
+
+    def generate(self, requests):
+        for request, reply in zip(requests, super().generate(requests), strict=True):
+            tone = toys.tone_of(request.prompt)
+            yield replace(reply, image=toys.flat_png(tone + 30 if tone >= 28 else tone))
+
+
+class Tones:
+    """Answers whether a picture shows the tone that a question names."""
+
+    fingerprint = "tones"
+
+    def answer(self, questions: Sequence[Question]) -> Iterator[Answer]:
+        for question in questions:
+            tone = int(re.findall(r"tone (\d+)", question.text)[0])
+            yes = 0.9 if abs(toys.mean_tone(question.images[0]) - tone) < 10 else 0.1
+            yield Answer(question.item_id, (yes, 1 - yes))
+
+    def close(self) -> None:
+        pass
+
+
+def expanded_tones(world: World) -> set[int]:
+    world.seed()
+    state = world.store.state(run_round(world.context()))
+    children = [entry.prompt for entry in state.entries.values() if entry.prompt.origin == "expansion"]
+    return {toys.tone_of(state.entries[child.parent_id].prompt.text) for child in children}
+
+
+def test_an_unfaithful_teacher_image_never_triggers_expansion(world_of) -> None:
+    teachers = {"lacking": Lacking()}
+    assert max(expanded_tones(world_of(teachers=teachers))) >= 28, "a judge of pairs alone follows it"
+    tones = expanded_tones(world_of(teachers=teachers, judge=FaithfulnessJudge(Tones())))
+    assert tones and max(tones) < 28
+    tones = expanded_tones(world_of(teachers=teachers, policy=EvolveDirectorPolicy(check_teacher=True)))
+    assert tones and max(tones) < 28
+
+
+def test_the_default_policy_writes_no_child_of_a_prompt_that_no_teacher_draws(world_of) -> None:
+    class Noting(toys.ToyWriter):
+        parents: ClassVar[list[str]] = []
+
+        def write(self, requests):
+            self.parents.extend(request.parent for request in requests if request.parent)
+            return super().write(requests)
+
+    world = world_of(teachers={"lacking": Lacking()}, policy=ScreeningPolicy(), writer=Noting(),
+                     budget=Budget(budget_teacher_calls=40))  # fmt: skip
+    world.seed()
+    assert {toys.tone_of(entry.prompt.text) >= 28 for entry in world.store.state(world.sha).in_state("retired")} == {
+        True
+    }
+    run_round(world.context())
+    assert Noting.parents and all(toys.tone_of(parent) < 28 for parent in Noting.parents)

@@ -1,4 +1,5 @@
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,13 @@ def test_a_look_is_paid_once_and_read_again(ledger: Ledger) -> None:
     assert ledger.spend().judge_calls == 2
 
 
+def test_a_look_costs_its_price_each_time_it_is_asked(ledger: Ledger) -> None:
+    ledger.reserve_looks("r", "judge", ["a", "b"], 0.25)
+    ledger.settle_looks([Look("a", 0.25)])
+    ledger.reserve_looks("r", "judge", ["b"], 0.5)
+    assert ledger.spend() == ledger.spend("r") == Spend(0, 3, 1, 1.0)
+
+
 def test_spending_is_counted_by_round(ledger: Ledger) -> None:
     ledger.reserve_calls("r1", [CALL])
     ledger.reserve_calls("r2", [Call("q2", "p2", "l", "toy")])
@@ -114,13 +122,29 @@ def test_more_keys_than_sqlite_takes_at_once(ledger: Ledger) -> None:
     assert len(ledger.looks(keys)) == 1700
 
 
+def test_a_ledger_of_the_schema_before_is_brought_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    with closing(Ledger(path)) as ledger:
+        ledger.reserve_looks("r1", "judge", ["old"])
+        ledger.settle_looks([Look("old", 0.9)])
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("ALTER TABLE looks DROP COLUMN rung")
+        file.execute("ALTER TABLE looks DROP COLUMN cost_usd")
+        file.execute("PRAGMA user_version=2")
+        file.commit()
+    with closing(Ledger(path)) as ledger:
+        ledger.reserve_looks("r1", "judge", ["new"])
+        ledger.settle_looks([Look("new", 0.2, 0.7, "", "choice")])
+        assert ledger.looks(["old", "new"]) == {"old": Look("old", 0.9), "new": Look("new", 0.2, 0.7, "", "choice")}
+
+
 def test_another_schema_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     Ledger(path).close()
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version=99")
     connection.close()
-    with pytest.raises(ValueError, match=r"ledger schema 99.*reads schema 2"):
+    with pytest.raises(ValueError, match=r"ledger schema 99.*reads schema 4"):
         Ledger(path)
 
 
@@ -150,6 +174,12 @@ def test_duels_and_results_are_kept_by_round(ledger: Ledger) -> None:
     ledger.add_teacher_results("r1", [TeacherResult("p", "a", "faithful")])
     assert ledger.teacher_results(["r1", "r2"]) == [TeacherResult("p", "a", "faithful")]
     assert ledger.duels([]) == ledger.teacher_results([]) == []
+
+
+def test_a_call_that_was_never_answered_costs_its_price_even_if_it_is_never_repeated(ledger: Ledger) -> None:
+    ledger.reserve_calls("r", [CALL, Call("q2", "p2", "l", "toy")])
+    ledger.settle_calls([(ImageReply("q", "image", b"x", cost_usd=0.5), "ab")])
+    assert ledger.spend() == Spend(teacher_calls=2, cost_usd=1.0)  # killed before the answer: it may have been billed
 
 
 def test_calls_are_counted_by_teacher_with_lost_and_repeated_ones(ledger: Ledger) -> None:

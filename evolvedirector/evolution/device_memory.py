@@ -1,0 +1,159 @@
+"""Does a run fit a device? Sums of what is known to lie on it in each phase of a round; activations come on top."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Offload = Literal["none", "optimizer", "all"]
+
+
+@dataclass(frozen=True, slots=True)
+class StudentBytes:
+    """What the student keeps on one device.
+
+    Args:
+        weights: Parameters and buffers.
+        gradients: They stay between the last step of an epoch and the next step.
+        optimizer: State of the optimizer.
+        others: Averaged weights, and frozen parts that say their size.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    others: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.gradients + self.optimizer + self.others
+
+    def staying(self, offload: Offload) -> int:
+        """Return what is left on the device while a judge or a teacher works there.
+
+        Args:
+            offload: What leaves: nothing, the optimizer's state, or the weights too.
+        """
+        away = {"none": 0, "optimizer": self.optimizer, "all": self.optimizer + self.weights}
+        return self.total - away[offload]
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseBytes:
+    """What a device holds in one phase.
+
+    Args:
+        phase: `train`, `write`, `judge`, `teach` or `evaluate`.
+        student: The part of the student that stays; for `write`, what lies there before.
+        tenant: The largest of those who work in this phase, one at a time.
+        who: Its name; empty where nobody says a size.
+    """
+
+    phase: str
+    student: int
+    tenant: int = 0
+    who: str = ""
+
+    @property
+    def total(self) -> int:
+        """Student and tenant together."""
+        return self.student + self.tenant
+
+
+def student_bytes(
+    parameters: int,
+    trainable: int,
+    shards: int = 1,
+    averaged_copies: int = 0,
+    bytes_per_value: int = 4,
+    optimizer_bytes: int = 8,
+    frozen: int = 0,
+) -> StudentBytes:
+    """Count what a student keeps on one device: fp32 master weights, gradients, two moments of Adam, averages.
+
+    Args:
+        parameters: Values of the model, frozen ones of the module included.
+        trainable: Those that are trained.
+        shards: Devices over which FSDP2 divides all of it; 1 for DDP and one device.
+        averaged_copies: Averages (EMA) of the trainable weights.
+        bytes_per_value: 4 for master weights in fp32.
+        optimizer_bytes: State per trainable value; 8 for Adam, 0 for plain SGD.
+        frozen: Bytes of frozen parts beside the module (text encoder, autoencoder), which are never sharded.
+    """
+
+    def share(values: int) -> int:
+        return -(-values // shards)
+
+    return StudentBytes(
+        weights=share(parameters * bytes_per_value),
+        gradients=share(trainable * bytes_per_value),
+        optimizer=share(trainable * optimizer_bytes),
+        others=share(averaged_copies * trainable * 4) + frozen,
+    )
+
+
+def phases(
+    student: StudentBytes,
+    offload: Offload,
+    judges: Mapping[str, int],
+    teachers: Mapping[str, int],
+    evaluators: Mapping[str, int],
+    writers: Mapping[str, int] | None = None,
+) -> list[PhaseBytes]:
+    """List what a device holds in each phase.
+
+    Args:
+        student: On one device.
+        offload: What of the student leaves while a judge or a teacher works.
+        judges: Bytes of the judge, by name; empty where it takes none or does not say.
+        teachers: Likewise, of local teachers; one is loaded at a time.
+        evaluators: Judges and teachers of the figures, for whom nothing of the student leaves.
+        writers: Writers, which work beside whoever is there: the student, or the judge that was asked before.
+    """
+    staying = student.staying(offload)
+    beside = max(student.total, staying + max(judges.values(), default=0))
+    return [
+        PhaseBytes("train", student.total),
+        *([_with_largest("write", beside, writers)] if writers else []),
+        _with_largest("judge", staying, judges),
+        _with_largest("teach", staying, teachers),
+        _with_largest("evaluate", student.total, evaluators),
+    ]
+
+
+def too_large(listed: Iterable[PhaseBytes], device_bytes: int, offload: Offload) -> str | None:
+    """Say with figures which phase cannot fit a device; None when nothing known is too large.
+
+    Args:
+        listed: As `phases` counts them.
+        device_bytes: Memory of the smallest device.
+        offload: What of the student leaves now.
+    """
+    worst = max(listed, key=lambda phase: phase.total)
+    if worst.total <= device_bytes:
+        return None
+    held = f"the student keeps {gib(worst.student)}" + (
+        f" and {worst.who} takes {gib(worst.tenant)}" if worst.who else ""
+    )
+    if worst.phase in ("judge", "teach") and worst.who and offload != "all":
+        line = "Write `offload_student: all` in EvolutionCallback, or a smaller or quantised model there."
+    elif worst.who:
+        line = "Write a smaller or quantised model there, or one behind an address of another machine."
+    else:
+        line = "Shard it with configs/strategy/fsdp.yaml over more devices, or write a smaller model."
+    return (
+        f"The phase `{worst.phase}` cannot fit: {held}, {gib(worst.total)} in all before activations, and the device "
+        f"has {gib(device_bytes)}. {line}"
+    )
+
+
+def gib(size_bytes: int) -> str:
+    """Write a size in GiB, smaller ones in MiB."""
+    return f"{size_bytes / 2**30:.1f} GiB" if size_bytes >= 2**30 else f"{size_bytes / 2**20:.1f} MiB"
+
+
+def _with_largest(phase: str, student: int, tenants: Mapping[str, int]) -> PhaseBytes:
+    who = max(tenants, key=lambda name: tenants[name], default="")
+    return PhaseBytes(phase, student, tenants.get(who, 0), who)

@@ -1,0 +1,115 @@
+"""A language model behind an OpenAI-compatible chat endpoint that replies to instructions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from evolvedirector.judges.answer_ladder import ChatReply
+from evolvedirector.judges.chat_fields import ChatFields
+from evolvedirector.judges.served_models import check_served_model
+from evolvedirector.records import digest
+from evolvedirector.transport.client import Client
+from evolvedirector.transport.endpoint import Endpoint
+from evolvedirector.transport.fault import TransportFault
+from evolvedirector.transport.response import read_error
+from evolvedirector.transport.run_concurrently import run_concurrently
+
+MAX_REPLY_BYTES = 2**20
+
+
+class ChatCompleter:
+    """Let a chat model reply, at temperature 0: what `ModelQuestions` asks for the questions about a prompt.
+
+    An outage, a refusal and a reply that was cut off are all an empty reply.
+
+    Args:
+        endpoint: Address, name of the variable with the key, and limits.
+        model: Name of the model as the server knows it.
+        max_output_tokens: Longest reply, in tokens.
+        cost_usd_per_reply: Price of a reply in USD, for planning; None where it is not known.
+
+    Raises:
+        ValueError: No name, a length below 1 or a negative price.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        model: str,
+        max_output_tokens: int = 1024,
+        cost_usd_per_reply: float | None = None,
+    ) -> None:
+        if not model.strip():
+            raise ValueError("model is empty. Allowed: a name that the server knows. Write `model: gpt-4o-mini`, say.")
+        if max_output_tokens < 1:
+            raise ValueError(f"max_output_tokens is {max_output_tokens}. Allowed: 1 or more. Write 1024, say.")
+        if cost_usd_per_reply is not None and not cost_usd_per_reply >= 0.0:
+            raise ValueError(f"cost_usd_per_reply is {cost_usd_per_reply}. Allowed: 0 or more, or null. Write 0.")
+        self.endpoint = endpoint
+        self.model = model
+        self.max_output_tokens = max_output_tokens
+        self.cost_usd_per_reply = cost_usd_per_reply
+        self._fields = ChatFields()
+
+    @property
+    def fingerprint(self) -> str:
+        """Name the model and the length; not the address, which a server may change."""
+        return f"chat-completer-1/{digest(self.model, self.max_output_tokens)}"
+
+    def complete(self, instructions: Sequence[str]) -> Iterator[str]:
+        """Yield one reply per instruction, in order; an empty one where there is none.
+
+        Args:
+            instructions: What to reply to.
+        """
+        in_flight = min(self.endpoint.max_in_flight, len(instructions) or 1)
+        replies = dict(run_concurrently(list(enumerate(instructions)), self._reply, self._client, in_flight))
+        yield from (replies.get(place, "") for place in range(len(instructions)))
+
+    def price_usd(self) -> float | None:
+        """Return the price of a reply; None where it is not known."""
+        return self.cost_usd_per_reply
+
+    def verify(self) -> None:
+        """Check address, key and name of the model without a paid request.
+
+        Raises:
+            ValueError: With what is wrong.
+        """
+        check_served_model(self.endpoint, self.model)
+
+    def close(self) -> None:
+        """Do nothing: connections live no longer than the instructions of one call."""
+
+    def _client(self) -> Client:
+        return Client(self.endpoint, max_response_bytes=MAX_REPLY_BYTES)
+
+    async def _reply(self, client: Client, asked: tuple[int, str]) -> tuple[int, str]:
+        place, instruction = asked
+        wanted: dict[str, Any] = {
+            "model": self.model,
+            "messages": [{"role": "user", "content": instruction}],
+            "temperature": 0.0,
+            "max_tokens": self.max_output_tokens,
+        }
+        end = client.give_up_at()
+        while True:
+            body = self._fields.fit(wanted)
+            try:
+                return place, _text_of(await client.request_json("POST", "chat/completions", body, give_up_at=end))
+            except TransportFault as fault:
+                complaint = " ".join(read_error(fault.body)) if fault.kind == "rejected" else ""
+                if not complaint or not self._fields.learn(complaint, body):
+                    return place, ""
+
+
+def _text_of(answer: object) -> str:
+    try:
+        choice = ChatReply.model_validate(answer).choices[0]
+    except (ValidationError, RecursionError):
+        return ""
+    whole = not choice.message.refusal and choice.finish_reason not in ("length", "content_filter")
+    return choice.message.text if whole else ""

@@ -1,0 +1,107 @@
+"""A gate before a judge: an image with writing that nobody asked for is not judged by what is written in it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+
+from evolvedirector.judges.drawn_text import suspicious_text
+from evolvedirector.judges.judge import Judge
+from evolvedirector.judges.parts import bytes_of, close_parts, price_of, verify_parts
+from evolvedirector.judges.text_reader import TextReader
+from evolvedirector.records import ImageAndPrompt, Look, OrderedPair, digest
+
+_KEPT_IMAGES = 8192
+"""A round looks at the same image in a check, in a pair and in the pair's other order; reading takes a second."""
+
+
+class OCRGate:
+    """Read the text in every image first; where it repeats the prompt or speaks to a judge, the look cannot be read.
+
+    Such an image is neither a success nor a failure of the student: covered mass 0, with the reason. The judge is not
+    asked about it. `JudgeHealth(overlay_canaries=True)` checks in every round that the gate holds. What counts is told
+    in `suspicious_text`.
+
+    Example:
+        ```yaml
+        judge:
+          class_path: evolvedirector.judges.OCRGate
+          init_args:
+            judge: {class_path: evolvedirector.judges.TransformersJudge, init_args: {model: ...}}
+            reader: {class_path: evolvedirector.judges.RapidOCRReader}
+        ```
+
+    Args:
+        judge: Asked about the other images.
+        reader: Reads the text; `RapidOCRReader` needs `pip install 'evolvedirector[ocr]'`.
+    """
+
+    def __init__(self, judge: Judge, reader: TextReader) -> None:
+        self.judge = judge
+        self.reader = reader
+        self._lines: OrderedDict[str, tuple[str, ...]] = OrderedDict()
+
+    @property
+    def fingerprint(self) -> str:
+        """Name the judge and the reader."""
+        return f"ocr-gate-1/{digest(self.judge.fingerprint, self.reader.fingerprint)}"
+
+    def look(self, pairs: Sequence[OrderedPair]) -> Iterator[Look]:
+        """Yield, per pair in its one order, the judge's look; unreadable where either image has suspicious text.
+
+        Args:
+            pairs: Encoded images.
+        """
+        shut = self._shut([(image, pair.prompt) for pair in pairs for image in (pair.first, pair.second)])
+        reasons = {pair.item_id: one or other for pair, one, other in zip(pairs, shut[::2], shut[1::2], strict=True)}
+        yield from _shut_looks(reasons)
+        if passed := [pair for pair in pairs if not reasons[pair.item_id]]:
+            yield from self.judge.look(passed)
+
+    def check(self, items: Sequence[ImageAndPrompt]) -> Iterator[Look]:
+        """Yield, per item, the judge's look; unreadable where the image has suspicious text.
+
+        Args:
+            items: Encoded images with their prompts.
+        """
+        shut = self._shut([(item.image, item.prompt) for item in items])
+        reasons = {item.item_id: reason for item, reason in zip(items, shut, strict=True)}
+        yield from _shut_looks(reasons)
+        if passed := [item for item in items if not reasons[item.item_id]]:
+            yield from self.judge.check(passed)
+
+    def verify(self) -> None:
+        """Let judge and reader check that they can work, before anything is spent.
+
+        Raises:
+            ValueError: One cannot.
+        """
+        verify_parts(self.judge, self.reader)
+
+    def estimated_bytes(self) -> int:
+        """Return what judge and reader need on a device, in bytes, as far as they say so."""
+        return sum(bytes_of(self.judge, self.reader))
+
+    def price_usd(self) -> float | None:
+        """Return what a look of the judge costs in USD; None where it is not known."""
+        return price_of(self.judge)
+
+    def close(self) -> None:
+        """Free the memory and connections of judge and reader."""
+        close_parts(self.judge, self.reader)
+
+    def _shut(self, wanted: Sequence[tuple[bytes, str]]) -> list[str]:
+        """Say per image why it must not be judged; empty where it may. Each image is read once."""
+        names = [hashlib.sha256(image).hexdigest() for image, _ in wanted]
+        missing = {name: image for name, (image, _) in zip(names, wanted, strict=True) if name not in self._lines}
+        if missing:
+            self._lines.update(zip(missing, self.reader.read(list(missing.values())), strict=True))
+        shut = [suspicious_text(self._lines[name], prompt) for name, (_, prompt) in zip(names, wanted, strict=True)]
+        while len(self._lines) > _KEPT_IMAGES:
+            self._lines.popitem(last=False)
+        return shut
+
+
+def _shut_looks(reasons: dict[str, str]) -> Iterator[Look]:
+    return (Look(item_id, 0.5, 0.0, reason) for item_id, reason in reasons.items() if reason)

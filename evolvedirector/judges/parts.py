@@ -1,0 +1,76 @@
+"""What a judge made of other parts does to all of them: check each, close each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def verify_parts(*parts: Any) -> None:
+    """Let every part that can check itself do so, before anything is spent.
+
+    Args:
+        parts: Judges, models and readers; None and those without `verify` are passed over.
+
+    Raises:
+        ValueError: The first part that cannot work says why.
+    """
+    for part in parts:
+        verify = getattr(part, "verify", None)
+        if verify is not None:
+            verify()
+
+
+def close_parts(*parts: Any) -> None:
+    """Close every part, also when one of them fails to; its error is raised after the others are closed.
+
+    Args:
+        parts: Judges, models and readers; None and those without `close` are passed over.
+    """
+    failed: Exception | None = None
+    for part in parts:
+        try:
+            if hasattr(part, "close"):
+                part.close()
+        except Exception as error:
+            failed = failed or error
+    if failed is not None:
+        raise failed
+
+
+def price_of(*parts: Any, times: float = 1.0) -> float | None:
+    """Add up what a question to each part costs in USD; None where one does not know its price.
+
+    Args:
+        parts: Judges and models; None and those without `price_usd`, which run here, cost nothing.
+        times: Questions to each.
+    """
+    prices = [part.price_usd() for part in parts if hasattr(part, "price_usd")]
+    return None if None in prices else times * sum(prices)
+
+
+def bytes_of(*parts: Any) -> list[int]:
+    """List what each part needs on a device, in bytes; those that take none, or cannot say, need 0.
+
+    Args:
+        parts: Judges and models; None needs nothing.
+    """
+    return [int(part.estimated_bytes() or 0) if hasattr(part, "estimated_bytes") else 0 for part in parts]
+
+
+def models_of(part: Any) -> frozenset[str]:
+    """Name every model behind a judge, through panels, gates and corrections: by fingerprint, and by its plain name.
+
+    Two judges that share one are no two opinions.
+
+    Args:
+        part: A judge, or a model that answers questions; others name nothing.
+    """
+    inner = [getattr(part, name, None) for name in ("judge", "answerer")]
+    members = getattr(part, "judges", None)
+    inner += list(members.values()) if isinstance(members, dict) else []
+    found = [models_of(other) for other in inner if other is not None]
+    if found:
+        return frozenset().union(*found)
+    model = getattr(part, "model", None)
+    names = {getattr(part, "fingerprint", None), f"model {model}" if isinstance(model, str) else None}
+    return frozenset(name for name in names if isinstance(name, str))

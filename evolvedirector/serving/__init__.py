@@ -1,0 +1,1 @@
+"""A teacher behind a socket: any configured teacher under the OpenAI Images protocol."""

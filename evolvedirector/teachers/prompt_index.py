@@ -1,0 +1,113 @@
+"""Images that are there already, found by their prompt: what folders and shards have in common as teachers."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable
+from typing import Generic, Literal, NamedTuple, TypeVar
+
+from evolvedirector.records import ImageReply, ImageRequest, digest, normalise_prompt, prompt_id_of
+from evolvedirector.store.errors import StoreError
+from evolvedirector.store.images import MAX_IMAGE_BYTES, decode_image
+
+Fit = Literal["crop", "keep"]
+"""`crop`: scaled and cropped to the size asked for, as PNG; `keep`: the bytes as they are."""
+Place = TypeVar("Place")
+MAX_CAPTION_BYTES = 2**20
+UNKNOWN = "no image of this prompt"
+
+
+class Given(NamedTuple, Generic[Place]):
+    """One picture that is there."""
+
+    name: str
+    """Unique within its source."""
+    size_bytes: int
+    caption: str
+    place: Place
+    """Where its bytes are."""
+
+
+class PromptIndex(Generic[Place]):
+    """Find the places of pictures by prompt; case, articles and white space make no difference.
+
+    Args:
+        pictures: In any order.
+    """
+
+    def __init__(self, pictures: Iterable[Given[Place]]) -> None:
+        places: dict[str, list[tuple[str, Place]]] = {}
+        parts: list[str] = []
+        for picture in pictures:
+            if normalise_prompt(picture.caption):
+                places.setdefault(prompt_id_of(picture.caption), []).append((picture.name, picture.place))
+                parts.append(digest(picture.name, picture.size_bytes, picture.caption))
+        self._places = {key: [place for _, place in sorted(found, key=_name)] for key, found in places.items()}
+        self.images = len(parts)
+        """Pictures that can be found."""
+        self.content = digest("given", *sorted(parts))
+        """Names what is there by names, sizes and captions."""
+
+    def find(self, prompt: str, seed: int) -> Place | None:
+        """Return one of the pictures of a prompt, chosen by the seed; None: there is none.
+
+        Args:
+            prompt: What is asked for.
+            seed: Counts through the pictures of a prompt, in order of their names.
+        """
+        found = self._places.get(prompt_id_of(prompt))
+        return found[seed % len(found)] if found else None
+
+    def reply(self, request: ImageRequest, read: Callable[[Place], bytes], fit: Fit) -> ImageReply:
+        """Answer one request; an unknown prompt is a refusal, a picture that cannot be used a failure.
+
+        Args:
+            request: What is asked for.
+            read: Reads the bytes of a picture.
+            fit: What is done with them.
+        """
+        place = self.find(request.prompt, request.seed)
+        if place is None:
+            return ImageReply(request.request_id, "refusal", reason=UNKNOWN)
+        try:
+            image = fitted(read(place), request.width_px, request.height_px, fit)
+        except (OSError, StoreError) as error:
+            return ImageReply(request.request_id, "failure", reason=f"unusable image: {error}")
+        return ImageReply(request.request_id, "image", image)
+
+
+def fitted(image: bytes, width_px: int, height_px: int, fit: Fit) -> bytes:
+    """Bring a picture to the size asked for.
+
+    Args:
+        image: PNG, JPEG or WebP.
+        width_px: Width asked for.
+        height_px: Height asked for.
+        fit: `crop` scales it to cover that size and cuts off what stands over, at the centre; `keep` only checks it.
+
+    Raises:
+        StoreError: It is too large, of another format or damaged.
+    """
+    pixels = decode_image(image)
+    if fit == "keep":
+        return image
+    from PIL import Image, ImageOps
+
+    buffer = io.BytesIO()
+    picture = ImageOps.fit(Image.fromarray(pixels), (width_px, height_px), Image.Resampling.BICUBIC)
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def refuse_large(name: str, size_bytes: int) -> None:
+    """Refuse a picture of more bytes than any image may have, before it is read.
+
+    Raises:
+        StoreError: With both figures.
+    """
+    if size_bytes > MAX_IMAGE_BYTES:
+        raise StoreError(f"'{name}' has {size_bytes} bytes. At most {MAX_IMAGE_BYTES} are allowed. Store it smaller.")
+
+
+def _name(item: tuple[str, object]) -> str:
+    return item[0]

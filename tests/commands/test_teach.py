@@ -1,0 +1,145 @@
+"""`evolvedirector teach`: one image, or a server that ends cleanly."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from evolvedirector.cli import main
+from evolvedirector.commands.teach import build_teacher
+from evolvedirector.miniature import MiniatureTeacher
+from evolvedirector.records import ImageRequest
+from evolvedirector.store.images import decode_image
+from evolvedirector.teachers.diffusers_teacher import DiffusersTeacher
+
+MINIATURE = "evolvedirector.miniature.MiniatureTeacher"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "teacher.yaml"
+    path.write_text(f"class_path: {MINIATURE}\ninit_args: {{name: mine, seed: 3}}\n", encoding="utf-8")
+    return path
+
+
+def test_one_image_is_drawn(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "made" / "x.png"
+    words = ["--teacher", str(config), "--size", "48x32", "--seed", "5", "--out", str(out)]
+    assert main(["teach", "--draw", "a red circle", *words]) == 0
+    assert f"Drawn: {out}" in capsys.readouterr().out
+    (reply,) = MiniatureTeacher(name="mine", seed=3).generate([ImageRequest("r", "a red circle", 5, 48, 32)])
+    assert out.read_bytes() == reply.image and decode_image(out.read_bytes()).shape == (32, 48, 3)
+
+
+def test_a_refusal_says_why_and_is_no_success(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "x.png"
+    assert main(["teach", "--draw", "a unicorn", "--teacher", str(config), "--out", str(out)]) == 1
+    assert "No image: refusal: 'a unicorn' is outside of the grammar" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_teacher_is_a_file_or_a_class_and_single_options_can_change(config: Path) -> None:
+    named = build_teacher(str(config), ["--teacher.init_args.seed", "9"])
+    assert isinstance(named, MiniatureTeacher) and (named.name, named.seed) == ("mine", 9)
+    config.write_text(f"teacher: {{class_path: {MINIATURE}}}", encoding="utf-8")
+    assert isinstance(build_teacher(str(config), []), MiniatureTeacher)
+    local = build_teacher(
+        "evolvedirector.teachers.DiffusersTeacher",
+        ["--teacher.model=owner/name", "--teacher.quantisation=nf4", '--teacher.extra={"true_cfg_scale": 3.5}'],
+    )
+    assert isinstance(local, DiffusersTeacher) and (local.model, local.quantisation) == ("owner/name", "nf4")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--teacher", "missing.yaml"], "The teacher file 'missing.yaml' cannot be read"),
+        (["--teacher", "bad.yaml"], "names no class_path"),
+        (
+            ["--teacher", "evolvedirector.miniature.MiniatureTeache"],
+            "Did you mean `evolvedirector.miniature.MiniatureTeacher`?",
+        ),
+        (
+            ["--teacher", MINIATURE, "--teacher.nam", "x"],
+            "`--teacher.init_args.nam` is not an option of MiniatureTeacher",
+        ),
+        (["--teacher", MINIATURE, "--teacher.miscount", "x"], "`teacher.init_args.miscount` is 'x'. It takes float."),
+        (["--teacher", MINIATURE, "--teacher.miscount", "-1"], "miscount=-1.0"),
+        (["--teacher", "evolvedirector.miniature.MiniatureJudge"], "MiniatureJudge"),
+        (["--teacher", MINIATURE, "--size", "12"], "--size is '12'"),
+        (["--teacher", "evolvedirector.teachers.FolderTeacher", "--teacher.path", "nowhere"], "'nowhere' is no folder"),
+    ],
+)
+def test_mistakes_are_told_in_one_paragraph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.yaml").write_text("- a", encoding="utf-8")
+    assert main(["teach", "--draw", "a red circle", *words]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert says in said and "Traceback" not in said and len(said) < 900
+    assert not (tmp_path / "image.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--port", "70000"], "port 70000"),
+        (["--size", "32x64"], "--size is 32x64"),
+        (["--batch_size", "0"], "batch_size is 0"),
+        (["--api_key_env", "NO_SUCH_KEY"], "NO_SUCH_KEY"),
+    ],
+)
+def test_a_server_that_cannot_be_is_told(
+    config: Path, words: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["teach", "--serve", "--teacher", str(config), *words]) == 2
+    assert says in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("words", [[], ["--serve", "--draw", "x"], ["--serve", "--prot", "1"], ["--serve", "stray"]])
+def test_words_that_do_not_fit_together_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["teach", "--teacher", MINIATURE, *words])
+    assert "usage: evolvedirector teach" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_server_cleanly(config: Path, number: signal.Signals) -> None:
+    words = ["teach", "--serve", "--teacher", str(config), "--port", "0", "--host", "0.0.0.0", "--size", "32x32"]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "evolvedirector", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    try:
+        assert server.stdout is not None
+        line = server.stdout.readline()
+        found = re.search(r"'MiniatureTeacher' at http://0\.0\.0\.0:(\d+)/v1", line)
+        assert found, line
+        call = urllib.request.Request(
+            f"http://127.0.0.1:{found[1]}/v1/images/generations",
+            json.dumps({"prompt": "a red circle"}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(call, timeout=60) as answer:
+            assert len(json.load(answer)["data"]) == 1
+        server.send_signal(number)
+        printed, warned = server.communicate(timeout=60)
+    finally:
+        server.kill()
+        server.wait()
+    assert server.returncode == 0
+    assert "Ended: images 1, refusals 0, failures 0, batches 1" in printed
+    assert "WARNING: whoever reaches 0.0.0.0" in warned and "Traceback" not in warned

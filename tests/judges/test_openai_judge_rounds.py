@@ -1,0 +1,73 @@
+"""The judge behind a chat endpoint inside a round: answers are kept by content and paid once, within the money."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from evolvedirector.evolution.budget import Budget
+from evolvedirector.evolution.crew import LocalCrew
+from evolvedirector.evolution.evolve_director_policy import EvolveDirectorPolicy
+from evolvedirector.evolution.round_context import RoundContext
+from evolvedirector.evolution.steps import check, compare
+from evolvedirector.judges.openai_vision_judge import OpenAIVisionJudge
+from evolvedirector.records import Prompt, RevisionChange, RoundInfo
+from evolvedirector.store.dataset import DatasetStore
+from tests.chat_server import ChatServer, chat_server, completion, images_of
+from tests.toys import ToyWriter, flat_png
+
+PROMPTS = [Prompt.create(f"tone {tone}") for tone in range(20, 120, 10)]
+
+
+def reply(body):
+    tones = [Image.open(io.BytesIO(image)).getpixel((0, 0))[0] for image in images_of(body)]
+    if len(tones) == 1:
+        return completion("Yes", tokens={"Yes": 0.9, "No": 0.1} if tones[0] < 100 else {"Yes": 0.1, "No": 0.9})
+    return completion("A", tokens={"A": 0.8, "B": 0.2} if tones[0] < tones[1] else {"A": 0.2, "B": 0.8})
+
+
+class Looking:
+    """A dataset root with two images, and rounds that look at them."""
+
+    def __init__(self, folder: Path, server: ChatServer) -> None:
+        self.folder, self.server = folder, server
+        with DatasetStore(folder, create=True) as store:
+            self.images = store.blobs.put_many([flat_png(20), flat_png(230)])
+            self.sha = store.publish(None, "import", RevisionChange(prompts=tuple(PROMPTS)))
+
+    def round(self, budget: Budget = Budget(), limit: int = 10):  # noqa: B008 - frozen
+        """Look with a judge and a store of its own, as a resumed run would."""
+        judge = OpenAIVisionJudge(self.server.endpoint(), "judge", image_size_px=32)
+        dark, light = self.images
+        with DatasetStore(self.folder) as store:
+            info = RoundInfo("r", 0, None, 0, 0, self.sha)
+            crew = LocalCrew(lambda requests: [], {}, judge, unit=4)
+            policy, writer = EvolveDirectorPolicy(), ToyWriter()
+            context = RoundContext(store, crew, policy, writer, budget, info, {}, judge.fingerprint, image_size_px=32)
+            found = check(context, [(prompt, dark) for prompt in PROMPTS[:limit]])
+            found += compare(context, [(PROMPTS[0], light, dark)], both_orders=True)
+            return found, store.ledger.spend()
+
+
+def test_a_resumed_round_asks_only_what_was_not_answered(tmp_path):
+    with chat_server(reply) as server:
+        looking = Looking(tmp_path / "root", server)
+        looking.round(limit=4)
+        assert len(server.asked) == 4 + 2
+        whole, spend = looking.round()
+        assert len(server.asked) == 10 + 2 == spend.judge_calls and spend.lost_calls == 0
+        again, _ = looking.round()
+        assert len(server.asked) == 12 and again == whole
+    assert [item.verdict for item in whole] == ["student"] * 10 + ["teacher"]
+    assert {look.rung for item in again for look in item.looks} == {"logprobs"}
+
+
+def test_looks_are_booked_at_their_price_and_stop_where_the_money_ends(tmp_path):
+    with chat_server(reply) as server:
+        looking = Looking(tmp_path / "root", server)
+        found, spend = looking.round(Budget(budget_cost_usd=0.07, price_per_look_usd=0.01))
+        assert len(server.asked) == 7 == len(found) == spend.judge_calls
+        assert spend.cost_usd == pytest.approx(0.07)

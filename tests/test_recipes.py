@@ -1,0 +1,192 @@
+"""The recipes for real teachers and judges run as they are, with tiny models and with services on this machine."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch  # noqa: F401 - first here, so that its log handler keeps no test's captured stderr
+import pytest
+
+import evolvedirector.configs
+from evolvedirector.cli import main
+from evolvedirector.miniature import MiniatureTeacher
+from evolvedirector.serving.teacher_server import TeacherServer
+from evolvedirector.store.imports import read_prompt_file
+from tests.chaos import chat
+from tests.chaos.script import Script
+from tests.chaos.server import ChaosServer
+from tests.judges import tiny_vlms
+from tests.teachers.tiny_pipelines import save_tiny
+
+CONFIGS = evolvedirector.configs.path()
+KEY = "a-key-of-this-test-0123"
+WORDS = ("a red circle", "a blue square", "two green stars", "a yellow triangle", "three red squares", "a green circle")
+TINY = """
+model:
+  init_args:
+    image_size_px: 32
+    text_length: 8
+    transformer:
+      init_args:
+        {sample_size: 32, patch_size: 8, in_channels: 3, out_channels: 6, layers: 1, heads: 1, head_dim: 16,
+         text_dimension: 32, gradient_checkpointing: false}
+    text_encoder:
+      class_path: evolvedirector.lightning_modules.text_encoders.random_text_encoder.RandomTextEncoder
+      init_args: {dimension: 32}
+    autoencoder: null
+    sampling_steps: 1
+    generation_chunk_size: 4
+data:
+  init_args: {root: run/data, seeds: seeds.jsonl, held_out: held_out.jsonl, global_batch_size: 4, batches_per_epoch: 2,
+              image_size_px: 32, num_workers: 0, generation_chunk_size: 4}
+trainer:
+  {default_root_dir: run, accelerator: cpu, devices: 1, precision: 32-true, strategy: auto, max_steps: 6,
+   check_val_every_n_epoch: 9, log_every_n_steps: 1}
+"""
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings(
+        "ignore:.*litmodels.*",
+        "ignore:.*val_dataloader.*",
+        "ignore:.*refused in this round.*",
+        "ignore:.*repeat.*",
+        "ignore:.*bitsandbytes.*",
+        "ignore:.*training data too.*",  # the tiny models stand for both judges
+    ),
+]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder made the current one, with small prompt files, keys and a state folder of its own."""
+    for name, texts in (("seeds", WORDS[:4]), ("held_out", WORDS[4:])):
+        lines = [json.dumps({"prompt": text, "skill": "shapes"}) for text in texts]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    (tmp_path / "tiny.yaml").write_text(TINY, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    for name in ("OPENAI_API_KEY", "BFL_API_KEY", "FAL_KEY"):
+        monkeypatch.setenv(name, KEY)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+    monkeypatch.setenv("PL_SEED_WORKERS", "0")
+    return tmp_path
+
+
+def a_chat(body: dict[str, Any]) -> chat.Answer:
+    """Write new prompts of the miniature world when asked for a list; else find some images wrong."""
+    asked = json.dumps(body)
+    if "descriptions" in asked:
+        colours, shapes = ("red", "green", "blue", "yellow"), ("circles", "squares", "triangles", "stars")
+        texts = [f"{count} {colour} {shape}" for count in ("two", "three") for colour in colours for shape in shapes]
+        return chat.Answer(json.dumps({"descriptions": texts}), document={"descriptions": texts})
+    wrong = len(asked) % 3 != 0
+    words = ("no", "yes") if "yes or no" in asked else ("B", "A")
+    said = words if wrong else words[::-1]
+    return chat.Answer(said[0], ((said[0], 0.9), (said[1], 0.1)), document={"answer": said[0]})
+
+
+def written(recipe: str, changes: dict[str, str]) -> Path:
+    """Write a recipe with other addresses, models and numbers into the current folder."""
+    text = (CONFIGS / "experiment" / recipe).read_text(encoding="utf-8")
+    for old, new in {r"every_n_epochs: \d+": "every_n_epochs: 1", **changes}.items():
+        text, count = re.subn(old, new, text)
+        assert count, f"{recipe} has no {old!r}"
+    path = Path(recipe)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def check_and_fit(recipe: Path, capsys: pytest.CaptureFixture[str], *rows: str) -> dict[str, Any]:
+    words = [str(CONFIGS / "base.yaml"), str(CONFIGS / "model" / "edgen.yaml"), str(recipe), "tiny.yaml"]
+    options = [word for path in words for word in ("-c", path)]
+    hashes = [f"--model.init_args.{part}.init_args.revision={'a' * 40}" for part in ("text_encoder", "autoencoder")]
+    assert main(["check", *options[:-2], *hashes, "-c", "tiny.yaml"]) == 0, capsys.readouterr().err
+    plan = " ".join(capsys.readouterr().out.split())
+    assert [row for row in rows if row not in plan] == [], plan
+    assert not Path("run").exists(), "check wrote something"
+    assert main(["fit", *options[:-2], *hashes, "-c", "tiny.yaml"]) in (None, 0), capsys.readouterr().err
+    summary: dict[str, Any] = json.loads(Path("run/summary.json").read_text(encoding="utf-8"))
+    return summary
+
+
+@pytest.fixture
+def services() -> Iterator[Callable[..., tuple[str, str]]]:
+    """Start a served miniature teacher and a server for everything else; returns their addresses."""
+    with ExitStack() as stack:
+
+        def start(models: tuple[str, ...]) -> tuple[str, str]:
+            teacher = TeacherServer(MiniatureTeacher(), model="gpt-image-1.5", api_key_env="OPENAI_API_KEY")
+            script = Script(shares={"busy": 0.1, "error_503": 0.1})
+            server = ChaosServer(script, api_key=KEY, answer=a_chat, models=models)
+            return stack.enter_context(teacher).address, stack.enter_context(server).url
+
+        yield start
+
+
+def test_edgen_with_hosted_teachers_and_a_local_judge(
+    here: Path, services: Callable[..., tuple[str, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, rest = services(("gpt-4.1-mini",))
+    vlm = tiny_vlms.qwen2_5_vl(here / "vlm")
+    recipe = written(
+        "edgen_512.yaml",
+        {
+            r'base_url: "https://api.openai.com/v1"': f'base_url: "{images}"',
+            r"endpoint: \*openai": f'endpoint: {{base_url: "{rest}/v1", api_key_env: OPENAI_API_KEY}}',
+            r'base_url: "https://api.bfl.ai"': f'base_url: "{rest}/bfl"',
+            r"Qwen/Qwen3-VL-8B-Instruct|OpenGVLab/InternVL3_5-8B-HF": str(vlm),
+            "budget_teacher_calls: 20000": "budget_teacher_calls: 8",
+        },
+    )
+    summary = check_and_fit(recipe, capsys, "flux at most 8 images x 0.04 USD = 0.32 USD", "cost (most) 0.32 USD")
+    assert summary
+
+
+def test_everything_hosted(
+    here: Path, services: Callable[..., tuple[str, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, rest = services(("gpt-4.1-mini", "gpt-4.1"))
+    recipe = written(
+        "api_only.yaml",
+        {
+            r'base_url: "https://api.openai.com/v1"': f'base_url: "{images}"',
+            r"endpoint: \*openai": f'endpoint: {{base_url: "{rest}/v1", api_key_env: OPENAI_API_KEY}}',
+            r'base_url: "https://queue.fal.run"': f'base_url: "{rest}/fal"',
+            "budget_teacher_calls: 8000": "budget_teacher_calls: 8",
+        },
+    )
+    summary = check_and_fit(
+        recipe, capsys, "gpt_image at most 8 images x 0.009 USD = 0.07 USD", "USD for images and looks"
+    )
+    assert summary
+
+
+def test_everything_on_this_machine(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    vlm = tiny_vlms.llava(here / "vlm")
+    recipe = written(
+        "local_only.yaml",
+        {
+            r"quantisation: nf4, min_side_px: 512": "dtype: float32",
+            r"num_inference_steps: \d+": "num_inference_steps: 1",
+            "stabilityai/stable-diffusion-3.5-medium": str(save_tiny("stable_diffusion_3", here)),
+            "black-forest-labs/FLUX.1-schnell": str(save_tiny("flux", here)),
+            r"(Qwen/Qwen3-VL-8B-Instruct|OpenGVLab/InternVL3_5-8B-HF), quantisation: nf4": str(vlm),
+            "evolvedirector.writers.TransformersWriter": "evolvedirector.miniature.MiniatureWriter",
+            r"init_args: \{model: Qwen/Qwen3-4B.*\}": "init_args: {}",
+            "budget_teacher_calls: 10000": "budget_teacher_calls: 8",
+        },
+    )
+    summary = check_and_fit(recipe, capsys, "sd35 at most 8 images", "judge", "teach")
+    assert summary
+
+
+def test_the_shipped_prompts_are_apart_and_spread_over_skills() -> None:
+    seeds, held_out = (read_prompt_file(CONFIGS / "prompts" / f"{name}.jsonl") for name in ("seeds", "held_out"))
+    assert {prompt.id for prompt in seeds}.isdisjoint(prompt.id for prompt in held_out)
+    assert len({prompt.id for prompt in seeds}) == len(seeds) == 96
+    assert {prompt.skill for prompt in seeds} == {prompt.skill for prompt in held_out}

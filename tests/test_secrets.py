@@ -1,0 +1,119 @@
+"""A whole run with a key, then every byte it produced is searched: the key is nowhere."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+import lightning.pytorch  # noqa: F401 - first here, so that its log handler keeps no test's captured stderr
+import pytest
+
+from evolvedirector.cli import main
+from tests.chaos.script import Script, always
+from tests.chaos.server import ChaosServer
+
+CANARY = "canary-4be1d70c9f/Zk+3q"
+SPELLINGS = (CANARY, "canary-4be1d70c9f%2FZk%2B3q", "canary-4be1d70c9f")
+RUN = """
+seed_everything: 0
+model:
+  class_path: evolvedirector.lightning_modules.TextToImage
+  init_args:
+    transformer:
+      class_path: evolvedirector.lightning_modules.PixArt
+      init_args: {sample_size: 16, in_channels: 3, patch_size: 8, layers: 1, heads: 1, head_dim: 16, text_dimension: 32}
+    text_encoder: {class_path: evolvedirector.lightning_modules.text_encoders.random_text_encoder.RandomTextEncoder}
+    objective: {class_path: evolvedirector.lightning_modules.FlowMatching}
+    image_size_px: 16
+    text_length: 8
+    sampling_steps: 1
+    generation_chunk_size: 4
+data:
+  class_path: evolvedirector.datamodules.EvolvingDataModule
+  init_args: {root: run/data, seeds: prompts.txt, global_batch_size: 4, batches_per_epoch: 2, image_size_px: 16}
+trainer:
+  default_root_dir: run
+  accelerator: cpu
+  max_steps: 4
+  reload_dataloaders_every_n_epochs: 1
+  use_distributed_sampler: false
+  num_sanity_val_steps: 0
+  log_every_n_steps: 1
+  logger:
+    class_path: lightning.pytorch.loggers.TensorBoardLogger
+    init_args: {save_dir: run, name: logs}
+  callbacks:
+    - class_path: evolvedirector.callbacks.EvolutionCallback
+      init_args:
+        teachers:
+          web:
+            class_path: evolvedirector.teachers.OpenAIImagesTeacher
+            init_args:
+              endpoint: &endpoint {base_url: URL/v1, api_key_env: CANARY_API_KEY, attempts: 2, deadline_s: 10}
+              model: toy-image
+              cost_usd_per_image: 0.01
+        judge:
+          class_path: evolvedirector.judges.openai_vision_judge.OpenAIVisionJudge
+          init_args: {endpoint: *endpoint, model: toy-vlm, image_size_px: 32}
+        writer: {class_path: evolvedirector.miniature.MiniatureWriter}
+        budget: {budget_teacher_calls: 12, budget_cost_usd: 1.0}
+    - class_path: evolvedirector.callbacks.RunSummary
+    - class_path: evolvedirector.callbacks.ReportCallback
+    - class_path: evolvedirector.callbacks.RunCheckpoint
+"""
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.*litmodels.*", "ignore:.*val_dataloader.*", "ignore:.*refused in this round.*"),
+]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder made the current one, with seeds and a key in the environment."""
+    (tmp_path / "prompts.txt").write_text("".join(f"tone {tone}\n" for tone in range(40, 200, 20)), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CANARY_API_KEY", CANARY)
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+    monkeypatch.setenv("PL_SEED_WORKERS", "0")
+    yield tmp_path
+
+
+def files_with_the_key(folder: Path) -> list[str]:
+    found = []
+    for path in folder.rglob("*"):
+        if path.is_file() and any(spelt.encode() in path.read_bytes() for spelt in SPELLINGS):
+            found.append(str(path.relative_to(folder)))
+    return found
+
+
+def test_a_whole_run_leaves_the_key_nowhere(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    faults = {"busy": 0.1, "error_500": 0.1, "cut_late": 0.1, "error_inside": 0.1, "garbage": 0.1}
+    with ChaosServer(Script(shares=faults), api_key=CANARY) as server:
+        (here / "run.yaml").write_text(RUN.replace("URL", server.url), encoding="utf-8")
+        assert main(["fit", "-c", "run.yaml"]) in (None, 0)
+        sent = [request.headers.get("authorization", "") for request in server.sent("/v1/")]
+    assert any(CANARY in header for header in sent), "the key was never used: nothing was tested"
+    said = capfd.readouterr()
+    assert not any(spelt in said.out + said.err for spelt in SPELLINGS)
+    kinds = {path.name.partition(".")[0] if "tfevents" in path.name else path.suffix for path in here.rglob("*")}
+    assert {".sqlite", ".png", ".ckpt", ".yaml", ".json", ".html"} <= kinds, kinds
+    assert any("tfevents" in path.name for path in here.rglob("*"))
+    assert files_with_the_key(here) == []
+
+
+def test_a_key_that_is_refused_ends_the_start_and_no_traceback_shows_it(
+    here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ChaosServer(Script(submit=always("bad_key")), api_key="another-key") as server:
+        (here / "run.yaml").write_text(RUN.replace("URL", server.url), encoding="utf-8")
+        assert main(["fit", "-c", "run.yaml"]) == 2
+        said = capfd.readouterr()
+        assert "401" in said.err and "EvolutionCallback.teachers.web" in said.err and "judge" in said.err
+        monkeypatch.setenv("EVOLVEDIRECTOR_DEBUG", "1")
+        with pytest.raises(ValueError) as refused:
+            main(["fit", "-c", "run.yaml"])
+        assert server.sent("/v1/images") == server.sent("/v1/chat") == []
+    shown = said.out + said.err + "".join(traceback.format_exception(refused.value)) + "".join(capfd.readouterr())
+    assert not any(spelt in shown for spelt in SPELLINGS)
+    assert files_with_the_key(here) == []
