@@ -1,0 +1,1 @@
+../../evolvedirector/secret_guard.py
