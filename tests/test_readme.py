@@ -212,7 +212,7 @@ def test_your_own_parts_are_short_and_complete(tmp_path: Path, monkeypatch: pyte
     asked = [ImageRequest(text, text, 1, 32, 32) for text in ("a red circle", "a sonnet")]
     drawn, refused = teacher.generate(asked)
     assert (drawn.status, refused.status) == ("image", "failure") and drawn.image is not None
-    right, wrong = judge.check([ImageAndPrompt(text, drawn.image, text) for text in ("a red circle", "a blue star")])
+    right, wrong = judge.check([ImageAndPrompt(text, drawn.image, text) for text in ("a red circle", "a blue square")])
     (tie,) = judge.look([OrderedPair("x", drawn.image, drawn.image, "a red circle")])
     assert right.probability > 0.5 > wrong.probability and tie.probability == 0.5
 
