@@ -124,6 +124,12 @@ def measure_pairs(judge: TransformersJudge, cases: Sequence[Case]) -> dict[str, 
     }
 
 
+def _some(cases: Sequence[Case], most: int) -> list[Case]:
+    """Return cases of all skills and both answers, at most so many."""
+    order = np.random.default_rng(0).permutation(len(cases))[:most]
+    return [cases[index] for index in order]
+
+
 def measure(judge: TransformersJudge, per_skill: int, seed: int = 0) -> dict[str, object]:
     """Return every figure of a judge.
 
@@ -140,7 +146,7 @@ def measure(judge: TransformersJudge, per_skill: int, seed: int = 0) -> dict[str
         seconds = time.process_time() - start
         found[name] = {
             "check": checks,
-            "parts": measure_parts(judge, cases[:: max(1, len(cases) // 300)]),
+            "parts": measure_parts(judge, _some(cases, 300)),
             "pair": measure_pairs(judge, cases),
             "questions_per_cpu_s": round(len(cases) / seconds, 1),
         }

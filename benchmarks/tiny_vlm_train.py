@@ -36,13 +36,13 @@ PATCH_LOSS_SHARE = 0.3
 PAIR_TOKENS = 80
 EASY_SHARES = (0.1, 0.55, 0.35)
 """Of whole prompts, single parts and open questions, before `easy_until`."""
-SHARES = (0.45, 0.2, 0.35)
+SHARES = (0.45, 0.3, 0.25)
 """Likewise, afterwards."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast to train; the defaults are the committed weights' own.
+    """How long to train, and what comes when.
 
     Args:
         eye_steps: steps of the vision tower alone.

@@ -18,9 +18,9 @@ from tests.teachers.provider_run import PRICE_USD, SEED_TEXTS
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-CALLS = 40
-UNIT = 8
-"""Requests that may be under way at once."""
+CALLS = 48
+UNIT = 12
+"""Requests that may be under way at once: all that the round buys."""
 
 
 class Buyers:
