@@ -55,7 +55,7 @@ trainer:
               cost_usd_per_image: 0.01
         judge:
           class_path: evolvedirector.judges.openai_vision_judge.OpenAIVisionJudge
-          init_args: {endpoint: *endpoint, model: toy-vlm, image_size_px: 32}
+          init_args: {endpoint: *endpoint, model: toy-vlm, image_size_px: 32, cost_usd_per_look: 0.001}
         writer: {class_path: evolvedirector.miniature.MiniatureWriter}
         budget: {budget_teacher_calls: 12, budget_cost_usd: 1.0}
     - class_path: evolvedirector.callbacks.RunSummary
