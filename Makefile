@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 TEST_PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart emoji test test-slow coverage lint types bench bench-policy bench-data docs wheel-check clean
+.PHONY: help quickstart emoji test test-slow coverage lint types bench bench-policy bench-data bench-api docs wheel-check clean
 
 help:  ## list these words
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -59,6 +59,9 @@ bench-policy: $(STAMP)  ## compare policies, their switches and noisy judges on 
 
 bench-data: $(STAMP)  ## measure what evolution is worth at equal spend; continues where it stopped (about 45 minutes)
 	$(BIN)/python -m benchmarks.data_efficiency
+
+bench-api: $(STAMP)  ## measure what share of a service's capacity a teacher reaches
+	$(BIN)/python -m benchmarks.api_throughput
 
 # Strict: a broken link or a warning fails. The variable silences an announcement of the theme's authors.
 docs: $(STAMP)  ## build the documentation into site/ (open site/index.html)
