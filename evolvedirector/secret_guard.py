@@ -20,6 +20,8 @@ KEY_SHAPES = re.compile(
 """Well-known shapes of keys, and passwords in URLs."""
 _NO_SETTINGS = frozenset(("torch", "numpy", "httpx", "asyncio", "threading", "lightning", "transformers", "diffusers"))
 """Packages whose objects hold weights and connections, no settings of ours."""
+_named: set[str] = set()
+"""Variables that a `*_env` setting of this process named: secrets from then on, whatever they are called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +41,16 @@ def secret_values(named: Iterable[str] = (), environment: Mapping[str, str] | No
     """Return what must stand nowhere: the names of variables by their values, as they are and as a URL spells them.
 
     Args:
-        named: Variables that count whatever they are called; those that `*_env` settings name.
+        named: Variables that count whatever they are called, from now on; those that `*_env` settings name.
         environment: None: that of this process.
     """
     found: dict[str, str] = {}
-    listed = set(named)
+    _named.update(named)
     for name, value in sorted((os.environ if environment is None else environment).items()):
         value = value.strip()
         if value.startswith("/") and os.path.exists(value):
             continue  # the place of a key file; its name is no secret, and folders contain one another
-        if len(value) >= LEAST_CHARACTERS and (name in listed or _SECRET_NAME.search(name)):
+        if len(value) >= LEAST_CHARACTERS and (name in _named or _SECRET_NAME.search(name)):
             for spelt in (value, urllib.parse.quote(value, safe=""), urllib.parse.quote_plus(value)):
                 found.setdefault(spelt, name)
     return found
@@ -132,7 +134,7 @@ def redacted(text: str, secrets: Mapping[str, str] | None = None) -> str:
 
     Args:
         text: A message for people.
-        secrets: Names of variables by value. None: those of the environment.
+        secrets: Names of variables by value. None: those of the environment, with the ones that configs named.
     """
     known = secret_values() if secrets is None else secrets
     for value in sorted(known, key=len, reverse=True):  # a secret that is part of another one goes second

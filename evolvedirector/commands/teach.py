@@ -16,7 +16,9 @@ import yaml
 
 from evolvedirector.commands.config_mistakes import explain_mistake
 from evolvedirector.commands.readable_errors import ConfigurationMistake
+from evolvedirector.commands.secret_guard import written
 from evolvedirector.records import ImageRequest, prompt_id_of
+from evolvedirector.secret_guard import named_variables, refuse_secrets, secret_values
 from evolvedirector.teachers.teacher import Teacher
 
 _SHORT = re.compile(r"^--teacher\.(?!init_args\b|class_path\b)")
@@ -59,11 +61,16 @@ def build_teacher(named: str, further: list[str]) -> Teacher:
 
     Raises:
         ConfigurationMistake: With what does not fit, in one paragraph.
+        ValueError: A setting holds a secret of the environment.
     """
     from jsonargparse import ArgumentError, ArgumentParser
 
     is_file = Path(named).suffix in (".yaml", ".yml", ".json")
     node = _read_teacher(Path(named)) if is_file else {"class_path": named}
+    settings = [(named, node), *written(["teach", *further])]
+    secrets = secret_values(set().union(*(named_variables(tree) for _, tree in settings)))
+    for source, tree in settings:
+        refuse_secrets(tree, source, secrets)
     words = ["--teacher", json.dumps(node), *(_SHORT.sub("--teacher.init_args.", word) for word in further)]
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--teacher", type=Teacher, required=True)

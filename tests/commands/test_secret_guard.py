@@ -9,7 +9,7 @@ import lightning.pytorch  # noqa: F401 - first here, so that its log handler kee
 import pytest
 
 from evolvedirector.cli import main
-from evolvedirector.secret_guard import secret_values
+from evolvedirector.secret_guard import redacted, refuse_secrets, secret_values
 
 CANARY = "sk-canary-7f3a/b+c91"
 RUN = """
@@ -133,3 +133,9 @@ def test_the_place_of_a_key_file_is_no_secret(tmp_path: Path) -> None:
     assert secret_values(environment=environment) == {str(tmp_path / "missing"): "OTHER_KEY_FILE"} | {
         spelt: "OTHER_KEY_FILE" for spelt in (quote(str(tmp_path / "missing"), safe=""),)
     }
+
+
+def test_what_a_config_named_is_redacted_from_then_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLAIN_VAR", "open-sesame-plain")
+    refuse_secrets({"judge": {"endpoint": {"api_key_env": "PLAIN_VAR"}}})
+    assert redacted("sent open-sesame-plain twice") == "sent (value of PLAIN_VAR) twice"

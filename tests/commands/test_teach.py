@@ -143,3 +143,22 @@ def test_a_signal_ends_the_server_cleanly(config: Path, number: signal.Signals) 
     assert server.returncode == 0
     assert "Ended: images 1, refusals 0, failures 0, batches 1" in printed
     assert "WARNING: whoever reaches 0.0.0.0" in warned and "Traceback" not in warned
+
+
+@pytest.mark.parametrize("variable", ["SOME_API_KEY", "HOUSE_WORD"])
+@pytest.mark.parametrize("in_file", [True, False])
+def test_a_key_in_a_setting_is_refused_by_name(
+    config: Path, variable: str, in_file: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(variable, "open-sesame-open")
+    endpoint = f"{{base_url: 'https://api.example.org', api_key_env: {variable}}}"
+    header = "headers: {X-Word: open-sesame-open}, " if in_file else ""
+    config.write_text(
+        "class_path: evolvedirector.teachers.HTTPTeacher\n"
+        f"init_args: {{{header}endpoint: {endpoint}, path: x, body: {{p: '{{prompt}}'}}, image_path: a}}\n",
+        encoding="utf-8",
+    )
+    words = [] if in_file else ['--teacher.headers={"X-Word": "open-sesame-open"}']
+    assert main(["teach", "--draw", "a red circle", "--teacher", str(config), *words]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"headers.X-Word` (the value of {variable})" in said and "sesame" not in said
