@@ -142,7 +142,7 @@ class FaithfulnessJudge:
     def price_usd(self) -> float | None:
         """Return what a look costs in USD at most, all questions about two images; None where it is not known."""
         asked_once = price_of(self.judge, self.questions)
-        asked_often = price_of(self.answerer, times=2 * MAX_QUESTIONS)
+        asked_often = price_of(self.answerer, times=2 * MAX_QUESTIONS + self.ask_pairs)
         return None if asked_once is None or asked_often is None else asked_once + asked_often
 
     def close(self) -> None:

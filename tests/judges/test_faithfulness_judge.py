@@ -10,6 +10,7 @@ from evolvedirector.evolution.verdicts import verdict_of_check, verdict_of_pair
 from evolvedirector.judges.faithfulness import AtomJudge, missing
 from evolvedirector.judges.faithfulness_judge import FaithfulnessJudge, compared
 from evolvedirector.judges.judge import Judge
+from evolvedirector.judges.prompt_questions import MAX_QUESTIONS
 from evolvedirector.judges.questions import Answer, Question
 from evolvedirector.miniature import World, draw, parse, read
 from evolvedirector.miniature.artist import to_png
@@ -161,6 +162,16 @@ def test_one_model_can_do_both() -> None:
     assert verdict(judge, "a red circle", "a red circle") == "tie" and model.asked[-2:] == ["1", "2"]
     assert verdict(judge, "three green stars", "a blue circle") == "tie" and model.asked[-2:] != ["1", "2"]
     assert judge.fingerprint != FaithfulnessJudge(model).fingerprint and judge.estimated_bytes() == 10
+
+
+def test_the_price_of_a_look_covers_the_comparison_of_the_pair() -> None:
+    class Priced(Both):
+        def price_usd(self) -> float:
+            return 0.001
+
+    questions = 0.001 * 2 * MAX_QUESTIONS
+    assert FaithfulnessJudge(Priced()).price_usd() == pytest.approx(questions)
+    assert FaithfulnessJudge(Priced(), ask_pairs=True).price_usd() == pytest.approx(questions + 0.001)
 
 
 def test_pairs_are_compared_by_one_judge() -> None:
