@@ -94,7 +94,8 @@ class HTTPTeacher:
         every_s = 0.0 if polling is None else polling.poll_every_s
         self._jobs = QueuedJobs(endpoint, self._submit, self._look, every_s, self._hosts, price, jobs_path)
         draw = self._draw if polling is None else self._jobs.draw
-        parameters = {"path": path, "body": body}
+        # headers hold no key here: the one that carries it is a template, and split off
+        parameters = {"path": path, "body": body, "method": method, "image_path": image_path, "headers": self._headers}
         polled = polling is not None
         self._api = ImageAPI(
             "http", endpoint, draw, model, parameters, price, safety, auth_header, auth_scheme, polled=polled

@@ -185,3 +185,13 @@ def test_a_yaml_builds_it():
     assert HTTPTeacher(**{**changed, "endpoint": Endpoint("https://api.example.org"), "polling": None}).fingerprint != (
         teachers[0].fingerprint
     )
+
+
+@pytest.mark.parametrize(
+    "change", [{"headers": {"X-Model-Version": "2"}}, {"image_path": "data.1.url"}, {"method": "PUT"}, {"path": "y"}]
+)
+def test_whatever_changes_the_images_changes_the_fingerprint(change):
+    settings = {"endpoint": Endpoint("https://api.example.org"), "path": "x", "body": BODY, "image_path": "data.0.url",
+                "headers": {"X-Model-Version": "1", "X-Key": "{key}"}}  # fmt: skip
+    plain = HTTPTeacher(**settings).fingerprint
+    assert HTTPTeacher(**settings).fingerprint == plain != HTTPTeacher(**{**settings, **change}).fingerprint
