@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
+from evolvedirector.store.images import MAX_IMAGE_BYTES
 from evolvedirector.transport.answer_fault import fault_of
 from evolvedirector.transport.api_key import read_key
 from evolvedirector.transport.breaker import breaker_of
@@ -163,7 +164,7 @@ class Client:
         url: str,
         allowed_hosts: Sequence[str] = (),
         give_up_at: float | None = None,
-        max_bytes: int = MAX_RESPONSE_BYTES,
+        max_bytes: int = MAX_IMAGE_BYTES,
     ) -> bytes:
         """Fetch a result from a URL that the service handed out, without our key, from allowed public hosts only.
 

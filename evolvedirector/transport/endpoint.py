@@ -23,7 +23,7 @@ class Endpoint:
         base_url: address that paths are appended to, such as `https://api.openai.com/v1`. Plain `http://` is allowed
             for this machine and private networks only.
         api_key_env: name of the environment variable that holds the key; None for a service without one.
-        max_in_flight: requests at the same time, per process.
+        max_in_flight: requests at the same time, per part (teacher, judge, writer) and process.
         requests_per_minute: rate limit per process and key, held across rounds; None for none.
         timeout_s: seconds to wait for a connection, or for the next byte of an answer.
         deadline_s: seconds after which one piece of work (all tries, waits, polls and the download of one image) ends

@@ -43,11 +43,12 @@ def wait_for_slot_s(base_url: str, key: str, requests_per_minute: float | None) 
     Args:
         base_url: address of the service.
         key: only its digest is kept.
-        requests_per_minute: None for no limit.
+        requests_per_minute: the lowest that was ever given for the key counts; None for no limit.
     """
     if requests_per_minute is None:
         return 0.0
-    name = digest("rate", base_url, key, repr(requests_per_minute))
+    name = digest("rate", base_url, key)
     with _lock:
         rate = _rates.setdefault(name, KeyRate(requests_per_minute))
+        rate.interval_s = max(rate.interval_s, 60.0 / requests_per_minute)  # two parts with one key: the lower rate
     return rate.wait_s()
