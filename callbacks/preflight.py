@@ -88,11 +88,26 @@ def _own_problems(callback: pl.Callback) -> Iterator[str]:
         if isinstance(policy, ScreeningPolicy):
             checks.append(lambda: policy.check_budget(budget.budget_teacher_calls))
         yield from filter(None, map(_refused, checks))
+    if isinstance(teachers, Mapping) and (text := _refused(lambda: _check_told_apart(teachers))):
+        yield text
     public = {name: settings_of(value) for name, value in vars(callback).items() if not name.startswith("_")}
     settings = {type(callback).__name__: public}
     secrets = secret_values(named_variables(settings))
     if secret := list(dict.fromkeys(find_secrets(settings, secrets))):
         yield refusal(secret, "A part")
+
+
+def _check_told_apart(teachers: Mapping[str, Any]) -> None:
+    """Refuse two teachers with one fingerprint: the ledger would keep their images under the same names."""
+    names: dict[str, str] = {}
+    for name, teacher in teachers.items():
+        other = names.setdefault(teacher.fingerprint, name)
+        if other != name:
+            raise ValueError(
+                f"teachers.{other} and teachers.{name} cannot be told apart (same fingerprint {teacher.fingerprint}). "
+                "Allowed: one fingerprint per teacher, since images are kept and counted under it. Serve them under "
+                "different names, or give them different parameters."
+            )
 
 
 def _refused(check: Callable[[], Any]) -> str | None:

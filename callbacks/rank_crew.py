@@ -53,7 +53,7 @@ class RankCrew:
         Args:
             teacher: By name; None is the judge.
         """
-        return self._local.unit_of(teacher) * self._world_size
+        return self._local.unit_of(teacher) * (1 if self._local.is_remote(teacher) else self._world_size)
 
     def enter(self, phase: Phase) -> None:
         """Let every rank change its tenants."""
@@ -71,15 +71,21 @@ class RankCrew:
         return [image for part in in_turn for image in part]
 
     def teach(self, teacher: str, requests: Sequence[ImageRequest]) -> Iterator[ImageReply]:
-        """Ask a local teacher on all ranks, each its share."""
+        """Ask a local teacher on all ranks, each its share; a service from here, every answer recorded as it comes."""
+        if self._local.is_remote(teacher):
+            return self._local.teach(teacher, requests)
         return self._spread("teach", [(teacher, share) for share in self._shares(requests)])
 
     def look(self, pairs: Sequence[OrderedPair]) -> Iterator[Look]:
-        """Ask the judge on all ranks, each its share."""
+        """Ask the judge on all ranks, each its share; a service from here."""
+        if self._local.is_remote(None):
+            return self._local.look(pairs)
         return self._spread("look", self._shares(pairs))
 
     def check(self, items: Sequence[ImageAndPrompt]) -> Iterator[Look]:
-        """Ask the judge on all ranks, each its share."""
+        """Ask the judge on all ranks, each its share; a service from here."""
+        if self._local.is_remote(None):
+            return self._local.check(items)
         return self._spread("check", self._shares(items))
 
     def serve(self) -> Any:

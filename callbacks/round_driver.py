@@ -23,6 +23,7 @@ from evolvedirector.evolution.crew import Crew, LocalCrew
 from evolvedirector.evolution.round import run_round
 from evolvedirector.evolution.round_context import RoundContext, RoundInterrupted
 from evolvedirector.evolution.seeding import run_seeding
+from evolvedirector.evolution.spending_plan import told_prices_usd
 from evolvedirector.evolution.summary import evolution_figures
 from evolvedirector.records import RoundInfo
 
@@ -140,6 +141,7 @@ class RoundDriver:
                 judge_health=settings.judge_health,
                 stop=self._stop_reason,
                 report=bar.report,
+                teacher_prices_usd=told_prices_usd(settings.teachers),
             )
             try:
                 child = work(context)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 
@@ -39,12 +39,18 @@ def round_id_of(
 
 
 def _deciders(settings: EvolutionCallback, gold: str) -> list[str]:
-    of_policy = vars(settings.policy).items()
-    plain = {key: value for key, value in of_policy if isinstance(value, bool | int | float | str | list | tuple)}
     names = [f"{name} {teacher.fingerprint}" for name, teacher in settings.teachers.items()]
     who = [*names, settings.judge.fingerprint, type(settings.writer).__name__, type(settings.policy).__name__]
     floors = [] if settings.judge_health is None else [repr(replace(settings.judge_health, gold=None)), gold]
-    return [*who, repr(sorted(plain.items())), repr(settings.budget), *floors]
+    # Of a writer texts alone, such as its model: it may count or collect in other attributes while it works.
+    parts = [_plain(settings.policy, bool | int | float | str | list | tuple | dict), _plain(settings.writer, str)]
+    return [*who, *parts, repr(settings.budget), *floors]
+
+
+def _plain(part: object, kinds: Any) -> str:
+    """Spell the settings of a part that are plain values of these kinds."""
+    own = getattr(part, "__dict__", {}).items()
+    return repr(sorted((name, repr(value)) for name, value in own if isinstance(value, kinds)))
 
 
 def planned_rounds(

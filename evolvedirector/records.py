@@ -154,6 +154,8 @@ class Look:
     reason: str = ""
     rung: str = ""
     """How the answer of a model was read (`probability`, `logprobs`, `choice`, `schema`, `text`); empty: directly."""
+    sent: bool = True
+    """False where the question never reached the model (no key, no connection): it is neither counted nor final."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,8 +82,18 @@ class LocalCrew:
         Args:
             teacher: By name; None is the judge.
         """
-        part = self._judge if teacher is None else self._teachers[teacher]
-        return max(self.unit, int(getattr(part, "requests_per_unit", 0)))
+        return max(self.unit, int(getattr(self._part(teacher), "requests_per_unit", 0)))
+
+    def is_remote(self, teacher: str | None) -> bool:
+        """Say whether a part asks a service: then one process asks for all, within the limits of the one key.
+
+        Args:
+            teacher: By name; None is the judge.
+        """
+        return hasattr(self._part(teacher), "requests_per_unit")
+
+    def _part(self, teacher: str | None) -> Teacher | Judge:
+        return self._judge if teacher is None else self._teachers[teacher]
 
     def enter(self, phase: Phase) -> None:
         """Close the tenants of other phases; they load again when asked."""

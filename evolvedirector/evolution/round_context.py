@@ -53,6 +53,7 @@ class RoundContext:
         judge_health: How the judge is checked before it decides; None trusts it.
         stop: Returns the reason to stop now, or None; asked between units.
         report: Receives the progress after each unit.
+        teacher_prices_usd: What the teachers say an image of theirs costs, by name; those who say nothing are left out.
     """
 
     store: DatasetStore
@@ -67,6 +68,7 @@ class RoundContext:
     judge_health: JudgeHealth | None = None
     stop: Callable[[], str | None] = lambda: None
     report: Callable[[Progress], None] = lambda progress: None
+    teacher_prices_usd: Mapping[str, float] = field(default_factory=dict)
     figures: Counter[str] = field(default_factory=Counter)
     """What happened, by name; becomes the round's row in the ledger."""
 

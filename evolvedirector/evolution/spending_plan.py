@@ -34,6 +34,16 @@ def price_usd_of(name: str, teacher: object, budget: Budget) -> float | None:
     return max(known, default=None)
 
 
+def told_prices_usd(teachers: Mapping[str, object]) -> dict[str, float]:
+    """Collect what teachers say an image of theirs costs; those who say nothing are left out.
+
+    Args:
+        teachers: By name.
+    """
+    told = {name: price_usd_of(name, teacher, Budget()) for name, teacher in teachers.items()}
+    return {name: price for name, price in told.items() if price is not None}
+
+
 def is_free(teacher: object) -> bool:
     """Whether a teacher costs no money as far as it says itself: it knows nothing of prices, as a local model."""
     return not callable(getattr(teacher, "price_usd", None)) and not hasattr(teacher, "cost_usd_per_image")

@@ -173,7 +173,8 @@ def ask(
         expected = {keys[position] for position in unit}
         for group in in_groups(judge([question(position) for position in unit])):
             group = [look for look in group if look.item_id in expected]  # an answer nobody asked for is no answer
-            ledger.settle_looks(group)
+            ledger.settle_looks([look for look in group if look.sent])
+            ledger.withdraw_looks([look.item_id for look in group if not look.sent], price_usd)
             looks |= {look.item_id: look for look in group}
         silent = [Look(key, 0.5, 0.0, "no answer") for key in expected - looks.keys()]
         ledger.settle_looks(silent)

@@ -110,11 +110,16 @@ def _affordable(context: RoundContext, teacher: str, number: int) -> int:
     money = context.allowance().cost_usd
     if money is None or number == 0:
         return number
-    told, seen = (context.budget.prices_usd or {}).get(teacher), context.store.ledger.price_usd(teacher)
-    price = max((known for known in (told, seen) if known is not None), default=None)
+    price = _price_usd(context, teacher)
     if money <= 0 or price is None:
         return min(number, int(money > 0))
     return number if price <= 0 else min(number, int(money / price + 1e-9))  # 8.0 / 0.1 is 79.99999999999999
+
+
+def _price_usd(context: RoundContext, teacher: str) -> float | None:
+    """Return the dearest of what the budget lists, the teacher says and its answers have cost; None while unknown."""
+    told = (context.budget.prices_usd or {}).get(teacher), context.teacher_prices_usd.get(teacher)
+    return max((p for p in (*told, context.store.ledger.price_usd(teacher)) if p is not None), default=None)
 
 
 def _teach(context: RoundContext, teacher: str, items: Sequence[tuple[Prompt, ImageRequest]]) -> dict[str, StoredReply]:
@@ -122,7 +127,7 @@ def _teach(context: RoundContext, teacher: str, items: Sequence[tuple[Prompt, Im
     ledger, blobs = context.store.ledger, context.store.blobs
     prices: Mapping[str, float] = context.budget.prices_usd or {}
     calls = [Call(request.request_id, p.id, p.lineage_id, teacher) for p, request in items]
-    ledger.reserve_calls(context.info.round_id, calls)
+    ledger.reserve_calls(context.info.round_id, calls, _price_usd(context, teacher) or 0.0)
     open_ids = {request.request_id for _, request in items}
     not_sent: list[ImageReply] = []
     for group in in_groups(context.crew.teach(teacher, [request for _, request in items])):

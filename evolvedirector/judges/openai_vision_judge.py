@@ -148,7 +148,8 @@ class OpenAIVisionJudge:
         in_flight = min(self.endpoint.max_in_flight, len(questions) or 1)
         # decoding, resizing and encoding a pair takes longer than many servers need to look at it
         with ThreadPoolExecutor(min(in_flight, os.cpu_count() or 1), "evolvedirector-images") as threads:
-            yield from run_concurrently(questions, partial(self._ask, threads), self._client, in_flight)
+            ask = partial(self._ask, threads, asyncio.Lock())
+            yield from run_concurrently(questions, ask, self._client, in_flight)
 
     @property
     def requests_per_unit(self) -> int:
@@ -173,8 +174,20 @@ class OpenAIVisionJudge:
     def _client(self) -> Client:
         return Client(self.endpoint, max_response_bytes=MAX_CHAT_BYTES)
 
-    async def _ask(self, threads: ThreadPoolExecutor, client: Client, question: Question) -> Answer:
-        answer = await self._climb(threads, client, question)
+    async def _ask(
+        self, threads: ThreadPoolExecutor, first: asyncio.Lock, client: Client, question: Question
+    ) -> Answer:
+        """Climb, one question at a time until the server is known: only the first may take several requests."""
+        try:
+            if not self._memory.is_known():
+                async with first:
+                    if not self._memory.is_known():
+                        return self._told(await self._climb(threads, client, question))
+            return self._told(await self._climb(threads, client, question))
+        except Exception as error:  # one that escapes ends the work of all other questions
+            return unreadable(question, f"asking ended in an error ({type(error).__name__})")
+
+    def _told(self, answer: Answer) -> Answer:
         return replace(answer, reason=self._clean(answer.reason)) if answer.reason else answer
 
     async def _climb(self, threads: ThreadPoolExecutor, client: Client, question: Question) -> Answer:
@@ -188,6 +201,7 @@ class OpenAIVisionJudge:
             )
         except StoreError as error:
             return unreadable(question, str(error))
+        self._memory.is_tried()
         end = client.give_up_at()
         refused: list[Rung] = []
         reading = Reading(None)
@@ -195,7 +209,9 @@ class OpenAIVisionJudge:
             try:
                 reading = await self._reply(client, question, messages, rung, end)
             except TransportFault as fault:
-                return unreadable(question, fault.reason)
+                answered = reading.error is not None or reading.reason != ""  # an earlier rung was heard, and billed
+                sent = answered or fault.maybe_paid or fault.kind not in _NOTHING_HEARD
+                return replace(unreadable(question, fault.reason), sent=sent)
             if reading.answer is not None:
                 self._memory.learn(rung, reading.obeyed, shown, refused)
                 return reading.answer
@@ -238,6 +254,10 @@ class OpenAIVisionJudge:
             return without_secrets(reason, [read_key(self.endpoint)])
         except TransportFault:
             return without_secrets(reason)
+
+
+_NOTHING_HEARD = ("denied", "unreachable", "busy")
+"""Faults after which nothing was read or billed: the question may be asked again when the service is back."""
 
 
 def _refuses_the_subject(response: Response) -> bool:

@@ -46,6 +46,8 @@ class Answer:
     rung: str = ""
     """How the answer was read: `probability`, `logprobs`, `choice`, `schema` or `text`."""
     reason: str = ""
+    sent: bool = True
+    """False where the question never reached the model (no key, no connection): it is neither counted nor final."""
 
 
 @runtime_checkable
@@ -107,4 +109,4 @@ def look_of_answer(answer: Answer) -> Look:
     Args:
         answer: To a question of two answers.
     """
-    return Look(answer.item_id, answer.probabilities[0], answer.covered_mass, answer.reason, answer.rung)
+    return Look(answer.item_id, answer.probabilities[0], answer.covered_mass, answer.reason, answer.rung, answer.sent)

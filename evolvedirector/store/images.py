@@ -106,7 +106,9 @@ def to_rgb(image: Image) -> Image:
             white = Image.new("RGBA", image.size, "white")
             image = Image.alpha_composite(white, image.convert("RGBA"))
         return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Warning, EOFError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged metadata ends in struct.error, TypeError, KeyError and others
         raise StoreError(f"An image cannot be decoded: {error}. It is damaged or cut short. Save it again.") from error
 
 
@@ -134,7 +136,9 @@ def _open(data: bytes, max_pixels: int) -> Image:
     kind = sniff_format(data)
     try:
         image = Image.open(io.BytesIO(data), formats=[_PILLOW_FORMATS[kind]])
-    except (OSError, SyntaxError, ValueError, Warning, Image.DecompressionBombError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever a parser of foreign bytes stumbles over
         raise StoreError(f"The header of a {kind} image cannot be used: {error}. Save the image again.") from error
     width, height = image.size
     if width < 1 or height < 1 or width * height > max_pixels:

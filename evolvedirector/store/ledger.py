@@ -105,24 +105,30 @@ class Ledger(LedgerFile):
 
     # Teachers
 
-    def reserve_calls(self, round_id: str, calls: Sequence[Call]) -> None:
+    def reserve_calls(self, round_id: str, calls: Sequence[Call], price_usd: float = 0.0) -> None:
         """Record requests before they are sent; one that was sent before and never answered counts as lost.
 
         A failure may be asked for again (an outage ends); an image or a refusal is final.
+
+        Args:
+            round_id: Round that sends them.
+            calls: The requests.
+            price_usd: What one of them costs as far as it is known: an open or lost call costs that much.
         """
         self._many(
-            "INSERT INTO calls (request_id, round_id, prompt_id, lineage_id, teacher, status) "
-            "VALUES (?,?,?,?,?,'submitted') ON CONFLICT (request_id) DO UPDATE SET "
-            "lost = lost + (status = 'submitted'), repeats = repeats + (status = 'failure'), status = 'submitted' "
-            "WHERE status IN ('submitted', 'failure')",
-            [(c.request_id, round_id, c.prompt_id, c.lineage_id, c.teacher) for c in calls],
+            "INSERT INTO calls (request_id, round_id, prompt_id, lineage_id, teacher, price_usd, status) "
+            "VALUES (?,?,?,?,?,?,'submitted') ON CONFLICT (request_id) DO UPDATE SET "
+            "lost = lost + (status = 'submitted'), repeats = repeats + (status = 'failure'), status = 'submitted', "
+            "price_usd = MAX(price_usd, excluded.price_usd) WHERE status IN ('submitted', 'failure')",
+            [(c.request_id, round_id, c.prompt_id, c.lineage_id, c.teacher, price_usd) for c in calls],
         )
 
     def settle_calls(self, replies: Sequence[tuple[ImageReply, str | None]]) -> None:
-        """Record answers with the sha256 of their image, whose blob must be durable already."""
+        """Record answers with the sha256 of their image, whose blob must be durable already; the first one counts."""
         self._many(
-            "UPDATE calls SET status=?, image_sha256=?, reason=?, cost_usd=cost_usd+? WHERE request_id=?",
-            [(r.status, sha256, r.reason, r.cost_usd, r.request_id) for r, sha256 in replies],
+            "UPDATE calls SET status=?, image_sha256=?, reason=?, cost_usd=cost_usd+?, price_usd=MAX(price_usd, ?) "
+            "WHERE request_id=? AND status='submitted'",
+            [(r.status, sha256, r.reason, r.cost_usd, r.cost_usd, r.request_id) for r, sha256 in replies],
         )
 
     def withdraw_calls(self, request_ids: Sequence[str]) -> None:
@@ -131,8 +137,7 @@ class Ledger(LedgerFile):
         again = "status='submitted' AND request_id=? AND lost + repeats > 0"
         with self._transaction() as connection:
             connection.executemany(
-                "UPDATE calls SET repeats = repeats - (lost = 0), lost = MAX(lost - 1, 0), status='failure' "
-                f"WHERE {again}",
+                f"UPDATE calls SET repeats = repeats - 1, status='failure' WHERE {again}",  # the row itself counts one
                 rows,
             )
             connection.executemany("DELETE FROM calls WHERE status='submitted' AND request_id=?", rows)
@@ -160,7 +165,7 @@ class Ledger(LedgerFile):
 
     def price_usd(self, teacher: str) -> float | None:
         """Return the dearest image a teacher has sold so far; None before its first one: a refusal may be free."""
-        query = "SELECT MAX(cost_usd) FROM calls WHERE teacher=? AND (status='image' OR cost_usd > 0)"
+        query = "SELECT MAX(price_usd) FROM calls WHERE teacher=? AND (status='image' OR cost_usd > 0)"
         return self._connection.execute(query, (teacher,)).fetchone()[0]
 
     def spend(self, round_id: str | None = None) -> Spend:
@@ -173,7 +178,7 @@ class Ledger(LedgerFile):
             "SELECT COALESCE(SUM(n), 0), COALESCE(SUM(l), 0), COALESCE(SUM(paid + silent * price), 0) FROM ("
             "SELECT COUNT(*) + SUM(lost) + SUM(repeats) AS n, SUM(lost) AS l, SUM(cost_usd) AS paid, "
             "SUM(lost + (status = 'submitted')) AS silent, "
-            f"MAX(cost_usd) AS price FROM calls {where} GROUP BY teacher)",
+            f"MAX(price_usd) AS price FROM calls {where} GROUP BY teacher)",
             key,
         ).fetchone()
         looks, lost_looks, judged = self._connection.execute(
@@ -222,6 +227,23 @@ class Ledger(LedgerFile):
             "UPDATE looks SET probability=?, covered_mass=?, reason=?, rung=? WHERE key=?",
             [(look.probability, look.covered_mass, look.reason, look.rung, look.item_id) for look in looks],
         )
+
+    def withdraw_looks(self, keys: Sequence[str], price_usd: float) -> None:
+        """Take back questions that were not sent after all, so that they are asked again; lost ones stay counted.
+
+        Args:
+            keys: Of the questions.
+            price_usd: What was reserved for each.
+        """
+        rows = [(price_usd, key) for key in keys]
+        with self._transaction() as connection:
+            connection.executemany(
+                "UPDATE looks SET lost = lost - 1, cost_usd = MAX(0, cost_usd - ?) "
+                "WHERE key=? AND probability IS NULL AND lost > 0",
+                rows,
+            )
+            gone = "DELETE FROM looks WHERE key=? AND probability IS NULL AND lost = 0"
+            connection.executemany(gone, [(key,) for key in keys])
 
     def looks(self, keys: Sequence[str]) -> dict[str, Look]:
         """Return the readings already recorded among these keys."""

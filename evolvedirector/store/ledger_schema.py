@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 # One statement per table, no semicolon inside. A row in `calls` or `looks` exists from the moment before the request
 # leaves (reserved), so a kill can lose an answer but never the fact that it was asked for; `lost` counts submissions
-# whose answer never came, `repeats` those sent again after a failure.
+# whose answer never came, `repeats` those sent again after a failure. `cost_usd` is what all submissions of a call
+# cost, `price_usd` what one of them costs: listed before it was sent, or told by an answer.
 SCHEMA = """
 CREATE TABLE prompts (
     id TEXT PRIMARY KEY, text TEXT NOT NULL, origin TEXT NOT NULL, skill TEXT NOT NULL,
@@ -20,7 +21,8 @@ CREATE TABLE rounds (
 CREATE TABLE calls (
     request_id TEXT PRIMARY KEY, round_id TEXT NOT NULL, prompt_id TEXT NOT NULL, lineage_id TEXT NOT NULL,
     teacher TEXT NOT NULL, status TEXT NOT NULL, image_sha256 TEXT, reason TEXT NOT NULL DEFAULT '',
-    cost_usd REAL NOT NULL DEFAULT 0, lost INTEGER NOT NULL DEFAULT 0, repeats INTEGER NOT NULL DEFAULT 0);
+    cost_usd REAL NOT NULL DEFAULT 0, lost INTEGER NOT NULL DEFAULT 0, repeats INTEGER NOT NULL DEFAULT 0,
+    price_usd REAL NOT NULL DEFAULT 0);
 CREATE INDEX calls_by_round ON calls (round_id);
 CREATE INDEX calls_by_lineage ON calls (lineage_id);
 CREATE TABLE looks (
@@ -49,5 +51,6 @@ CREATE TABLE decisions (
 MIGRATIONS = {
     2: "ALTER TABLE looks ADD COLUMN rung TEXT NOT NULL DEFAULT ''",
     3: "ALTER TABLE looks ADD COLUMN cost_usd REAL NOT NULL DEFAULT 0",
+    4: "ALTER TABLE calls ADD COLUMN price_usd REAL NOT NULL DEFAULT 0",
 }
 """Statement that brings a file of this schema to the next one."""

@@ -49,6 +49,17 @@ def test_every_part_of_a_round_passes_through(group: dist.ProcessGroup) -> None:
     assert [reply.image for reply in crew.teach("toy", requests(7))] == [flat_png(7)]
 
 
+def test_a_service_is_asked_by_one_process_within_the_limits_of_its_key(group: dist.ProcessGroup) -> None:
+    class Service(ToyTeacher):
+        requests_per_unit = 40
+
+    local = LocalCrew(draw, {"toy": ToyTeacher(), "service": Service()}, ToyJudge(), chunk=2)
+    crew = RankCrew(local, group, lambda: "rank 1 is gone")  # an order to the peers would fail
+    crew._world_size = 8
+    assert crew.unit_of("service") == 40 and crew.unit_of("toy") == 8 * local.unit
+    assert [reply.image for reply in crew.teach("service", requests(7))] == [flat_png(7)]
+
+
 def test_an_error_names_the_rank_the_work_and_the_cause(group: dist.ProcessGroup) -> None:
     with pytest.raises(PeerFailed, match=r"Rank 0 .* asked to render: ValueError: 13 is no tone") as failure:
         crew_of(group).render(requests(13))

@@ -61,6 +61,15 @@ def test_a_bomb_is_refused_by_its_header() -> None:
             refuse(bomb)
 
 
+def test_damaged_metadata_is_refused_like_a_damaged_image() -> None:
+    plain = save(Image.new("RGB", (4, 4)))
+    chunk = b"eXIf" + b"MM\0*"
+    at = plain.index(b"IDAT") - 4
+    damaged = plain[:at] + struct.pack(">I", 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + plain[at:]
+    with pytest.raises(StoreError, match="cannot be decoded"):
+        decode_image(damaged)
+
+
 def test_the_pixel_cap_is_the_callers() -> None:
     data = save(Image.new("RGB", (10, 10)))
     assert check_image(data, max_pixels=100) == (10, 10)

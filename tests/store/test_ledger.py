@@ -130,6 +130,7 @@ def test_a_ledger_of_the_schema_before_is_brought_up_to_date(tmp_path: Path) -> 
     with closing(sqlite3.connect(path)) as file:
         file.execute("ALTER TABLE looks DROP COLUMN rung")
         file.execute("ALTER TABLE looks DROP COLUMN cost_usd")
+        file.execute("ALTER TABLE calls DROP COLUMN price_usd")
         file.execute("PRAGMA user_version=2")
         file.commit()
     with closing(Ledger(path)) as ledger:
@@ -138,13 +139,46 @@ def test_a_ledger_of_the_schema_before_is_brought_up_to_date(tmp_path: Path) -> 
         assert ledger.looks(["old", "new"]) == {"old": Look("old", 0.9), "new": Look("new", 0.2, 0.7, "", "choice")}
 
 
+def test_an_open_call_costs_the_listed_price_before_anything_was_sold(ledger: Ledger) -> None:
+    for _ in range(3):
+        ledger.reserve_calls("r", [CALL], price_usd=0.1)  # killed twice before it was answered
+    assert ledger.spend().cost_usd == pytest.approx(0.3)
+    ledger.settle_calls([(ImageReply("q", "image", cost_usd=0.1), "sha")])
+    assert ledger.spend().cost_usd == pytest.approx(0.3)
+
+
+def test_a_price_is_that_of_one_submission_and_the_first_answer_counts(ledger: Ledger) -> None:
+    for status in ("failure", "failure", "image"):
+        ledger.reserve_calls("r", [CALL])
+        ledger.settle_calls([(ImageReply("q", status, cost_usd=0.04), None)])
+    ledger.settle_calls([(ImageReply("q", "image", cost_usd=9.0), "other")])
+    assert (ledger.price_usd("toy"), ledger.spend().cost_usd) == (0.04, pytest.approx(0.12))
+
+
+def test_taking_back_a_call_keeps_the_one_that_was_lost_before(ledger: Ledger) -> None:
+    ledger.reserve_calls("r", [CALL], 0.1)
+    ledger.reserve_calls("r", [CALL], 0.1)  # the first was cut off by a kill
+    ledger.withdraw_calls(["q"])
+    assert ledger.spend() == Spend(1, 0, 1, pytest.approx(0.1))
+    ledger.reserve_calls("r", [CALL], 0.1)
+    assert ledger.spend().teacher_calls == 2
+
+
+def test_a_question_that_never_left_is_neither_counted_nor_final(ledger: Ledger) -> None:
+    ledger.reserve_looks("r", "judge", ["asked", "kept back"], 0.01)
+    ledger.settle_looks([Look("asked", 0.9)])
+    ledger.withdraw_looks(["kept back", "asked"], 0.01)
+    assert list(ledger.looks(["asked", "kept back"])) == ["asked"]
+    assert (ledger.spend().judge_calls, ledger.spend().cost_usd) == (1, pytest.approx(0.01))
+
+
 def test_another_schema_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     Ledger(path).close()
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version=99")
     connection.close()
-    with pytest.raises(ValueError, match=r"ledger schema 99.*reads schema 4"):
+    with pytest.raises(ValueError, match=r"ledger schema 99.*reads schema 5"):
         Ledger(path)
 
 
