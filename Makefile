@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Side by side, one thread each; the slow tests start processes themselves and run one by one.
+# Side by side, one thread each.
 TEST_PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
@@ -38,7 +38,7 @@ test: $(STAMP)  ## install, then run the fast tests
 	$(BIN)/coverage run -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
 test-slow: $(STAMP)  ## run the slow tests: crash points, several processes, commands of the README
-	$(BIN)/coverage run -m pytest -m slow $(PYTEST_ARGS)
+	$(BIN)/coverage run -m pytest -m slow --numprocesses $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
 coverage: $(STAMP)  ## show what the tests before reached, subprocesses included; fail below the bar
 	$(BIN)/coverage combine --quiet --keep
