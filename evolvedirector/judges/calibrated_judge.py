@@ -17,7 +17,8 @@ class CalibratedJudge:
     `evolvedirector judge calibrate judge.yaml --gold gold.jsonl` measures the four values and writes them as the YAML
     of this judge. They are settings, not measured while training: the judge stays the same over a run, and no look is
     spent outside of the books. What is asked anew in every round is `JudgeHealth`. With log-odds z = log p / (1 - p)
-    of a look, p' has the log-odds (z - shift) / temperature. An unreadable look stays as it is.
+    of a look, p' has the log-odds (z - shift) / temperature. An unreadable look stays as it is, and
+    so does an even look at a pair (1/2): a tie.
 
     Args:
         judge: Whom to correct.
@@ -67,7 +68,7 @@ class CalibratedJudge:
         Args:
             pairs: Encoded images.
         """
-        yield from _corrected(self.judge.look(pairs), Calibration(self.pair_temperature, self.first_shift))
+        yield from _corrected(self.judge.look(pairs), Calibration(self.pair_temperature, self.first_shift), True)
 
     def check(self, items: Sequence[ImageAndPrompt]) -> Iterator[Look]:
         """Yield, per item, the corrected probability that the image shows the prompt.
@@ -98,7 +99,9 @@ class CalibratedJudge:
         close_parts(self.judge)
 
 
-def _corrected(looks: Iterator[Look], calibration: Calibration) -> Iterator[Look]:
+def _corrected(looks: Iterator[Look], calibration: Calibration, keep_even: bool = False) -> Iterator[Look]:
     for look in looks:
         readable = look.covered_mass > 0.0 and 0.0 <= look.probability <= 1.0
-        yield replace(look, probability=calibrated(look.probability, calibration)) if readable else look
+        # An even pair is a tie, not a preference for the place that the shift corrects.
+        kept = not readable or (keep_even and look.probability == 0.5)
+        yield look if kept else replace(look, probability=calibrated(look.probability, calibration))

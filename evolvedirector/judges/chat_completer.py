@@ -104,6 +104,8 @@ class ChatCompleter:
                 complaint = " ".join(read_error(fault.body)) if fault.kind == "rejected" else ""
                 if not complaint or not self._fields.learn(complaint, body):
                     return place, ""
+            except Exception:  # one that escapes ends the work of all other instructions
+                return place, ""
 
 
 def _text_of(answer: object) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from evolvedirector.judges.answer_ladder import RUNGS, Rung
 
+_MOST_FIRST_QUESTIONS = 3
+
 
 class LadderMemory:
     """Remember which rungs an endpoint ignores or refuses.
@@ -22,10 +24,22 @@ class LadderMemory:
         self._given_up: set[Rung] = set()
         self._shown: set[int] = set()
         self._closed: dict[int, str] = {}
+        self._tried = 0
 
     def rungs(self) -> tuple[Rung, ...]:
         """List the rungs worth a request, best first; plain text always is."""
         return tuple(rung for rung in self._all if rung not in self._given_up or rung == RUNGS[-1])
+
+    def is_tried(self) -> None:
+        """Note that a question is about to be asked."""
+        self._tried += 1
+
+    def is_known(self) -> bool:
+        """Say whether another question is likely to take one request: a form worked, or none but plain text is left.
+
+        After three questions that taught nothing (an outage, say) the others need not wait for a fourth.
+        """
+        return bool(self._worked) or len(self.rungs()) == 1 or self._tried >= _MOST_FIRST_QUESTIONS
 
     def has_worked(self, rung: Rung) -> bool:
         """Say whether the endpoint ever answered in the form of this rung.

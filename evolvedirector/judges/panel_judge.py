@@ -149,13 +149,14 @@ def panel_look(
     mass = min(1.0, sum(weights[name] * look.covered_mass for name, look in read.items()) / total)
     above = sum(weights[name] for name, look in read.items() if look.probability > 0.5)
     below = sum(weights[name] for name, look in read.items() if look.probability < 0.5)
+    rung = "+".join(sorted({look.rung for look in read.values()} - {""}))
     if above == below == 0:
-        return Look(item_id, 0.5, mass)
+        return Look(item_id, 0.5, mass, rung=rung)
     agreed = max(above, below) >= agreement * (above + below) - 1e-9  # sums of weights are rounded
     if agreed and above != below and (mean > 0.5) == (above > below) and mean != 0.5:
-        return Look(item_id, mean, mass)
+        return Look(item_id, mean, mass, rung=rung)
     told = ", ".join(f"{name} {look.probability:.2f}" for name, look in read.items())
-    return Look(item_id, 0.5, mass * mass_of_tie, f"the judges disagree: {told}")
+    return Look(item_id, 0.5, mass * mass_of_tie, f"the judges disagree: {told}", rung)
 
 
 def _is_readable(look: Look) -> bool:

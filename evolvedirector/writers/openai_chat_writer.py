@@ -180,14 +180,17 @@ class OpenAIChatWriter:
             part = replace(request, count=min(missing, self.texts_per_chat), seed=seed)
             try:
                 reply, cause = await self._chat(client, instruction_for(part, examples), seed, end)
+                if cause:
+                    refused[self._clean(cause)] += 1
+                    continue
+                known = [*job.known, *map(words_of, texts)]
+                accepted, causes = read_texts(reply, part, known, self.rouge_limit)
             except TransportFault as fault:
                 refused[fault.reason] += 1
                 break
-            if cause:
-                refused[self._clean(cause)] += 1
-                continue
-            known = [*job.known, *map(words_of, texts)]
-            accepted, causes = read_texts(reply, part, known, self.rouge_limit)
+            except Exception as error:  # one that escapes ends the work of all other requests
+                refused[f"writing ended in an error ({type(error).__name__})"] += 1
+                break
             texts += accepted
             refused += causes
         return job, texts, refused

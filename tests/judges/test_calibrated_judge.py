@@ -148,3 +148,24 @@ def test_it_is_named_with_its_correction_and_passes_calls_on() -> None:
 def test_values_that_mean_nothing_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=f"^{next(iter(wrong))} is .*Allowed.*Write"):
         CalibratedJudge(Fixed(), **wrong)
+
+
+class Undecided:
+    """Cannot tell two images apart, nor whether one fits."""
+
+    fingerprint = "undecided"
+
+    def look(self, pairs: Sequence[OrderedPair]) -> Iterator[Look]:
+        yield from (Look(pair.item_id, 0.5) for pair in pairs)
+
+    def check(self, items: Sequence[ImageAndPrompt]) -> Iterator[Look]:
+        yield from (Look(item.item_id, 0.5) for item in items)
+
+    def close(self) -> None:
+        pass
+
+
+def test_an_even_pair_stays_a_tie_and_an_even_check_is_corrected() -> None:
+    judge = CalibratedJudge(Undecided(), shift=1.0, first_shift=1.0)
+    assert next(judge.look([OrderedPair("p", b"1", b"2", "x")])).probability == 0.5
+    assert next(judge.check([ImageAndPrompt("i", b"1", "x")])).probability < 0.5
