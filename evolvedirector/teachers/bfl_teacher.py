@@ -95,6 +95,7 @@ class BFLTeacher:
         Raises:
             ValueError: with one clear reason.
         """
+        self._jobs.verify()
         self._api.verify(self._check_key)
 
     def close(self) -> None:

@@ -97,6 +97,7 @@ class FalTeacher:
         Raises:
             ValueError: with one clear reason.
         """
+        self._jobs.verify()
         self._api.verify()
 
     def close(self) -> None:

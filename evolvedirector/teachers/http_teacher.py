@@ -130,6 +130,8 @@ class HTTPTeacher:
         Raises:
             ValueError: with one clear reason.
         """
+        if self._polling is not None:
+            self._jobs.verify()
         self._api.verify(None if self._verify_path is None else self._check_key)
 
     def close(self) -> None:

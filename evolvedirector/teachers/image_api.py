@@ -116,6 +116,10 @@ class ImageAPI:
         try:
             async with ends_at(client.give_up_at()):
                 reply = await self._draw(client, request)
+            if reply.status != "image":
+                return replace(reply, request_id=request.request_id, image=None)
+            # In a thread: decoding and encoding a large image takes longer than many answers.
+            return await asyncio.to_thread(self._accepted, request, reply)
         except TransportFault as fault:
             failure = self._failure(request, f"{fault.kind}: {fault.reason}", fault.maybe_paid)
             # A job that was submitted before its poll was denied may still be drawn.
@@ -123,10 +127,8 @@ class ImageAPI:
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             # An answer in an unexpected shape; its words may quote the answer, so only the kind is told.
             return self._failure(request, f"the answer has an unexpected shape ({type(error).__name__})", True)
-        if reply.status != "image":
-            return replace(reply, request_id=request.request_id, image=None)
-        # In a thread: decoding and encoding a large image takes longer than many answers.
-        return await asyncio.to_thread(self._accepted, request, reply)
+        except Exception as error:  # one that escapes ends the work of all other requests
+            return self._failure(request, f"drawing ended in an error ({type(error).__name__})", True)
 
     def _accepted(self, request: ImageRequest, reply: ImageReply) -> ImageReply:
         cost_usd = reply.cost_usd or self.price_usd or 0.0
@@ -134,6 +136,9 @@ class ImageAPI:
             image = clean_image(reply.image or b"", self.safety)
         except (StoreError, ValueError) as error:
             return ImageReply(request.request_id, "failure", None, f"unusable image: {error}", cost_usd)
+        except Exception as error:
+            reason = f"unusable image: it cannot be read ({type(error).__name__})"
+            return ImageReply(request.request_id, "failure", None, reason, cost_usd)
         if image.suspicion:
             reason = f"the image is {image.suspicion}, as services show in place of what they refuse"
             return ImageReply(request.request_id, "refusal", None, reason, cost_usd)

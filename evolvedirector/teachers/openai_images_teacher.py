@@ -16,7 +16,7 @@ from evolvedirector.teachers.prices import listed_price_usd
 from evolvedirector.transport.client import Client
 from evolvedirector.transport.endpoint import Endpoint
 from evolvedirector.transport.fault import TransportFault, without_secrets
-from evolvedirector.transport.response import read_error
+from evolvedirector.transport.response import Response, read_error
 from evolvedirector.transport.url_guard import check_allowed_hosts
 
 OutputFormat = Literal["png", "jpeg", "webp"]
@@ -162,7 +162,9 @@ class OpenAIImagesTeacher:
         if self.send_seed:
             body["seed"] = request.seed % 2**31
         try:
-            answer = await client.request_json("POST", "images/generations", body, idempotency_key=request.request_id)
+            answer = await client.request_json(
+                "POST", "images/generations", body, idempotency_key=request.request_id, accept=_is_refusal
+            )
         except TransportFault as fault:
             words = read_error(fault.body)[1]
             if fault.kind == "rejected" and is_moderated(fault.code, words):
@@ -192,6 +194,11 @@ class OpenAIImagesTeacher:
             if fault.kind == "forbidden_url":
                 fault.reason += ". Write `response_format: b64_json`, or add the host to image_hosts if you trust it"
             raise
+
+
+def _is_refusal(response: Response) -> bool:
+    """A filter may say 403 of one prompt, which is otherwise a key without permission."""
+    return response.status == 403 and is_moderated(*response.error()[:2])
 
 
 def known_sizes(model: str) -> tuple[str, ...]:

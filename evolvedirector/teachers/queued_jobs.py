@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from evolvedirector.records import ImageReply, ImageRequest
 from evolvedirector.transport.api_key import read_key
@@ -15,6 +17,7 @@ from evolvedirector.transport.endpoint import Endpoint
 from evolvedirector.transport.fault import TransportFault, without_secrets
 from evolvedirector.transport.job_journal import Job, JobJournal, account_of
 
+Value = TypeVar("Value")
 _LASTING = ("rejected", "forbidden_url", "too_large")
 """Faults that asking again about the same job would meet again."""
 _UNUSABLE = "unusable image"
@@ -90,7 +93,7 @@ class QueuedJobs:
         account = account_of(self.endpoint.base_url, read_key(self.endpoint))
         name = request.request_id
         async with ends_at(client.give_up_at()) as work:
-            job = await asyncio.to_thread(self.journal.find, account, name)
+            job = await self._noted(self.journal.find, account, name)
             if job is None:
                 submitted = await self._submit(client, request)
                 if isinstance(submitted, Progress):
@@ -98,7 +101,7 @@ class QueuedJobs:
                 job = submitted
                 work.maybe_paid = True  # from here on, whatever is seen of it
                 self._check_own(job, name)
-                await asyncio.to_thread(self.journal.record, account, name, job)
+                await self._noted(self.journal.record, account, name, job)
             work.maybe_paid = True
             try:
                 progress = await self._finished(client, job)
@@ -107,10 +110,10 @@ class QueuedJobs:
                     image = await client.download(progress.image_url, self.image_hosts)
             except TransportFault as fault:
                 if fault.kind in _LASTING:
-                    await asyncio.to_thread(self.journal.forget, account, name)
+                    await self._noted(self.journal.forget, account, name)
                 raise
             if progress.state != "image":
-                await asyncio.to_thread(self.journal.forget, account, name)
+                await self._noted(self.journal.forget, account, name)
             return self._reply(request, progress, image)
         raise AssertionError  # the block above ends by `return` or `raise`
 
@@ -122,12 +125,35 @@ class QueuedJobs:
         """
         for reply in replies:
             if reply.status == "failure" and reply.reason.startswith(_UNUSABLE):
-                self.journal.forget(account_of(self.endpoint.base_url, read_key(self.endpoint)), reply.request_id)
+                with suppress(OSError, sqlite3.Error):  # it expires within a day; the reply must not be lost
+                    self.journal.forget(account_of(self.endpoint.base_url, read_key(self.endpoint)), reply.request_id)
             yield reply
+
+    def verify(self) -> None:
+        """Open the journal once.
+
+        Raises:
+            ValueError: it cannot be used, with its path.
+        """
+        try:
+            self.journal.check()
+        except (OSError, sqlite3.Error) as error:
+            raise ValueError(
+                f"The journal of jobs at {self.journal.path} cannot be used: {error}. Allowed is a file on a local "
+                "disk that may be written. Write another path as jobs_path."
+            ) from error
 
     def close(self) -> None:
         """Close the journal; the next job opens it again."""
         self.journal.close()
+
+    async def _noted(self, act: Callable[..., Value], *arguments: Any) -> Value:
+        """Use the journal in a thread: the disk may be slow."""
+        try:
+            return await asyncio.to_thread(act, *arguments)
+        except (OSError, sqlite3.Error) as error:
+            words = f"the journal of jobs cannot be used ({type(error).__name__})"
+            raise TransportFault("ambiguous", words, maybe_paid=True) from error
 
     def _check_own(self, job: Job, request_id: str) -> None:
         """Refuse a job that belongs to another request: its image would show another prompt."""

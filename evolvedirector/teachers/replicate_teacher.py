@@ -17,6 +17,7 @@ from evolvedirector.transport.client import Client
 from evolvedirector.transport.endpoint import Endpoint
 from evolvedirector.transport.fault import TransportFault
 from evolvedirector.transport.job_journal import Job
+from evolvedirector.transport.response import Response, read_error
 
 IMAGE_HOSTS = ("replicate.delivery", "*.replicate.delivery")
 MAX_SEED = 2**31
@@ -108,6 +109,7 @@ class ReplicateTeacher:
         Raises:
             ValueError: with one clear reason.
         """
+        self._jobs.verify()
         self._api.verify(self._check_model)
 
     def close(self) -> None:
@@ -122,7 +124,7 @@ class ReplicateTeacher:
                 raise ValueError("it has no such model that this key may see. Write `owner/name` as model") from None
             raise
 
-    async def _submit(self, client: Client, request: ImageRequest) -> Job:
+    async def _submit(self, client: Client, request: ImageRequest) -> Job | Progress:
         fields: dict[str, Any] = {**self.extra, "prompt": request.prompt, "seed": request.seed % MAX_SEED}
         if self.size_as == "pixels":
             fields |= {"width": request.width_px, "height": request.height_px}
@@ -133,11 +135,20 @@ class ReplicateTeacher:
         if self._version is not None:
             path, body["version"] = "predictions", self._version
         headers = {"Prefer": f"wait={self.wait_s}"} if self.wait_s else None
-        answer = await client.request_json("POST", path, body, headers, idempotency_key=request.request_id)
+        answer = await client.request_json(
+            "POST", path, body, headers, idempotency_key=request.request_id, accept=_is_refusal
+        )
+        if "id" not in answer and answer.get("error"):
+            return Progress("refusal", reason=f"Replicate says: {' '.join(read_error(answer))}", paid=False)
         return Job(str(answer["id"]), str(answer["urls"]["get"]))
 
     async def _look(self, client: Client, job: Job) -> Progress:
         return read_prediction(await client.request_json("GET", job.polling_url))
+
+
+def _is_refusal(response: Response) -> bool:
+    """A filter may say 403 of one prompt, which is otherwise a key without permission."""
+    return response.status == 403 and bool(_REFUSED.search(" ".join(response.error()[:2])))
 
 
 def read_prediction(document: Mapping[str, Any]) -> Progress:

@@ -8,18 +8,21 @@ from evolvedirector.transport.response import Response
 from evolvedirector.transport.waiting import asked_wait_s
 
 RETRIED = frozenset({408, 409, 425, 429})
+UNKNOWN_OUTCOME = frozenset({408, 409, 500, 502, 504, *range(520, 528)})
+"""A gateway may say so while the work behind it goes on and is charged; 425, 429 and 503 mean: not begun."""
 DENIED = frozenset({401, 402, 403})
 NO_CREDIT_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
 """Sent with 400 or 429, but neither another request nor waiting helps."""
 
 
-def fault_of(response: Response, endpoint: Endpoint, key: str) -> TransportFault:
-    """Turn an answer into the fault it means: `denied`, `busy` (worth another try) or `rejected`.
+def fault_of(response: Response, endpoint: Endpoint, key: str, repeatable: bool) -> TransportFault:
+    """Turn an answer into the fault it means: `denied`, `busy` (worth another try), `ambiguous` or `rejected`.
 
     Args:
         response: with a status outside of 200 to 299.
         endpoint: who answered.
         key: must not appear in the words.
+        repeatable: doing the same request twice costs nothing more.
     """
     status = response.status
     code, message, body = response.error()
@@ -30,6 +33,8 @@ def fault_of(response: Response, endpoint: Endpoint, key: str) -> TransportFault
         return TransportFault("denied", f"{where}: {_denial(status, code, endpoint)}", status, code, body)
     words = without_secrets(message, [key])
     reason = f"{where}: {words}" if words else where
+    if status in UNKNOWN_OUTCOME and not repeatable:
+        return TransportFault("ambiguous", reason, status, code, body, maybe_paid=True)
     if status in RETRIED or status >= 500:
         return TransportFault("busy", reason, status, code, body, asked_wait_s(response.headers, response.body))
     if 300 <= status < 400:

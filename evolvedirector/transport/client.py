@@ -98,6 +98,7 @@ class Client:
         idempotency_key: str | None = None,
         give_up_at: float | None = None,
         allowed_hosts: Sequence[str] = (),
+        accept: Callable[[Response], bool] | None = None,
     ) -> Any:
         """Send one request and return the parsed JSON of its answer.
 
@@ -109,6 +110,8 @@ class Client:
             idempotency_key: names the work, so that the service may recognise a repetition; None draws one.
             give_up_at: monotonic time at which this must end; None: the endpoint's deadline from now.
             allowed_hosts: further hosts that the key may be sent to (regional polling addresses).
+            accept: says of an answer outside of 200-299 that it is a refusal of this one request: it comes back as
+                `{"error": {"code": ..., "message": ...}}` instead of being retried or raised.
 
         Raises:
             TransportFault: no usable answer.
@@ -121,8 +124,8 @@ class Client:
             headers,
             idempotency_key,
             allowed_hosts,
-            None,
-            Response.json,
+            accept,
+            _parsed,
         )
         return await self._until_it_works(attempt, give_up_at, self.endpoint.idempotent or method in _SAFE_METHODS)
 
@@ -221,7 +224,7 @@ class Client:
             if not 200 <= response.status < 300:
                 work.maybe_paid = before
                 if accept is None or not accept(response):
-                    refused = fault_of(response, self.endpoint, key)
+                    refused = fault_of(response, where, key, where.idempotent or method in _SAFE_METHODS)
                     if refused.kind == "denied":
                         self._breaker.trip(refused, key)
                     raise refused
@@ -250,6 +253,13 @@ class Client:
                         raise
                 await asyncio.sleep(wait)
         raise AssertionError  # the loop above ends by `return` or `raise`
+
+
+def _parsed(response: Response) -> Any:
+    if 200 <= response.status < 300:
+        return response.json()
+    code, message, _ = response.error()
+    return {"error": {"code": code, "message": message}}
 
 
 def _whole(response: Response) -> Response:

@@ -30,7 +30,7 @@ class Endpoint:
             whatever happens.
         attempts: tries per request, the first included.
         idempotent: the service never does the same `Idempotency-Key` twice, so a request whose outcome is unknown
-            (cut off or timed out after it was sent) may be sent again without being paid twice.
+            (cut off, timed out or answered 408, 409, 500, 502, 504 or 520 to 527) may be sent again without being paid twice.
 
     Raises:
         ValueError: a field is out of range, or a key was written where a name belongs.

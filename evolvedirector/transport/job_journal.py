@@ -46,6 +46,16 @@ class JobJournal:
         self._connection: sqlite3.Connection | None = None
         self._lock = threading.Lock()
 
+    def check(self) -> None:
+        """See that the file can be opened and written.
+
+        Raises:
+            OSError: its folder or file cannot be made.
+            sqlite3.Error: it is no journal, damaged or locked.
+        """
+        with self._lock:
+            self._open()
+
     def find(self, account: str, request_id: str) -> Job | None:
         """Return the job submitted for a request, if there is one that may still be alive.
 

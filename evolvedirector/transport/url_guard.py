@@ -30,8 +30,7 @@ def check_url(url: str, allowed_hosts: Sequence[str], loopback_host: str | None 
     """
     if not isinstance(url, str) or len(url) > MAX_URL_CHARACTERS:
         raise _forbidden("it is no text of reasonable length")
-    if "\\" in url or any(sign.isspace() or not sign.isprintable() or ord(sign) > 126 for sign in url):
-        raise _forbidden("it holds a backslash, white space or signs outside of ASCII")
+    _check_signs(url)
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
@@ -66,10 +65,19 @@ def service_url(base_url: str, path_or_url: str, allowed_hosts: Sequence[str]) -
     """
     if "://" not in path_or_url:
         return f"{base_url.rstrip('/')}/{path_or_url.lstrip('/')}"
-    parts, own = urlsplit(path_or_url), urlsplit(base_url)
-    if (parts.scheme, parts.netloc) != (own.scheme, own.netloc) or "\\" in path_or_url:
+    _check_signs(path_or_url)
+    try:
+        parts, own = urlsplit(path_or_url), urlsplit(base_url)
+    except ValueError:
+        raise _forbidden("it cannot be parsed") from None
+    if (parts.scheme, parts.netloc) != (own.scheme, own.netloc):
         check_url(path_or_url, [*allowed_hosts, own.hostname or ""])
     return path_or_url
+
+
+def _check_signs(url: str) -> None:
+    if "\\" in url or any(sign.isspace() or not sign.isprintable() or ord(sign) > 126 for sign in url):
+        raise _forbidden("it holds a backslash, white space or signs outside of ASCII")
 
 
 def host_is_allowed(host: str, allowed_hosts: Iterable[str]) -> bool:

@@ -35,11 +35,11 @@ def asked_wait_s(headers: Mapping[str, str], body: bytes, now: datetime | None =
             return float(value) * unit
     try:
         date = parsedate_to_datetime(headers.get("retry-after", ""))
-    except (TypeError, ValueError):
+        date = date if date.tzinfo else date.replace(tzinfo=UTC)
+        return max(0.0, (date - (now or datetime.now(UTC))).total_seconds())
+    except (TypeError, ValueError, OverflowError, LookupError):  # no date, or one of an absurd year or zone
         found = _BODY_WAIT.search(body[:4096].decode("utf-8", "replace"))
         return None if found is None else float(found[1]) * _seconds_per(found[2].lower())
-    date = date if date.tzinfo else date.replace(tzinfo=UTC)
-    return max(0.0, (date - (now or datetime.now(UTC))).total_seconds())
 
 
 def backoff_s(attempt: int) -> float:

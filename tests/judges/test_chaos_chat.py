@@ -15,9 +15,9 @@ from tests.chaos.script import BILLED, Script, always
 from tests.chaos.server import ChaosServer
 from tests.toys import flat_png
 
-RETRIED = ("busy", "busy_silent", "error_500", "error_502", "error_503", "timeout_408")
+RETRIED = ("busy", "busy_silent", "error_503")
 READ = ("", "wrong_type", *RETRIED)
-UNREAD = (*BILLED, "cut_early", "moderated", "unknown")
+UNREAD = (*BILLED, "error_500", "error_502", "timeout_408", "cut_early", "moderated", "unknown")
 YES = Answer("yes", (("yes", 0.8), (" No", 0.2)))
 
 

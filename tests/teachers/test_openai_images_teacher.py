@@ -130,6 +130,7 @@ REFUSALS = [
     Answer(400, {"error": {"code": "content_policy_violation", "message": "no"}}),
     Answer(400, {"error": {"code": "moderation_blocked", "type": "image_generation_user_error", "message": "no"}}),
     Answer(400, {"error": {"code": None, "message": "Your request was rejected by our safety system."}}),
+    Answer(403, {"error": {"code": "moderation_blocked", "message": "no"}}),
     Answer(422, {"detail": "prompt failed moderation"}),
     Answer(200, {"error": {"code": "content_policy_violation", "message": "no"}}),
 ]

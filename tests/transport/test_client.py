@@ -70,11 +70,21 @@ def test_a_request_carries_key_and_idempotency_key_and_its_answer_comes_back() -
     assert asked.headers["idempotency-key"] == "work-0"
 
 
-@pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503, 529])
+@pytest.mark.parametrize("status", [425, 429, 503, 529])
 def test_what_may_pass_is_tried_again_under_the_same_name(status: int) -> None:
     with serving(in_turn(Answer(status), Answer(status), FINE)) as server:
         assert ask(server) == [{"fine": True}]
     assert [asked.headers["idempotency-key"] for asked in server.asked] == ["work-0"] * 3
+
+
+@pytest.mark.parametrize("status", [408, 409, 500, 502, 504, 520, 527])
+def test_what_a_gateway_says_while_the_work_may_go_on_is_repeated_only_where_that_costs_nothing(status: int) -> None:
+    with serving(in_turn(Answer(status), FINE)) as server:
+        (fault,) = ask(server)
+        assert (fault.kind, fault.status, fault.maybe_paid, len(server.asked)) == ("ambiguous", status, True, 1)
+    for method, fields in (("GET", {}), ("POST", {"idempotent": True})):
+        with serving(in_turn(Answer(status), FINE)) as server:
+            assert ask(server, method, **fields) == [{"fine": True}]
 
 
 @pytest.mark.parametrize("status", [301, 307, 400, 404, 405, 422])
@@ -171,7 +181,7 @@ def test_an_unknown_outcome_is_sent_again_only_to_a_service_that_knows_what_it_d
 
 
 def test_an_error_with_a_broken_body_is_no_unknown_outcome() -> None:
-    with serving(in_turn(Answer(500, b"xxxxx", cut_after=2), FINE)) as server:
+    with serving(in_turn(Answer(503, b"xxxxx", cut_after=2), FINE)) as server:
         assert ask(server) == [{"fine": True}]
 
 
@@ -254,6 +264,9 @@ def test_whole_addresses_are_asked_at_the_service_itself_or_allowed_hosts_only()
 
     with serving(in_turn(FINE)) as server:
         assert asyncio.run(polling(server, f"{server.url}/poll?id=1")) == {"fine": True}
+        for url in (f"{server.url}/a b", f"{server.url}/\\evil", f"{server.url}/\u00e4"):
+            with pytest.raises(TransportFault, match="backslash, white space"):
+                asyncio.run(polling(server, url))
         for url in ("http://eu.example.com/x", "https://evil.example/x", f"http://localhost:{server.port}/x"):
             with pytest.raises(TransportFault) as caught:
                 asyncio.run(polling(server, url))
