@@ -30,7 +30,8 @@ class Endpoint:
             whatever happens.
         attempts: tries per request, the first included.
         idempotent: the service never does the same `Idempotency-Key` twice, so a request whose outcome is unknown
-            (cut off, timed out or answered 408, 409, 500, 502, 504 or 520 to 527) may be sent again without being paid twice.
+            (cut off, timed out or answered 408, 409, 500, 502, 504 or 520 to 527) may be sent again without
+            being paid twice.
 
     Raises:
         ValueError: a field is out of range, or a key was written where a name belongs.
@@ -105,7 +106,9 @@ def _check_base_url(url: str) -> None:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError:
-        raise ValueError("base_url is no address. Write one such as https://api.openai.com/v1.") from None
+        raise ValueError(
+            "base_url is no address. Allowed is scheme, host, port and path. Write `https://api.openai.com/v1`, say."
+        ) from None
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         # Not quoted: what stands there may be a secret.
         raise ValueError(
@@ -113,7 +116,9 @@ def _check_base_url(url: str) -> None:
             "path. Put the key into an environment variable and write its name as api_key_env."
         )
     if parts.scheme not in ("http", "https") or not host or "\\" in url or any(sign.isspace() for sign in url):
-        raise ValueError(f"base_url={url!r} is no web address. Write one such as https://api.openai.com/v1.")
+        raise ValueError(
+            f"base_url={url!r} is no web address. Allowed are https, and http nearby. Write https://api.openai.com/v1."
+        )
     if parts.scheme == "http" and not is_private_host(host):
         raise ValueError(
             f"base_url={url!r} would send the key and the prompts unencrypted. Plain http is allowed for this machine "

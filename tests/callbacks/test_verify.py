@@ -123,3 +123,8 @@ def test_a_key_in_an_attribute_of_a_part_is_refused(monkeypatch: pytest.MonkeyPa
     (problem,) = problems_of([evolution(teachers={"toy": teacher})])
     assert "`EvolutionCallback.teachers.toy.headers.Authorization` (the value of TOY_API_KEY)" in problem
     assert KEY not in problem
+
+
+def test_two_teachers_that_cannot_be_told_apart_are_refused() -> None:
+    (problem,) = problems_of([evolution(teachers={"one": Teacher(), "two": Teacher()})])
+    assert problem.startswith("teachers.one and teachers.two cannot be told apart (same fingerprint ")

@@ -56,7 +56,11 @@ def pair_verdict(judge: PanelJudge) -> str:
 
 
 def test_the_panel_tells_how_its_readable_members_were_read() -> None:
-    looks = {"a": Look("i", 0.9, rung="text"), "b": Look("i", 0.8, rung="logprobs"), "c": Look("i", 0.5, 0.0, "?", "choice")}
+    looks = {
+        "a": Look("i", 0.9, rung="text"),
+        "b": Look("i", 0.8, rung="logprobs"),
+        "c": Look("i", 0.5, 0.0, "?", "choice"),
+    }
     assert panel_look("i", looks, dict.fromkeys(NAMES, 1.0)).rung == "logprobs+text"
 
 

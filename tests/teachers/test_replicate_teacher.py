@@ -79,3 +79,10 @@ def test_what_cannot_be_is_refused():
         ReplicateTeacher("flux")
     with pytest.raises(ValueError, match="wait_s=61"):
         ReplicateTeacher("a/b", wait_s=61)
+
+
+def test_a_journal_that_cannot_be_opened_is_told_before_anything_is_spent(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    teacher = ReplicateTeacher("toy/toy-image", jobs_path=str(tmp_path / "file" / "jobs.sqlite"))
+    with pytest.raises(ValueError, match=r"journal of jobs at .*jobs\.sqlite cannot be used"):
+        teacher.verify()
