@@ -4,13 +4,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from evolvedirector.rewards.clip_score import CLIPScore
     from evolvedirector.rewards.reward import Reward
     from evolvedirector.rewards.vqa_score import VQAScore
 
 # Imported when asked for: they bring torch.
-_FILES = {"Reward": "reward", "VQAScore": "vqa_score"}
+_FILES = {"CLIPScore": "clip_score", "Reward": "reward", "VQAScore": "vqa_score"}
 
-__all__ = ["Reward", "VQAScore"]
+__all__ = ["CLIPScore", "Reward", "VQAScore"]
 
 
 def __getattr__(name: str) -> Any:
