@@ -71,8 +71,8 @@ class GoldFile:
                 )
         if problems:
             raise StoreError(
-                f"{len(problems)} of {len(lines)} lines of the gold set '{self.path}' cannot be used. Correct or "
-                "remove them.\n" + "\n".join(problems[:_MAX_LISTED])
+                f"{len(problems)} of {len(lines)} lines of the gold set '{self.path}' cannot be used. Allowed are "
+                "lines with image, prompt and shows. Correct or remove them.\n" + "\n".join(problems[:_MAX_LISTED])
             )
         return tuple(items.values())
 

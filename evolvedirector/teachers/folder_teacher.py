@@ -139,9 +139,11 @@ class FolderTeacher:
         root = self.path.resolve()
         found = (root / relative).resolve()
         if relative.is_absolute() or ".." in relative.parts or "\0" in name or not found.is_relative_to(root):
-            raise StoreError(f"'{name}' leads out of the folder '{self.path}'. Name a file below it.")
+            raise StoreError(
+                f"'{name}' leads out of the folder '{self.path}'. Allowed are paths inside. Name a file below it."
+            )
         if not found.is_file():
-            raise StoreError(f"'{name}' is no file in '{self.path}'. Correct its name.")
+            raise StoreError(f"'{name}' is no file in '{self.path}'. Allowed are files below it. Correct its name.")
         return found
 
     def _read(self, name: str) -> bytes:

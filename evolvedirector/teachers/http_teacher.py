@@ -226,7 +226,8 @@ def split_headers(headers: Mapping[str, str] | None) -> tuple[dict[str, str], st
     for name, value in (headers or {}).items():
         if not _HEADER.fullmatch(name) or name.lower() in _OURS:
             raise ValueError(
-                f"headers holds {name!r}. Allowed are names of letters, digits and `-` that we do not set."
+                f"headers holds {name!r}. Allowed are names of letters, digits and `-` that we do not set. "
+                "Write `X-Model-Version`, say, or leave it out."
             )
         if "{" not in value and value.isascii() and value.isprintable():
             others[name] = value

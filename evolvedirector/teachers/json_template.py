@@ -98,4 +98,6 @@ def check_extra(extra: Mapping[str, Any], ours: Iterable[str]) -> None:
     """
     for name in ours:
         if name in extra:
-            raise ValueError(f"extra holds {name!r}, which this class sets itself. Leave it out of extra.")
+            raise ValueError(
+                f"extra holds {name!r}, which this class sets itself. Allowed are other fields. Leave it out of extra."
+            )

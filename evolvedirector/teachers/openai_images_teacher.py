@@ -93,7 +93,9 @@ class OpenAIImagesTeacher:
                 raise ValueError(f"sizes holds {size!r}. Allowed are sizes in pixels. Write 1024x1024.")
         for name in extra or {}:
             if name in _OURS:
-                raise ValueError(f"extra holds {name!r}, which this class sets itself. Leave it out of extra.")
+                raise ValueError(
+                    f"extra holds {name!r}, which this class sets itself. Allowed are other fields. Leave it out."
+                )
         check_allowed_hosts(image_hosts or [])
         self.model = model
         self.sizes = tuple(sizes) if sizes is not None else known_sizes(model)

@@ -98,7 +98,10 @@ class WebDatasetTeacher:
         try:
             paths = list(braceexpand.braceexpand(self.shards))
         except ValueError as error:
-            raise ValueError(f"shards is '{self.shards}': {error}. Write 'x-{{000..009}}.tar', say.") from error
+            raise ValueError(
+                f"shards is '{self.shards}': {error}. Allowed are names with ranges in braces. Write "
+                "'x-{000..009}.tar', say."
+            ) from error
         problems: list[str] = []
         try:
             index = PromptIndex(given for path in paths for given in _samples(path, problems))
@@ -131,7 +134,9 @@ def _samples(path: str, problems: list[str]) -> Iterator[Given[Span]]:
 def _members(path: str) -> Iterator[tuple[str, Span]]:
     """List the plain files of a tar without reading their content."""
     if not Path(path).is_file():
-        raise StoreError(f"The tar '{path}' does not exist. Only local files are read, such as 'x-{{000..009}}.tar'.")
+        raise StoreError(
+            f"The tar '{path}' does not exist. Only local files are read, such as 'x-{{000..009}}.tar'. Correct shards."
+        )
     end = os.path.getsize(path)
     try:
         with tarfile.open(path, "r:") as tar:
@@ -173,5 +178,8 @@ def _read(span: Span) -> bytes:
     with open(span.path, "rb") as file:
         content = os.pread(file.fileno(), span.size_bytes, span.offset)
     if len(content) != span.size_bytes:
-        raise StoreError(f"'{span.path}' has become shorter since it was listed. Restore it from a copy.")
+        raise StoreError(
+            f"'{span.path}' has become shorter since it was listed. Allowed are tars that stay as they are. Restore it "
+            "from a copy."
+        )
     return content
