@@ -42,12 +42,13 @@ def draw_pictures(chunk: int) -> list[Picture]:
 
 
 def draw_pairs(chunk: int) -> list[Pair]:
-    """Draw a thousand pairs: two pictures of one scene in a quarter of cases, else of a scene and a near miss."""
+    """Draw a thousand pairs: two pictures of one scene (a fifth), of two scenes, or of a scene and a near miss (half)."""
     rng, held_out = np.random.default_rng([8, chunk]), HeldOut()
     pairs: list[Pair] = []
     while len(pairs) < CHUNK:
         scene = random_scene(held_out, rng)
-        other = scene if rng.random() < 0.25 else near_miss(scene, rng)
+        kind = rng.random()
+        other = scene if kind < 0.2 else random_scene(held_out, rng) if kind < 0.5 else near_miss(scene, rng)
         if other is not None and not held_out.holds(other):
             pairs.append((make_picture(held_out, rng, scene), make_picture(held_out, rng, other)))
     return pairs
