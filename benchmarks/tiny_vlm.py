@@ -42,7 +42,7 @@ def draw_pictures(chunk: int) -> list[Picture]:
 
 
 def draw_pairs(chunk: int) -> list[Pair]:
-    """Draw a thousand pairs: two pictures of one scene (a fifth), of two scenes, or of a scene and a near miss (half)."""
+    """Draw a thousand pairs: two pictures of one scene (a fifth), of two, or of one and a near miss (half)."""
     rng, held_out = np.random.default_rng([8, chunk]), HeldOut()
     pairs: list[Pair] = []
     while len(pairs) < CHUNK:
