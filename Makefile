@@ -34,13 +34,14 @@ emoji: $(STAMP)  ## install, fetch real artwork (30 MB, once), train on scenes o
 	$(BIN)/evolvedirector report runs/emoji_scenes
 
 test: $(STAMP)  ## install, then run the fast tests
-	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
 test-slow: $(STAMP)  ## run the slow tests: crash points, several processes, commands of the README
-	$(BIN)/coverage run -m pytest -m slow --numprocesses $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m slow --numprocesses $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
-coverage: $(STAMP)  ## show what the tests before reached, subprocesses included; fail below the bar
+coverage: $(STAMP)  ## run all tests again and show what they reach, subprocesses included; fail below the bar (twice the time)
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -m 'not gpu' --numprocesses $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 	$(BIN)/coverage combine --quiet --keep
 	$(BIN)/coverage report
 
