@@ -62,7 +62,7 @@ def data_of(page: str) -> dict[str, Any]:
 
 
 def test_a_finished_run_has_its_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = train(tmp_path, data=tmp_path.with_name("elsewhere"))
+    path = train(tmp_path, data=tmp_path / "elsewhere")
     page = path.read_text(encoding="utf-8")
     assert "The run came to its end at step 9." in page
     assert "Round 2" in page and "20 teacher calls" in page

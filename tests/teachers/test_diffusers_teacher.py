@@ -352,12 +352,13 @@ def test_it_loads_once_per_phase_and_only_when_asked(
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """The files of a pipeline with one part of 3 MB, which nobody loads."""
+    files = tmp_path / "model"
+    (files / "transformer").mkdir(parents=True)
     index = {"_class_name": "FluxPipeline", "transformer": ["diffusers", "FluxTransformer2DModel"], "vae": [None, None]}
-    (tmp_path / "model_index.json").write_text(json.dumps(index), encoding="utf-8")
-    (tmp_path / "transformer").mkdir()
-    (tmp_path / "transformer" / "config.json").write_text("{}", encoding="utf-8")
-    save_file({"layer.weight": torch.zeros(1024, 750)}, tmp_path / "transformer" / "model.safetensors")
-    return tmp_path
+    (files / "model_index.json").write_text(json.dumps(index), encoding="utf-8")
+    (files / "transformer" / "config.json").write_text("{}", encoding="utf-8")
+    save_file({"layer.weight": torch.zeros(1024, 750)}, files / "transformer" / "model.safetensors")
+    return files
 
 
 def test_the_name_follows_from_the_content_and_the_parameters(folder: Path) -> None:
