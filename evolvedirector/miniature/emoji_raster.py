@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import warnings
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -63,12 +62,10 @@ def raster_bitmap(path: Path, size_px: int) -> Image.Image:
         AssetError: The file is missing, damaged or larger than 2048 px a side.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=("WEBP", "PNG")) as image:
-                if max(image.size) > MAX_BITMAP_PX:
-                    raise AssetError(f"{path.name} measures {image.size} px. Allowed are {MAX_BITMAP_PX} px a side.")
-                return tight_square(image.convert("RGBA"), size_px)
+        with Image.open(path, formats=("WEBP", "PNG")) as image:
+            if max(image.size) > MAX_BITMAP_PX:
+                raise AssetError(f"{path.name} measures {image.size} px. Allowed are {MAX_BITMAP_PX} px a side.")
+            return tight_square(image.convert("RGBA"), size_px)
     except (OSError, ValueError, Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise AssetError(
             f"The picture {path.name} cannot be read ({error}). Run `evolvedirector assets emoji`."

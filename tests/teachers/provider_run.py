@@ -28,6 +28,7 @@ from evolvedirector.evolution.evolve_director_policy import EvolveDirectorPolicy
 from evolvedirector.evolution.round import run_round
 from evolvedirector.evolution.round_context import RoundContext
 from evolvedirector.evolution.seeding import run_seeding
+from evolvedirector.evolution.spending_plan import told_prices_usd
 from evolvedirector.records import Look, Prompt, RevisionChange, RoundInfo, WriteReply, seed_of
 from evolvedirector.store import DatasetStore, Ledger
 from evolvedirector.store.blobs import Blobs
@@ -157,7 +158,18 @@ def context_of(store: DatasetStore, teacher: Teacher, budget: Budget, unit: int 
     crew = LocalCrew(lambda requests: [STUDENT] * len(requests), {"api": teacher}, Judge(), unit=unit)
     policy = EvolveDirectorPolicy(expansions=2, mutation_probability=0.0)
     info = RoundInfo("seeding", 0, 2, 0, 0, sha)
-    return RoundContext(store, crew, policy, Writer(), budget, info, {"api": teacher.fingerprint}, "judge", 16)
+    return RoundContext(
+        store,
+        crew,
+        policy,
+        Writer(),
+        budget,
+        info,
+        {"api": teacher.fingerprint},
+        "judge",
+        16,
+        teacher_prices_usd=told_prices_usd({"api": teacher}),
+    )
 
 
 def evolve(root: Path, teacher: Teacher, budget: Budget) -> dict[str, Any]:
