@@ -57,7 +57,7 @@ def test_every_fault_becomes_a_reply_and_the_cost_covers_the_bill(provider, tmp_
     if provider == "stability":  # an image is whatever the body holds
         faults["error_inside"] = "failure"
     with ChaosServer(script_of(faults)) as server:
-        teacher = teacher_at(provider, server.url, tmp_path / "jobs", max_in_flight=64, attempts=3)
+        teacher = teacher_at(provider, server.url, tmp_path / "jobs", max_in_flight=64, attempts=6)
         replies = answers(teacher, requests_of(faults))
         assert {fault: reply.status for fault, reply in replies.items()} == faults
         assert server.billed * PRICE_USD <= sum(reply.cost_usd for reply in replies.values()) + 1e-9
