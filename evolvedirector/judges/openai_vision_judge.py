@@ -154,7 +154,7 @@ class OpenAIVisionJudge:
     @property
     def requests_per_unit(self) -> int:
         """Return how many questions a round should hand over at once, so that all slots stay busy."""
-        return min(4 * self.endpoint.max_in_flight, 256)
+        return self.endpoint.requests_per_unit
 
     def price_usd(self) -> float | None:
         """Return the price of a look; None where it is not known."""

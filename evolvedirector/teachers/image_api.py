@@ -24,9 +24,6 @@ Draw = Callable[[Client, ImageRequest], Awaitable[ImageReply]]
 Check = Callable[[Client], Awaitable[None]]
 """Asks the service something that costs nothing; raises `ValueError` or `TransportFault`."""
 
-REQUESTS_PER_SLOT = 4
-MOST_REQUESTS_PER_UNIT = 256
-"""A unit of a round keeps all slots busy most of its time, and still ends soon enough to be interrupted."""
 _UNITS_PER_SLOT = 2
 """Pieces of work per request slot: those that wait before another try leave their slot to others."""
 
@@ -71,7 +68,7 @@ class ImageAPI:
         self._draw, self._auth = draw, (auth_header, auth_scheme)
         self._units = endpoint.max_in_flight * (1 if polled else _UNITS_PER_SLOT)
         self._polled = polled
-        self.requests_per_unit = min(REQUESTS_PER_SLOT * endpoint.max_in_flight, MOST_REQUESTS_PER_UNIT)
+        self.requests_per_unit = endpoint.requests_per_unit
         self._fingerprint = _fingerprint(provider, endpoint, model, parameters)
 
     @property

@@ -69,6 +69,11 @@ class Endpoint:
         return urlsplit(self.base_url).hostname or ""
 
     @property
+    def requests_per_unit(self) -> int:
+        """Say how many requests a round hands over at once: all slots stay busy, and a unit still ends soon enough."""
+        return min(4 * self.max_in_flight, 256)
+
+    @property
     def is_loopback(self) -> bool:
         """Say whether the service runs on this machine."""
         return is_loopback_host(self.host)
