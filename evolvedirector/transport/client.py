@@ -68,10 +68,12 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close all connections."""
-        for pool in (self._connection, self._downloads):
-            if pool is not None:
-                await pool.aclose()
+        connection, downloads = _opened(self._connection), _opened(self._downloads)
         self._connection = self._downloads = None
+        try:
+            await connection.aclose()
+        finally:  # the caller may lose patience in the middle of the first
+            await downloads.aclose()
 
     def give_up_at(self) -> float:
         """Say when work that starts now must end, on the monotonic clock; inside of `ends_at`, no later than that."""

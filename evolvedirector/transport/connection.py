@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
 import logging
+import os
 import secrets
 import ssl
 import urllib.request
-from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpcore
-import httpx
+import aiohttp
+import aiohttp.abc
+import certifi
+from yarl import URL
 
 from evolvedirector.transport.connection_words import connection_reason
 from evolvedirector.transport.endpoint import Endpoint
@@ -24,25 +27,24 @@ from evolvedirector.transport.response import Response, inflate
 MAX_ERROR_BYTES = 2**20
 KEEP_ALIVE_S = 4.0
 """Below the 5 s after which common servers close a quiet connection: a request must not meet that moment."""
-NOT_SENT = (httpcore.ConnectError, httpcore.ConnectTimeout, httpcore.PoolTimeout, httpcore.ProxyError)
-BROKEN = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, OSError)
+NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
+BROKEN = (aiohttp.ClientError, TimeoutError, OSError)
+_LARGE_BODY_BYTES = 2**20
+"""The HTTP library sends more only from a file, piece by piece, so that the loop goes on meanwhile."""
 
 
 @functools.cache
 def trusted_certificates() -> ssl.SSLContext:
-    """Load the certificates that are trusted, once per process: it takes longer than many a request."""
-    return httpx.create_ssl_context()
+    """Load the certificates that are trusted, once per process: it takes longer than many a request.
+
+    `SSL_CERT_FILE` and `SSL_CERT_DIR` name those of a company's own network, as everywhere else.
+    """
+    file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+    return ssl.create_default_context(cafile=file or (None if folder else certifi.where()), capath=folder)
 
 
-def silence_http_logs() -> None:
-    """Keep the HTTP libraries from logging addresses and headers: signed URLs are as good as keys."""
-    for name in ("httpx", "httpcore"):
-        logger = logging.getLogger(name)
-        logger.setLevel(max(logging.WARNING, logger.level))
-
-
-def proxy_for(url: str) -> httpcore.AsyncHTTPProxy | None:
-    """Make a connection pool over the proxy that the environment names for an address; None where it names none.
+def proxy_for(url: str) -> dict[str, Any]:
+    """Return the arguments that lead a request through the proxy that the environment names; none where it names none.
 
     Args:
         url: whole address.
@@ -50,18 +52,36 @@ def proxy_for(url: str) -> httpcore.AsyncHTTPProxy | None:
     parts = urlsplit(url)
     address = urllib.request.getproxies().get(parts.scheme)
     if address is None or urllib.request.proxy_bypass(parts.hostname or ""):
-        return None
-    proxy = httpx.Proxy(address if "://" in address else f"http://{address}")
-    return httpcore.AsyncHTTPProxy(
-        str(proxy.url), proxy.raw_auth, ssl_context=trusted_certificates(), max_connections=None
+        return {}
+    return {"proxy": address if "://" in address else f"http://{address}"}  # with its user name and password
+
+
+def open_session(timeout_s: float, resolver: aiohttp.abc.AbstractResolver | None = None) -> aiohttp.ClientSession:
+    """Make a pool of connections that adds nothing of its own: no cookie, no netrc, no proxy, no unpacking.
+
+    Args:
+        timeout_s: seconds to wait for a connection or for the next bytes.
+        resolver: looks names up; None for the system's.
+    """
+    logging.getLogger("aiohttp").setLevel(max(logging.WARNING, logging.getLogger("aiohttp").level))
+    connector = aiohttp.TCPConnector(
+        limit=0,
+        keepalive_timeout=KEEP_ALIVE_S,
+        ssl=trusted_certificates(),
+        resolver=resolver or aiohttp.ThreadedResolver(),
+        use_dns_cache=resolver is None,  # what looks names up itself decides anew for each connection
+    )
+    return aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,  # `inflate` does, without ever holding more than allowed
+        trust_env=False,
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeout_s, sock_read=timeout_s),
     )
 
 
 class Connection:
-    """Keep connections to one service open and send requests over them.
-
-    Connections wait in a stack of our own: the pool of the HTTP library looks at every connection for every request,
-    which at 64 connections takes longer than the request itself.
+    """Keep connections to one service open and send requests over them; made within a running event loop.
 
     Args:
         endpoint: service and timeouts.
@@ -69,21 +89,14 @@ class Connection:
     """
 
     def __init__(self, endpoint: Endpoint, max_response_bytes: int) -> None:
-        silence_http_logs()
         self.max_response_bytes = max_response_bytes
-        self._timeouts = dict.fromkeys(("connect", "read", "write", "pool"), endpoint.timeout_s)
-        self._idle: defaultdict[str, list[httpcore.AsyncHTTPConnection]] = defaultdict(list)
+        self._session = open_session(endpoint.timeout_s)
         # A proxy of the environment must not catch loopback.
-        self._proxy = None if endpoint.is_loopback else proxy_for(endpoint.base_url)
+        self._through = {} if endpoint.is_loopback else proxy_for(endpoint.base_url)
 
     async def aclose(self) -> None:
         """Close all connections."""
-        for lines in self._idle.values():
-            for line in lines:
-                await line.aclose()
-        self._idle.clear()
-        if self._proxy is not None:
-            await self._proxy.aclose()
+        await self._session.close()
 
     async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Response:
         """Send one request and read its answer to the end; redirects are answers like others.
@@ -97,8 +110,12 @@ class Connection:
         Raises:
             TransportFault: `unreachable` when nothing was sent, `ambiguous` when the outcome is unknown, `too_large`.
         """
+        data = io.BytesIO(body) if body is not None and len(body) > _LARGE_BODY_BYTES else body
         try:
-            return await self._send(method, httpcore.URL(url), list(headers.items()), body)
+            async with self._session.request(
+                method, URL(url, encoded=True), headers=headers, data=data, allow_redirects=False, **self._through
+            ) as answer:
+                return await self._read(answer)
         except NOT_SENT as error:
             fault = TransportFault("unreachable", connection_reason(error, urlsplit(url).hostname or ""))
         except BROKEN as error:
@@ -108,43 +125,20 @@ class Connection:
             )
         raise fault  # outside of the handler: no chain to an exception that holds the request
 
-    async def _send(self, method: str, url: httpcore.URL, headers: list[Any], body: bytes | None) -> Response:
-        line = self._proxy or await self._take(url.origin)
-        try:
-            async with line.stream(
-                method, url, headers=headers, content=body, extensions={"timeout": self._timeouts}
-            ) as answer:
-                return await self._read(answer)
-        finally:
-            if isinstance(line, httpcore.AsyncHTTPConnection):
-                if line.is_idle():
-                    self._idle[str(url.origin)].append(line)
-                else:
-                    await line.aclose()
-
-    async def _take(self, origin: httpcore.Origin) -> httpcore.AsyncHTTPConnection:
-        """Take the connection used last that is still open, else a new one."""
-        lines = self._idle[str(origin)]
-        while lines:
-            line = lines.pop()
-            if not line.has_expired():
-                return line
-            await line.aclose()
-        return httpcore.AsyncHTTPConnection(origin, trusted_certificates(), keepalive_expiry=KEEP_ALIVE_S)
-
-    async def _read(self, answer: httpcore.Response) -> Response:
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in answer.headers}
+    async def _read(self, answer: aiohttp.ClientResponse) -> Response:
+        headers = {name.lower(): value for name, value in answer.headers.items()}
         failed = not 200 <= answer.status < 300
         try:
             body = await read_body(answer, headers, MAX_ERROR_BYTES if failed else self.max_response_bytes)
         except (TransportFault, *BROKEN):
+            answer.close()  # what is left of the body would be taken for the next answer
             if not failed:
                 raise
             body = b""  # the status alone says what happened
         return Response(answer.status, headers, body)
 
 
-async def read_body(answer: httpcore.Response, headers: Mapping[str, str], max_bytes: int) -> bytes:
+async def read_body(answer: aiohttp.ClientResponse, headers: Mapping[str, str], max_bytes: int) -> bytes:
     """Read a body to its end, bounded as it is sent and as it unfolds.
 
     Args:
@@ -157,7 +151,7 @@ async def read_body(answer: httpcore.Response, headers: Mapping[str, str], max_b
     """
     parts, size = [], 0
     length = headers.get("content-length", "")
-    async for part in answer.aiter_stream():
+    async for part in answer.content.iter_any():
         size += len(part)
         if size > max_bytes or (length.isdigit() and int(length[:15]) > max_bytes):
             raise TransportFault("too_large", f"the answer has more than {max_bytes} bytes")

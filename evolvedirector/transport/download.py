@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-import httpcore
+import aiohttp
+import aiohttp.abc
+from yarl import URL
 
-from evolvedirector.transport.connection import BROKEN, NOT_SENT, proxy_for, read_body, trusted_certificates
+from evolvedirector.transport.connection import BROKEN, NOT_SENT, open_session, proxy_for, read_body
 from evolvedirector.transport.connection_words import connection_reason
 from evolvedirector.transport.fault import TransportFault
-from evolvedirector.transport.url_guard import check_address, check_url
+from evolvedirector.transport.url_guard import check_address, check_url, is_address
 from evolvedirector.transport.waiting import asked_wait_s
 
 MAX_REDIRECTS = 1
 
 
-class PublicNetwork(httpcore.AsyncNetworkBackend):
-    """Open connections to public addresses only.
+class PublicNames(aiohttp.abc.AbstractResolver):
+    """Look names up and give public addresses only.
 
-    A name is resolved here and the connection goes to the address that was checked, so a name that resolves to
-    something else a moment later gains nothing.
+    The connection goes to the address that was checked, so a name that resolves to something else a moment later
+    gains nothing.
 
     Args:
         loopback_host: one host that is exempt: the endpoint's own when it runs on this machine; None for none.
@@ -31,25 +33,29 @@ class PublicNetwork(httpcore.AsyncNetworkBackend):
 
     def __init__(self, loopback_host: str | None) -> None:
         self.loopback_host = loopback_host
-        self._network = httpcore.AnyIOBackend()
+        self._system = aiohttp.ThreadedResolver()
 
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        """Connect to the first address of a host that answers; a host with any local address is refused."""
-        addresses = [host] if host == self.loopback_host else await public_addresses(host, port)
-        last: Exception | None = None
-        for address in addresses:
-            try:
-                return await self._network.connect_tcp(address, port, timeout, local_address, socket_options)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
-                last = error
-        raise last or httpcore.ConnectError("no address")
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[aiohttp.abc.ResolveResult]:
+        """Return the addresses of a host; a host with any local address is refused."""
+        if host == self.loopback_host:
+            return await self._system.resolve(host, port, family)
+        numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+        return [
+            {
+                "hostname": host,
+                "host": address,
+                "port": port,
+                "family": socket.AF_INET6 if ":" in address else socket.AF_INET,
+                "proto": 0,
+                "flags": numeric,
+            }
+            for address in await public_addresses(host, port)
+        ]
+
+    async def close(self) -> None:
+        """Do nothing: the system's look-up holds nothing open."""
 
 
 async def public_addresses(host: str, port: int) -> list[str]:
@@ -84,18 +90,17 @@ class Downloads:
     """
 
     def __init__(self, loopback_host: str | None, timeout_s: float) -> None:
-        self.loopback_host = loopback_host
-        self._timeouts = dict.fromkeys(("connect", "read", "write", "pool"), timeout_s)
-        self._direct = httpcore.AsyncConnectionPool(
-            trusted_certificates(), network_backend=PublicNetwork(loopback_host), max_connections=None
-        )
-        self._proxied: httpcore.AsyncHTTPProxy | None = None
+        self.loopback_host, self.timeout_s = loopback_host, timeout_s
+        self._direct = open_session(timeout_s, PublicNames(loopback_host))
+        self._proxied: aiohttp.ClientSession | None = None
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await self._direct.aclose()
-        if self._proxied is not None:
-            await self._proxied.aclose()
+        try:
+            await self._direct.close()
+        finally:
+            if self._proxied is not None:
+                await self._proxied.close()
 
     async def fetch(self, url: str, allowed_hosts: Sequence[str], max_bytes: int) -> bytes:
         """Fetch one URL once, following at most one redirect, which is checked like the first address.
@@ -126,26 +131,32 @@ class Downloads:
 
     async def _get(self, url: str, max_bytes: int) -> tuple[str, bytes]:
         """Send one GET and return (where it redirects to or an empty text, body)."""
-        headers = [("Accept-Encoding", "identity"), ("User-Agent", "evolvedirector")]
+        headers = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "evolvedirector"}
         host = urlsplit(url).hostname or ""
-        async with self._pool(url).stream("GET", url, headers=headers, extensions={"timeout": self._timeouts}) as got:
-            named = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in got.headers}
-            if got.status in (301, 302, 303, 307, 308) and named.get("location"):
+        session, proxy = self._way(url, host)
+        async with session.get(URL(url, encoded=True), headers=headers, allow_redirects=False, **proxy) as answer:
+            named = {name.lower(): value for name, value in answer.headers.items()}
+            if answer.status in (301, 302, 303, 307, 308) and named.get("location"):
                 return named["location"], b""
-            if got.status != 200:
-                busy = got.status in (408, 425, 429) or got.status >= 500
-                words = "; it may have expired" if got.status in (401, 403, 404, 410) else ""
+            if answer.status != 200:
+                busy = answer.status in (408, 425, 429) or answer.status >= 500
+                words = "; it may have expired" if answer.status in (401, 403, 404, 410) else ""
                 raise TransportFault(
                     "busy" if busy else "rejected",
-                    f"{host[:100]} answered {got.status} for a result{words}",
-                    got.status,
+                    f"{host[:100]} answered {answer.status} for a result{words}",
+                    answer.status,
                     wait_s=asked_wait_s(named, b"") if busy else None,
                 )
-            return "", await read_body(got, named, max_bytes)
+            return "", await read_body(answer, named, max_bytes)
 
-    def _pool(self, url: str) -> httpcore.AsyncConnectionPool:
+    def _way(self, url: str, host: str) -> tuple[aiohttp.ClientSession, dict[str, Any]]:
         """Choose a direct connection, or the environment's proxy: names are then resolved there, not here."""
-        if urlsplit(url).hostname == self.loopback_host:
-            return self._direct
-        self._proxied = self._proxied or proxy_for(url)
-        return self._proxied or self._direct
+        if host == self.loopback_host:
+            return self._direct, {}
+        if is_address(host):
+            check_address(host)  # there is no name to look up
+        proxy = proxy_for(url)
+        if not proxy:
+            return self._direct, {}
+        self._proxied = self._proxied or open_session(self.timeout_s)
+        return self._proxied, proxy

@@ -109,6 +109,19 @@ def check_allowed_hosts(allowed_hosts: Iterable[str]) -> None:
             )
 
 
+def is_address(host: str) -> bool:
+    """Say whether a host is an IP address and no name.
+
+    Args:
+        host: as it stands in an address, without brackets.
+    """
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def check_address(address: str) -> None:
     """Refuse an IP address outside of the public internet.
 

@@ -268,7 +268,7 @@ def test_only_a_filter_is_a_refusal() -> None:
 def test_every_teacher_that_is_offered_exists_and_offering_them_loads_nothing() -> None:
     listing = (
         "import sys, evolvedirector.teachers as teachers\n"
-        "heavy = {'httpx', 'httpcore', 'torch', 'diffusers', 'PIL'} & set(sys.modules)\n"
+        "heavy = {'aiohttp', 'torch', 'diffusers', 'PIL'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
         "for name in teachers.__all__: getattr(teachers, name)\n"
     )

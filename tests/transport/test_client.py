@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import gzip
 import logging
 import time
@@ -286,9 +287,24 @@ def test_a_caller_may_read_a_refusal_behind_an_error_status() -> None:
     assert b'name="prompt"' in server.asked[0].body
 
 
+def test_the_proxy_of_the_environment_is_used_with_its_password_and_never_for_loopback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("no_proxy", "NO_PROXY", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with serving(lambda asked: Answer(body={"at": asked.target})) as proxy, serving(lambda asked: Answer()) as near:
+        monkeypatch.setenv("http_proxy", f"http://user:pass%2Fword@127.0.0.1:{proxy.port}")
+        (answer,) = ask(proxy, path="draw?a=%2Fb", at=Endpoint("http://images.internal/v1"))
+        assert answer == {"at": "http://images.internal/v1/draw?a=%2Fb"}
+        wanted = base64.b64encode(b"user:pass/word").decode()
+        assert proxy.asked[0].headers["proxy-authorization"] == f"Basic {wanted}"
+        ask(near)
+    assert len(near.asked) == 1 and len(proxy.asked) == 1
+
+
 def test_no_secret_is_in_any_error_log_or_representation(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    logging.getLogger("httpx").setLevel(logging.NOTSET), logging.getLogger("httpcore").setLevel(logging.NOTSET)
+    logging.getLogger("aiohttp").setLevel(logging.NOTSET)
     secret = {"error": {"message": f"key {KEY} at https://x.example/a?sig={KEY} Bearer abcdefgh12345 sk-abc***wxyz"}}
     answers = [Answer(status, secret) for status in (302, 400, 401, 429, 500)] + [Answer(cut_after=-1), Answer()]
     for answer in answers:

@@ -6,7 +6,7 @@ import asyncio
 import socket
 from typing import Any
 
-import httpcore
+import aiohappyeyeballs
 import pytest
 
 from evolvedirector.transport import waiting
@@ -115,12 +115,12 @@ def test_the_address_that_was_checked_is_the_one_connected_to(monkeypatch: pytes
     def resolve(host: str, port: int, *_: Any, **__: Any) -> list[Any]:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (next(addresses), port))]
 
-    async def connect(self: httpcore.AnyIOBackend, host: str, *_: Any, **__: Any) -> None:
-        connected.append(host)
-        raise httpcore.ConnectError("far away")
+    async def connect(*_: Any, addr_infos: list[Any], **__: Any) -> None:
+        connected.extend(info[4][0] for info in addr_infos)
+        raise OSError("far away")
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    monkeypatch.setattr(httpcore.AnyIOBackend, "connect_tcp", connect)
+    monkeypatch.setattr(aiohappyeyeballs, "start_connection", connect)
     with serving(lambda asked: Answer()) as server:
         assert fetch(server, "https://cdn.example.com/a", ("cdn.example.com",), attempts=1).kind == "unreachable"
     assert connected == ["93.184.215.14"]
