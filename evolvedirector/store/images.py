@@ -16,7 +16,8 @@ MAX_IMAGE_BYTES = 32 * 2**20
 MAX_IMAGE_PIXELS = 33_000_000
 """A 17 kB PNG can unfold to 400 MB; Pillow itself only warns below 179 million pixels."""
 EXTENSIONS = ("png", "jpg", "webp")
-_MAY_ROTATE = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
+ORIENTATION_KEYS = frozenset({"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"})
+"""Metadata in which Pillow looks for the orientation of the camera."""
 _PILLOW_FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
 
 
@@ -94,7 +95,7 @@ def to_rgb(image: Image) -> Image:
 
     try:
         image.load()  # only now are all of its chunks known
-        if image.info.keys() & _MAY_ROTATE:  # else not asked for: it costs as much as decoding a small image
+        if image.info.keys() & ORIENTATION_KEYS:  # else not asked for: it costs as much as decoding a small image
             image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion clips instead of scaling
             image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from evolvedirector.store.images import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, decode_image
+from evolvedirector.teachers.plain_png import plain_png
 
 UNIFORM_LEVELS = 12
 """Levels of 255 that a pixel may lie off the median and still count as the same: above the noise of JPEG."""
 BLUR_GRID_PX = 64
 """Shorter side at which blur is measured: coarse enough to average the blocks of JPEG away. Smaller images, where a
 sharp edge and a blurred one look alike, are never called blurred."""
+_LEVELS = np.arange(256)
 _COMPRESS_LEVEL = 1  # a quarter of the time of the usual level 6, and a sixth larger
 
 
@@ -62,7 +64,7 @@ class ImageSafety:
 
 @dataclass(frozen=True, slots=True)
 class CleanImage:
-    """An image that was decoded and encoded anew."""
+    """An image that was decoded, and is nothing but its pixels now."""
 
     png: bytes
     width_px: int
@@ -72,9 +74,10 @@ class CleanImage:
 
 
 def clean_image(data: bytes, safety: ImageSafety) -> CleanImage:
-    """Decode an image of a service and encode it anew as PNG, which drops its metadata and anything hidden in it.
+    """Decode an image of a service and keep it as PNG without its metadata or anything else beside the pixels.
 
-    Pixels of lossless sources are kept exactly; transparent parts become white, camera orientation is applied.
+    Pixels of lossless sources are kept exactly; transparent parts become white, camera orientation is applied. A PNG
+    of 8-bit RGB keeps its compression, every other image is encoded anew.
 
     Args:
         data: PNG, JPEG or WebP, by its first bytes and not by any name or type that was sent along.
@@ -87,12 +90,16 @@ def clean_image(data: bytes, safety: ImageSafety) -> CleanImage:
     if len(data) > safety.max_bytes:
         raise ValueError(f"An image of {len(data)} bytes is too large. At most {safety.max_bytes} are allowed.")
     pixels = decode_image(data, safety.max_pixels)
+    height, width = pixels.shape[:2]
+    return CleanImage(plain_png(data) or _encoded(pixels), width, height, suspicion_of(pixels, safety))
+
+
+def _encoded(pixels: np.ndarray) -> bytes:
     from PIL import Image
 
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", compress_level=_COMPRESS_LEVEL)
-    height, width = pixels.shape[:2]
-    return CleanImage(buffer.getvalue(), width, height, suspicion_of(pixels, safety))
+    return buffer.getvalue()
 
 
 def suspicion_of(pixels: np.ndarray, safety: ImageSafety) -> str:
@@ -105,29 +112,36 @@ def suspicion_of(pixels: np.ndarray, safety: ImageSafety) -> str:
     Returns:
         The reason, or an empty text.
     """
-    if safety.uniform_share is not None and share_off_median(pixels) <= safety.uniform_share:
+    if safety.uniform_share is not None and share_off_median(pixels, safety.uniform_share) <= safety.uniform_share:
         return "all black" if int(np.median(pixels)) <= UNIFORM_LEVELS else "all one colour"
     if safety.least_sharpness > 0.0 and sharpness(pixels) < safety.least_sharpness:
         return "heavily blurred"
     return ""
 
 
-def share_off_median(pixels: np.ndarray) -> float:
+def share_off_median(pixels: np.ndarray, enough: float = 1.0) -> float:
     """Return the share of pixels that differ from the median colour by more than noise.
 
     A plain background with one small thing on it is clearly above zero: the thing is off the median.
 
     Args:
         pixels: uint8 [height, width, 3].
+        enough: where the share in one channel alone is above this, it is returned: the whole share is no smaller.
     """
     # By counting: a median by sorting takes twenty times as long on a large image.
-    off = np.zeros(pixels.shape[:2], dtype=bool)
+    near_in = []
     for channel in range(3):
         plane = pixels[..., channel]
         counts = np.bincount(plane.ravel(), minlength=256)
         median = int(np.searchsorted(np.cumsum(counts), plane.size / 2))
-        near = np.abs(np.arange(256) - median) <= UNIFORM_LEVELS
-        off |= ~near[plane]
+        near = np.abs(_LEVELS - median) <= UNIFORM_LEVELS
+        share = 1.0 - float(counts[near].sum()) / plane.size
+        if share > enough:
+            return share
+        near_in.append(near)
+    off = np.zeros(pixels.shape[:2], dtype=bool)
+    for channel, near in enumerate(near_in):
+        off |= ~near[pixels[..., channel]]
     return float(off.mean())
 
 
