@@ -163,6 +163,24 @@ def test_a_mistake_in_yaml_names_file_path_and_nearest_name(
     assert len(printed) < 400
 
 
+def test_a_file_that_belongs_on_top_of_others_says_so_and_shows_its_command(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "top.yaml").write_text("# Command: evolvedirector fit -c run.yaml -c top.yaml\nmodel: {init_args: {}}\n")
+    assert main(["fit", "-c", "top.yaml"]) == 2
+    printed = paragraph(capsys)
+    assert "no file or flag gives `model.class_path`" in printed
+    assert "Write `evolvedirector fit -c run.yaml -c top.yaml`." in printed
+
+
+def test_a_list_that_is_added_to_is_no_mistake_beside_another_one(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "top.yaml").write_text("trainer:\n  callbacks+:\n    - class_path: evolvedirector.callbacks.RunSummary\n")
+    assert main(["fit", "-c", "run.yaml", "-c", "top.yaml", "--modle=3"]) == 2
+    assert "`--modle` is not an option. Did you mean `model`?" in paragraph(capsys)
+
+
 def test_a_missing_part_is_named(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", *PARTS[:2]]) == 2
     assert "`data` must be given" in paragraph(capsys)

@@ -45,8 +45,11 @@ def explain_mistake(args: list[str], root_classes: dict[str, type], root_names: 
     """
     reading = Reading(root_names, dict(root_classes))
     try:
-        for source, tree in sources(args):
+        trees = list(sources(args))
+        for source, tree in trees:
             _walk_root(source, tree, reading)
+        for source, tree in trees:
+            _check_class_is_named(source, tree, reading)
     except ConfigurationMistake as mistake:
         return str(mistake)
     if isinstance(refusal, OmegaConfBaseException):
@@ -162,6 +165,24 @@ def _walk_root(source: str, tree: dict[str, Any], reading: Reading) -> None:
             _walk(source, key, value, None, reading)
 
 
+def _check_class_is_named(source: str, tree: dict[str, Any], reading: Reading) -> None:
+    """Refuse settings of a class that nobody names: most often a file that belongs on top of others, given alone."""
+    for key in ("model", "data"):
+        if key in reading.root_names and key not in reading.classes and "init_args" in (tree.get(key) or {}):
+            raise ConfigurationMistake(
+                f"{source}: `{key}.init_args` is given, but no file or flag gives `{key}.class_path`. This file goes on "
+                f"top of others, which come before it. {_command_in(source)}"
+            )
+
+
+def _command_in(source: str) -> str:
+    """Quote the command in the head of a config file."""
+    path = Path(source)
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    command = next((line.partition(":")[2].strip() for line in lines if line.startswith("# Command:")), "")
+    return f"Write `{command}`." if command else "Give those with -c first."
+
+
 def _walk(source: str, path: str, value: Any, hint: Any, reading: Reading) -> None:
     if isinstance(value, list):
         for index, item in enumerate(value):
@@ -203,12 +224,12 @@ def _check_arguments(source: str, path: str, owner: type, arguments: dict[str, A
     except (NameError, TypeError):
         hints = {}
     for key, value in arguments.items():
-        if key not in parameters and not open_ended:
+        if key.removesuffix("+") not in parameters and not open_ended:
             shown = f"--{path}.{key}" if source == "command line" else f"{path}.{key}"
             raise ConfigurationMistake(
                 f"{source}: `{shown}` is not an option of {owner.__name__}.{nearest_name(str(key), parameters)}"
             )
-        _walk(source, f"{path}.{key}", value, hints.get(key), reading)
+        _walk(source, f"{path}.{key}", value, hints.get(key.removesuffix("+")), reading)
 
 
 def _check_type(source: str, path: str, value: Any, hint: Any) -> None:
