@@ -11,16 +11,15 @@ import difflib
 import importlib
 import inspect
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 from omegaconf.errors import OmegaConfBaseException
 
+from evolvedirector.commands.config_sources import sources
 from evolvedirector.commands.readable_errors import ConfigurationMistake, nearest_name
 
 _NODE_KEYS = ("class_path", "init_args", "dict_kwargs")
@@ -66,50 +65,6 @@ def explain_mistake(args: list[str], root_classes: dict[str, type], root_names: 
     return condense(str(refusal))
 
 
-def sources(args: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (name, tree) for each config file and each flag, in the order in which they apply."""
-    words = iter(args[1:])
-    for word in words:
-        if not word.startswith("-") or word.startswith("--print_config"):
-            continue
-        name, equals, value = word.partition("=")
-        value = value if equals else next(words, "")
-        if name in ("-c", "--config"):
-            yield value, read_yaml(Path(value))
-        else:
-            appended = name.endswith("+")
-            tree: Any = _flag_value(value)
-            tree = [tree] if appended and not isinstance(tree, list) else tree
-            for part in reversed(name.lstrip("-").rstrip("+").split(".")):
-                tree = {part: tree}
-            yield "command line", tree
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read one config file.
-
-    Raises:
-        ConfigurationMistake: It is missing, is no YAML or is no mapping.
-    """
-    if not path.is_file():
-        beside = [str(other) for other in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
-        raise ConfigurationMistake(f"The config file {path} does not exist.{nearest_name(str(path), beside)}")
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "it is no text in UTF-8"
-        raise ConfigurationMistake(
-            f"{path} is not valid YAML{where}: {problem}. Check the indentation and quotes there."
-        ) from error
-    if not isinstance(tree, dict | None):
-        raise ConfigurationMistake(
-            f"{path} holds a {type(tree).__name__}. A config is a mapping. Write `trainer: ...`."
-        )
-    return tree or {}
-
-
 def condense(message: str) -> str:
     """Keep what matters of a parser's message: no list of types it tried, no dump of the value."""
     lines = [re.sub(r"^[\s-]+", "", line).strip() for line in message.splitlines()]
@@ -145,13 +100,6 @@ def readable_type(hint: Any) -> str:
     return re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", str(hint))
 
 
-def _flag_value(text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
-
-
 def _walk_root(source: str, tree: dict[str, Any], reading: Reading) -> None:
     for key, value in tree.items():
         if key not in reading.root_names:
@@ -170,8 +118,8 @@ def _check_class_is_named(source: str, tree: dict[str, Any], reading: Reading) -
     for key in ("model", "data"):
         if key in reading.root_names and key not in reading.classes and "init_args" in (tree.get(key) or {}):
             raise ConfigurationMistake(
-                f"{source}: `{key}.init_args` is given, but no file or flag gives `{key}.class_path`. This file goes on "
-                f"top of others, which come before it. {_command_in(source)}"
+                f"{source}: `{key}.init_args` is given, but no file or flag gives `{key}.class_path`. This file goes "
+                f"on top of others, which come before it. {_command_in(source)}"
             )
 
 

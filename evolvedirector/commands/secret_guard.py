@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from evolvedirector.commands.config_mistakes import sources
+from evolvedirector.commands.config_sources import sources
 from evolvedirector.commands.readable_errors import ConfigurationMistake
 from evolvedirector.secret_guard import SecretFound, find_secrets, named_variables, refusal, secret_values
 
