@@ -18,7 +18,9 @@ KEY_SHAPES = re.compile(
     r"|\bAIza[\w-]{30,}|\bxox[abp]-[\w-]{10,}|\bbearer\s+[\w.~+/=-]{12,}|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
 )
 """Well-known shapes of keys, and passwords in URLs."""
-_NO_SETTINGS = frozenset(("torch", "numpy", "aiohttp", "asyncio", "threading", "lightning", "transformers", "diffusers"))
+_NO_SETTINGS = frozenset(
+    ("torch", "numpy", "aiohttp", "asyncio", "threading", "lightning", "transformers", "diffusers")
+)
 """Packages whose objects hold weights and connections, no settings of ours."""
 _named: set[str] = set()
 """Variables that a `*_env` setting of this process named: secrets from then on, whatever they are called."""
