@@ -26,6 +26,26 @@ _SETTINGS = (".json", ".jinja", ".model", ".txt")
 
 
 @dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """Which model is used, and how its weights are held in memory.
+
+    Attributes:
+        model: Folder, or name on the model hub.
+        revision: Branch, tag or commit on the hub; None is its main branch.
+        dtype: Of weights and computation; auto: as saved.
+        quantisation: nf4 (4 bit, QLoRA, Dettmers et al. 2023) or int8 (LLM.int8(), Dettmers et al. 2022) through
+            bitsandbytes; None keeps the weights.
+        device: As PyTorch names it. None: the GPU of the rank, or the CPU where there is none.
+    """
+
+    model: str
+    revision: str | None = None
+    dtype: Dtype = "auto"
+    quantisation: Quantisation | None = None
+    device: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSource:
     """Where a model comes from.
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from evolvedirector.judges.model_files import Dtype, ModelSource, Quantisation, has_weights
+from evolvedirector.judges.model_files import Dtype, ModelSettings, ModelSource, Quantisation, has_weights
 
 if TYPE_CHECKING:
     import torch
@@ -123,36 +123,26 @@ def check_weights(source: ModelSource) -> None:
         )
 
 
-def load_model(
-    load: Callable[..., Any],
-    source: ModelSource,
-    revision: str | None,
-    dtype: Dtype,
-    quantisation: Quantisation | None,
-    device: torch.device,
-) -> PreTrainedModel:
+def load_model(load: Callable[..., Any], source: ModelSource, settings: ModelSettings) -> PreTrainedModel:
     """Load weights from safetensors onto one device, in evaluation mode and without gradients.
 
     Args:
         load: `from_pretrained` of the class that fits.
         source: Where the model comes from.
-        revision: Branch, tag or commit on the hub; None is its main branch.
-        dtype: Of weights and computation; auto: as saved.
-        quantisation: nf4 (4 bit, QLoRA, Dettmers et al. 2023) or int8 (LLM.int8(), Dettmers et al. 2022) through
-            bitsandbytes; None keeps the weights.
-        device: Where they go.
+        settings: How its weights are held, and where.
 
     Raises:
         ValueError: If the model cannot be loaded, or does not fit the device.
     """
     check_weights(source)
-    settings: dict[str, Any] = {"revision": revision, "dtype": dtype, "trust_remote_code": False}
+    dtype, quantisation, device = settings.dtype, settings.quantisation, rank_device(settings.device)
+    options: dict[str, Any] = {"revision": settings.revision, "dtype": dtype, "trust_remote_code": False}
     if quantisation is not None:
         packing = {"quantization_config": _quantisation_config(quantisation, dtype)}
-        settings |= packing | {"device_map": {"": str(device)}}
+        options |= packing | {"device_map": {"": str(device)}}
     try:
         with readable_errors(source.model):
-            model = load(place_of(source), use_safetensors=True, **settings)
+            model = load(place_of(source), use_safetensors=True, **options)
         if quantisation is None:
             model = model.to(device)
     except Exception as error:

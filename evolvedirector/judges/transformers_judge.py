@@ -10,8 +10,8 @@ from evolvedirector.evolution.verdicts import MIN_COVERED_MASS
 from evolvedirector.judges.answer_tokens import answer_of_masses, unread
 from evolvedirector.judges.judge_images import check_size, judge_image, side_by_side_image
 from evolvedirector.judges.memory_guard import MemoryGuard
-from evolvedirector.judges.model_files import Dtype, Quantisation, digest_of_model, find_model, weight_bytes
-from evolvedirector.judges.model_loading import check_weights, free_memory, rank_device
+from evolvedirector.judges.model_files import Dtype, ModelSettings, Quantisation, digest_of_model
+from evolvedirector.judges.model_on_demand import ModelOnDemand
 from evolvedirector.judges.questions import (
     CHECK_QUESTION,
     LETTERS,
@@ -101,7 +101,7 @@ class TransformersJudge:
         self.check_template = check_template
         self.min_covered_mass = min_covered_mass
         self.device = device
-        self._vision: VisionModel | None = None
+        self._vision = ModelOnDemand(ModelSettings(model, revision, dtype, quantisation, device), VisionModel)
         self._fingerprint = ""
         self._guard = MemoryGuard(
             self._ask,
@@ -114,7 +114,7 @@ class TransformersJudge:
     def fingerprint(self) -> str:
         """Name the model, its weights and every setting that changes its answers; neither path nor device."""
         if not self._fingerprint:
-            source = find_model(self.model, self.revision)
+            source = self._vision.source()
             settings = (self.dtype, self.quantisation, self.image_layout, self.image_size_px, self.min_covered_mass)
             name = digest(digest_of_model(source), repr(settings), self.check_template, self.pair_template)
             self._fingerprint = f"transformers-1/{source.short_name}/{name}"
@@ -153,9 +153,7 @@ class TransformersJudge:
 
     def close(self) -> None:
         """Free the model's memory; the next question loads it again."""
-        if self._vision is not None:
-            self._vision = None
-            free_memory()
+        self._vision.close()
 
     def estimated_bytes(self) -> int | None:
         """Estimate the memory of the loaded weights from the headers of their files; None if they are not here yet.
@@ -163,8 +161,7 @@ class TransformersJudge:
         Raises:
             ValueError: If there is no such model.
         """
-        folder = find_model(self.model, self.revision).folder
-        return None if folder is None else weight_bytes(folder, self.dtype, self.quantisation)
+        return self._vision.estimated_bytes()
 
     def verify(self) -> None:
         """Check, without loading weights, that the model exists, takes these images and can tell its answers apart.
@@ -172,9 +169,7 @@ class TransformersJudge:
         Raises:
             ValueError: With what is wrong and what to write.
         """
-        source = find_model(self.model, self.revision)
-        check_weights(source)
-        reader = QuestionReader(source, self.revision)
+        reader = QuestionReader(self._vision.checked_source(), self.revision)
         shown = 1 if self.image_layout == "side_by_side" else 2
         for answers, template, count in ((YES_NO, self.check_template, 1), (LETTERS, self.pair_template, shown)):
             reader.tokens(answers)
@@ -199,7 +194,7 @@ class TransformersJudge:
     def _ask(self, shown: Sequence[Shown]) -> list[Answer]:
         """Answer a batch in one forward pass."""
         questions = [question for question, _ in shown]
-        masses = self._load().masses(
+        masses = self._vision.get().masses(
             [question.text for question in questions],
             [pictures for _, pictures in shown],
             [question.answers for question in questions],
@@ -211,13 +206,6 @@ class TransformersJudge:
 
     def _lost(self, shown: Shown) -> Answer:
         return unread(shown[0].item_id, shown[0].answers, "the device is out of memory")
-
-    def _load(self) -> VisionModel:
-        if self._vision is None:
-            source = find_model(self.model, self.revision)
-            device = rank_device(self.device)
-            self._vision = VisionModel(source, self.revision, self.dtype, self.quantisation, device)
-        return self._vision
 
 
 def _check_settings(batch_size: int, min_covered_mass: float, templates: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from evolvedirector.judges.answer_tokens import answer_tokens
-from evolvedirector.judges.model_files import Dtype, ModelSource, Quantisation
+from evolvedirector.judges.model_files import ModelSettings, ModelSource
 from evolvedirector.judges.model_loading import load_config, load_model
 from evolvedirector.judges.vision_processor import (
     control_tokens,
@@ -126,28 +126,17 @@ class VisionModel:
 
     Args:
         source: Where the model comes from.
-        revision: Branch, tag or commit on the hub; None is its main branch.
-        dtype: Of weights and computation; auto: as saved.
-        quantisation: nf4 or int8 through bitsandbytes; None keeps the weights.
-        device: Where it works.
+        settings: How its weights are held, and where.
 
     Raises:
         ValueError: If the model cannot be loaded, takes no pictures, or does not fit the device.
     """
 
-    def __init__(
-        self,
-        source: ModelSource,
-        revision: str | None,
-        dtype: Dtype,
-        quantisation: Quantisation | None,
-        device: torch.device,
-    ) -> None:
+    def __init__(self, source: ModelSource, settings: ModelSettings) -> None:
         from transformers import AutoModelForImageTextToText
 
-        self.reader = QuestionReader(source, revision)
-        load = AutoModelForImageTextToText.from_pretrained
-        self.model: Any = load_model(load, source, revision, dtype, quantisation, device)
+        self.reader = QuestionReader(source, settings.revision)
+        self.model: Any = load_model(AutoModelForImageTextToText.from_pretrained, source, settings)
         self._keeps_logits = "logits_to_keep" in inspect.signature(self.model.forward).parameters
 
     def masses(

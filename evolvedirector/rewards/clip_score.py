@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evolvedirector.judges.model_files import find_model
-from evolvedirector.judges.model_loading import check_weights, free_memory, load_model, place_of, rank_device
+from evolvedirector.judges.model_files import ModelSettings, ModelSource
+from evolvedirector.judges.model_loading import load_model, place_of
+from evolvedirector.judges.model_on_demand import ModelOnDemand
 
 
 class CLIPScore:
@@ -29,7 +30,7 @@ class CLIPScore:
         self.model = model
         self.revision = revision
         self.device = device
-        self._clip: _CLIP | None = None
+        self._clip = ModelOnDemand(ModelSettings(model, revision, "float32", device=device), _CLIP)
 
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Return one score per image on the CPU, 0 to 100; prompts beyond the model's length are cut.
@@ -52,7 +53,7 @@ class CLIPScore:
             return torch.zeros(0)
         from torchmetrics.functional.multimodal import clip_score
 
-        clip = self._loaded()
+        clip = self._clip.get()
         parts: Any = (clip, clip.inputs)  # it names the library's classes, and calls what these two have
         with torch.inference_mode():
             # one at a time: the metric returns the mean of what it is given
@@ -68,18 +69,11 @@ class CLIPScore:
         Raises:
             ValueError: With what is wrong and what to write.
         """
-        check_weights(find_model(self.model, self.revision))
+        self._clip.checked_source()
 
     def close(self) -> None:
         """Free the model's memory; the next score loads it again."""
-        if self._clip is not None:
-            self._clip = None
-            free_memory()
-
-    def _loaded(self) -> _CLIP:
-        if self._clip is None:
-            self._clip = _CLIP(self.model, self.revision, rank_device(self.device))
-        return self._clip
+        self._clip.close()
 
 
 class _CLIP:
@@ -89,14 +83,13 @@ class _CLIP:
     end sign of a long text, at which CLIP reads the text's meaning.
     """
 
-    def __init__(self, name: str, revision: str | None, device: torch.device) -> None:
+    def __init__(self, source: ModelSource, settings: ModelSettings) -> None:
         from transformers import CLIPModel, CLIPProcessor
 
-        source = find_model(name, revision)
-        self.device = device
-        self._model: Any = load_model(CLIPModel.from_pretrained, source, revision, "float32", None, device)
+        self._model: Any = load_model(CLIPModel.from_pretrained, source, settings)
+        self.device: torch.device = self._model.device
         load: Any = CLIPProcessor.from_pretrained
-        self._processor = load(place_of(source), revision=revision)
+        self._processor = load(place_of(source), revision=settings.revision)
         self.config = self._model.config
 
     def to(self, device: torch.device) -> _CLIP:

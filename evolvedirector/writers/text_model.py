@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from evolvedirector.judges.model_files import Dtype, ModelSource, Quantisation
+from evolvedirector.judges.model_files import ModelSettings, ModelSource
 from evolvedirector.judges.model_loading import load_config, load_model, place_of, readable_errors
 from evolvedirector.judges.vision_processor import give_padding, special_texts, without_control_tokens
 from evolvedirector.writers.seeded_sampling import SeededSampling
@@ -95,28 +95,17 @@ class TextModel:
 
     Args:
         source: Where the model comes from.
-        revision: Branch, tag or commit on the hub; None is its main branch.
-        dtype: Of weights and computation; auto: as saved.
-        quantisation: nf4 or int8 through bitsandbytes; None keeps the weights.
-        device: Where it works.
+        settings: How its weights are held, and where.
 
     Raises:
         ValueError: If the model cannot be loaded, does not write text, or does not fit the device.
     """
 
-    def __init__(
-        self,
-        source: ModelSource,
-        revision: str | None,
-        dtype: Dtype,
-        quantisation: Quantisation | None,
-        device: torch.device,
-    ) -> None:
+    def __init__(self, source: ModelSource, settings: ModelSettings) -> None:
         from transformers import AutoModelForCausalLM
 
-        self.reader = InstructionReader(source, revision)
-        load = AutoModelForCausalLM.from_pretrained
-        self.model: Any = load_model(load, source, revision, dtype, quantisation, device)
+        self.reader = InstructionReader(source, settings.revision)
+        self.model: Any = load_model(AutoModelForCausalLM.from_pretrained, source, settings)
 
     def write(
         self, instructions: Sequence[str], seeds: Sequence[int], max_new_tokens: int, temperature: float, top_p: float

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from evolvedirector.judges.memory_guard import MemoryGuard
-from evolvedirector.judges.model_files import Dtype, Quantisation, find_model, weight_bytes
-from evolvedirector.judges.model_loading import check_weights, free_memory, rank_device
+from evolvedirector.judges.model_files import Dtype, ModelSettings, Quantisation
+from evolvedirector.judges.model_on_demand import ModelOnDemand
 from evolvedirector.records import WriteReply, WriteRequest, seed_of
 from evolvedirector.writers.example_pool import ExamplePool, Words
 from evolvedirector.writers.instructions import instruction_for
@@ -110,7 +110,7 @@ class TransformersWriter:
         self.keep_loaded = keep_loaded
         self.device = device
         self._pool = ExamplePool(examples)
-        self._loaded: TextModel | None = None
+        self._text = ModelOnDemand(ModelSettings(model, revision, dtype, quantisation, device), TextModel)
         self._guard = MemoryGuard(
             self._ask,
             self._lost,
@@ -140,9 +140,7 @@ class TransformersWriter:
 
     def close(self) -> None:
         """Free the model's memory; the next request loads it again."""
-        if self._loaded is not None:
-            self._loaded = None
-            free_memory()
+        self._text.close()
 
     def estimated_bytes(self) -> int | None:
         """Estimate the memory of the loaded weights from the headers of their files; None if they are not here yet.
@@ -150,8 +148,7 @@ class TransformersWriter:
         Raises:
             ValueError: If there is no such model.
         """
-        folder = find_model(self.model, self.revision).folder
-        return None if folder is None else weight_bytes(folder, self.dtype, self.quantisation)
+        return self._text.estimated_bytes()
 
     def verify(self) -> None:
         """Check, without loading weights, that the model exists, writes text and holds an instruction and its reply.
@@ -159,9 +156,7 @@ class TransformersWriter:
         Raises:
             ValueError: With what is wrong and what to write.
         """
-        source = find_model(self.model, self.revision)
-        check_weights(source)
-        reader = InstructionReader(source, self.revision)
+        reader = InstructionReader(self._text.checked_source(), self.revision)
         request = WriteRequest("verify", "expansion", "a photo of a cat", None, self.texts_per_reply, 0)
         used = reader.inputs([reader.text(instruction_for(request, ()))])["input_ids"].shape[1]
         room = reader.context_tokens()
@@ -194,12 +189,8 @@ class TransformersWriter:
 
     def _ask(self, parts: Sequence[_Part]) -> list[Written]:
         """Let the model reply to a batch."""
-        if self._loaded is None:
-            source = find_model(self.model, self.revision)
-            device = rank_device(self.device)
-            self._loaded = TextModel(source, self.revision, self.dtype, self.quantisation, device)
         instructions, seeds = [part.instruction for part in parts], [part.asked.seed for part in parts]
-        return self._loaded.write(instructions, seeds, self.max_new_tokens, self.temperature, self.top_p)
+        return self._text.get().write(instructions, seeds, self.max_new_tokens, self.temperature, self.top_p)
 
     def _lost(self, part: _Part) -> Written:
         return Written("", "the device is out of memory")

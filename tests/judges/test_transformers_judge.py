@@ -157,7 +157,7 @@ def test_a_prompt_can_neither_fake_a_picture_nor_end_the_turn(judge: Transformer
 def test_verify_needs_no_weights_in_memory_and_says_what_is_wrong(llava_folder: Path, tmp_path: Path) -> None:
     good = TransformersJudge(str(llava_folder), image_size_px=SIZE_PX)
     good.verify()
-    assert good._vision is None
+    assert not good._vision.is_loaded
     copy = Path(shutil.copytree(llava_folder, tmp_path / "copy"))
     (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
     with pytest.raises(ValueError, match="pickled weights are never read"):
@@ -241,8 +241,8 @@ def test_memory_is_estimated_without_loading_and_freed_by_close(judge: Transform
     assert TransformersJudge(str(llava_folder), dtype="bfloat16").estimated_bytes() == 2 * stored
     assert (TransformersJudge(str(llava_folder), quantisation="nf4").estimated_bytes() or 0) < 3 * stored
     before = list(judge.check(ITEMS[:1]))
-    assert judge._vision is not None
-    weights = weakref.ref(next(judge._vision.model.parameters()))
+    assert judge._vision.is_loaded
+    weights = weakref.ref(next(judge._vision.get().model.parameters()))
     judge.close()
     gc.collect()
     assert weights() is None

@@ -151,16 +151,16 @@ def test_memory_is_free_when_all_is_answered_unless_it_is_kept(llama_folder: Pat
     writer = TransformersWriter(str(llama_folder), max_new_tokens=2)
     replies = writer.write(REQUESTS[:1])
     next(replies)
-    assert writer._loaded is not None
-    weights = weakref.ref(next(writer._loaded.model.parameters()))
+    assert writer._text.is_loaded
+    weights = weakref.ref(next(writer._text.get().model.parameters()))
     assert next(replies, None) is None
     gc.collect()
     assert weights() is None
     kept = TransformersWriter(str(llama_folder), max_new_tokens=2, keep_loaded=True)
     list(kept.write(REQUESTS[:1]))
-    assert kept._loaded is not None
+    assert kept._text.is_loaded
     kept.close()
-    assert kept._loaded is None
+    assert not kept._text.is_loaded
     assert kept.estimated_bytes() == 4 * sum(
         p.numel() for p in LlamaForCausalLM.from_pretrained(llama_folder).parameters()
     )
@@ -189,7 +189,7 @@ def test_no_memory_is_an_error_at_first_and_a_refusal_later(
 def test_verify_says_what_is_wrong_without_loading(llama_folder: Path, tmp_path: Path) -> None:
     writer = TransformersWriter(str(llama_folder), max_new_tokens=100)
     writer.verify()
-    assert writer._loaded is None
+    assert not writer._text.is_loaded
     with pytest.raises(ValueError, match="do not fit the 2048 tokens"):
         TransformersWriter(str(llama_folder), max_new_tokens=2000).verify()
     with pytest.raises(ValueError, match="does not exist"):
