@@ -52,6 +52,9 @@ def _no_leaks() -> Iterator[None]:
     for number, handler in handlers.items():
         signal.signal(number, handler)
     started = [thread for thread in threading.enumerate() if thread not in threads and not thread.daemon]
+    for thread in started:
+        thread.join(timeout=5.0)  # transformers tells the threads that loaded weights to end, and does not wait
+    started = [thread for thread in started if thread.is_alive()]
     assert not changed, f"the test left environment variables changed: {sorted(changed)}"
     assert not left_handlers, f"the test left handlers of {left_handlers} installed"
     assert not started, f"the test left threads running: {started}"
