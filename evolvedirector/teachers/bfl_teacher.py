@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
-from evolvedirector.records import ImageReply, ImageRequest
+from evolvedirector.records import ImageRequest
+from evolvedirector.teachers.api_teacher import APITeacher
 from evolvedirector.teachers.aspect_ratio import nearest_aspect_ratio
 from evolvedirector.teachers.image_api import ImageAPI
 from evolvedirector.teachers.image_safety import ImageSafety
@@ -25,7 +25,7 @@ _REFUSED = {"Request Moderated": False, "Content Moderated": True}
 _FAILED = ("Error", "Task not found", "Failed")
 
 
-class BFLTeacher:
+class BFLTeacher(APITeacher):
     """Buy FLUX images from Black Forest Labs: submit a job, poll it, fetch the image.
 
     As documented in November 2026 (and checked against a server of our own only): the key goes into the header
@@ -61,48 +61,13 @@ class BFLTeacher:
         check_extra(extra or {}, ("prompt", "seed", "width", "height", "webhook_url"))
         self.model, self.size_as, self.extra = model, size_as, dict(extra or {})
         price = listed_price_usd("bfl", model) if cost_usd_per_image is None else cost_usd_per_image
-        self._jobs = QueuedJobs(endpoint, self._submit, self._look, poll_every_s, HOSTS, price, jobs_path)
+        jobs = QueuedJobs(endpoint, self._submit, self._look, poll_every_s, HOSTS, price, jobs_path)
         parameters = {**self.extra, "size_as": size_as}
-        self._api = ImageAPI(
-            "bfl", endpoint, self._jobs.draw, model, parameters, price, safety, "x-key", "", polled=True
-        )
+        api = ImageAPI("bfl", endpoint, jobs.draw, model, parameters, price, safety, "x-key", "", polled=True)
+        super().__init__(api, jobs, self._ask_for_nothing)
 
-    @property
-    def fingerprint(self) -> str:
-        """Name service, model and every parameter that changes its images."""
-        return self._api.fingerprint
-
-    @property
-    def requests_per_unit(self) -> int:
-        """Return how many requests a round should hand over at once, so that all slots stay busy."""
-        return self._api.requests_per_unit
-
-    def price_usd(self) -> float | None:
-        """Return the price of one image in US dollars, or None where it is unknown."""
-        return self._api.price_usd
-
-    def generate(self, requests: Sequence[ImageRequest]) -> Iterator[ImageReply]:
-        """Yield one reply per request as each finishes.
-
-        Args:
-            requests: any prompts; a job that was submitted for one before is taken up again.
-        """
-        return self._jobs.watched(self._api.generate(requests))
-
-    def verify(self) -> None:
-        """Check key and host by asking for a job that does not exist, which costs nothing.
-
-        Raises:
-            ValueError: with one clear reason.
-        """
-        self._jobs.verify()
-        self._api.verify(self._check_key)
-
-    def close(self) -> None:
-        """Close the journal of jobs; connections end with each `generate`."""
-        self._jobs.close()
-
-    async def _check_key(self, client: Client) -> None:
+    async def _ask_for_nothing(self, client: Client) -> None:
+        """Check key and host by asking for a job that does not exist."""
         nobody = "v1/get_result?id=00000000-0000-0000-0000-000000000000"
         await client.request("GET", nobody, accept=_is_no_denial)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from evolvedirector.records import ImageReply, ImageRequest
+from evolvedirector.records import ImageRequest
+from evolvedirector.teachers.api_teacher import APITeacher
 from evolvedirector.teachers.aspect_ratio import nearest_aspect_ratio
 from evolvedirector.teachers.image_api import ImageAPI
 from evolvedirector.teachers.image_safety import ImageSafety
@@ -24,7 +25,7 @@ MAX_SEED = 2**31
 _POLICY = "content_policy_violation"
 
 
-class FalTeacher:
+class FalTeacher(APITeacher):
     """Buy images of any text-to-image model on fal: put a request into its queue, poll it, fetch the image.
 
     As documented in November 2026 (and checked against a server of our own only): the key goes into `Authorization:
@@ -63,46 +64,12 @@ class FalTeacher:
         self.model, self.size_as, self.extra = model.strip("/"), size_as, dict(extra or {})
         price = listed_price_usd("fal", self.model) if cost_usd_per_image is None else cost_usd_per_image
         hosts = IMAGE_HOSTS if image_hosts is None else image_hosts
-        self._jobs = QueuedJobs(endpoint, self._submit, self._look, poll_every_s, hosts, price, jobs_path)
+        jobs = QueuedJobs(endpoint, self._submit, self._look, poll_every_s, hosts, price, jobs_path)
         parameters = {**self.extra, "size_as": size_as}
-        self._api = ImageAPI(
-            "fal", endpoint, self._jobs.draw, self.model, parameters, price, safety, auth_scheme="Key", polled=True
+        api = ImageAPI(
+            "fal", endpoint, jobs.draw, self.model, parameters, price, safety, auth_scheme="Key", polled=True
         )
-
-    @property
-    def fingerprint(self) -> str:
-        """Name service, model and every parameter that changes its images."""
-        return self._api.fingerprint
-
-    @property
-    def requests_per_unit(self) -> int:
-        """Return how many requests a round should hand over at once, so that all slots stay busy."""
-        return self._api.requests_per_unit
-
-    def price_usd(self) -> float | None:
-        """Return the price of one image in US dollars, or None where it is unknown."""
-        return self._api.price_usd
-
-    def generate(self, requests: Sequence[ImageRequest]) -> Iterator[ImageReply]:
-        """Yield one reply per request as each finishes.
-
-        Args:
-            requests: any prompts; a job that was submitted for one before is taken up again.
-        """
-        return self._jobs.watched(self._api.generate(requests))
-
-    def verify(self) -> None:
-        """Check that a key is set; fal has no question known to us that costs nothing.
-
-        Raises:
-            ValueError: with one clear reason.
-        """
-        self._jobs.verify()
-        self._api.verify()
-
-    def close(self) -> None:
-        """Close the journal of jobs; connections end with each `generate`."""
-        self._jobs.close()
+        super().__init__(api, jobs)  # fal has no question known to us that costs nothing
 
     async def _submit(self, client: Client, request: ImageRequest) -> Job | Progress:
         body: dict[str, Any] = {**self.extra, "prompt": request.prompt, "seed": request.seed % MAX_SEED}

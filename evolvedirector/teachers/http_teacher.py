@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from evolvedirector.records import ImageReply, ImageRequest
+from evolvedirector.teachers.api_teacher import APITeacher
 from evolvedirector.teachers.http_answers import HTTPAnswers
 from evolvedirector.teachers.http_polling import HTTPPolling
 from evolvedirector.teachers.image_api import ImageAPI
@@ -27,7 +28,7 @@ _HEADER = re.compile(r"[A-Za-z0-9-]{1,64}")
 _OURS = ("host", "content-length", "content-type", "transfer-encoding", "connection", "idempotency-key")
 
 
-class HTTPTeacher:
+class HTTPTeacher(APITeacher):
     """Buy images from a JSON API that has no class of its own: a template of the request, paths into the answer.
 
     Values are put into the template whole, as JSON, so no prompt can change the shape of a request. The key goes into
@@ -91,54 +92,20 @@ class HTTPTeacher:
         self._answers = HTTPAnswers(image_path, refusal_path, refusal_values, polling)
         self._hosts = list(image_hosts or [])
         price = listed_price_usd("http", model) if cost_usd_per_image is None else cost_usd_per_image
-        every_s = 0.0 if polling is None else polling.poll_every_s
-        self._jobs = QueuedJobs(endpoint, self._submit, self._look, every_s, self._hosts, price, jobs_path)
-        draw = self._draw if polling is None else self._jobs.draw
+        jobs = None
+        if polling is not None:
+            every_s = polling.poll_every_s
+            jobs = QueuedJobs(endpoint, self._submit, self._look, every_s, self._hosts, price, jobs_path)
+        draw = self._draw if jobs is None else jobs.draw
         # headers hold no key here: the one that carries it is a template, and split off
         parameters = {"path": path, "body": body, "method": method, "image_path": image_path, "headers": self._headers}
-        polled = polling is not None
-        self._api = ImageAPI(
+        polled = jobs is not None
+        api = ImageAPI(
             "http", endpoint, draw, model, parameters, price, safety, auth_header, auth_scheme, polled=polled
         )
+        super().__init__(api, jobs, None if verify_path is None else self._read_verify_path)
 
-    @property
-    def fingerprint(self) -> str:
-        """Name service, model and every parameter that changes its images."""
-        return self._api.fingerprint
-
-    @property
-    def requests_per_unit(self) -> int:
-        """Return how many requests a round should hand over at once, so that all slots stay busy."""
-        return self._api.requests_per_unit
-
-    def price_usd(self) -> float | None:
-        """Return the price of one image in US dollars, or None where it is unknown."""
-        return self._api.price_usd
-
-    def generate(self, requests: Sequence[ImageRequest]) -> Iterator[ImageReply]:
-        """Yield one reply per request as each finishes.
-
-        Args:
-            requests: any prompts; a job that was submitted for one before is taken up again.
-        """
-        replies = self._api.generate(requests)
-        return replies if self._polling is None else self._jobs.watched(replies)
-
-    def verify(self) -> None:
-        """Check the key by reading `verify_path`, or that one is set where there is no such path.
-
-        Raises:
-            ValueError: with one clear reason.
-        """
-        if self._polling is not None:
-            self._jobs.verify()
-        self._api.verify(None if self._verify_path is None else self._check_key)
-
-    def close(self) -> None:
-        """Close the journal of jobs; connections end with each `generate`."""
-        self._jobs.close()
-
-    async def _check_key(self, client: Client) -> None:
+    async def _read_verify_path(self, client: Client) -> None:
         await client.request("GET", self._verify_path or "", headers=self._headers)
 
     def _filled(self, request: ImageRequest) -> Any:

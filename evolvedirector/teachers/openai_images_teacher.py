@@ -6,10 +6,11 @@ import base64
 import binascii
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from evolvedirector.records import ImageReply, ImageRequest
+from evolvedirector.teachers.api_teacher import APITeacher
 from evolvedirector.teachers.image_api import ImageAPI
 from evolvedirector.teachers.image_safety import ImageSafety
 from evolvedirector.teachers.prices import listed_price_usd
@@ -46,7 +47,7 @@ _OURS = ("model", "prompt", "n", "size", "stream")
 _DATA_URL = re.compile(r"data:image/[a-z.+-]{1,20};base64,")
 
 
-class OpenAIImagesTeacher:
+class OpenAIImagesTeacher(APITeacher):
     """Buy images from anything that speaks the OpenAI Images protocol: hosted, vLLM-Omni, SGLang, LocalAI, a proxy.
 
     Refusals by a content filter are replies with the status `refusal`; a broken connection after a request was sent
@@ -106,42 +107,11 @@ class OpenAIImagesTeacher:
         self.image_hosts = [*(RESULT_HOSTS if image_hosts is None else image_hosts), endpoint.host]
         price = listed_price_usd("openai", model, quality) if cost_usd_per_image is None else cost_usd_per_image
         parameters = {**self.fields, "sizes": self.sizes, "send_seed": send_seed}
-        self._api = ImageAPI("openai-images", endpoint, self._draw, model, parameters, price, safety)
+        api = ImageAPI("openai-images", endpoint, self._draw, model, parameters, price, safety)
+        super().__init__(api, check=self._ask_for_models)
 
-    @property
-    def fingerprint(self) -> str:
-        """Name service, model and every parameter that changes its images."""
-        return self._api.fingerprint
-
-    @property
-    def requests_per_unit(self) -> int:
-        """Return how many requests a round should hand over at once, so that all slots stay busy."""
-        return self._api.requests_per_unit
-
-    def price_usd(self) -> float | None:
-        """Return the price of one image in US dollars, or None where it is unknown."""
-        return self._api.price_usd
-
-    def generate(self, requests: Sequence[ImageRequest]) -> Iterator[ImageReply]:
-        """Yield one reply per request as each finishes.
-
-        Args:
-            requests: any prompts and sizes.
-        """
-        return self._api.generate(requests)
-
-    def verify(self) -> None:
-        """Check key, host and model name by listing the models, which costs nothing.
-
-        Raises:
-            ValueError: with one clear reason; a service that lists no models passes when it can be reached.
-        """
-        self._api.verify(self._check_model)
-
-    def close(self) -> None:
-        """Do nothing: connections end with each `generate`."""
-
-    async def _check_model(self, client: Client) -> None:
+    async def _ask_for_models(self, client: Client) -> None:
+        """Check key, host and model name by listing the models; a service that lists none need only be reached."""
         try:
             answer = await client.request_json("GET", "models")
         except TransportFault as fault:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from evolvedirector.records import ImageReply, ImageRequest
+from evolvedirector.records import ImageRequest
+from evolvedirector.teachers.api_teacher import APITeacher
 from evolvedirector.teachers.aspect_ratio import nearest_aspect_ratio
 from evolvedirector.teachers.image_api import ImageAPI
 from evolvedirector.teachers.image_safety import ImageSafety
@@ -25,7 +26,7 @@ _MODEL = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?::(?P<version>[0-9a-f]{40,64}))
 _REFUSED = re.compile(r"nsfw|moderat|flagged|sensitive|safety", re.IGNORECASE)
 
 
-class ReplicateTeacher:
+class ReplicateTeacher(APITeacher):
     """Buy images of a model on Replicate: create a prediction, poll it, fetch the image at once.
 
     As documented in November 2026 (and checked against a server of our own only): predictions run in the background
@@ -77,46 +78,13 @@ class ReplicateTeacher:
         self.wait_s = min(wait_s, int(endpoint.timeout_s / 2))  # held longer, the outcome would be unknown
         self._name, self._version = found["name"], found["version"]
         price = listed_price_usd("replicate", model) if cost_usd_per_image is None else cost_usd_per_image
-        self._jobs = QueuedJobs(endpoint, self._submit, self._look, poll_every_s, IMAGE_HOSTS, price, jobs_path)
+        jobs = QueuedJobs(endpoint, self._submit, self._look, poll_every_s, IMAGE_HOSTS, price, jobs_path)
         parameters = {**self.extra, "size_as": size_as}
-        self._api = ImageAPI("replicate", endpoint, self._jobs.draw, model, parameters, price, safety, polled=True)
+        api = ImageAPI("replicate", endpoint, jobs.draw, model, parameters, price, safety, polled=True)
+        super().__init__(api, jobs, self._ask_about_model)
 
-    @property
-    def fingerprint(self) -> str:
-        """Name service, model and every parameter that changes its images."""
-        return self._api.fingerprint
-
-    @property
-    def requests_per_unit(self) -> int:
-        """Return how many requests a round should hand over at once, so that all slots stay busy."""
-        return self._api.requests_per_unit
-
-    def price_usd(self) -> float | None:
-        """Return the price of one image in US dollars, or None where it is unknown."""
-        return self._api.price_usd
-
-    def generate(self, requests: Sequence[ImageRequest]) -> Iterator[ImageReply]:
-        """Yield one reply per request as each finishes.
-
-        Args:
-            requests: any prompts; a prediction that was created for one before is taken up again.
-        """
-        return self._jobs.watched(self._api.generate(requests))
-
-    def verify(self) -> None:
-        """Check key, host and model by asking about the model, which costs nothing.
-
-        Raises:
-            ValueError: with one clear reason.
-        """
-        self._jobs.verify()
-        self._api.verify(self._check_model)
-
-    def close(self) -> None:
-        """Close the journal of jobs; connections end with each `generate`."""
-        self._jobs.close()
-
-    async def _check_model(self, client: Client) -> None:
+    async def _ask_about_model(self, client: Client) -> None:
+        """Check key, host and model by asking about the model."""
         try:
             await client.request_json("GET", f"models/{self._name}")
         except TransportFault as fault:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
 from evolvedirector.records import ImageReply, ImageRequest
+from evolvedirector.teachers.api_teacher import APITeacher
 from evolvedirector.teachers.aspect_ratio import nearest_aspect_ratio
 from evolvedirector.teachers.image_api import ImageAPI
 from evolvedirector.teachers.image_safety import ImageSafety
@@ -19,7 +18,7 @@ ASPECT_RATIOS = ("1:1", "16:9", "9:16", "3:2", "2:3", "5:4", "4:5", "21:9", "9:2
 MAX_SEED = 2**32 - 1
 
 
-class StabilityTeacher:
+class StabilityTeacher(APITeacher):
     """Buy images from Stability AI: a form goes out, the image comes back in the answer.
 
     As documented in November 2026 (and checked against a server of our own only): a refused prompt is a 403 that
@@ -52,42 +51,11 @@ class StabilityTeacher:
         self.model, self.extra = model, dict(extra or {})
         variant = self.extra.get("model")
         price = listed_price_usd("stability", model, variant) if cost_usd_per_image is None else cost_usd_per_image
-        self._api = ImageAPI("stability", endpoint, self._draw, model, self.extra, price, safety)
+        api = ImageAPI("stability", endpoint, self._draw, model, self.extra, price, safety)
+        super().__init__(api, check=self._ask_for_balance)
 
-    @property
-    def fingerprint(self) -> str:
-        """Name service, model and every parameter that changes its images."""
-        return self._api.fingerprint
-
-    @property
-    def requests_per_unit(self) -> int:
-        """Return how many requests a round should hand over at once, so that all slots stay busy."""
-        return self._api.requests_per_unit
-
-    def price_usd(self) -> float | None:
-        """Return the price of one image in US dollars, or None where it is unknown."""
-        return self._api.price_usd
-
-    def generate(self, requests: Sequence[ImageRequest]) -> Iterator[ImageReply]:
-        """Yield one reply per request as each finishes.
-
-        Args:
-            requests: any prompts; the shape nearest to their size is asked for.
-        """
-        return self._api.generate(requests)
-
-    def verify(self) -> None:
-        """Check key and host by asking for the balance, which costs nothing.
-
-        Raises:
-            ValueError: with one clear reason.
-        """
-        self._api.verify(self._check_balance)
-
-    def close(self) -> None:
-        """Do nothing: connections end with each `generate`."""
-
-    async def _check_balance(self, client: Client) -> None:
+    async def _ask_for_balance(self, client: Client) -> None:
+        """Check key and host by asking for the balance; a service of one's own may keep none."""
         answer = await client.request("GET", "v1/user/balance", accept=lambda response: response.status == 404)
         credits = answer.json().get("credits") if answer.status == 200 else None
         if isinstance(credits, int | float) and credits <= 0:
