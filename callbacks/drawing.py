@@ -50,7 +50,7 @@ def student_draw(trainer: pl.Trainer, module: pl.LightningModule) -> Callable[[S
         if len(images) != len(requests):
             raise RuntimeError(
                 f"{type(module).__name__}.generate returned {len(images)} images for {len(requests)} requests. "
-                "Return one uint8 tensor (3, height, width) per request, in order."
+                "Allowed is one image for each. Return one uint8 tensor (3, height, width) per request, in order."
             )
         return [encode_png(image) for image in images]
 

@@ -197,8 +197,8 @@ class EvolutionCallback(pl.Callback):
         if self._published_sha and self._opened().revision_sha != self._published_sha:
             raise RuntimeError(
                 f"This epoch reads revision {self._opened().revision_sha[:12]}, but the last round published "
-                f"{self._published_sha[:12]}. The datamodule must read what `open_revision` named: let its "
-                "`train_dataloader` build a new loader each time it is called."
+                f"{self._published_sha[:12]}. Allowed is the revision that `open_revision` named. Let the "
+                "datamodule's `train_dataloader` build a new loader each time it is called."
             )
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

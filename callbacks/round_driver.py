@@ -159,7 +159,7 @@ class RoundDriver:
         if not isinstance(size, int):
             raise RuntimeError(
                 f"The size of the images to ask for is unknown: {type(self._module).__name__} has no `image_size_px`. "
-                "Write `image_size_px: 512`, say, in EvolutionCallback."
+                "Allowed is a size of either. Write `image_size_px: 512`, say, in EvolutionCallback."
             )
         return size
 

@@ -104,9 +104,9 @@ class EvolvingDataModule(LightningDataModule):
             return  # evaluation writes nothing, so it can run beside a training that holds the root's lock
         if self._seeds is None and not (self.data_root / "format.json").exists():
             raise StoreError(
-                f"The dataset root '{self.data_root}' does not exist and there are no seeds to make it from. Write"
-                f" `data.init_args.seeds: prompts.txt`, or run `evolvedirector data import {self.data_root} --prompts"
-                " prompts.txt` first."
+                f"The dataset root '{self.data_root}' does not exist and there are no seeds to make it from. Allowed "
+                "is a root that was imported, or any folder beside seeds. Write `data.init_args.seeds: prompts.txt`, "
+                f"or run `evolvedirector data import {self.data_root} --prompts prompts.txt` first."
             )
         held_out = [prompt.id for prompt in self.held_out_prompts()]
         published = RevisionFiles(self.data_root).current() is not None
@@ -144,8 +144,9 @@ class EvolvingDataModule(LightningDataModule):
                 self._position.revision_sha = current
             else:
                 raise StoreError(
-                    f"The dataset root '{self.data_root}' has no revision. Write `data.init_args.seeds: prompts.txt`,"
-                    f" or run `evolvedirector data import {self.data_root} --prompts prompts.txt` first."
+                    f"The dataset root '{self.data_root}' has no revision. Allowed is a root that was imported, or one "
+                    "that seeds can fill. Write `data.init_args.seeds: prompts.txt`, or run `evolvedirector data "
+                    f"import {self.data_root} --prompts prompts.txt` first."
                 )
         return self._position.revision_sha
 

@@ -85,9 +85,9 @@ class Autoencoder:
             found = (model.config.latent_channels, 2 ** (len(model.config.block_out_channels) - 1))
             if found != (self.latent_channels, self.downscaling):
                 raise ValueError(
-                    f"Autoencoder {self.name!r} has {found[0]} latent channels and downscaling {found[1]}, not "
-                    f"{self.latent_channels} and {self.downscaling}. Write latent_channels: {found[0]}, "
-                    f"downscaling: {found[1]}."
+                    f"Autoencoder {self.name!r} has {found[0]} latent channels and downscaling {found[1]}, but "
+                    f"latent_channels is {self.latent_channels} and downscaling {self.downscaling}. Allowed are its "
+                    f"own. Write latent_channels: {found[0]}, downscaling: {found[1]}."
                 )
             self._model = model.eval().requires_grad_(False).to(self._device)
         return self._model

@@ -109,12 +109,13 @@ class TextToImage(LightningModule):
             raise ValueError(
                 f"The transformer has in_channels {self.family.in_channels}, the images have {channels} channels "
                 f"({'latents of the autoencoder' if self.autoencoder else 'pixels: no autoencoder is set'}). "
-                f"Write in_channels: {channels}."
+                f"Both must be the same. Write in_channels: {channels}."
             )
         if self.family.text_dimension != self.text_encoder.dimension:
             raise ValueError(
                 f"The transformer has text_dimension {self.family.text_dimension}, the text encoder gives "
-                f"{self.text_encoder.dimension}. Write text_dimension: {self.text_encoder.dimension}."
+                f"{self.text_encoder.dimension}. Both must be the same. "
+                f"Write text_dimension: {self.text_encoder.dimension}."
             )
         if self.generation_chunk_size < 1 or self.sampling_steps < 1:
             raise ValueError(

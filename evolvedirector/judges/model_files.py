@@ -170,7 +170,10 @@ def _tensors(path: Path) -> Iterator[tuple[str, str, list[int]]]:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > _MAX_HEADER_BYTES:
-            raise ValueError(f"{path.name} has a header of {length} bytes. At most {_MAX_HEADER_BYTES} are allowed.")
+            raise ValueError(
+                f"{path.name} is no safetensors file: its header has {length} bytes. Allowed are at most "
+                f"{_MAX_HEADER_BYTES}. Save or download the model again."
+            )
         header: dict[str, Any] = json.loads(file.read(length))
     for name, entry in header.items():
         if name != "__metadata__":

@@ -286,5 +286,6 @@ def _check_settings(model: str, rung: str, tokens: int, cost_usd: float | None, 
     for template in templates:
         if "{prompt}" not in template:
             raise ValueError(
-                f"The question {template[:60]!r} does not name the prompt. Write `{{prompt}}` where it belongs."
+                f"The question {template[:60]!r} does not name the prompt. Allowed is a text with `{{prompt}}`, or "
+                "every prompt is judged alike. Write `{prompt}` where it belongs."
             )

@@ -71,20 +71,26 @@ def check_options(found: type, options: Mapping[str, Any], extra: Mapping[str, A
     accepted = inspect.signature(found.__call__).parameters  # type: ignore[operator]
     offered = ", ".join(name for name in accepted if name not in _OURS)
     if "prompt" not in accepted:
-        raise ValueError(f"{found.__name__} takes no prompt, so it is no text-to-image pipeline. Choose another model.")
+        raise ValueError(
+            f"The model's pipeline is a {found.__name__}, which takes no prompt. Allowed are text-to-image pipelines. "
+            "Write another model."
+        )
     for name in extra:
         if name in _OURS:
-            raise ValueError(f"extra sets '{name}', which is {_OURS[name] or 'no option'}. Take it out of `extra`.")
+            raise ValueError(
+                f"extra sets '{name}', which is {_OURS[name] or 'no option'}. Allowed are {offered}. Take '{name}' out "
+                "of `extra`."
+            )
     for name in [*options, *extra]:
         if name not in accepted:
             raise ValueError(
-                f"{name} is set, but {found.__name__} does not accept it. It accepts {offered}. Leave {name} out."
+                f"{name} is set, but {found.__name__} does not accept it. Allowed are {offered}. Leave {name} out."
             )
     if "negative_prompt" in options and "true_cfg_scale" in accepted and not extra.get("true_cfg_scale", 0) > 1:
         raise ValueError(
-            f"negative_prompt has no effect on {found.__name__}, whose guidance is distilled, unless true_cfg_scale "
-            "is over 1 (and then every image takes twice as long). Write `extra: {true_cfg_scale: 3.5}` or leave "
-            "negative_prompt out."
+            f"negative_prompt has no effect on {found.__name__}, whose guidance is distilled. Allowed is one beside a "
+            "true_cfg_scale over 1, with which every image takes twice as long. Write `extra: {true_cfg_scale: 3.5}` "
+            "or leave negative_prompt out."
         )
 
 

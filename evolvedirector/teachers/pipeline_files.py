@@ -79,8 +79,8 @@ def check_weights(folder: Path, index: Mapping[str, Any], variant: str | None = 
         component = folder / name
         if not component.is_dir():
             raise ValueError(
-                f"The pipeline '{folder}' lacks its part '{name}', which {INDEX} names. A whole folder is needed, as "
-                "`pipeline.save_pretrained(folder)` writes it. Copy it again."
+                f"The pipeline '{folder}' lacks its part '{name}', which {INDEX} names. Allowed is a whole folder, as "
+                "`pipeline.save_pretrained(folder)` writes it. Download or copy it again."
             )
         # schedulers, tokenizers and image processors have no config.json and no weights
         if not (component / "config.json").is_file() or weight_files(component, variant):
@@ -146,14 +146,20 @@ def _tensors(path: Path) -> Iterator[tuple[str, list[int]]]:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if not 2 <= length <= _MAX_JSON_BYTES:
-            raise ValueError(f"'{path}' is no safetensors file: its header has {length} bytes. Download it again.")
+            raise ValueError(
+                f"'{path}' is no safetensors file: its header has {length} bytes. Allowed are 2 to {_MAX_JSON_BYTES}. "
+                "Download or copy it again."
+            )
         header = file.read(length)
     try:
         for name, about in json.loads(header).items():
             if name != "__metadata__":
                 yield name, [int(side) for side in about["shape"]]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"The header of '{path}' cannot be read ({error!r}). Download the file again.") from error
+        raise ValueError(
+            f"The header of '{path}' cannot be read ({error!r}). Allowed is a whole safetensors file. Download or copy "
+            "it again."
+        ) from error
 
 
 def _sampled(path: Path) -> Iterator[bytes]:
@@ -171,13 +177,16 @@ def _sampled(path: Path) -> Iterator[bytes]:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _MAX_JSON_BYTES:
-            raise ValueError(f"it has {path.stat().st_size} bytes")
+            raise ValueError(f"it has {path.stat().st_size} bytes, over {_MAX_JSON_BYTES}")
         value = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"'{path}' cannot be read: {error}. A pipeline folder holds {INDEX} and one folder per part. Name such a "
-            "folder, as `pipeline.save_pretrained(folder)` writes it, or a model of the hub."
+            f"'{path}' cannot be read: {error}. Allowed is a pipeline folder, which holds {INDEX} and a folder for "
+            "each part. Write one made by `pipeline.save_pretrained(folder)`, or the name of a model of the hub."
         ) from error
     if not isinstance(value, dict):
-        raise ValueError(f"'{path}' holds no JSON object. Copy the pipeline again.")
+        raise ValueError(
+            f"'{path}' holds a JSON {type(value).__name__}. Allowed is a JSON object, as "
+            "`pipeline.save_pretrained(folder)` writes it. Download or copy the pipeline again."
+        )
     return value

@@ -185,11 +185,12 @@ def load_pipeline(
         if is_out_of_memory(error):
             raise RuntimeError(
                 f"The pipeline '{source.model}' does not fit into the memory of {device} (quantisation {quantisation}, "
-                f"offload {offload}). Write `quantisation: nf4`, `offload: model` or `offload: sequential`."
+                f"offload {offload}). Allowed is what that memory holds beside the student. Write `quantisation: nf4`, "
+                "`offload: model` or `offload: sequential`."
             ) from error
-        reason = str(error).strip().splitlines()
+        reason = (str(error).strip().splitlines() or ["no reason is given"])[0].rstrip(".")
         raise ValueError(
-            f"The pipeline '{source.model}' cannot be loaded: {type(error).__name__}: {reason[0] if reason else ''} "
+            f"The pipeline '{source.model}' cannot be loaded: {type(error).__name__}: {reason}. "
             "Allowed is a whole pipeline of diffusers with safetensors weights. Download or copy it again."
         ) from error
     pipeline.set_progress_bar_config(disable=True)

@@ -104,8 +104,8 @@ class PixArt:
         is_qk_norm = config.get("norm_type") == QK_NORM_TYPE
         if is_qk_norm and not self.qk_norm:
             raise ValueError(
-                f"{name!r} was trained with normalised queries and keys; without them its weights compute something "
-                f"else. Write qk_norm: true."
+                f"qk_norm is false, but {name!r} was trained with normalised queries and keys. Allowed is true: "
+                "without them its weights compute something else. Write qk_norm: true."
             )
         source: Any = QKNormPixArtTransformer2DModel if is_qk_norm else PixArtTransformer2DModel
         model = source.from_pretrained(name, revision=self.revision, use_safetensors=True)

@@ -88,8 +88,9 @@ class T5Encoder:
             )
         if model.config.d_model != self._dimension:
             raise ValueError(
-                f"T5 encoder {self.name!r} has dimension {model.config.d_model}, not {self._dimension}. "
-                f"Write dimension: {model.config.d_model}, and the same text_dimension for the transformer."
+                f"T5 encoder {self.name!r} has dimension {model.config.d_model}, but dimension is {self._dimension}. "
+                f"Allowed is its own. Write dimension: {model.config.d_model}, and the same text_dimension for the "
+                "transformer."
             )
         self._model = model.eval().requires_grad_(False).to(self._device)
         self._tokenizer = AutoTokenizer.from_pretrained(

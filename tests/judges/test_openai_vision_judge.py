@@ -321,7 +321,7 @@ def test_a_server_that_repeats_the_key_does_not_get_it_into_a_reason(monkeypatch
         ({"first_rung": "magic"}, "first_rung is 'magic'"),
         ({"max_answer_tokens": 0}, "max_answer_tokens is 0"),
         ({"cost_usd_per_look": -1.0}, "cost_usd_per_look is -1"),
-        ({"check_template": "Is it good?"}, "'Is it good?' does not name the prompt"),
+        ({"check_template": "Is it good?"}, "'Is it good?' does not name the prompt. Allowed is"),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(options, message):
