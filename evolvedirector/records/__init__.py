@@ -1,0 +1,87 @@
+"""The words of the system as frozen records; every other part passes these around.
+
+Images cross every seam as encoded bytes (PNG unless the bytes say otherwise): they are content-addressed,
+cacheable and independent of any array library. Nothing here imports torch or Lightning.
+"""
+
+from evolvedirector.records.looks import (
+    AtomAnswer,
+    FaithfulnessLook,
+    GoldItem,
+    ImageAndPrompt,
+    Look,
+    OrderedPair,
+    Verdict,
+)
+from evolvedirector.records.names import (
+    digest,
+    normalise_prompt,
+    prompt_id_of,
+    seed_of,
+)
+from evolvedirector.records.prompts import (
+    MAX_PROMPT_CHARACTERS,
+    UNLABELLED,
+    DatasetState,
+    Origin,
+    Prompt,
+    PromptEntry,
+    PromptState,
+    RoundHistory,
+    Sample,
+    Tally,
+)
+from evolvedirector.records.requests import (
+    ImageReply,
+    ImageRequest,
+    ReplyStatus,
+    WriteReply,
+    WriteRequest,
+)
+from evolvedirector.records.rounds import (
+    Allowance,
+    Decision,
+    DecisionKind,
+    Evidence,
+    RevisionChange,
+    RoundInfo,
+    RoundPlan,
+    TrainingMix,
+)
+
+__all__ = [
+    "MAX_PROMPT_CHARACTERS",
+    "UNLABELLED",
+    "Allowance",
+    "AtomAnswer",
+    "DatasetState",
+    "Decision",
+    "DecisionKind",
+    "Evidence",
+    "FaithfulnessLook",
+    "GoldItem",
+    "ImageAndPrompt",
+    "ImageReply",
+    "ImageRequest",
+    "Look",
+    "OrderedPair",
+    "Origin",
+    "Prompt",
+    "PromptEntry",
+    "PromptState",
+    "ReplyStatus",
+    "RevisionChange",
+    "RoundHistory",
+    "RoundInfo",
+    "RoundPlan",
+    "Sample",
+    "Tally",
+    "TrainingMix",
+    "Verdict",
+    "WriteReply",
+    "WriteRequest",
+    "digest",
+    "normalise_prompt",
+    "prompt_id_of",
+    "seed_of",
+]

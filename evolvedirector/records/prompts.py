@@ -1,0 +1,114 @@
+"""What is drawn and what is trained on: prompts, samples, and a dataset state as the policy sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from evolvedirector.records.names import prompt_id_of
+
+Origin = Literal["seed", "expansion", "mutation"]
+PromptState = Literal["candidate", "live", "mastered", "retired"]
+
+UNLABELLED = "unlabelled"
+MAX_PROMPT_CHARACTERS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A text to draw, with where it came from. `lineage_id` is the id of its first ancestor (its own for a seed)."""
+
+    id: str
+    text: str
+    origin: Origin = "seed"
+    skill: str = UNLABELLED
+    parent_id: str | None = None
+    lineage_id: str = ""
+    width_px: int | None = None
+    """None: the size of the student."""
+    height_px: int | None = None
+
+    @classmethod
+    def create(
+        cls, text: str, origin: Origin = "seed", skill: str = UNLABELLED, parent: Prompt | None = None
+    ) -> Prompt:
+        """Make a prompt whose id follows from its text and whose lineage follows from its parent."""
+        own_id = prompt_id_of(text)
+        return cls(
+            id=own_id,
+            text=text,
+            origin=origin,
+            skill=skill,
+            parent_id=parent.id if parent else None,
+            lineage_id=parent.lineage_id if parent else own_id,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A prompt with its chosen image and who made it: one training example."""
+
+    key: str
+    """Name in the shards, [a-z0-9_-]: `<prompt id>-<first 12 characters of the image's sha256>`."""
+    prompt: Prompt
+    image_sha256: str
+    teacher: str
+    """Name of the teacher, or `given` for an image the user brought."""
+
+    @classmethod
+    def create(cls, prompt: Prompt, image_sha256: str, teacher: str) -> Sample:
+        """Make a sample whose key follows from its prompt and image."""
+        return cls(f"{prompt.id}-{image_sha256[:12]}", prompt, image_sha256, teacher)
+
+
+@dataclass(frozen=True, slots=True)
+class PromptEntry:
+    """One prompt of a dataset state, with its place in the life of a prompt."""
+
+    prompt: Prompt
+    state: PromptState
+    sample: Sample | None = None
+    """The image it is trained on; None for a prompt that was not bought yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many prompts were looked at with a readable answer, and how many of them the student failed."""
+
+    looked: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RoundHistory:
+    """What an earlier round of this revision's ancestry saw of prompts the student was never trained on."""
+
+    round_id: str
+    judge_error: float
+    """Estimated share of wrong looks in that round."""
+    skills: Mapping[str, Tally]
+    """Screened prompts by skill."""
+    lineages: Mapping[str, Tally]
+    """Screened prompts by lineage id."""
+    failed: frozenset[str]
+    """Ids of the screened prompts that the student failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetState:
+    """One revision as the policy sees it: every prompt it ever held, the draw weights of the skills, and the past."""
+
+    revision_sha: str
+    entries: Mapping[str, PromptEntry]
+    """By prompt id, in the order in which they entered."""
+    skill_weights: Mapping[str, float] = field(default_factory=dict)
+    """Draw weight per skill; empty: every live sample equally often."""
+    replay_share: float = 0.0
+    """Share of training draws that repeat mastered prompts; 0 draws them like live ones."""
+    history: tuple[RoundHistory, ...] = ()
+    """Finished rounds on the way to this revision, oldest first; a fork sees its own past only."""
+
+    def in_state(self, state: PromptState) -> list[PromptEntry]:
+        """List the entries in one state, in the order in which they entered."""
+        return [entry for entry in self.entries.values() if entry.state == state]

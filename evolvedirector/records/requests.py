@@ -1,0 +1,58 @@
+"""What teachers and writers are asked, and what they answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+ReplyStatus = Literal["image", "refusal", "failure"]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRequest:
+    """Ask a teacher or the student for one image."""
+
+    request_id: str
+    prompt: str
+    seed: int
+    width_px: int
+    height_px: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImageReply:
+    """Answer one `ImageRequest`: an encoded image, or a refusal or failure with its reason (values, not exceptions)."""
+
+    request_id: str
+    status: ReplyStatus
+    image: bytes | None = None
+    reason: str = ""
+    cost_usd: float = 0.0
+    sent: bool = True
+    """False for a failure of which the teacher says that it costs nothing and was never drawn (no key, no credit): it
+    is not counted as a call, so that a closed account does not use up the budget."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteRequest:
+    """Ask a writer for `count` new prompt texts."""
+
+    request_id: str
+    operation: Literal["seed", "expansion", "mutation"]
+    parent: str | None
+    """Text of the parent prompt; None asks for something unrelated to any."""
+    skill: str | None
+    """Skill the texts should exercise; None leaves it to the writer."""
+    count: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class WriteReply:
+    """Answer one `WriteRequest`: texts with their skills, or none and the reason."""
+
+    request_id: str
+    texts: tuple[str, ...] = ()
+    skills: tuple[str, ...] = ()
+    """One per text; empty: each text has the skill asked for."""
+    refusal: str = ""

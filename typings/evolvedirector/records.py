@@ -1,1 +1,0 @@
-../../evolvedirector/records.py
