@@ -17,6 +17,9 @@ from evolvedirector.records import (
     prompt_id_of,
 )
 
+NOT_REACHED = "writer not reached"
+"""Cause of texts that an outage kept from being written: it says nothing about the writer."""
+
 
 @dataclass(slots=True)
 class Written:
@@ -62,7 +65,7 @@ def accept_texts(
         reply = replies.get(request.request_id, WriteReply(request.request_id, refusal="no reply"))
         missing = request.count - len(reply.texts)
         if missing > 0:
-            written.refused["writer"] += missing
+            written.refused["writer" if reply.answered else NOT_REACHED] += missing
         for position, text in enumerate(reply.texts[: request.count]):
             text = text.strip()
             cause = refusal_cause(text, taken, held_out_ids)

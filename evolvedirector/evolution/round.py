@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from evolvedirector.evolution import steps
+from evolvedirector.evolution.candidates import NOT_REACHED
 from evolvedirector.evolution.history import past_rounds
 from evolvedirector.evolution.opening import open_round, skip_round
 from evolvedirector.evolution.purchases import Purchases, buy
@@ -146,6 +147,7 @@ def _buy(
 
 def _warn_of_refusals(figures: Counter[str]) -> None:
     causes = {name: count for name, count in figures.items() if name.startswith("refused: ")}
+    causes.pop(f"refused: {NOT_REACHED}", None)
     refused = sum(causes.values())
     if refused > MOST_REFUSED * (refused + figures["written"]):
         said = ", ".join(f"{name.removeprefix('refused: ')} {count}" for name, count in causes.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Literal, TypeVar
 
@@ -31,6 +32,8 @@ def write(
 ) -> list[Prompt]:
     """Ask the writer for texts and return those that may become prompts; refusals are counted by cause.
 
+    An empty reply is final, an outage is not: it is not recorded, so a round that is finished later asks again.
+
     Args:
         context: The round.
         requests: Each with the parent whose lineage its texts join.
@@ -41,8 +44,11 @@ def write(
     missing = [request for request, _ in requests if request.request_id not in replies]
     for unit in context.units(missing, "write"):
         for group in in_groups(context.writer.write(unit)):
-            ledger.add_writes(context.info.round_id, group)
+            ledger.add_writes(context.info.round_id, [reply for reply in group if reply.answered or reply.texts])
             replies |= {reply.request_id: reply for reply in group}
+    unheard = [reply for reply in replies.values() if not reply.answered]
+    if unheard:
+        warnings.warn(f"The writer writes nothing at present: {unheard[0].refusal}", stacklevel=2)
     written = accept_texts(requests, replies, known_ids, ledger.held_out())
     ledger.add_prompts(written.prompts)
     context.figures.update({f"refused: {cause}": count for cause, count in written.refused.items()})

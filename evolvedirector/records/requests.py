@@ -56,3 +56,5 @@ class WriteReply:
     skills: tuple[str, ...] = ()
     """One per text; empty: each text has the skill asked for."""
     refusal: str = ""
+    answered: bool = True
+    """False where there are no texts because the model could not be asked (an outage): not final, asked again."""

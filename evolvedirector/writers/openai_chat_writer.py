@@ -38,6 +38,8 @@ _LIST_OF_TEXTS = {
         },
     },
 }
+_ABOUT_THE_REQUEST = (400, 413, 422)
+"""Answers that say something of this request, and would say it again; all other faults are outages, which end."""
 
 
 @dataclass(slots=True)
@@ -47,6 +49,8 @@ class _Job:
     request: WriteRequest
     examples: list[tuple[str, ...]]
     known: list[Words]
+    answered: bool = True
+    """The model, or the server about this request, had the last word; False after an outage."""
 
 
 class OpenAIChatWriter:
@@ -131,7 +135,8 @@ class OpenAIChatWriter:
             request = job.request
             if request.parent is None:
                 texts = self._take_in(request.skill, texts, refused, new.setdefault(request.skill, []))
-            yield WriteReply(request.request_id, tuple(texts), refusal=refusal_of(refused, len(texts), request.count))
+            said = refusal_of(refused, len(texts), request.count)
+            yield WriteReply(request.request_id, tuple(texts), refusal=said, answered=job.answered or bool(texts))
 
     def verify(self) -> None:
         """Check address, key and name of the model without a paid request.
@@ -179,7 +184,7 @@ class OpenAIChatWriter:
             seed = seed_of("chat", request.seed, number)
             part = replace(request, count=min(missing, self.texts_per_chat), seed=seed)
             try:
-                reply, cause = await self._chat(client, instruction_for(part, examples), seed, end)
+                reply, cause, job.answered = await self._chat(client, instruction_for(part, examples), seed, end)
                 if cause:
                     refused[self._clean(cause)] += 1
                     continue
@@ -187,6 +192,9 @@ class OpenAIChatWriter:
                 accepted, causes = read_texts(reply, part, known, self.rouge_limit)
             except TransportFault as fault:
                 refused[fault.reason] += 1
+                job.answered = fault.kind == "too_large" or (
+                    fault.kind == "rejected" and fault.status in _ABOUT_THE_REQUEST
+                )
                 break
             except Exception as error:  # one that escapes ends the work of all other requests
                 refused[f"writing ended in an error ({type(error).__name__})"] += 1
@@ -195,8 +203,8 @@ class OpenAIChatWriter:
             refused += causes
         return job, texts, refused
 
-    async def _chat(self, client: Client, instruction: str, seed: int, end: float) -> tuple[str, str]:
-        """Send one chat request; returns what the model wrote, or why that is nothing to read."""
+    async def _chat(self, client: Client, instruction: str, seed: int, end: float) -> tuple[str, str, bool]:
+        """Send one chat request; returns what the model wrote, or why that is nothing to read, and whether it spoke."""
         wanted: dict[str, Any] = {
             "model": self.model,
             "messages": [{"role": "user", "content": instruction}],
@@ -211,8 +219,8 @@ class OpenAIChatWriter:
                 answer = await client.request_json("POST", "chat/completions", body, give_up_at=end)
                 break
             except TransportFault as fault:
-                about_the_request = fault.kind == "rejected" and fault.status in (400, 422)
-                if not about_the_request or not self._learn(" ".join(read_error(fault.body)), body):
+                about_a_field = fault.kind == "rejected" and fault.status in (400, 422)
+                if not about_a_field or not self._learn(" ".join(read_error(fault.body)), body):
                     raise
         return self._read(answer)
 
@@ -224,18 +232,20 @@ class OpenAIChatWriter:
             return False
         return self._fields.drop("response_format", sent)
 
-    def _read(self, answer: object) -> tuple[str, str]:
+    def _read(self, answer: object) -> tuple[str, str, bool]:
         try:
             choice = ChatReply.model_validate(answer).choices[0]
         except (ValidationError, RecursionError):
-            return "", " ".join(read_error(answer)).strip() or "no chat completion"
+            return "", " ".join(read_error(answer)).strip() or "no chat completion", False
         self._has_written = True
         text = choice.message.text
         if choice.message.refusal or choice.finish_reason == "content_filter":
-            return "", f"refused by the model: {choice.message.refusal or 'content filter'}"
+            return "", f"refused by the model: {choice.message.refusal or 'content filter'}", True
         if choice.finish_reason == "length":
-            return "", "cut off; raise max_output_tokens"
-        return (text, "") if self._clean(text, shorten=False) == text else ("", "a reply that repeats the key")
+            return "", "cut off; raise max_output_tokens", True
+        if self._clean(text, shorten=False) != text:
+            return "", "a reply that repeats the key", True
+        return text, "", True
 
     def _clean(self, text: str, shorten: bool = True) -> str:
         """Take the key out of a text of others."""

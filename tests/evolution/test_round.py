@@ -277,6 +277,53 @@ def test_an_outage_retires_nothing_and_is_over_when_it_is_over(world_of) -> None
     assert world.store.ledger.spend().lost_calls == 0
 
 
+class UnreliableWriter(toys.ToyWriter):
+    """Writes nothing at first; `answered` says whether that is an answer or an outage."""
+
+    def __init__(self, answered: bool) -> None:
+        self.answered, self.works, self.asked = answered, False, 0
+
+    def write(self, requests):
+        for reply in super().write(requests):
+            self.asked += 1
+            yield reply if self.works else replace(reply, texts=(), refusal="nothing", answered=self.answered)
+
+
+def killed_after_writing(world: World) -> None:
+    world.seed()
+    with pytest.raises(RoundInterrupted):
+        run_round(world.context(stop=lambda: "killed" if world.writer.asked else None))
+    assert world.writer.asked == 8
+    world.writer.works = True
+
+
+def test_a_writers_outage_is_over_when_it_is_over(world_of) -> None:
+    world = world_of(writer=UnreliableWriter(answered=False))
+    killed_after_writing(world)
+    child = run_round(world.context())
+    assert world.writer.asked == 16
+    assert len([e for e in world.store.state(child).in_state("live") if e.prompt.origin == "expansion"]) > 12
+
+
+def test_an_empty_answer_of_a_writer_is_final(world_of) -> None:
+    world = world_of(writer=UnreliableWriter(answered=True))
+    killed_after_writing(world)
+    with pytest.warns(UserWarning, match="may have no news"):
+        child = run_round(world.context())
+    assert world.writer.asked == 8 and len(world.store.state(child).in_state("live")) == 8
+
+
+def test_an_outage_of_the_writer_is_told_as_one_and_the_next_round_writes(world_of) -> None:
+    world = world_of(writer=UnreliableWriter(answered=False))
+    world.seed()
+    with pytest.warns(UserWarning) as told:
+        world.sha = run_round(world.context())
+    assert [str(warning.message) for warning in told] == ["The writer writes nothing at present: nothing"]
+    assert world.store.ledger.rounds()[-1]["figures"]["refused: writer not reached"] == 24
+    world.writer.works = True
+    assert len(world.store.state(run_round(world.context("r2", 1))).in_state("live")) > 20
+
+
 def test_a_silent_teacher_and_a_silent_judge_are_recorded(world_of) -> None:
     class Silent(toys.ToyTeacher):
         def generate(self, requests):

@@ -157,7 +157,35 @@ def test_what_goes_wrong_is_a_reply_without_texts_and_with_a_reason(reply, reaso
 def test_what_was_written_before_a_fault_is_kept():
     replies = iter([listed(*TEXTS[:2]), error(503, "down"), error(503, "down")])
     written, _ = write_once(lambda body: next(replies))
-    assert written.texts == tuple(TEXTS[:2]) and "503" in written.refusal
+    assert written.texts == tuple(TEXTS[:2]) and "503" in written.refusal and written.answered
+
+
+@pytest.mark.parametrize(
+    ("replies", "answered"),
+    [
+        ([error(503, "overloaded")] * 2, False),
+        ([error(401, "who are you?")], False),
+        ([error(404, "no such model")], False),
+        ([(200, b"<html>")], False),
+        ([(200, {"error": {"message": "overloaded"}})] * 2, False),
+        ([completion("no list"), error(503, "down"), error(503, "down")], False),
+        ([error(400, "flagged", "content_policy_violation")], True),
+        ([completion("no list")] * 2, True),
+        ([completion(None, refusal="I cannot.")] * 2, True),
+        ([(200, {"error": {"message": "overloaded"}}), completion("[]")], True),
+    ],
+)
+def test_an_outage_is_told_from_a_model_that_writes_nothing_of_use(replies, answered):
+    left = iter(replies)
+    written, _ = write_once(lambda body: next(left))
+    assert written.texts == () and written.refusal and written.answered is answered
+
+
+def test_a_service_that_cannot_be_reached_has_not_answered():
+    with chat_server(lambda body: listed(*TEXTS)) as server:
+        endpoint = server.endpoint()
+    (written,) = OpenAIChatWriter(endpoint, "writer").write([asked_for()])
+    assert written.texts == () and not written.answered
 
 
 def test_many_requests_at_once_keep_their_names_and_own_texts():
