@@ -90,7 +90,7 @@ class LocalCrew:
         Args:
             teacher: By name; None is the judge.
         """
-        return hasattr(self._part(teacher), "requests_per_unit")
+        return int(getattr(self._part(teacher), "requests_per_unit", 0)) > 0
 
     def _part(self, teacher: str | None) -> Teacher | Judge:
         return self._judge if teacher is None else self._teachers[teacher]

@@ -179,7 +179,8 @@ def ask(
         expected = {keys[position] for position in unit}
         for group in in_groups(judge([question(position) for position in unit])):
             group = [look for look in group if look.item_id in expected]  # an answer nobody asked for is no answer
-            ledger.settle_looks([look for look in group if look.sent])
+            # one that was cut off stays open, as after a kill: it counts, and is asked again when the round is repeated
+            ledger.settle_looks([look for look in group if look.sent and not look.cut_off])
             ledger.withdraw_looks([look.item_id for look in group if not look.sent], price_usd)
             looks |= {look.item_id: look for look in group}
         silent = [Look(key, 0.5, 0.0, "no answer") for key in expected - looks.keys()]

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from evolvedirector.judges.calibration import Calibration, calibrated
 from evolvedirector.judges.judge import Judge
-from evolvedirector.judges.parts import bytes_of, close_parts, price_of, verify_parts
+from evolvedirector.judges.parts import bytes_of, close_parts, price_of, requests_of, verify_parts
 from evolvedirector.records import ImageAndPrompt, Look, OrderedPair, digest
 
 
@@ -77,6 +77,11 @@ class CalibratedJudge:
             items: Encoded images with their prompts.
         """
         yield from _corrected(self.judge.check(items), Calibration(self.temperature, self.shift))
+
+    @property
+    def requests_per_unit(self) -> int:
+        """Return how many questions a round should hand over at once; 0 where the judge runs here."""
+        return requests_of(self.judge)
 
     def verify(self) -> None:
         """Let the judge check that it can work, before anything is spent.

@@ -69,6 +69,11 @@ class ChatCompleter:
         replies = dict(run_concurrently(list(enumerate(instructions)), self._reply, self._client, in_flight))
         yield from (replies.get(place, "") for place in range(len(instructions)))
 
+    @property
+    def requests_per_unit(self) -> int:
+        """Return how many instructions should be handed over at once, so that all slots stay busy."""
+        return self.endpoint.requests_per_unit
+
     def price_usd(self) -> float | None:
         """Return the price of a reply; None where it is not known."""
         return self.cost_usd_per_reply

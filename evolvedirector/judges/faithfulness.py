@@ -106,7 +106,7 @@ def look_of(answers: FaithfulnessLook, expected_error: float = 0.0, min_readable
     read = sum(map(_is_readable, answers.answers))
     if read == 0 or read < min_readable_share * total:
         reason = answers.reason or f"{read} of {total} answers can be read"
-        return Look(answers.item_id, 0.5, 0.0, reason)
+        return Look(answers.item_id, 0.5, 0.0, reason, sent=answers.sent, cut_off=answers.cut_off)
     readable = _by_question(answers)
     if expected_error > 0.0:
         margins = [sum(1 if answer >= 0.5 else -1 for answer in asked) for asked in readable.values()]

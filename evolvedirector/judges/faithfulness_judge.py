@@ -11,7 +11,7 @@ from typing import cast
 from evolvedirector.judges.faithfulness import MIN_READABLE_MASS, look_of
 from evolvedirector.judges.grammar_questions import GrammarQuestions
 from evolvedirector.judges.judge import Judge
-from evolvedirector.judges.parts import bytes_of, close_parts, price_of, verify_parts
+from evolvedirector.judges.parts import bytes_of, close_parts, outage_of, price_of, requests_of, verify_parts
 from evolvedirector.judges.prompt_questions import MAX_QUESTIONS, QuestionWriter
 from evolvedirector.judges.questions import YES_NO, Answer, Question, QuestionAnswerer
 from evolvedirector.records import AtomAnswer, FaithfulnessLook, ImageAndPrompt, Look, OrderedPair, digest
@@ -125,7 +125,12 @@ class FaithfulnessJudge:
             atoms = tuple(_atom(q.kind, q.text, answer) for q, answer in zip(questions, found, strict=True))
             read = any(atom.covered_mass >= MIN_READABLE_MASS for atom in atoms)
             reason = "" if read else next((answer.reason for answer in found if answer and answer.reason), "")
-            yield FaithfulnessLook(item.item_id, atoms, reason)
+            yield FaithfulnessLook(item.item_id, atoms, reason, **outage_of(*filter(None, found)))
+
+    @property
+    def requests_per_unit(self) -> int:
+        """Return how many looks a round should hand over at once; 0 where all models run here."""
+        return requests_of(self.answerer, self.judge, self.questions)
 
     def verify(self) -> None:
         """Let the models check that they can work, before anything is spent.
@@ -177,7 +182,10 @@ class FaithfulnessJudge:
             else:
                 looks[pair.item_id] = compared(first, second, self.equal_within, pair.item_id)
         if both and judge is not None:
-            looks |= {look.item_id: look for look in judge.look(both)}
+            # both images were asked about by then, so the pair was sent even where its comparison was not
+            looks |= {
+                look.item_id: look if look.sent else replace(look, sent=True, cut_off=True) for look in judge.look(both)
+            }
         return [looks[pair.item_id] for pair in pairs if pair.item_id in looks]
 
 
@@ -196,7 +204,8 @@ def compared(first: Look, second: Look, equal_within: float, item_id: str) -> Lo
     mass = min(first.covered_mass, second.covered_mass)
     if not _are_read(first, second):
         unread = first if first.covered_mass < MIN_READABLE_MASS else second
-        return Look(item_id, 0.5, mass, unread.reason or "an image could not be judged")
+        reason = unread.reason or "an image could not be judged"
+        return Look(item_id, 0.5, mass, reason, **outage_of(first, second))
     shown = (first.probability >= 0.5) + (second.probability >= 0.5)
     if shown == 0:
         return Look(item_id, 0.5, mass, "neither image shows the prompt")

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 
 from evolvedirector.judges.grammar_questions import GrammarQuestions
-from evolvedirector.judges.parts import bytes_of, close_parts, price_of, verify_parts
+from evolvedirector.judges.parts import bytes_of, close_parts, price_of, requests_of, verify_parts
 from evolvedirector.judges.prompt_questions import MAX_QUESTIONS, PromptQuestion
 from evolvedirector.judges.questions import quoted
 from evolvedirector.judges.text_completer import TextCompleter
@@ -77,6 +77,11 @@ class ModelQuestions:
     def price_usd(self) -> float | None:
         """Return what the questions of one prompt cost in USD; None where it is not known."""
         return price_of(self.model)
+
+    @property
+    def requests_per_unit(self) -> int:
+        """Return how many prompts the model wants at once; 0 where it runs here."""
+        return requests_of(self.model)
 
     def verify(self) -> None:
         """Let the model check that it can work, before anything is spent.

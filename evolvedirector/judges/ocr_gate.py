@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from evolvedirector.judges.drawn_text import suspicious_text
 from evolvedirector.judges.judge import Judge
-from evolvedirector.judges.parts import bytes_of, close_parts, price_of, verify_parts
+from evolvedirector.judges.parts import bytes_of, close_parts, price_of, requests_of, verify_parts
 from evolvedirector.judges.text_reader import TextReader
 from evolvedirector.records import ImageAndPrompt, Look, OrderedPair, digest
 
@@ -70,6 +70,11 @@ class OCRGate:
         yield from _shut_looks(reasons)
         if passed := [item for item in items if not reasons[item.item_id]]:
             yield from self.judge.check(passed)
+
+    @property
+    def requests_per_unit(self) -> int:
+        """Return how many questions a round should hand over at once; 0 where the judge runs here."""
+        return requests_of(self.judge)
 
     def verify(self) -> None:
         """Let judge and reader check that they can work, before anything is spent.

@@ -211,7 +211,7 @@ class OpenAIVisionJudge:
             except TransportFault as fault:
                 answered = reading.error is not None or reading.reason != ""  # an earlier rung was heard, and billed
                 sent = answered or fault.maybe_paid or fault.kind not in _NOTHING_HEARD
-                return replace(unreadable(question, fault.reason), sent=sent)
+                return replace(unreadable(question, fault.reason), sent=sent, cut_off=sent and fault.kind in _OUTAGES)
             if reading.answer is not None:
                 self._memory.learn(rung, reading.obeyed, shown, refused)
                 return reading.answer
@@ -258,6 +258,8 @@ class OpenAIVisionJudge:
 
 _NOTHING_HEARD = ("denied", "unreachable", "busy")
 """Faults after which nothing was read or billed: the question may be asked again when the service is back."""
+_OUTAGES = (*_NOTHING_HEARD, "ambiguous", "deadline")
+"""Faults that say nothing of the question: one that was sent counts, and may be asked again."""
 
 
 def _refuses_the_subject(response: Response) -> bool:

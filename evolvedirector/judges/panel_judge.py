@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from evolvedirector.judges.faithfulness import MIN_READABLE_MASS
 from evolvedirector.judges.judge import Judge
-from evolvedirector.judges.parts import bytes_of, close_parts, price_of, verify_parts
+from evolvedirector.judges.parts import bytes_of, close_parts, outage_of, price_of, requests_of, verify_parts
 from evolvedirector.records import ImageAndPrompt, Look, OrderedPair, digest
 
 
@@ -17,7 +17,8 @@ class PanelJudge:
     one side holds `agreement` of the weight of all that took a side and the weighted mean of the probabilities is on
     it. Its look is this mean, with the weighted mean of the covered masses. Without agreement a pair is a tie
     (probability 1/2), and a single image cannot be read (covered mass 0: there is no tie, and 1/2 would pass). The
-    budget of looks counts one per question, whatever the number of members.
+    budget of looks counts one per question, whatever the number of members. With a hosted member one process asks all
+    members, within the limits of the key: local ones then work on one device only.
 
     Example:
         ```yaml
@@ -86,6 +87,11 @@ class PanelJudge:
         """
         return self._ask([item.item_id for item in items], lambda judge: judge.check(items), 0.0)
 
+    @property
+    def requests_per_unit(self) -> int:
+        """Return how many questions a round should hand over at once; 0 where all members run here."""
+        return requests_of(*self.judges.values())
+
     def verify(self) -> None:
         """Let every member check that it can work, before anything is spent.
 
@@ -143,7 +149,8 @@ def panel_look(
     read = {name: look for name, look in looks.items() if _is_readable(look)}
     if len(read) < min_readable:
         unread = next((look.reason for name, look in looks.items() if name not in read and look.reason), "no answer")
-        return Look(item_id, 0.5, 0.0, f"{len(read)} of {len(weights)} judges could be read: {unread}")
+        reason = f"{len(read)} of {len(weights)} judges could be read: {unread}"
+        return Look(item_id, 0.5, 0.0, reason, **outage_of(*looks.values()))
     total = sum(weights[name] for name in read)
     mean = sum(weights[name] * look.probability for name, look in read.items()) / total
     mass = min(1.0, sum(weights[name] * look.covered_mass for name, look in read.items()) / total)

@@ -57,6 +57,30 @@ def bytes_of(*parts: Any) -> list[int]:
     return [int(part.estimated_bytes() or 0) if hasattr(part, "estimated_bytes") else 0 for part in parts]
 
 
+def requests_of(*parts: Any) -> int:
+    """Return how many requests the parts want at once; over 0 where one asks a service, so that one process must ask.
+
+    Args:
+        parts: Judges and models; None and those without `requests_per_unit`, which run here, want none.
+    """
+    return max((int(getattr(part, "requests_per_unit", 0)) for part in parts), default=0)
+
+
+def outage_of(*parts: Any) -> dict[str, bool]:
+    """Tell of answers that make up one look, and could not be read, whether asking again may help.
+
+    Args:
+        parts: Looks or answers. Where none of them was sent, neither was the whole; where an outage kept back some of
+            them only, the whole was sent and cut off.
+
+    Returns:
+        `sent` and `cut_off` of the whole.
+    """
+    lost = any(not part.sent or part.cut_off for part in parts)
+    sent = not parts or any(part.sent for part in parts)
+    return {"sent": sent, "cut_off": sent and lost}
+
+
 def models_of(part: Any) -> frozenset[str]:
     """Name every model behind a judge, through panels, gates and corrections: by fingerprint, and by its plain name.
 

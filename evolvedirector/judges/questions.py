@@ -48,6 +48,8 @@ class Answer:
     reason: str = ""
     sent: bool = True
     """False where the question never reached the model (no key, no connection): it is neither counted nor final."""
+    cut_off: bool = False
+    """True where the connection broke off under the question: it is counted, but not final."""
 
 
 @runtime_checkable
@@ -109,4 +111,5 @@ def look_of_answer(answer: Answer) -> Look:
     Args:
         answer: To a question of two answers.
     """
-    return Look(answer.item_id, answer.probabilities[0], answer.covered_mass, answer.reason, answer.rung, answer.sent)
+    fields = (answer.covered_mass, answer.reason, answer.rung, answer.sent, answer.cut_off)
+    return Look(answer.item_id, answer.probabilities[0], *fields)

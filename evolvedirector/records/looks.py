@@ -40,6 +40,8 @@ class Look:
     """How the answer of a model was read (`probability`, `logprobs`, `choice`, `schema`, `text`); empty: directly."""
     sent: bool = True
     """False where the question never reached the model (no key, no connection): it is neither counted nor final."""
+    cut_off: bool = False
+    """True where an outage kept back the answer, or a part of it, to what was sent: it is counted, but not final."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,10 @@ class FaithfulnessLook:
     item_id: str
     answers: tuple[AtomAnswer, ...]
     reason: str = ""
+    sent: bool = True
+    """False where no question reached the model."""
+    cut_off: bool = False
+    """True where an outage kept back answers to what was sent."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch.distributed as dist
 
 from evolvedirector.callbacks.rank_crew import PeerFailed, RankCrew
 from evolvedirector.evolution.crew import LocalCrew
+from evolvedirector.judges.calibrated_judge import CalibratedJudge
+from evolvedirector.judges.panel_judge import PanelJudge
 from evolvedirector.records import ImageAndPrompt, ImageRequest, OrderedPair
 from tests.toys import ToyJudge, ToyTeacher, flat_png, tone_of
 
@@ -58,6 +61,21 @@ def test_a_service_is_asked_by_one_process_within_the_limits_of_its_key(group: d
     crew._world_size = 8
     assert crew.unit_of("service") == 40 and crew.unit_of("toy") == 8 * local.unit
     assert [reply.image for reply in crew.teach("service", requests(7))] == [flat_png(7)]
+
+
+@pytest.mark.parametrize("wrap", [CalibratedJudge, lambda judge: PanelJudge({"one": judge, "two": ToyJudge()})])
+def test_a_judge_that_wraps_a_service_is_asked_by_one_process_too(group: dist.ProcessGroup, wrap: Any) -> None:
+    class Service(ToyJudge):
+        requests_per_unit = 40
+
+    local = LocalCrew(draw, {}, wrap(Service()), chunk=2)
+    crew = RankCrew(local, group, lambda: "rank 1 is gone")  # an order to the peers would fail
+    crew._world_size = 8
+    assert crew.unit_of(None) == 40
+    assert [look.item_id for look in crew.check([ImageAndPrompt("a", flat_png(7), "tone 7")])] == ["a"]
+    here = RankCrew(LocalCrew(draw, {}, wrap(ToyJudge()), chunk=2), group, lambda: "rank 1 is gone")
+    with pytest.raises(PeerFailed):
+        list(here.check([ImageAndPrompt("a", flat_png(7), "tone 7")]))
 
 
 def test_an_error_names_the_rank_the_work_and_the_cause(group: dist.ProcessGroup) -> None:

@@ -25,8 +25,8 @@ ATOMS = {f"{atom.question} Answer yes or no.": atom for prompt in PROMPTS for at
 class Reader:
     """Answers the questions of the miniature grammar by reading; remembers what it was asked."""
 
-    def __init__(self, unread: str = "nothing", silent: str = "nothing") -> None:
-        self.unread, self.silent, self.asked, self.closed = unread, silent, [], 0
+    def __init__(self, unread: str = "nothing", silent: str = "nothing", unsent: str = "nothing") -> None:
+        self.unread, self.silent, self.unsent, self.asked, self.closed = unread, silent, unsent, [], 0
 
     @property
     def fingerprint(self) -> str:
@@ -36,7 +36,9 @@ class Reader:
         for question in reversed(questions):  # answers come in any order
             self.asked.append(question.text)
             yes = answer(ATOMS[question.text], read(decode(question.images[0]), World()))
-            if self.unread in question.text:
+            if self.unsent in question.text:
+                yield Answer(question.item_id, (0.5, 0.5), 0.0, reason="no connection", sent=False)
+            elif self.unread in question.text:
                 yield Answer(question.item_id, (0.5, 0.5), 0.0, reason="busy")
             elif self.silent not in question.text:
                 yield Answer(question.item_id, (yes, 1 - yes))
@@ -199,6 +201,39 @@ def test_swapping_two_images_mirrors_the_look(one: float, other: float, equal_wi
 def test_an_image_that_cannot_be_judged_makes_the_pair_unreadable() -> None:
     look = compared(Look("a", 0.9), Look("b", 0.5, 0.0, "refused"), 0.05, "1")
     assert verdict_of_pair(look, None) == "invalid" and look.reason == "refused"
+
+
+@pytest.mark.parametrize(
+    ("reader", "sent", "cut_off"),
+    [
+        (Reader(unread="?"), True, False),
+        (Reader(unsent="?"), False, False),
+        (Reader(unsent="circle", unread="?"), True, True),
+    ],
+)
+def test_an_outage_of_the_model_is_one_of_the_look(reader: Reader, sent: bool, cut_off: bool) -> None:
+    image = png("a red circle")
+    (single,) = FaithfulnessJudge(reader).check([ImageAndPrompt("a", image, "a red circle")])
+    (pair,) = FaithfulnessJudge(reader).look([OrderedPair("a", image, png("three green stars"), "a red circle")])
+    for look in (single, pair):
+        assert (look.covered_mass, look.sent, look.cut_off) == (0.0, sent, cut_off)
+
+
+def test_a_pair_of_which_the_images_were_judged_was_sent() -> None:
+    class Away(First):
+        def look(self, pairs: Sequence[OrderedPair]) -> Iterator[Look]:
+            yield from (Look(pair.item_id, 0.5, 0.0, "no connection", sent=False) for pair in pairs)
+
+    pair = OrderedPair("1", png("a red circle"), png("a red circle", 1), "a red circle")
+    (look,) = FaithfulnessJudge(Reader(), Away()).look([pair])
+    assert look.sent and look.cut_off
+
+
+def test_a_hosted_part_makes_it_a_hosted_judge() -> None:
+    hosted = Reader()
+    hosted.requests_per_unit = 40
+    assert FaithfulnessJudge(hosted).requests_per_unit == 40
+    assert FaithfulnessJudge(Reader(), First()).requests_per_unit == 0
 
 
 def test_every_part_that_changes_answers_is_named() -> None:

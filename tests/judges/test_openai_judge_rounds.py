@@ -13,10 +13,13 @@ from evolvedirector.evolution.crew import LocalCrew
 from evolvedirector.evolution.evolve_director_policy import EvolveDirectorPolicy
 from evolvedirector.evolution.round_context import RoundContext
 from evolvedirector.evolution.steps import check, compare
+from evolvedirector.judges.calibrated_judge import CalibratedJudge
+from evolvedirector.judges.faithfulness_judge import FaithfulnessJudge
 from evolvedirector.judges.openai_vision_judge import OpenAIVisionJudge
+from evolvedirector.judges.panel_judge import PanelJudge
 from evolvedirector.records import Prompt, RevisionChange, RoundInfo
 from evolvedirector.store.dataset import DatasetStore
-from tests.chat_server import ChatServer, chat_server, completion, images_of
+from tests.chat_server import ChatServer, chat_server, completion, error, images_of
 from tests.toys import ToyWriter, flat_png
 
 PROMPTS = [Prompt.create(f"tone {tone}") for tone in range(20, 120, 10)]
@@ -32,15 +35,15 @@ def reply(body):
 class Looking:
     """A dataset root with two images, and rounds that look at them."""
 
-    def __init__(self, folder: Path, server: ChatServer) -> None:
-        self.folder, self.server = folder, server
+    def __init__(self, folder: Path, server: ChatServer, wrap=lambda judge: judge) -> None:
+        self.folder, self.server, self.wrap = folder, server, wrap
         with DatasetStore(folder, create=True) as store:
             self.images = store.blobs.put_many([flat_png(20), flat_png(230)])
             self.sha = store.publish(None, "import", RevisionChange(prompts=tuple(PROMPTS)))
 
     def round(self, budget: Budget = Budget(), limit: int = 10):  # noqa: B008 - frozen
         """Look with a judge and a store of its own, as a resumed run would."""
-        judge = OpenAIVisionJudge(self.server.endpoint(), "judge", image_size_px=32)
+        judge = self.wrap(OpenAIVisionJudge(self.server.endpoint(), "judge", image_size_px=32))
         dark, light = self.images
         with DatasetStore(self.folder) as store:
             info = RoundInfo("r", 0, None, 0, 0, self.sha)
@@ -71,3 +74,36 @@ def test_looks_are_booked_at_their_price_and_stop_where_the_money_ends(tmp_path)
         found, spend = looking.round(Budget(budget_cost_usd=0.07, price_per_look_usd=0.01))
         assert len(server.asked) == 7 == len(found) == spend.judge_calls
         assert spend.cost_usd == pytest.approx(0.07)
+
+
+WRAPS = [
+    lambda judge: judge,
+    CalibratedJudge,
+    lambda judge: PanelJudge({"one": judge}),
+    lambda judge: FaithfulnessJudge(judge, ask_pairs=True),
+]
+
+
+@pytest.mark.parametrize("wrap", WRAPS)
+def test_an_outage_is_over_when_it_is_over_whatever_stands_before_the_judge(tmp_path, wrap):
+    down = True
+    with chat_server(lambda body: error(503, "down") if down else reply(body)) as server:
+        looking = Looking(tmp_path / "root", server, wrap)
+        found, spend = looking.round(limit=2)
+        assert {item.verdict for item in found} == {"invalid"} and spend.judge_calls == 0
+        down = False
+        found, spend = looking.round(limit=2)
+        assert [item.verdict for item in found] == ["student", "student", "teacher"]
+        assert (spend.judge_calls, spend.lost_calls) == (4, 0)
+
+
+def test_a_look_that_broke_off_counts_and_is_asked_again(tmp_path):
+    down = True
+    with chat_server(lambda body: (200, b"<html>") if down else reply(body)) as server:
+        looking = Looking(tmp_path / "root", server)
+        found, spend = looking.round(limit=1)
+        assert [item.verdict for item in found] == ["invalid"] * 2 and spend.judge_calls == 3
+        down = False
+        found, spend = looking.round(limit=1)
+        assert [item.verdict for item in found] == ["student", "teacher"]
+        assert (spend.judge_calls, spend.lost_calls, len(server.asked)) == (6, 3, 6)

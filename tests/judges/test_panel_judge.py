@@ -19,8 +19,11 @@ ITEM = ImageAndPrompt("item", b"1", "p")
 class Member:
     """Says one probability of everything; notes who is open when."""
 
-    def __init__(self, probability: float, mass: float = 1.0, silent: bool = False, broken: bool = False) -> None:
+    def __init__(
+        self, probability: float, mass: float = 1.0, silent: bool = False, broken: bool = False, sent: bool = True
+    ) -> None:
         self.probability, self.mass, self.silent, self.broken, self.events = probability, mass, silent, broken, []
+        self.sent = sent
 
     @property
     def fingerprint(self) -> str:
@@ -28,11 +31,14 @@ class Member:
 
     def look(self, pairs: Sequence[OrderedPair]) -> Iterator[Look]:
         self.events.append("asked")
-        yield from (Look(p.item_id, self.probability, self.mass, "busy") for p in pairs if not self.silent)
+        yield from (self.seen(p.item_id) for p in pairs if not self.silent)
 
     def check(self, items: Sequence[ImageAndPrompt]) -> Iterator[Look]:
         self.events.append("asked")
-        yield from (Look(i.item_id, self.probability, self.mass, "busy") for i in items if not self.silent)
+        yield from (self.seen(i.item_id) for i in items if not self.silent)
+
+    def seen(self, name: str) -> Look:
+        return Look(name, self.probability, self.mass, "busy", sent=self.sent)
 
     def estimated_bytes(self) -> int:
         return 7
@@ -136,6 +142,29 @@ def test_silence_and_unreadable_answers_are_told() -> None:
     assert verdict_of_pair(look, None) == "invalid" and look.reason == "0 of 2 judges could be read: busy"
     assert pair_verdict(panel(Member(0.9, silent=True), Member(0.8))) == "student"
     assert pair_verdict(panel(Member(0.9, silent=True), Member(0.8), min_readable=2)) == "invalid"
+
+
+@pytest.mark.parametrize(
+    ("other", "sent", "cut_off"),
+    [
+        (Member(0.5, mass=0.0, sent=False), False, False),
+        (Member(0.9, mass=0.1), True, True),
+        (Member(0.9, silent=True), False, False),
+    ],
+)
+def test_an_outage_of_members_is_one_of_the_panel(other: Member, sent: bool, cut_off: bool) -> None:
+    away = Member(0.5, mass=0.0, sent=False)
+    look = next(panel(away, other).check([ITEM]))
+    assert (look.covered_mass, look.sent, look.cut_off) == (0.0, sent, cut_off)
+    decided = next(panel(away, other, Member(0.9)).check([ITEM]))
+    assert decided.sent and not decided.cut_off and verdict_of_check(decided) == "student"
+
+
+def test_a_hosted_member_makes_it_a_hosted_judge() -> None:
+    hosted = Member(0.9)
+    hosted.requests_per_unit = 40
+    assert panel(Member(0.8), hosted).requests_per_unit == 40
+    assert panel(Member(0.8)).requests_per_unit == 0
 
 
 def test_every_item_gets_its_answer_and_nothing_is_asked_for_nothing() -> None:
