@@ -33,8 +33,7 @@ def rounds_story(view: LedgerView, history: History, revision_sha: str | None) -
     rounds = [_tell(row, facts[row["round_id"]], steps) for row in own]
     in_rounds = {row["round_id"] for row in every}
     seeds = view.rows(
-        "SELECT COUNT(*) + SUM(lost) + SUM(repeats), SUM(cost_usd) FROM calls "
-        "WHERE round_id NOT IN (SELECT round_id FROM rounds)"
+        "SELECT SUM(calls), SUM(cost_usd) FROM calls_by_rounds WHERE round_id NOT IN (SELECT round_id FROM rounds)"
     )[0]
     return {
         "rounds": rounds,
@@ -67,8 +66,7 @@ def _facts(view: LedgerView, wanted: set[str]) -> dict[str, dict[str, Any]]:
                 facts[round_id]["looked"][skill] += count
                 facts[round_id]["failed"][skill] += count * (verdict == "teacher")
     for round_id, teacher, calls, cost_usd, lost in view.stream(
-        "SELECT round_id, teacher, COUNT(*) + SUM(lost) + SUM(repeats), SUM(cost_usd), SUM(lost) "
-        "FROM calls GROUP BY 1, 2"
+        "SELECT round_id, teacher, SUM(calls), SUM(cost_usd), SUM(lost) FROM calls_by_rounds GROUP BY 1, 2"
     ):
         if round_id in facts:
             facts[round_id]["calls"][teacher] += calls
@@ -83,7 +81,7 @@ def _facts(view: LedgerView, wanted: set[str]) -> dict[str, dict[str, Any]]:
             if reason and len(reasons) < MAX_REASONS:
                 reasons.append([clean_text(reason)[:300], count])
     for round_id, looks, cost_usd in view.stream(
-        "SELECT round_id, COUNT(*) + SUM(lost), SUM(cost_usd) FROM looks GROUP BY 1"
+        "SELECT round_id, SUM(looks), SUM(cost_usd) FROM looks_by_rounds GROUP BY 1"
     ):
         if round_id in facts:
             facts[round_id]["looks"] = looks

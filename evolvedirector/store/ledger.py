@@ -108,20 +108,35 @@ class Ledger(LedgerFile):
     def reserve_calls(self, round_id: str, calls: Sequence[Call], price_usd: float = 0.0) -> None:
         """Record requests before they are sent; one that was sent before and never answered counts as lost.
 
-        A failure may be asked for again (an outage ends); an image or a refusal is final.
+        A failure may be asked for again (an outage ends); an image or a refusal is final. Each try is booked to the
+        round that made it.
 
         Args:
             round_id: Round that sends them.
             calls: The requests.
             price_usd: What one of them costs as far as it is known: an open or lost call costs that much.
         """
-        self._many(
-            "INSERT INTO calls (request_id, round_id, prompt_id, lineage_id, teacher, price_usd, status) "
-            "VALUES (?,?,?,?,?,?,'submitted') ON CONFLICT (request_id) DO UPDATE SET "
-            "lost = lost + (status = 'submitted'), repeats = repeats + (status = 'failure'), status = 'submitted', "
-            "price_usd = MAX(price_usd, excluded.price_usd) WHERE status IN ('submitted', 'failure')",
-            [(c.request_id, round_id, c.prompt_id, c.lineage_id, c.teacher, price_usd) for c in calls],
-        )
+        found = "SELECT request_id, round_id FROM calls WHERE status IN ('submitted', 'failure') AND request_id IN ({})"
+        known = [row for row in self._select(found, [c.request_id for c in calls]) if row[1] != round_id]
+        with self._transaction() as connection:
+            connection.executemany(
+                "INSERT INTO earlier_calls SELECT request_id, round_id, 1 + lost + repeats - e.calls, "
+                "lost + (status = 'submitted') - e.lost_before, cost_usd - e.paid FROM calls, "
+                "(SELECT TOTAL(calls) AS calls, TOTAL(lost) AS lost_before, TOTAL(cost_usd) AS paid FROM earlier_calls "
+                "WHERE request_id=?1) e WHERE request_id=?1 ON CONFLICT (request_id, round_id) DO UPDATE SET "
+                "calls = calls + excluded.calls, lost = lost + excluded.lost, cost_usd = cost_usd + excluded.cost_usd",
+                [(request_id,) for request_id, _ in known],
+            )
+            connection.executemany(
+                "UPDATE calls SET round_id=? WHERE request_id=?", [(round_id, request_id) for request_id, _ in known]
+            )
+            connection.executemany(
+                "INSERT INTO calls (request_id, round_id, prompt_id, lineage_id, teacher, price_usd, status) "
+                "VALUES (?,?,?,?,?,?,'submitted') ON CONFLICT (request_id) DO UPDATE SET "
+                "lost = lost + (status = 'submitted'), repeats = repeats + (status = 'failure'), status = 'submitted', "
+                "price_usd = MAX(price_usd, excluded.price_usd) WHERE status IN ('submitted', 'failure')",
+                [(c.request_id, round_id, c.prompt_id, c.lineage_id, c.teacher, price_usd) for c in calls],
+            )
 
     def settle_calls(self, replies: Sequence[tuple[ImageReply, str | None]]) -> None:
         """Record answers with the sha256 of their image, whose blob must be durable already; the first one counts."""
@@ -173,18 +188,23 @@ class Ledger(LedgerFile):
 
         A call without an answer, lost or still open, costs its teacher's price: it may have been billed.
         """
-        where, key = ("WHERE round_id=?", (round_id,)) if round_id else ("", ())
+        if round_id:
+            of_calls, of_looks, key = (
+                "calls_by_rounds WHERE round_id=?",
+                "looks_by_rounds WHERE round_id=?",
+                (round_id,),
+            )
+        else:  # the rows count all their tries: no need to book them
+            of_calls = "(SELECT *, 1 + lost + repeats AS calls, lost + (status = 'submitted') AS silent FROM calls)"
+            of_looks, key = "(SELECT *, 1 + lost AS looks FROM looks)", ()
         calls, lost, cost = self._connection.execute(
             "SELECT COALESCE(SUM(n), 0), COALESCE(SUM(l), 0), COALESCE(SUM(paid + silent * price), 0) FROM ("
-            "SELECT COUNT(*) + SUM(lost) + SUM(repeats) AS n, SUM(lost) AS l, SUM(cost_usd) AS paid, "
-            "SUM(lost + (status = 'submitted')) AS silent, "
-            f"MAX(price_usd) AS price FROM calls {where} GROUP BY teacher)",
+            "SELECT SUM(calls) AS n, SUM(lost) AS l, SUM(cost_usd) AS paid, SUM(silent) AS silent, "
+            f"MAX(price_usd) AS price FROM {of_calls} GROUP BY teacher)",
             key,
         ).fetchone()
         looks, lost_looks, judged = self._connection.execute(
-            "SELECT COUNT(*) + COALESCE(SUM(lost), 0), COALESCE(SUM(lost), 0), COALESCE(SUM(cost_usd), 0) "
-            f"FROM looks {where}",
-            key,
+            f"SELECT COALESCE(SUM(looks), 0), COALESCE(SUM(lost), 0), COALESCE(SUM(cost_usd), 0) FROM {of_looks}", key
         ).fetchone()
         return Spend(calls, looks, lost + lost_looks, cost + judged)
 
@@ -214,12 +234,26 @@ class Ledger(LedgerFile):
     # Judge
 
     def reserve_looks(self, round_id: str, judge: str, keys: Sequence[str], price_usd: float = 0.0) -> None:
-        """Record questions before they are asked; one asked before and never answered counts as lost, and as paid."""
-        self._many(
-            "INSERT INTO looks (key, round_id, judge, cost_usd) VALUES (?,?,?,?) "
-            "ON CONFLICT (key) DO UPDATE SET lost = lost + 1, cost_usd = cost_usd + excluded.cost_usd",
-            [(key, round_id, judge, price_usd) for key in keys],
-        )
+        """Record questions before they are asked; one asked before and never answered counts as lost, and as paid.
+
+        Each try is booked to the round that made it.
+        """
+        found = "SELECT key, round_id FROM looks WHERE probability IS NULL AND key IN ({})"
+        known = [row for row in self._select(found, keys) if row[1] != round_id]
+        with self._transaction() as connection:
+            connection.executemany(
+                "INSERT INTO earlier_looks SELECT key, round_id, 1 + lost - e.looks, cost_usd - e.paid FROM looks, "
+                "(SELECT TOTAL(looks) AS looks, TOTAL(cost_usd) AS paid FROM earlier_looks WHERE key=?1) e "
+                "WHERE key=?1 ON CONFLICT (key, round_id) DO UPDATE SET "
+                "looks = looks + excluded.looks, cost_usd = cost_usd + excluded.cost_usd",
+                [(key,) for key, _ in known],
+            )
+            connection.executemany("UPDATE looks SET round_id=? WHERE key=?", [(round_id, key) for key, _ in known])
+            connection.executemany(
+                "INSERT INTO looks (key, round_id, judge, cost_usd) VALUES (?,?,?,?) "
+                "ON CONFLICT (key) DO UPDATE SET lost = lost + 1, cost_usd = cost_usd + excluded.cost_usd",
+                [(key, round_id, judge, price_usd) for key in keys],
+            )
 
     def settle_looks(self, looks: Sequence[Look]) -> None:
         """Record readings; a look's item id is its key."""
@@ -237,13 +271,13 @@ class Ledger(LedgerFile):
         """
         rows = [(price_usd, key) for key in keys]
         with self._transaction() as connection:
-            connection.executemany(
+            gone = "DELETE FROM looks WHERE key=? AND probability IS NULL AND lost = 0"
+            connection.executemany(gone, [(key,) for key in keys])
+            connection.executemany(  # after it: what is left counts the tries before this one
                 "UPDATE looks SET lost = lost - 1, cost_usd = MAX(0, cost_usd - ?) "
                 "WHERE key=? AND probability IS NULL AND lost > 0",
                 rows,
             )
-            gone = "DELETE FROM looks WHERE key=? AND probability IS NULL AND lost = 0"
-            connection.executemany(gone, [(key,) for key in keys])
 
     def looks(self, keys: Sequence[str]) -> dict[str, Look]:
         """Return the readings already recorded among these keys."""

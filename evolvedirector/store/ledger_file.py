@@ -33,13 +33,12 @@ class LedgerFile:
         version = self._connection.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
             with self._transaction():
-                for statement in filter(str.strip, SCHEMA.split(";")):
-                    self._connection.execute(statement)
+                self._execute_all(SCHEMA)
                 self._connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
             return
         while version in MIGRATIONS:
             with self._transaction():
-                self._connection.execute(MIGRATIONS[version])
+                self._execute_all(MIGRATIONS[version])
                 version += 1
                 self._connection.execute(f"PRAGMA user_version={version}")
         if version != SCHEMA_VERSION:
@@ -52,6 +51,10 @@ class LedgerFile:
     def close(self) -> None:
         """Close the file; safe to call twice."""
         self._connection.close()
+
+    def _execute_all(self, statements: str) -> None:
+        for statement in filter(str.strip, statements.split(";")):
+            self._connection.execute(statement)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

@@ -2,7 +2,29 @@
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
+
+# A row of `calls` or `looks` counts all its tries and names the round that made the last of them. What other rounds made
+# stands in `earlier_calls` and `earlier_looks` as well, so that the views can book each try to the round that made it.
+_BY_ROUND = """
+CREATE TABLE earlier_calls (
+    request_id TEXT NOT NULL, round_id TEXT NOT NULL, calls INTEGER NOT NULL, lost INTEGER NOT NULL,
+    cost_usd REAL NOT NULL, PRIMARY KEY (request_id, round_id));
+CREATE TABLE earlier_looks (
+    key TEXT NOT NULL, round_id TEXT NOT NULL, looks INTEGER NOT NULL, cost_usd REAL NOT NULL,
+    PRIMARY KEY (key, round_id));
+CREATE VIEW calls_by_rounds AS
+    SELECT round_id, teacher, 1 + lost + repeats AS calls, lost, lost + (status = 'submitted') AS silent, cost_usd,
+        price_usd FROM calls
+    UNION ALL SELECT e.round_id, c.teacher, e.calls, e.lost, e.lost, e.cost_usd, c.price_usd
+        FROM earlier_calls e CROSS JOIN calls c USING (request_id)
+    UNION ALL SELECT c.round_id, c.teacher, -e.calls, -e.lost, -e.lost, -e.cost_usd, c.price_usd
+        FROM calls c CROSS JOIN earlier_calls e USING (request_id);
+CREATE VIEW looks_by_rounds AS
+    SELECT round_id, 1 + lost AS looks, lost, cost_usd FROM looks
+    UNION ALL SELECT round_id, looks, looks, cost_usd FROM earlier_looks
+    UNION ALL SELECT l.round_id, -e.looks, -e.looks, -e.cost_usd FROM looks l CROSS JOIN earlier_looks e USING (key);
+"""
 
 # One statement per table, no semicolon inside. A row in `calls` or `looks` exists from the moment before the request
 # leaves (reserved), so a kill can lose an answer but never the fact that it was asked for; `lost` counts submissions
@@ -47,10 +69,12 @@ CREATE TABLE decisions (
     round_id TEXT NOT NULL, prompt_id TEXT NOT NULL, kind TEXT NOT NULL, count INTEGER NOT NULL, reason TEXT NOT NULL,
     PRIMARY KEY (round_id, prompt_id, kind));
 """
+SCHEMA += _BY_ROUND
 
 MIGRATIONS = {
     2: "ALTER TABLE looks ADD COLUMN rung TEXT NOT NULL DEFAULT ''",
     3: "ALTER TABLE looks ADD COLUMN cost_usd REAL NOT NULL DEFAULT 0",
     4: "ALTER TABLE calls ADD COLUMN price_usd REAL NOT NULL DEFAULT 0",
+    5: _BY_ROUND,
 }
-"""Statement that brings a file of this schema to the next one."""
+"""Statements that bring a file of this schema to the next one."""

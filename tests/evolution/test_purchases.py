@@ -180,6 +180,21 @@ def test_nobody_draws(status: str, gone: bool) -> None:
     assert {item.result for item in shop.ledger.teacher_results(["r1"])} == {status}
 
 
+def test_a_failed_call_is_booked_to_each_round_that_tries_it() -> None:
+    teacher = Drawing("one", status="failure", cost_usd=0.5)
+    shop = Shop([teacher], budget=Budget(budget_teacher_calls=10, budget_cost_usd=10.0, teacher_calls_per_round=3))
+    shop.buy(tones(3))
+    context = shop.context(round_id="r2", index=1)
+    opening = context.opening_allowance()
+    buy(context, tones(5), {})
+    assert len(teacher.asked) == 6
+    assert shop.ledger.spend("r1") == shop.ledger.spend("r2")
+    assert context.opening_allowance() == opening
+    teacher.status = "image"
+    assert len(buy(shop.context(round_id="r3", index=2), tones(5), {}).samples) == 3
+    assert [shop.ledger.spend(name).teacher_calls for name in ("r1", "r2", "r3")] == [3, 3, 3]
+
+
 class ClosedAccount(Drawing):
     """Says of every request that it never left: no key, no credit."""
 

@@ -128,6 +128,10 @@ def test_a_ledger_of_the_schema_before_is_brought_up_to_date(tmp_path: Path) -> 
         ledger.reserve_looks("r1", "judge", ["old"])
         ledger.settle_looks([Look("old", 0.9)])
     with closing(sqlite3.connect(path)) as file:
+        for view in ("calls_by_rounds", "looks_by_rounds"):
+            file.execute(f"DROP VIEW {view}")
+        for table in ("earlier_calls", "earlier_looks"):
+            file.execute(f"DROP TABLE {table}")
         file.execute("ALTER TABLE looks DROP COLUMN rung")
         file.execute("ALTER TABLE looks DROP COLUMN cost_usd")
         file.execute("ALTER TABLE calls DROP COLUMN price_usd")
@@ -178,7 +182,7 @@ def test_another_schema_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version=99")
     connection.close()
-    with pytest.raises(ValueError, match=r"ledger schema 99.*reads schema 5"):
+    with pytest.raises(ValueError, match=r"ledger schema 99.*reads schema 6"):
         Ledger(path)
 
 
@@ -241,3 +245,50 @@ def test_a_free_refusal_is_no_price(tmp_path: Path) -> None:
     ledger.settle_calls([(ImageReply("drawn", "image", cost_usd=0.04), "ab")])
     assert ledger.price_usd("dear") == 0.04
     ledger.close()
+
+
+def test_each_try_of_a_call_is_booked_to_the_round_that_made_it(ledger: Ledger) -> None:
+    other = Call("q2", "p2", "l", "toy")
+    ledger.reserve_calls("r1", [CALL, other], 0.1)
+    ledger.settle_calls(
+        [(ImageReply("q", "failure", reason="503", cost_usd=0.1), None)]
+    )  # and `other` is never answered
+    ledger.reserve_calls("r2", [CALL, other], 0.1)
+    ledger.settle_calls([(ImageReply("q", "failure", reason="503"), None), (ImageReply("q2", "image"), "ab")])
+    ledger.reserve_calls("r1", [CALL, other], 0.1)
+    ledger.settle_calls([(ImageReply("q", "image", cost_usd=0.1), "ab")])
+    assert ledger.spend("r1") == Spend(3, 0, 1, pytest.approx(0.3))
+    assert ledger.spend("r2") == Spend(2, 0, 0, pytest.approx(0.0))
+    assert ledger.spend() == Spend(5, 0, 1, pytest.approx(0.3))
+    assert (ledger.lineage_calls(), ledger.teacher_calls_by_teacher()) == ({"l": 5}, {"toy": 5})
+    assert ledger.price_usd("toy") == 0.1 and ledger.replies(["q"])["q"].status == "image"
+
+
+def test_a_try_that_is_taken_back_leaves_those_of_earlier_rounds(ledger: Ledger) -> None:
+    ledger.reserve_calls("r1", [CALL])
+    ledger.settle_calls([(ImageReply("q", "failure", reason="503"), None)])
+    for _ in range(2):
+        ledger.reserve_calls("r2", [CALL])
+        ledger.withdraw_calls(["q"])
+        assert (ledger.spend("r1"), ledger.spend("r2"), ledger.spend()) == (Spend(1), Spend(), Spend(1))
+        assert ledger.replies(["q"])["q"].status == "failure"
+    ledger.reserve_calls("r2", [CALL])
+    assert (ledger.spend("r1"), ledger.spend("r2")) == (Spend(1), Spend(1))
+
+
+def test_each_try_of_a_look_is_booked_to_the_round_that_made_it(ledger: Ledger) -> None:
+    ledger.reserve_looks("r1", "judge", ["a"], 0.25)
+    ledger.reserve_looks("r1", "judge", ["a"], 0.25)
+    ledger.reserve_looks("r2", "judge", ["a"], 0.25)
+    assert ledger.spend("r1") == Spend(0, 2, 2, 0.5) and ledger.spend("r2") == Spend(0, 1, 0, 0.25)
+    ledger.settle_looks([Look("a", 0.9)])
+    assert ledger.looks(["a"]) == {"a": Look("a", 0.9)} and ledger.spend() == Spend(0, 3, 2, 0.75)
+
+
+def test_a_question_that_is_taken_back_leaves_the_one_that_was_lost_before(ledger: Ledger) -> None:
+    for _ in range(2):
+        ledger.reserve_looks("r", "judge", ["a"], 0.25)
+    ledger.withdraw_looks(["a"], 0.25)
+    assert ledger.looks(["a"]) == {} and ledger.spend() == Spend(0, 1, 0, 0.25)
+    ledger.reserve_looks("r", "judge", ["a"], 0.25)
+    assert ledger.spend() == Spend(0, 2, 1, 0.5)
