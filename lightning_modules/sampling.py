@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from evolvedirector.lightning_modules.objective import Objective
 
@@ -73,6 +74,25 @@ def sample(
         model_output = objective.scheduler_input(prediction, noisy, times[:1])
         noisy = scheduler.step(model_output, time, noisy, return_dict=False)[0]
     return noisy
+
+
+@contextmanager
+def drawing(module: nn.Module) -> Iterator[None]:
+    """Evaluate a module without gradients, and put every part back into its own mode after.
+
+    Not by inference mode: a sharded module could not train after it.
+
+    Args:
+        module: The whole model.
+    """
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
 
 
 def to_uint8(image: Float[Tensor, "batch 3 height width"]) -> UInt8[Tensor, "batch 3 height width"]:

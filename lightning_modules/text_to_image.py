@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,10 +17,12 @@ from evolvedirector.lightning_modules.draws import draw
 from evolvedirector.lightning_modules.families.transformer_family import TransformerFamily
 from evolvedirector.lightning_modules.gradient_clipping import clip_gradients
 from evolvedirector.lightning_modules.objective import Objective
-from evolvedirector.lightning_modules.sampling import from_uint8, initial_noise, sample, to_uint8
+from evolvedirector.lightning_modules.part_checks import check_frozen_parts, check_parts_fit, frozen_fingerprints
+from evolvedirector.lightning_modules.sampling import drawing, from_uint8, initial_noise, sample, to_uint8
 from evolvedirector.lightning_modules.sharded_strategy import refuse_unshardable_optimizer, shard
 from evolvedirector.lightning_modules.text_cache import TextCache
 from evolvedirector.lightning_modules.text_encoders.text_encoder import TextEncoder
+from evolvedirector.lightning_modules.throughput import Throughput
 from evolvedirector.records import ImageRequest
 
 if TYPE_CHECKING:
@@ -93,34 +94,12 @@ class TextToImage(LightningModule):
         self.transformer: nn.Module | None = None
         self.images_seen = 0
         """Training images so far, over all ranks."""
-        self._window = (0, 0.0)  # images and start of the current throughput measurement
-        self._check_parts()
-
-    def _check_parts(self) -> None:
-        downscaling = self.autoencoder.downscaling if self.autoencoder else 1
-        channels = self.autoencoder.latent_channels if self.autoencoder else 3
-        if self.family.sample_size * downscaling != self.image_size_px:
+        self._throughput = Throughput()
+        check_parts_fit(transformer, text_encoder, autoencoder, image_size_px)
+        if generation_chunk_size < 1 or sampling_steps < 1:
             raise ValueError(
-                f"image_size_px {self.image_size_px} does not fit the transformer's sample_size "
-                f"{self.family.sample_size} behind a downscaling of {downscaling}. Their product must be the image "
-                f"size. Write sample_size: {self.image_size_px // downscaling}."
-            )
-        if self.family.in_channels != channels:
-            raise ValueError(
-                f"The transformer has in_channels {self.family.in_channels}, the images have {channels} channels "
-                f"({'latents of the autoencoder' if self.autoencoder else 'pixels: no autoencoder is set'}). "
-                f"Both must be the same. Write in_channels: {channels}."
-            )
-        if self.family.text_dimension != self.text_encoder.dimension:
-            raise ValueError(
-                f"The transformer has text_dimension {self.family.text_dimension}, the text encoder gives "
-                f"{self.text_encoder.dimension}. Both must be the same. "
-                f"Write text_dimension: {self.text_encoder.dimension}."
-            )
-        if self.generation_chunk_size < 1 or self.sampling_steps < 1:
-            raise ValueError(
-                f"generation_chunk_size is {self.generation_chunk_size} and sampling_steps {self.sampling_steps}. Both "
-                f"must be at least 1. Write generation_chunk_size: 16, sampling_steps: 20."
+                f"generation_chunk_size is {generation_chunk_size} and sampling_steps {sampling_steps}. Both must be "
+                "at least 1. Write generation_chunk_size: 16, sampling_steps: 20."
             )
 
     def configure_model(self) -> None:
@@ -214,7 +193,8 @@ class TextToImage(LightningModule):
         self.configure_model()
         size = self.generation_chunk_size
         images: list[Tensor] = []
-        with self._drawing():
+        attached = self._trainer is not None
+        with drawing(self), self.trainer.precision_plugin.forward_context() if attached else nullcontext():
             for start in range(0, len(requests), size):
                 chunk = list(requests[start : start + size])
                 images += self._draw(chunk + chunk[-1:] * (size - len(chunk)))[: len(chunk)]
@@ -222,11 +202,11 @@ class TextToImage(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Start a throughput measurement: what happened between epochs is not training."""
-        self._window = (0, time.perf_counter())
+        self._throughput.start()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store images seen and the fingerprints of the frozen parts."""
-        checkpoint["text_to_image"] = {"images_seen": self.images_seen, "frozen_parts": self._frozen_parts()}
+        checkpoint["text_to_image"] = {"images_seen": self.images_seen, "frozen_parts": self._frozen_parts}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore images seen; refuse a checkpoint that was trained on other frozen parts.
@@ -236,19 +216,11 @@ class TextToImage(LightningModule):
         """
         state = checkpoint.get("text_to_image", {})
         self.images_seen = state.get("images_seen", 0)
-        for part, fingerprint in self._frozen_parts().items():
-            trained_with = state.get("frozen_parts", {}).get(part, fingerprint)
-            if trained_with != fingerprint:
-                raise ValueError(
-                    f"This run has the {part} {fingerprint!r}, but the checkpoint was trained with {trained_with!r}. "
-                    f"Its weights mean nothing to another one. Configure that {part}, or start without checkpoint."
-                )
+        check_frozen_parts(self._frozen_parts, state.get("frozen_parts", {}))
 
+    @property
     def _frozen_parts(self) -> dict[str, str | None]:
-        return {
-            "text encoder": self.text_encoder.fingerprint,
-            "autoencoder": self.autoencoder.fingerprint if self.autoencoder else None,
-        }
+        return frozen_fingerprints(self.text_encoder, self.autoencoder)
 
     @property
     def _sample_shape(self) -> tuple[int, int, int]:
@@ -269,20 +241,6 @@ class TextToImage(LightningModule):
         mask: Bool[Tensor, "batch token"],
     ) -> Float[Tensor, "batch channel height width"]:
         return self.family.predict(cast(nn.Module, self.transformer), noisy, times, states, mask)
-
-    @contextmanager
-    def _drawing(self) -> Iterator[None]:
-        """Evaluate without gradients (no inference mode: a sharded module could not train after it)."""
-        modes = {module: module.training for module in self.modules()}
-        attached = self._trainer is not None
-        context = self.trainer.precision_plugin.forward_context() if attached else nullcontext()
-        self.eval()
-        try:
-            with torch.no_grad(), context:
-                yield
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
 
     def _draw(self, chunk: list[ImageRequest]) -> list[Tensor]:
         noise = initial_noise([request.seed for request in chunk], self._sample_shape).to(self.device)
@@ -308,13 +266,9 @@ class TextToImage(LightningModule):
         images = local_images * self.trainer.world_size
         self.images_seen += images
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=local_images)
-        counted, started = self._window
-        elapsed = time.perf_counter() - started
-        if elapsed > 1:
-            self.log("train/images_per_s", (counted + images) / elapsed, batch_size=local_images)
-            self._window = (0, time.perf_counter())
-        else:
-            self._window = (counted + images, started)
+        images_per_s = self._throughput.count(images)
+        if images_per_s is not None:
+            self.log("train/images_per_s", images_per_s, batch_size=local_images)
         optimizers = self.trainer.optimizers
         if optimizers:
             self.log("train/learning_rate", optimizers[0].param_groups[0]["lr"], batch_size=local_images)
