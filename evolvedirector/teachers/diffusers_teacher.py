@@ -6,17 +6,11 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from evolvedirector.records import ImageReply, ImageRequest, digest
-from evolvedirector.teachers.pipeline_call import (
-    check_arguments,
-    check_options,
-    check_plain,
-    draw_size_px,
-    size_multiple_px,
-    to_png,
-)
+from evolvedirector.teachers.pipeline_batches import PipelineBatches
+from evolvedirector.teachers.pipeline_call import check_arguments, check_options, check_plain
 from evolvedirector.teachers.pipeline_files import (
     DType,
     Offload,
@@ -32,14 +26,10 @@ from evolvedirector.teachers.pipeline_loading import (
     find_pipeline,
     free_pipeline,
     index_of,
-    is_out_of_memory,
     load_pipeline,
     own_random_state,
     pipeline_class,
 )
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 _log = logging.getLogger(__name__)
 
@@ -119,7 +109,8 @@ class DiffusersTeacher:
         self.min_side_px, self.max_side_px = min_side_px, max_side_px
         self._device = device
         self._pipeline: Any = None
-        self._together = batch_size
+        arguments = {**self._options, **self._extra}
+        self._batches = PipelineBatches(model, dtype, batch_size, min_side_px, max_side_px, arguments)
         self._bytes_before = 0
         self.peak_memory_bytes: int | None = None
         """Most GPU memory that it has taken in its last phase, weights included; None before and on a CPU."""
@@ -176,19 +167,7 @@ class DiffusersTeacher:
         """
         if not requests:
             return
-        pipeline = self._load()
-        multiple = size_multiple_px(pipeline)
-        by_size: dict[tuple[int, int], list[ImageRequest]] = {}
-        for request in requests:
-            size = draw_size_px(request.width_px, request.height_px, multiple, self.min_side_px, self.max_side_px)
-            by_size.setdefault(size, []).append(request)
-        for size, waiting in by_size.items():
-            while waiting:
-                batch = waiting[: self._together]
-                replies = self._draw(pipeline, batch, size)
-                if replies is not None:
-                    yield from replies
-                    waiting = waiting[len(batch) :]
+        yield from self._batches.draw(self._load(), self._where(), requests)
 
     def close(self) -> Any:
         """Free the weights; the next call loads them again."""
@@ -247,47 +226,3 @@ class DiffusersTeacher:
             )
         _log.info("%s was loaded onto %s in %.1f s", self.model, device, time.monotonic() - began)
         return self._pipeline
-
-    def _draw(self, pipeline: Any, batch: Sequence[ImageRequest], size: tuple[int, int]) -> list[ImageReply] | None:
-        """Draw one batch; None when memory ran out and a smaller one is to be tried."""
-        import torch
-
-        call: dict[str, Any] = {**self._options, **self._extra}
-        if "negative_prompt" in call:
-            call["negative_prompt"] = [call["negative_prompt"]] * len(batch)
-        generators = [torch.Generator("cpu").manual_seed(request.seed) for request in batch]
-        try:
-            with torch.no_grad(), own_random_state(self._where()):
-                drawn = pipeline(
-                    prompt=[request.prompt for request in batch],
-                    generator=generators,
-                    width=size[0],
-                    height=size[1],
-                    **call,
-                )
-            flagged = getattr(drawn, "nsfw_content_detected", None) or [False] * len(batch)
-            pairs = zip(batch, drawn.images, flagged, strict=True)
-            return [self._reply(request, image, bool(unsafe)) for request, image, unsafe in pairs]
-        except Exception as error:
-            if not is_out_of_memory(error):
-                reason = f"the pipeline failed: {type(error).__name__}: {error}"[:500]
-                return [ImageReply(request.request_id, "failure", reason=reason) for request in batch]
-        return self._after_out_of_memory(batch)
-
-    def _after_out_of_memory(self, batch: Sequence[ImageRequest]) -> list[ImageReply] | None:
-        """Go on with half the batch; nothing smaller than one image can be tried."""
-        empty_memory(self._where())  # outside of the handler, whose traceback holds the batch's tensors
-        advice = "write a smaller batch_size, `quantisation: nf4`, `offload: model`, or a smaller max_side_px"
-        if len(batch) > 1:
-            self._together = len(batch) // 2
-            _log.warning("%s: memory ran out with %d images; %s", self.model, len(batch), advice)
-            return None
-        return [ImageReply(request.request_id, "failure", reason=f"memory ran out: {advice}") for request in batch]
-
-    def _reply(self, request: ImageRequest, image: Image, unsafe: bool) -> ImageReply:
-        if unsafe:
-            return ImageReply(request.request_id, "refusal", reason="withheld by the pipeline's safety checker")
-        if image.convert("RGB").getbbox() is None:
-            reason = f"an image that is all black: {self.dtype} overflows in this pipeline, or it withheld the image"
-            return ImageReply(request.request_id, "failure", reason=reason)
-        return ImageReply(request.request_id, "image", to_png(image, (request.width_px, request.height_px)))
