@@ -14,13 +14,13 @@ from evolvedirector.callbacks.epoch_resume import leave_finished_epoch
 from evolvedirector.callbacks.host_checks import check_host, check_only_owner, check_sized, evolving_data_of
 from evolvedirector.callbacks.preflight import check_parts
 from evolvedirector.callbacks.round_driver import RoundDriver
-from evolvedirector.callbacks.round_identity import planned_rounds, round_id_of
+from evolvedirector.callbacks.round_identity import gold_name, round_id_of
+from evolvedirector.callbacks.round_schedule import RoundSchedule
 from evolvedirector.evolution.budget import Budget
 from evolvedirector.evolution.host import EvolvingData
 from evolvedirector.evolution.policy import Policy
 from evolvedirector.evolution.screening_policy import ScreeningPolicy
 from evolvedirector.evolution.spending_plan import plan_of_spending, with_look_price
-from evolvedirector.judges.gold import check_gold
 from evolvedirector.judges.health import JudgeHealth
 from evolvedirector.judges.judge import Judge
 from evolvedirector.records import RoundInfo, digest
@@ -96,10 +96,6 @@ class EvolutionCallback(pl.Callback):
                 "teachers is empty. Allowed: at least one. Write "
                 "`teachers: {exact: {class_path: evolvedirector.miniature.MiniatureTeacher}}`, say."
             )
-        for name, value in (("every_n_epochs", every_n_epochs), ("max_rounds", max_rounds)):
-            least = 1 if name == "every_n_epochs" else 0
-            if value is not None and value < least:
-                raise ValueError(f"{name} is {value}. Allowed: {least} or more. Write `{name}: 1`, say.")
         self.teachers = teachers
         self.judge = judge
         self.writer = writer
@@ -108,6 +104,7 @@ class EvolutionCallback(pl.Callback):
         self.judge_health = judge_health
         self.every_n_epochs = every_n_epochs
         self.max_rounds = max_rounds
+        self._schedule = RoundSchedule(every_n_epochs, max_rounds)
         self.image_size_px = image_size_px
         self.offload_student = offload_student
         self.seed = seed
@@ -119,7 +116,7 @@ class EvolutionCallback(pl.Callback):
         self._pending: dict[str, Any] | None = None  # the round this run has opened and not finished
         self._settled_step = -1  # global step whose epoch end is dealt with; Lightning fires it again at a resume
         self._published_sha: str | None = None
-        self._gold = ""  # digest of the gold set: with another one another round decides
+        self._gold = ""  # name of the gold set: with another one another round decides
 
     @property
     def state_key(self) -> str:
@@ -151,10 +148,7 @@ class EvolutionCallback(pl.Callback):
         check_host(trainer, pl_module)
         if next(c for c in trainer.callbacks if isinstance(c, EvolutionCallback)) is self:  # type: ignore[attr-defined]
             check_parts(trainer)  # the parts of all callbacks, once
-        if self.judge_health is not None and self.judge_health.gold is not None:
-            items = self.judge_health.gold.items()
-            check_gold(items)
-            self._gold = digest(*[part for item in items for part in (item.image, item.prompt, str(item.shows))])
+        self._gold = gold_name(self.judge_health)
         check_only_owner(trainer, self, self.root, "root")
         self._driver = RoundDriver(self, trainer, pl_module)
         if self.budget.buys_nothing and trainer.is_global_zero:
@@ -164,7 +158,7 @@ class EvolutionCallback(pl.Callback):
         """Refuse what cannot fit the device; buy images for seed prompts that have none, before the first loader."""
         check_memory(self, trainer, pl_module)
         restored_later = trainer.strategy.restore_checkpoint_after_setup and trainer.ckpt_path is not None
-        if self._pending is None and not self._evolves_nothing() and not restored_later:
+        if self._pending is None and not self.budget.buys_nothing and not restored_later:
             revision_sha = self._published_sha or self._opened().revision_sha
             info = RoundInfo(
                 digest("seeding", self.seed, revision_sha),
@@ -185,9 +179,8 @@ class EvolutionCallback(pl.Callback):
         leave_finished_epoch(trainer)
         if self._pending is not None:
             info = RoundInfo(**self._pending)
-            round_id = round_id_of(
-                self, self._gold, trainer, pl_module, info.revision_sha
-            )  # another one if another judge decides now
+            # another one if another judge decides now
+            round_id = round_id_of(self, self._gold, trainer, pl_module, info.revision_sha)
             self._run(trainer, replace(info, round_id=round_id))
         elif trainer.fit_loop.resumed_on_epoch_end:  # another instance's round was interrupted before this one's turn
             self._epoch_ended(trainer, pl_module, trainer.current_epoch)
@@ -209,13 +202,13 @@ class EvolutionCallback(pl.Callback):
         if trainer.global_step == self._settled_step:
             return
         self._settled_step = trainer.global_step
-        if not self._due(trainer, epochs_done):
+        if self.budget.buys_nothing or not self._schedule.is_due(trainer, epochs_done, self._rounds_done):
             return
         revision_sha = self._published_sha or self._opened().revision_sha
         info = RoundInfo(
             round_id=round_id_of(self, self._gold, trainer, pl_module, revision_sha),
             index=self._rounds_done,
-            rounds=self._planned_rounds(trainer),
+            rounds=self._schedule.planned_by(trainer),
             seed=self.seed,
             global_step=trainer.global_step,
             revision_sha=revision_sha,
@@ -241,7 +234,7 @@ class EvolutionCallback(pl.Callback):
 
     def plan_summary(self) -> dict[str, str]:
         """Say what evolution may do and cost at most, for `evolvedirector check`."""
-        rounds = "none" if self._evolves_nothing() else f"every {self.every_n_epochs} epochs"
+        rounds = "none" if self.budget.buys_nothing else f"every {self.every_n_epochs} epochs"
         most = "" if self.max_rounds is None else f", at most {self.max_rounds}"
         return {
             "rounds": rounds + most,
@@ -262,24 +255,6 @@ class EvolutionCallback(pl.Callback):
         pruned_by_other = any(isinstance(c, RunCheckpoint) for c in trainer.callbacks)  # type: ignore[attr-defined]
         if trainer.is_global_zero and not pruned_by_other:
             prune(Path(trainer.default_root_dir), keep_last=2)
-
-    def _due(self, trainer: pl.Trainer, epochs_done: int) -> bool:
-        if self._evolves_nothing() or (self.max_rounds is not None and self._rounds_done >= self.max_rounds):
-            return False
-        steps_end = trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps
-        epochs_end = trainer.max_epochs not in (None, -1) and epochs_done >= trainer.max_epochs
-        if steps_end or epochs_end or trainer.should_stop:
-            return False  # nobody would train on what it buys
-        return epochs_done % self.every_n_epochs == 0
-
-    def _planned_rounds(self, trainer: pl.Trainer) -> int | None:
-        per_epoch = None
-        if trainer.max_steps != -1:
-            per_epoch = max(1, int(trainer.num_training_batches) // trainer.accumulate_grad_batches)
-        return planned_rounds(trainer.max_epochs, trainer.max_steps, per_epoch, self.every_n_epochs, self.max_rounds)
-
-    def _evolves_nothing(self) -> bool:
-        return self.budget.buys_nothing
 
     def _opened(self) -> EvolvingData:
         assert self._host is not None, "setup() has not run"

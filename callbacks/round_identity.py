@@ -1,4 +1,4 @@
-"""What names a round, and how many of them a training leaves room for."""
+"""What names a round."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 
+from evolvedirector.judges.gold import check_gold
+from evolvedirector.judges.health import JudgeHealth
 from evolvedirector.records import digest
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ def round_id_of(
 
     Args:
         settings: The callback, read for who takes part.
-        gold: Digest of the gold set.
+        gold: Name of the gold set.
         trainer: The running trainer.
         module: The student.
         revision_sha: What the round starts from.
@@ -36,6 +38,22 @@ def round_id_of(
         student += [type(optimizer).__name__, repr(rates)]
     student += [repr(getattr(trainer.datamodule, name, None)) for name in ("seed", "global_batch_size")]  # type: ignore[attr-defined]
     return digest("round", settings.seed, trainer.global_step, revision_sha, *student, *_deciders(settings, gold))
+
+
+def gold_name(health: JudgeHealth | None) -> str:
+    """Name the gold set of a judge's check by its content; empty where there is none.
+
+    Args:
+        health: How the judge is checked; None: it is trusted.
+
+    Raises:
+        ValueError: It is no gold set, or one that a judge of one answer would pass.
+    """
+    if health is None or health.gold is None:
+        return ""
+    items = health.gold.items()
+    check_gold(items)
+    return digest(*[part for item in items for part in (item.image, item.prompt, str(item.shows))])
 
 
 def _deciders(settings: EvolutionCallback, gold: str) -> list[str]:
@@ -51,25 +69,3 @@ def _plain(part: object, kinds: Any) -> str:
     """Spell the settings of a part that are plain values of these kinds."""
     own = getattr(part, "__dict__", {}).items()
     return repr(sorted((name, repr(value)) for name, value in own if isinstance(value, kinds)))
-
-
-def planned_rounds(
-    max_epochs: int | None, max_steps: int, steps_per_epoch: int | None, every_n_epochs: int, max_rounds: int | None
-) -> int | None:
-    """Return how many rounds training leaves room for; a policy spreads its purchases over them. None: no end is set.
-
-    Args:
-        max_epochs: Of the trainer; None and -1 are no end.
-        max_steps: Of the trainer; -1 is no end.
-        steps_per_epoch: Optimizer steps between two epoch ends. None: unknown.
-        every_n_epochs: Epochs between rounds.
-        max_rounds: Rounds in all. None: as many as there is room for.
-    """
-    epochs = max_epochs if max_epochs not in (None, -1) else None
-    if max_steps != -1 and steps_per_epoch is not None:
-        by_steps = -(-max_steps // max(1, steps_per_epoch))
-        epochs = by_steps if epochs is None else min(epochs, by_steps)
-    if epochs is None:
-        return max_rounds
-    rounds = max(0, (epochs - 1) // every_n_epochs)
-    return rounds if max_rounds is None else min(rounds, max_rounds)

@@ -15,7 +15,7 @@ from evolvedirector.callbacks.device_fit import (
     optimizer_bytes,
     phases_of,
 )
-from evolvedirector.callbacks.round_identity import planned_rounds
+from evolvedirector.callbacks.round_schedule import RoundSchedule
 from evolvedirector.evolution.budget import Budget
 from evolvedirector.evolution.device_memory import PhaseBytes, gib, student_bytes, too_large
 from evolvedirector.evolution.spending_plan import looks_rows, most_cost_usd, most_looks
@@ -40,9 +40,8 @@ def rounds_of(callback: Any, run: Any) -> int | None:
     """
     trainer, per_epoch = run.trainer, getattr(run.datamodule, "batches_per_epoch", None)
     steps = None if per_epoch is None else max(1, per_epoch // int(getattr(trainer, "accumulate_grad_batches", 1)))
-    return planned_rounds(
-        trainer.max_epochs, trainer.max_steps or -1, steps, callback.every_n_epochs, callback.max_rounds
-    )
+    schedule = RoundSchedule(callback.every_n_epochs, callback.max_rounds)
+    return schedule.planned_rounds(trainer.max_epochs, trainer.max_steps or -1, steps)
 
 
 def looks_and_money(run: Any, seeds: Sequence[Prompt]) -> Rows:

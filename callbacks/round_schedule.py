@@ -1,0 +1,72 @@
+"""Which epochs end with a round, and how many rounds a training leaves room for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import lightning.pytorch as pl
+
+
+@dataclass(frozen=True, slots=True)
+class RoundSchedule:
+    """Hold a round after every so many epochs, as long as somebody will train on what it buys.
+
+    Args:
+        every_n_epochs: Epochs between rounds.
+        max_rounds: Rounds in all. None: as many as there is room for.
+
+    Raises:
+        ValueError: A number out of range.
+    """
+
+    every_n_epochs: int
+    max_rounds: int | None
+
+    def __post_init__(self) -> None:
+        for name, value, least in (("every_n_epochs", self.every_n_epochs, 1), ("max_rounds", self.max_rounds, 0)):
+            if value is not None and value < least:
+                raise ValueError(f"{name} is {value}. Allowed: {least} or more. Write `{name}: 1`, say.")
+
+    def is_due(self, trainer: pl.Trainer, epochs_done: int, rounds_done: int) -> bool:
+        """Say whether a round follows the epoch that has just ended.
+
+        Args:
+            trainer: The running trainer.
+            epochs_done: That epoch included.
+            rounds_done: Rounds of the run so far.
+        """
+        if self.max_rounds is not None and rounds_done >= self.max_rounds:
+            return False
+        steps_end = trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps
+        epochs_end = trainer.max_epochs not in (None, -1) and epochs_done >= trainer.max_epochs
+        if steps_end or epochs_end or trainer.should_stop:
+            return False  # nobody would train on what it buys
+        return epochs_done % self.every_n_epochs == 0
+
+    def planned_rounds(self, max_epochs: int | None, max_steps: int, steps_per_epoch: int | None) -> int | None:
+        """Return how many rounds there will be; a policy spreads its purchases over them. None: no end is set.
+
+        Args:
+            max_epochs: Of the trainer; None and -1 are no end.
+            max_steps: Of the trainer; -1 is no end.
+            steps_per_epoch: Optimizer steps between two epoch ends. None: unknown.
+        """
+        epochs = max_epochs if max_epochs not in (None, -1) else None
+        if max_steps != -1 and steps_per_epoch is not None:
+            by_steps = -(-max_steps // max(1, steps_per_epoch))
+            epochs = by_steps if epochs is None else min(epochs, by_steps)
+        if epochs is None:
+            return self.max_rounds
+        rounds = max(0, (epochs - 1) // self.every_n_epochs)
+        return rounds if self.max_rounds is None else min(rounds, self.max_rounds)
+
+    def planned_by(self, trainer: pl.Trainer) -> int | None:
+        """Return how many rounds a running training leaves room for; None: no end is set.
+
+        Args:
+            trainer: Knows its batches by now.
+        """
+        steps = None
+        if trainer.max_steps != -1:
+            steps = max(1, int(trainer.num_training_batches) // trainer.accumulate_grad_batches)
+        return self.planned_rounds(trainer.max_epochs, trainer.max_steps, steps)
