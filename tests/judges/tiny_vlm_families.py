@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from transformers import (
-    CLIPVisionConfig,
     Gemma3Config,
     Gemma3ForConditionalGeneration,
     Gemma3TextConfig,
@@ -22,6 +21,8 @@ from transformers import (
     LlavaNextForConditionalGeneration,
     PaliGemmaConfig,
     PaliGemmaForConditionalGeneration,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
     Qwen2Config,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
@@ -33,8 +34,8 @@ from tests.judges.tiny_vlms import (
     VISION,
     chat_template,
     llava,
-    qwen2_5_vl,
     save,
+    save_llava,
     save_parts,
     signs,
     token_id,
@@ -98,53 +99,33 @@ def llava_next(folder: Path) -> Path:
     from transformers import LlavaNextProcessor
     from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 
-    words = tokenizer("<image>")
     grid = [[28, 56], [56, 28], [56, 56]]
     pictures = LlavaNextImageProcessorPil(
         size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}, image_grid_pinpoints=grid
     )
-    LlavaNextProcessor(
-        pictures,
-        words,
-        patch_size=14,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=chat_template("<image>\n"),
-    ).save_pretrained(folder)
-    config = LlavaNextConfig(
-        vision_config=CLIPVisionConfig(**VISION, image_size=28, patch_size=14),
-        text_config=LlamaConfig(**TEXT, vocab_size=len(words), **signs(words)),
-        image_token_index=token_id(words, "<image>"),
-        image_grid_pinpoints=grid,
-        vision_feature_layer=-1,
-        **signs(words),
-    )
-    return save(LlavaNextForConditionalGeneration, config, folder)
+    parts = (LlavaNextProcessor, LlavaNextConfig, LlavaNextForConditionalGeneration)
+    return save_llava(folder, pictures, *parts, image_grid_pinpoints=grid)
 
 
-def qwen3_vl(folder: Path) -> Path:
-    """Qwen3-VL: features of early layers of the eye go to several layers of the text model."""
-    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
-
+def save_qwen(
+    folder: Path,
+    pictures: Any,
+    processor: str,
+    configuration: Any,
+    architecture: Any,
+    vision: dict[str, Any],
+    text: dict[str, Any],
+) -> Path:
+    """Save what all kinds of Qwen-VL have: positions in three dimensions, a processor that also knows videos."""
     words = tokenizer("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
-    pictures = Qwen2VLImageProcessorPil(
-        size={"shortest_edge": 32 * 32, "longest_edge": 64 * 64}, patch_size=16, merge_size=2
-    )
-    save_parts(folder, pictures, words, "<|vision_start|><|image_pad|><|vision_end|>", "Qwen3VLProcessor")
-    config = Qwen3VLConfig(
-        vision_config={
-            **VISION,
-            "depth": 2,
-            "num_heads": 2,
-            "out_hidden_size": 32,
-            "deepstack_visual_indexes": [0],
-            "num_position_embeddings": 16,
-        },
+    save_parts(folder, pictures, words, "<|vision_start|><|image_pad|><|vision_end|>", processor)
+    config = configuration(
+        vision_config={**VISION, "depth": 2, "num_heads": 2, "out_hidden_size": 32, **vision},
         text_config={
             **TEXT,
-            "head_dim": 16,
             "vocab_size": len(words),
             "rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10000.0},
+            **text,
             **signs(words),
         },
         image_token_id=token_id(words, "<|image_pad|>"),
@@ -152,7 +133,28 @@ def qwen3_vl(folder: Path) -> Path:
         vision_start_token_id=token_id(words, "<|vision_start|>"),
         vision_end_token_id=token_id(words, "<|vision_end|>"),
     )
-    return save(Qwen3VLForConditionalGeneration, config, folder)
+    return save(architecture, config, folder)
+
+
+def qwen2_5_vl(folder: Path) -> Path:
+    """Qwen2.5-VL: any resolution, and blocks of the eye that see the whole picture."""
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    pictures = Qwen2VLImageProcessorPil(size={"shortest_edge": 28 * 28, "longest_edge": 56 * 56})
+    parts = ("Qwen2_5_VLProcessor", Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration)
+    return save_qwen(folder, pictures, *parts, vision={"fullatt_block_indexes": [1]}, text={})
+
+
+def qwen3_vl(folder: Path) -> Path:
+    """Qwen3-VL: features of early layers of the eye go to several layers of the text model."""
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    pictures = Qwen2VLImageProcessorPil(
+        size={"shortest_edge": 32 * 32, "longest_edge": 64 * 64}, patch_size=16, merge_size=2
+    )
+    parts = ("Qwen3VLProcessor", Qwen3VLConfig, Qwen3VLForConditionalGeneration)
+    vision = {"deepstack_visual_indexes": [0], "num_position_embeddings": 16}
+    return save_qwen(folder, pictures, *parts, vision=vision, text={"head_dim": 16})
 
 
 def paligemma(folder: Path) -> Path:

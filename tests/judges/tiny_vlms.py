@@ -88,14 +88,12 @@ def save(architecture: Any, config: Any, folder: Path) -> Path:
     return folder
 
 
-def llava(folder: Path) -> Path:
-    """LLaVA: a CLIP tower and a Llama, one token per patch."""
-    from transformers import LlavaProcessor
-    from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
-
+def save_llava(
+    folder: Path, pictures: Any, processor: Any, configuration: Any, architecture: Any, **settings: Any
+) -> Path:
+    """Save a CLIP tower and a Llama, one token per patch: what all kinds of LLaVA have."""
     words = tokenizer("<image>")
-    pictures = LlavaImageProcessorPil(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
-    LlavaProcessor(
+    processor(
         pictures,
         words,
         patch_size=14,
@@ -103,35 +101,21 @@ def llava(folder: Path) -> Path:
         num_additional_image_tokens=1,
         chat_template=chat_template("<image>\n"),
     ).save_pretrained(folder)
-    config = LlavaConfig(
+    config = configuration(
         vision_config=CLIPVisionConfig(**VISION, image_size=28, patch_size=14),
         text_config=LlamaConfig(**TEXT, vocab_size=len(words), **signs(words)),
         image_token_index=token_id(words, "<image>"),
         vision_feature_layer=-1,
+        **settings,
         **signs(words),
     )
-    return save(LlavaForConditionalGeneration, config, folder)
+    return save(architecture, config, folder)
 
 
-def qwen2_5_vl(folder: Path) -> Path:
-    """Qwen2.5-VL: any resolution, positions in three dimensions, a processor that also knows videos."""
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
-    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+def llava(folder: Path) -> Path:
+    """LLaVA: one picture of one size."""
+    from transformers import LlavaProcessor
+    from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
-    words = tokenizer("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
-    pictures = Qwen2VLImageProcessorPil(size={"shortest_edge": 28 * 28, "longest_edge": 56 * 56})
-    save_parts(folder, pictures, words, "<|vision_start|><|image_pad|><|vision_end|>", "Qwen2_5_VLProcessor")
-    config = Qwen2_5_VLConfig(
-        vision_config={**VISION, "depth": 2, "num_heads": 2, "out_hidden_size": 32, "fullatt_block_indexes": [1]},
-        text_config={
-            **TEXT,
-            "vocab_size": len(words),
-            "rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10000.0},
-            **signs(words),
-        },
-        image_token_id=token_id(words, "<|image_pad|>"),
-        video_token_id=token_id(words, "<|video_pad|>"),
-        vision_start_token_id=token_id(words, "<|vision_start|>"),
-        vision_end_token_id=token_id(words, "<|vision_end|>"),
-    )
-    return save(Qwen2_5_VLForConditionalGeneration, config, folder)
+    pictures = LlavaImageProcessorPil(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
+    return save_llava(folder, pictures, LlavaProcessor, LlavaConfig, LlavaForConditionalGeneration)
