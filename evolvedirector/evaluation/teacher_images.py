@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from evolvedirector.records import ImageReply, ImageRequest, digest
@@ -29,6 +29,7 @@ class _Record:
     cost_usd: float
     image_sha256: str = ""
     reason: str = ""
+    attempt: int = 0  # tries that came to nothing for good: the next one is new work for the service
 
 
 class TeacherImages:
@@ -69,9 +70,8 @@ class TeacherImages:
             missing = missing[: max(0, self._budget_teacher_calls - self.spent()[0])]
         for start in range(0, len(missing), _UNIT_REQUESTS):
             unit = missing[start : start + _UNIT_REQUESTS]
-            for request in unit:
-                _reserve(paths[request.request_id])
-            for reply in teacher.generate(unit):
+            attempts = [_reserve(paths[request.request_id]) for request in unit]
+            for reply in teacher.generate([replace(r, attempt=n) for r, n in zip(unit, attempts, strict=True)]):
                 if reply.request_id in paths:
                     self._settle(paths[reply.request_id], reply)
 
@@ -104,15 +104,16 @@ class TeacherImages:
 
     def _settle(self, path: Path, reply: ImageReply) -> None:
         asked = _read(path) or _Record("submitted", 1, 0.0)
-        status, reason, sha256 = reply.status, reply.reason, ""
+        status, reason, sha256, closed = reply.status, reply.reason, "", reply.closed
         if status == "image":
             try:
                 check_image(reply.image or b"")
                 sha256 = self._put(reply.image or b"")
             except StoreError as error:
-                status, reason = "failure", str(error)
+                status, reason, closed = "failure", str(error), True
         cost_usd = asked.cost_usd + reply.cost_usd
-        _write(path, _Record(status, asked.calls, cost_usd, sha256, reason[:_MAX_REASON_CHARACTERS]))
+        attempt = asked.attempt + closed
+        _write(path, _Record(status, asked.calls, cost_usd, sha256, reason[:_MAX_REASON_CHARACTERS], attempt))
 
     def _put(self, image: bytes) -> str:
         sha256 = self._blobs.put(image)
@@ -129,9 +130,11 @@ def _refused(path: Path) -> bool:
     return record is not None and record.status == "refusal"
 
 
-def _reserve(path: Path) -> None:
+def _reserve(path: Path) -> int:
+    """Record a question before it is asked; returns how many tries came to nothing for good before it."""
     before = _read(path) or _Record("submitted", 0, 0.0)
-    _write(path, _Record("submitted", before.calls + 1, before.cost_usd))
+    _write(path, _Record("submitted", before.calls + 1, before.cost_usd, attempt=before.attempt))
+    return before.attempt
 
 
 def _write(path: Path, record: _Record) -> None:

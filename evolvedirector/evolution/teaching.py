@@ -130,7 +130,9 @@ def _teach(context: RoundContext, teacher: str, items: Sequence[tuple[Prompt, Im
     ledger.reserve_calls(context.info.round_id, calls, _price_usd(context, teacher) or 0.0)
     open_ids = {request.request_id for _, request in items}
     not_sent: list[ImageReply] = []
-    for group in in_groups(context.crew.teach(teacher, [request for _, request in items])):
+    attempts = ledger.attempts(list(open_ids))
+    requests = [replace(request, attempt=attempts.get(request.request_id, 0)) for _, request in items]
+    for group in in_groups(context.crew.teach(teacher, requests)):
         replies = [_sound(_priced(reply, prices.get(teacher, 0.0))) for reply in group if reply.request_id in open_ids]
         open_ids -= {reply.request_id for reply in replies}
         not_sent += [reply for reply in replies if not reply.sent]
@@ -164,5 +166,5 @@ def _sound(reply: ImageReply) -> ImageReply:
     try:
         check_image(reply.image or b"")
     except StoreError as error:
-        return ImageReply(reply.request_id, "failure", None, f"unusable image: {error}", reply.cost_usd)
+        return ImageReply(reply.request_id, "failure", None, f"unusable image: {error}", reply.cost_usd, closed=True)
     return reply

@@ -17,6 +17,13 @@ class ImageRequest:
     seed: int
     width_px: int
     height_px: int
+    attempt: int = 0
+    """Tries before this one that came to nothing for good."""
+
+    @property
+    def idempotency_key(self) -> str:
+        """Name the work to a service: the same for a try that is taken up again after a kill, new for a new try."""
+        return f"{self.request_id}-{self.attempt}" if self.attempt else self.request_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +38,9 @@ class ImageReply:
     sent: bool = True
     """False for a failure of which the teacher says that it costs nothing and was never drawn (no key, no credit): it
     is not counted as a call, so that a closed account does not use up the budget."""
+    closed: bool = False
+    """True for a failure that the service would repeat under the same idempotency key (a job that failed, an image that
+    cannot be used): the next try is new work. False where it may still deliver what was asked for."""
 
 
 @dataclass(frozen=True, slots=True)

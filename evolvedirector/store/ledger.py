@@ -141,10 +141,15 @@ class Ledger(LedgerFile):
     def settle_calls(self, replies: Sequence[tuple[ImageReply, str | None]]) -> None:
         """Record answers with the sha256 of their image, whose blob must be durable already; the first one counts."""
         self._many(
-            "UPDATE calls SET status=?, image_sha256=?, reason=?, cost_usd=cost_usd+?, price_usd=MAX(price_usd, ?) "
-            "WHERE request_id=? AND status='submitted'",
-            [(r.status, sha256, r.reason, r.cost_usd, r.cost_usd, r.request_id) for r, sha256 in replies],
+            "UPDATE calls SET status=?, image_sha256=?, reason=?, cost_usd=cost_usd+?, price_usd=MAX(price_usd, ?), "
+            "attempt=attempt+? WHERE request_id=? AND status='submitted'",
+            [(r.status, sha256, r.reason, r.cost_usd, r.cost_usd, r.closed, r.request_id) for r, sha256 in replies],
         )
+
+    def attempts(self, request_ids: Sequence[str]) -> dict[str, int]:
+        """Return, by request id, how many tries came to nothing for good; requests without one are left out."""
+        query = "SELECT request_id, attempt FROM calls WHERE attempt > 0 AND request_id IN ({})"
+        return dict(self._select(query, request_ids))
 
     def withdraw_calls(self, request_ids: Sequence[str]) -> None:
         """Take back reservations of requests that were not sent after all; earlier submissions stay counted."""

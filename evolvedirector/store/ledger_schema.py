@@ -4,7 +4,7 @@ from __future__ import annotations
 
 SCHEMA_VERSION = 6
 
-# A row of `calls` or `looks` counts all its tries and names the round that made the last of them. What other rounds made
+# A row of `calls` or `looks` counts all its tries and names the round that made the last one. What other rounds made
 # stands in `earlier_calls` and `earlier_looks` as well, so that the views can book each try to the round that made it.
 _BY_ROUND = """
 CREATE TABLE earlier_calls (
@@ -29,7 +29,8 @@ CREATE VIEW looks_by_rounds AS
 # One statement per table, no semicolon inside. A row in `calls` or `looks` exists from the moment before the request
 # leaves (reserved), so a kill can lose an answer but never the fact that it was asked for; `lost` counts submissions
 # whose answer never came, `repeats` those sent again after a failure. `cost_usd` is what all submissions of a call
-# cost, `price_usd` what one of them costs: listed before it was sent, or told by an answer.
+# cost, `price_usd` what one of them costs: listed before it was sent, or told by an answer. `attempt` counts the tries
+# that came to nothing for good: with each of them the next one is new work for the service.
 SCHEMA = """
 CREATE TABLE prompts (
     id TEXT PRIMARY KEY, text TEXT NOT NULL, origin TEXT NOT NULL, skill TEXT NOT NULL,
@@ -44,7 +45,7 @@ CREATE TABLE calls (
     request_id TEXT PRIMARY KEY, round_id TEXT NOT NULL, prompt_id TEXT NOT NULL, lineage_id TEXT NOT NULL,
     teacher TEXT NOT NULL, status TEXT NOT NULL, image_sha256 TEXT, reason TEXT NOT NULL DEFAULT '',
     cost_usd REAL NOT NULL DEFAULT 0, lost INTEGER NOT NULL DEFAULT 0, repeats INTEGER NOT NULL DEFAULT 0,
-    price_usd REAL NOT NULL DEFAULT 0);
+    price_usd REAL NOT NULL DEFAULT 0, attempt INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX calls_by_round ON calls (round_id);
 CREATE INDEX calls_by_lineage ON calls (lineage_id);
 CREATE TABLE looks (
@@ -75,6 +76,6 @@ MIGRATIONS = {
     2: "ALTER TABLE looks ADD COLUMN rung TEXT NOT NULL DEFAULT ''",
     3: "ALTER TABLE looks ADD COLUMN cost_usd REAL NOT NULL DEFAULT 0",
     4: "ALTER TABLE calls ADD COLUMN price_usd REAL NOT NULL DEFAULT 0",
-    5: _BY_ROUND,
+    5: f"ALTER TABLE calls ADD COLUMN attempt INTEGER NOT NULL DEFAULT 0; {_BY_ROUND}",
 }
 """Statements that bring a file of this schema to the next one."""

@@ -77,7 +77,7 @@ class BFLTeacher(APITeacher):
             body |= {"width": request.width_px, "height": request.height_px}
         elif self.size_as == "aspect_ratio":
             body["aspect_ratio"] = nearest_aspect_ratio(request.width_px, request.height_px)
-        answer = await client.request_json("POST", f"v1/{self.model}", body, idempotency_key=request.request_id)
+        answer = await client.request_json("POST", f"v1/{self.model}", body, idempotency_key=request.idempotency_key)
         return Job(str(answer["id"]), str(answer["polling_url"]))
 
     async def _look(self, client: Client, job: Job) -> Progress:

@@ -78,7 +78,7 @@ class FalTeacher(APITeacher):
         elif self.size_as == "aspect_ratio":
             body["aspect_ratio"] = nearest_aspect_ratio(request.width_px, request.height_px)
         try:
-            answer = await client.request_json("POST", self.model, body, idempotency_key=request.request_id)
+            answer = await client.request_json("POST", self.model, body, idempotency_key=request.idempotency_key)
         except TransportFault as fault:
             if is_policy_violation(fault):
                 return Progress("refusal", reason=_POLICY, paid=False)

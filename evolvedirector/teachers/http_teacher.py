@@ -115,7 +115,7 @@ class HTTPTeacher(APITeacher):
             "width_px": request.width_px,
             "height_px": request.height_px,
             "size": f"{request.width_px}x{request.height_px}",
-            "request_id": request.request_id,
+            "request_id": request.idempotency_key,
         }
         return fill(self._body, values)
 
@@ -144,7 +144,7 @@ class HTTPTeacher(APITeacher):
             self._path,
             self._filled(request),
             headers=self._headers,
-            idempotency_key=request.request_id,
+            idempotency_key=request.idempotency_key,
             accept=self._answers.is_refusal_by_status,
         )
 

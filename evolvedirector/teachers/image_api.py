@@ -12,6 +12,7 @@ from typing import Any
 from evolvedirector.records import ImageReply, ImageRequest, digest
 from evolvedirector.store.errors import StoreError
 from evolvedirector.teachers.image_safety import ImageSafety, clean_image
+from evolvedirector.teachers.queued_jobs import LASTING_FAULTS
 from evolvedirector.transport.breaker import breaker_of
 from evolvedirector.transport.client import Client
 from evolvedirector.transport.deadline import ends_at
@@ -114,16 +115,19 @@ class ImageAPI:
             async with ends_at(client.give_up_at()):
                 reply = await self._draw(client, request)
             if reply.status != "image":
-                return replace(reply, request_id=request.request_id, image=None)
+                failed = reply.status == "failure"
+                return replace(reply, request_id=request.request_id, image=None, closed=failed)
             # In a thread: decoding and encoding a large image takes longer than many answers.
             return await asyncio.to_thread(self._accepted, request, reply)
         except TransportFault as fault:
             failure = self._failure(request, f"{fault.kind}: {fault.reason}", fault.maybe_paid)
             # A job that was submitted before its poll was denied may still be drawn.
-            return replace(failure, sent=fault.kind != "denied" or fault.maybe_paid or self._polled)
+            sent = fault.kind != "denied" or fault.maybe_paid or self._polled
+            return replace(failure, sent=sent, closed=fault.kind in LASTING_FAULTS)
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             # An answer in an unexpected shape; its words may quote the answer, so only the kind is told.
-            return self._failure(request, f"the answer has an unexpected shape ({type(error).__name__})", True)
+            failure = self._failure(request, f"the answer has an unexpected shape ({type(error).__name__})", True)
+            return replace(failure, closed=True)
         except Exception as error:  # one that escapes ends the work of all other requests
             return self._failure(request, f"drawing ended in an error ({type(error).__name__})", True)
 
@@ -132,10 +136,10 @@ class ImageAPI:
         try:
             image = clean_image(reply.image or b"", self.safety)
         except (StoreError, ValueError) as error:
-            return ImageReply(request.request_id, "failure", None, f"unusable image: {error}", cost_usd)
+            return ImageReply(request.request_id, "failure", None, f"unusable image: {error}", cost_usd, closed=True)
         except Exception as error:
             reason = f"unusable image: it cannot be read ({type(error).__name__})"
-            return ImageReply(request.request_id, "failure", None, reason, cost_usd)
+            return ImageReply(request.request_id, "failure", None, reason, cost_usd, closed=True)
         if image.suspicion:
             reason = f"the image is {image.suspicion}, as services show in place of what they refuse"
             return ImageReply(request.request_id, "refusal", None, reason, cost_usd)

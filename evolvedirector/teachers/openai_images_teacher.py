@@ -135,7 +135,7 @@ class OpenAIImagesTeacher(APITeacher):
             body["seed"] = request.seed % 2**31
         try:
             answer = await client.request_json(
-                "POST", "images/generations", body, idempotency_key=request.request_id, accept=_is_refusal
+                "POST", "images/generations", body, idempotency_key=request.idempotency_key, accept=_is_refusal
             )
         except TransportFault as fault:
             words = read_error(fault.body)[1]

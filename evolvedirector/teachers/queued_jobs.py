@@ -18,7 +18,7 @@ from evolvedirector.transport.fault import TransportFault, without_secrets
 from evolvedirector.transport.job_journal import Job, JobJournal, account_of
 
 Value = TypeVar("Value")
-_LASTING = ("rejected", "forbidden_url", "too_large")
+LASTING_FAULTS = ("rejected", "forbidden_url", "too_large")
 """Faults that asking again about the same job would meet again."""
 _UNUSABLE = "unusable image"
 
@@ -109,7 +109,7 @@ class QueuedJobs:
                 if progress.state == "image" and image is None:
                     image = await client.download(progress.image_url, self.image_hosts)
             except TransportFault as fault:
-                if fault.kind in _LASTING:
+                if fault.kind in LASTING_FAULTS:
                     await self._noted(self.journal.forget, account, name)
                 raise
             if progress.state != "image":

@@ -104,7 +104,7 @@ class ReplicateTeacher(APITeacher):
             path, body["version"] = "predictions", self._version
         headers = {"Prefer": f"wait={self.wait_s}"} if self.wait_s else None
         answer = await client.request_json(
-            "POST", path, body, headers, idempotency_key=request.request_id, accept=_is_refusal
+            "POST", path, body, headers, idempotency_key=request.idempotency_key, accept=_is_refusal
         )
         if "id" not in answer and answer.get("error"):
             return Progress("refusal", reason=f"Replicate says: {' '.join(read_error(answer))}", paid=False)

@@ -74,7 +74,7 @@ class StabilityTeacher(APITeacher):
             f"v2beta/stable-image/generate/{self.model}",
             form=form,
             headers={"Accept": "image/*"},
-            idempotency_key=request.request_id,
+            idempotency_key=request.idempotency_key,
             accept=is_moderated,
         )
         if answer.status != 200:

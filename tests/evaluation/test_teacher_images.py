@@ -128,3 +128,17 @@ def test_what_is_no_image_is_a_failure(tmp_path: Path) -> None:
     kept = TeacherImages(tmp_path)
     kept.buy(Garbled(), REQUESTS[:1])
     assert kept.outcomes(Garbled(), REQUESTS[:1])["failure"] == 1
+
+
+def test_a_try_that_came_to_nothing_for_good_is_followed_by_new_work(tmp_path: Path) -> None:
+    keys: list[str] = []
+
+    class Damaged(toys.ToyTeacher):
+        def generate(self, requests):
+            keys.extend(request.idempotency_key for request in requests)
+            for reply in super().generate(requests):
+                yield ImageReply(reply.request_id, "image", b"<html>") if len(keys) == 1 else reply
+
+    for _ in range(2):
+        TeacherImages(tmp_path).buy(Damaged(), REQUESTS[:1])
+    assert keys == ["r10", "r10-1"]

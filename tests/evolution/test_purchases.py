@@ -195,6 +195,29 @@ def test_a_failed_call_is_booked_to_each_round_that_tries_it() -> None:
     assert [shop.ledger.spend(name).teacher_calls for name in ("r1", "r2", "r3")] == [3, 3, 3]
 
 
+@pytest.mark.parametrize("ending", ["failure", "kill", "damaged image"])
+def test_a_try_is_repeated_under_its_name_and_a_new_one_has_a_new_name(ending: str) -> None:
+    keys: list[str] = []
+
+    class Ending(Drawing):
+        def generate(self, requests: Sequence[ImageRequest]) -> Iterator[ImageReply]:
+            keys.extend(request.idempotency_key for request in requests)
+            for reply in super().generate(requests):
+                if len(keys) < 3 and ending == "kill":
+                    raise RuntimeError("no power")
+                status = "failure" if len(keys) < 3 and ending == "failure" else "image"
+                damaged = len(keys) < 3 and ending == "damaged image"
+                yield replace(reply, status=status, image=b"<html>" if damaged else reply.image)
+
+    shop = Shop([Ending("one")])
+    for _ in range(2):
+        with suppress(RuntimeError):
+            assert not shop.buy(tones(1)).samples
+    assert len(shop.buy(tones(1)).samples) == 1
+    tails = [key.removeprefix(keys[0]) for key in keys]
+    assert tails == (["", "-1", "-2"] if ending == "damaged image" else ["", "", ""])
+
+
 class ClosedAccount(Drawing):
     """Says of every request that it never left: no key, no credit."""
 

@@ -37,7 +37,7 @@ def large_run(folder: Path) -> Path:
         look = {"item_id": "a", "probability": 0.25, "covered_mass": 1.0, "reason": ""}
         with ledger._transaction() as connection:
             connection.executemany(
-                "INSERT INTO calls VALUES (?,'one',?,?,'toy','image',?,'',0.01,0,0,0.01)",
+                "INSERT INTO calls VALUES (?,'one',?,?,'toy','image',?,'',0.01,0,0,0.01,0)",
                 [(p.id, p.id, p.lineage_id, images[n % 256]) for n, p in enumerate(prompts)],
             )
             body = {"looks": [look, look]}

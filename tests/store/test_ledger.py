@@ -135,6 +135,7 @@ def test_a_ledger_of_the_schema_before_is_brought_up_to_date(tmp_path: Path) -> 
         file.execute("ALTER TABLE looks DROP COLUMN rung")
         file.execute("ALTER TABLE looks DROP COLUMN cost_usd")
         file.execute("ALTER TABLE calls DROP COLUMN price_usd")
+        file.execute("ALTER TABLE calls DROP COLUMN attempt")
         file.execute("PRAGMA user_version=2")
         file.commit()
     with closing(Ledger(path)) as ledger:

@@ -1,6 +1,7 @@
 """Whatever a provider does, it becomes a reply or a retried success, in time, and the books cover what it bills."""
 
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -170,6 +171,32 @@ def test_where_keys_are_honoured_an_unknown_outcome_is_asked_for_again_and_bille
         replies = answers(teacher, requests_of(faults))
         assert {reply.status for reply in replies.values()} == {"image"}
         assert server.billed == len(faults)
+
+
+@pytest.mark.parametrize(
+    ("provider", "fault"),
+    [("openai", "torn_image"), ("openai", "html_image"), ("stability", "torn_image"), ("bfl", "torn_image"),
+     ("bfl", "error_state"), ("fal", "torn_image"), ("replicate", "torn_image")],
+)  # fmt: skip
+def test_where_keys_are_honoured_a_new_try_is_new_work_and_a_repeated_one_is_not(provider, fault, tmp_path):
+    ask = ImageRequest("request-90", "tone 90", 0, 32, 32)
+    with ChaosServer(Script(submit=[fault]), honours_keys=True) as server:
+        teacher = teacher_at(provider, server.url, tmp_path / "jobs", idempotent=True)
+        (failed,) = teacher.generate([ask])
+        (repeated,) = teacher.generate([ask])
+        assert failed.status == repeated.status == "failure" and failed.closed and server.billed == 1
+        (drawn,) = teacher.generate([replace(ask, attempt=1)])
+        assert drawn.status == "image" and drawn.request_id == "request-90" and server.billed == 2
+        teacher.close()
+
+
+def test_a_failure_whose_outcome_is_unknown_is_taken_up_under_the_same_key():
+    ask = ImageRequest("request-90", "tone 90", 0, 32, 32)
+    with ChaosServer(Script(submit=["cut_late"]), honours_keys=True) as server:
+        (unknown,) = teacher_at("openai", server.url).generate([ask])
+        assert unknown.status == "failure" and not unknown.closed
+        (drawn,) = teacher_at("openai", server.url).generate([ask])
+        assert drawn.status == "image" and server.billed == 1
 
 
 SHARES = {"busy": 0.1, "error_502": 0.05, "cut_late": 0.08, "garbage": 0.05, "moderated": 0.08, "torn_image": 0.05}
