@@ -61,6 +61,7 @@ class EvolutionCallback(pl.Callback):
         policy: Policy | None = None,
         budget: Budget | None = None,
         judge_health: JudgeHealth | None = None,
+        tie_margin: float = 0.0,
         every_n_epochs: int = 1,
         max_rounds: int | None = None,
         image_size_px: int | None = None,
@@ -79,6 +80,8 @@ class EvolutionCallback(pl.Callback):
             budget: Limits of spending over the life of the dataset root. None: no limit.
             judge_health: How the judge is checked at the start of every round; a round of a judge below a floor is
                 skipped. None: the judge is trusted.
+            tie_margin: Distance from 1/2 up to which a preference of the judge is a tie, 0 to under 0.5, for student
+                against teacher as for teacher against teacher. 0: every preference counts.
             every_n_epochs: Epochs between rounds.
             max_rounds: Rounds in all. None: until training ends.
             image_size_px: Side of the images asked for. None: the module's `image_size_px`.
@@ -96,12 +99,18 @@ class EvolutionCallback(pl.Callback):
                 "teachers is empty. Allowed: at least one. Write "
                 "`teachers: {exact: {class_path: evolvedirector.miniature.MiniatureTeacher}}`, say."
             )
+        if not 0.0 <= tie_margin < 0.5:
+            raise ValueError(
+                f"tie_margin is {tie_margin}. Allowed: 0 to under 0.5, where everything is a tie. "
+                "Write `tie_margin: 0.05`, say."
+            )
         self.teachers = teachers
         self.judge = judge
         self.writer = writer
         self.policy: Policy = policy or ScreeningPolicy()
         self.budget = with_look_price(budget or Budget(), judge)
         self.judge_health = judge_health
+        self.tie_margin = tie_margin
         self.every_n_epochs = every_n_epochs
         self.max_rounds = max_rounds
         self._schedule = RoundSchedule(every_n_epochs, max_rounds)

@@ -139,6 +139,7 @@ class RoundDriver:
                 judge_fingerprint=settings.judge.fingerprint,
                 image_size_px=self._image_size_px(),
                 judge_health=settings.judge_health,
+                tie_margin=settings.tie_margin,
                 stop=self._stop_reason,
                 report=bar.report,
                 teacher_prices_usd=told_prices_usd(settings.teachers),

@@ -60,9 +60,10 @@ def _deciders(settings: EvolutionCallback, gold: str) -> list[str]:
     names = [f"{name} {teacher.fingerprint}" for name, teacher in settings.teachers.items()]
     who = [*names, settings.judge.fingerprint, type(settings.writer).__name__, type(settings.policy).__name__]
     floors = [] if settings.judge_health is None else [repr(replace(settings.judge_health, gold=None)), gold]
+    margin = [f"tie margin {settings.tie_margin}"] if settings.tie_margin else []
     # Of a writer texts alone, such as its model: it may count or collect in other attributes while it works.
     parts = [_plain(settings.policy, bool | int | float | str | list | tuple | dict), _plain(settings.writer, str)]
-    return [*who, *parts, repr(settings.budget), *floors]
+    return [*who, *parts, repr(settings.budget), *floors, *margin]
 
 
 def _plain(part: object, kinds: Any) -> str:

@@ -78,7 +78,7 @@ def fight(context: RoundContext, matches: Sequence[Match]) -> list[Duel]:
         forth, back = (
             looks.get(_question(context, prompt, *pair_of)[0]) for pair_of in ((first, second), (second, first))
         )
-        verdict = "tie" if first == second else _verdict(forth, back)
+        verdict = "tie" if first == second else _verdict(forth, back, context.tie_margin)
         if verdict is not None:
             duels.append(Duel(prompt.id, one, other, first, second, verdict))
     return duels
@@ -89,6 +89,6 @@ def _question(context: RoundContext, prompt: Prompt, first: str, second: str) ->
     return key, prompt, first, second
 
 
-def _verdict(forth: Look | None, back: Look | None) -> DuelVerdict | None:
+def _verdict(forth: Look | None, back: Look | None, tie_margin: float) -> DuelVerdict | None:
     """Read both orders; None where one of them was not paid for."""
-    return None if forth is None or back is None else _OF_VERDICT[verdict_of_pair(forth, back)]
+    return None if forth is None or back is None else _OF_VERDICT[verdict_of_pair(forth, back, tie_margin)]

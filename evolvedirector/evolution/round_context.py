@@ -51,6 +51,7 @@ class RoundContext:
         judge_fingerprint: Part of the key of every look.
         image_size_px: Size asked for where a prompt names none.
         judge_health: How the judge is checked before it decides; None trusts it.
+        tie_margin: Distance from 1/2 up to which a preference of the judge is a tie.
         stop: Returns the reason to stop now, or None; asked between units.
         report: Receives the progress after each unit.
         teacher_prices_usd: What the teachers say an image of theirs costs, by name; those who say nothing are left out.
@@ -66,6 +67,7 @@ class RoundContext:
     judge_fingerprint: str
     image_size_px: int
     judge_health: JudgeHealth | None = None
+    tie_margin: float = 0.0
     stop: Callable[[], str | None] = lambda: None
     report: Callable[[Progress], None] = lambda progress: None
     teacher_prices_usd: Mapping[str, float] = field(default_factory=dict)

@@ -149,7 +149,7 @@ def compare(context: RoundContext, pairs: Sequence[Pair], both_orders: bool) -> 
     for prompt, student, teacher in pairs:
         taken = by_order.get(prompt.id, {})
         if len(taken) == (2 if both_orders else 1):
-            verdict = verdict_of_pair(taken.get(True), taken.get(False))
+            verdict = verdict_of_pair(taken.get(True), taken.get(False), context.tie_margin)
             evidence.append(Evidence(prompt.id, "compare", verdict, tuple(taken.values()), student, teacher))
     _record(context, evidence)
     return evidence

@@ -58,6 +58,7 @@ class Run:
             policy=settings.pop("policy", None) or EvolveDirectorPolicy(expansions=1),
             budget=settings.pop("budget", None),
             every_n_epochs=settings.pop("every_n_epochs", 1),
+            tie_margin=settings.pop("tie_margin", 0.0),
         )
         checkpoint = RunCheckpoint(every_n_train_steps=settings.pop("every_n_train_steps", None), keep_last=99)
         torch.manual_seed(0)
@@ -145,6 +146,15 @@ def test_another_future_forks_and_reuses_images(whole: tuple[Run, dict[str, int]
     assert {prompt_id for prompt_id, entry in parent.entries.items() if entry.sample} <= entries.keys()
     assert not {prompt_id_of(text) for text in again.teacher.asked} & before
     assert len(bought) == len(set(bought)) == len(before) + len(again.teacher.asked)
+
+
+def test_another_margin_of_ties_decides_otherwise_in_a_round_of_its_own(tmp_path: Path) -> None:
+    first = Run(tmp_path).fit()
+    again = Run(tmp_path, tie_margin=0.45).fit("step-00000009-round")
+    assert all("compare: tie" not in row["figures"] for row in first.rounds()[:3])
+    assert again.rounds()[3]["figures"]["compare: tie"] > 0
+    with pytest.raises(ValueError, match=r"tie_margin is 0.5\. Allowed: 0 to under 0.5"):
+        Run(tmp_path, tie_margin=0.5)
 
 
 def test_reading_another_revision_than_the_published_one_is_an_error(tmp_path: Path) -> None:

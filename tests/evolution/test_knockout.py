@@ -114,3 +114,11 @@ def test_a_repeated_knockout_asks_nothing_and_ends_alike(ring) -> None:
     first, duels, asked = knockout(context, entries), context.store.ledger.duels(), judge.asked
     assert knockout(context, entries) == first
     assert context.store.ledger.duels() == duels and judge.asked == asked
+
+
+def test_a_preference_within_the_margin_leaves_the_first_one_standing(ring) -> None:
+    context = ring(toys.ToyJudge())  # 0.9 sure
+    context.tie_margin = 0.45
+    both = contenders(context, a=90, b=101)
+    assert knockout(context, [(PROMPT, both)])[PROMPT.id] == starting_order(both, 0, PROMPT)[0]
+    assert [duel.verdict for duel in context.store.ledger.duels()] == ["tie"]

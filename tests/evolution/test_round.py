@@ -143,6 +143,14 @@ def test_what_the_student_can_do_is_retired_but_never_everything(world_of) -> No
     assert world.store.ledger.rounds()[-1]["figures"]["kept: nothing else would be live"] == 1
 
 
+@pytest.mark.parametrize(("tie_margin", "verdict"), [(0.0, "teacher"), (0.3, "teacher"), (0.45, "tie")])
+def test_a_preference_within_the_margin_is_a_tie(world_of, tie_margin: float, verdict: str) -> None:
+    world = world_of()  # the toy judge is 0.9 sure
+    world.seed()
+    run_round(world.context(tie_margin=tie_margin))
+    assert world.store.ledger.rounds()[-1]["figures"][f"compare: {verdict}"] == 8
+
+
 def test_every_look_invalid_keeps_everything_and_is_counted(world_of) -> None:
     world = world_of(judge=toys.ToyJudge(mass=0.1))
     world.seed()
