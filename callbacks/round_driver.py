@@ -25,6 +25,7 @@ from evolvedirector.evolution.round_context import RoundContext, RoundInterrupte
 from evolvedirector.evolution.seeding import run_seeding
 from evolvedirector.evolution.spending_plan import told_prices_usd
 from evolvedirector.evolution.summary import evolution_figures
+from evolvedirector.judges.parts import close_parts
 from evolvedirector.records import RoundInfo
 
 if TYPE_CHECKING:
@@ -73,12 +74,13 @@ class RoundDriver:
         return evolution_figures(self._opened_store(), revision_sha, self._settings.budget)
 
     def close(self) -> None:
-        """Let go of the ledger, the teachers and the judge."""
+        """Let go of the ledger, the teachers, the writer and the judge."""
         if self._store is not None:
             self._store.close()
             self._store = None
         for teacher in self._settings.teachers.values():
             teacher.close()
+        close_parts(self._settings.writer)
         self._settings.judge.close()
 
     def _together(self, work: Callable[[RoundContext], str], info: RoundInfo) -> str:

@@ -10,6 +10,7 @@ from typing import Literal, TypeVar
 from evolvedirector.evolution.candidates import accept_texts
 from evolvedirector.evolution.round_context import RoundContext, in_groups
 from evolvedirector.evolution.verdicts import verdict_of_check, verdict_of_pair
+from evolvedirector.judges.parts import close_parts
 from evolvedirector.records import (
     Evidence,
     ImageAndPrompt,
@@ -42,10 +43,13 @@ def write(
     ledger = context.store.ledger
     replies = ledger.writes([request.request_id for request, _ in requests])
     missing = [request for request, _ in requests if request.request_id not in replies]
-    for unit in context.units(missing, "write"):
-        for group in in_groups(context.writer.write(unit)):
-            ledger.add_writes(context.info.round_id, [reply for reply in group if reply.answered or reply.texts])
-            replies |= {reply.request_id: reply for reply in group}
+    try:
+        for unit in context.units(missing, "write"):
+            for group in in_groups(context.writer.write(unit)):
+                ledger.add_writes(context.info.round_id, [reply for reply in group if reply.answered or reply.texts])
+                replies |= {reply.request_id: reply for reply in group}
+    finally:
+        close_parts(context.writer)  # whoever works next needs the memory
     unheard = [reply for reply in replies.values() if not reply.answered]
     if unheard:
         warnings.warn(f"The writer writes nothing at present: {unheard[0].refusal}", stacklevel=2)

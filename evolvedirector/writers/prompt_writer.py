@@ -10,7 +10,10 @@ from evolvedirector.records import WriteReply, WriteRequest
 
 @runtime_checkable
 class PromptWriter(Protocol):
-    """Write prompts: variations of a parent (expansion) or something new (mutation)."""
+    """Write prompts: variations of a parent (expansion) or something new (mutation).
+
+    One that holds memory may have a `close()`, which is called whenever a round has written all it wanted.
+    """
 
     def write(self, requests: Sequence[WriteRequest]) -> Iterator[WriteReply]:
         """Yield one reply per request; texts are suggestions that the round validates."""

@@ -58,8 +58,8 @@ class TransformersWriter:
         examples: Texts by skill that the pool begins with. None: it begins empty.
         examples_per_request: Examples shown for a text without a parent; 0 shows none.
         rouge_limit: ROUGE-L over which a text is a near copy, 0 to 1; 1 refuses none for it.
-        keep_loaded: Keep the weights in memory between calls. Else they are freed when all requests of a call are
-            answered: the student draws next.
+        keep_loaded: Keep the weights in memory between calls, in a round until all is written. Else they are freed when
+            all requests of a call are answered.
         device: As PyTorch names it. None: the GPU of the rank, or the CPU where there is none.
 
     Raises:

@@ -321,6 +321,35 @@ def test_an_empty_answer_of_a_writer_is_final(world_of) -> None:
     assert world.writer.asked == 8 and len(world.store.state(child).in_state("live")) == 8
 
 
+def test_a_writer_that_stays_loaded_is_closed_before_anybody_else_works(world_of) -> None:
+    events: list[str] = []
+
+    class Loaded(toys.ToyWriter):
+        def write(self, requests):
+            events.append("write")
+            if len(events) > 8:
+                raise RuntimeError("no memory")
+            yield from super().write(requests)
+
+        def close(self):
+            events.append("close")
+
+    class Noting(toys.ToyJudge):
+        def check(self, items):
+            events.append("look")
+            yield from super().check(items)
+
+    world = world_of(writer=Loaded(), judge=Noting(), policy=Screening())
+    world.seed()
+    del events[:]
+    run_round(world.context())
+    assert events[:3] == ["write", "close", "look"] and "write" not in events[2:]
+    events += [""] * 9
+    with pytest.raises(RuntimeError, match="no memory"):
+        run_round(world.context("r2", 1))
+    assert events[-2:] == ["write", "close"]
+
+
 def test_an_outage_of_the_writer_is_told_as_one_and_the_next_round_writes(world_of) -> None:
     world = world_of(writer=UnreliableWriter(answered=False))
     world.seed()
