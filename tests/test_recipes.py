@@ -167,7 +167,12 @@ def test_everything_hosted(
         },
     )
     summary = check_and_fit(
-        recipe, capsys, "gpt_image at most 8 images x 0.009 USD = 0.07 USD", "USD for images and looks"
+        recipe,
+        capsys,
+        "gpt_image at most 8 images x 0.009 USD = 0.07 USD",
+        "USD for images and looks",
+        "looks of SkillAccuracy.reader (outside the budget) at most 4 x 0.002 USD = 0.01 USD",
+        "cost in all (most)",
     )
     assert_it_evolved(summary)
 

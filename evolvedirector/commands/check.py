@@ -66,7 +66,7 @@ def main(args: list[str]) -> int | None:
     run = BuiltRun(["fit", *args])
     check_folders(run)
     sections = {"data": data_rows(run), "training": training_rows(run), "evolution": part_rows(run)}
-    sections["evolution"] |= looks_and_money(run, seed_prompts(run))
+    sections["evolution"] |= looks_and_money(run, seed_prompts(run), planned_epochs(run))
     sections["memory of one device"], misfit = memory_of(run, parameters_of(run))
     sections["on disk"] = disk_rows(run, sections["evolution"])
     problems = [*problems_of(getattr(run.trainer, "callbacks", ())), *([misfit] if misfit else [])]
@@ -180,6 +180,14 @@ def planned_batches(run: BuiltRun) -> int | None:
     if (trainer.max_epochs or -1) > 0 and per_epoch:
         ends.append(trainer.max_epochs * per_epoch)
     return min(ends, default=None)
+
+
+def planned_epochs(run: BuiltRun) -> int | None:
+    """Return how many epochs the run has, one that is begun included; None when no end is set."""
+    batches, per_epoch = planned_batches(run), getattr(run.datamodule, "batches_per_epoch", None)
+    if batches is None or not per_epoch:
+        return run.trainer.max_epochs if (run.trainer.max_epochs or -1) > 0 else None
+    return math.ceil(batches / per_epoch)
 
 
 def trainable_parameters(run: BuiltRun) -> int | None:

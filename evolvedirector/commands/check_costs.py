@@ -15,10 +15,14 @@ from evolvedirector.callbacks.device_fit import (
     optimizer_bytes,
     phases_of,
 )
+from evolvedirector.callbacks.forgetting import Forgetting
 from evolvedirector.callbacks.round_schedule import RoundSchedule
+from evolvedirector.callbacks.skill_accuracy import SkillAccuracy
+from evolvedirector.callbacks.win_rate import WinRate
 from evolvedirector.evolution.budget import Budget
 from evolvedirector.evolution.device_memory import PhaseBytes, gib, student_bytes, too_large
-from evolvedirector.evolution.spending_plan import looks_rows, most_cost_usd, most_looks
+from evolvedirector.evolution.spending_on_figures import Reader, figures_rows
+from evolvedirector.evolution.spending_plan import looks_rows, most_cost_usd, most_looks, most_spent_usd
 from evolvedirector.records import Prompt
 
 Rows = dict[str, str]
@@ -44,27 +48,75 @@ def rounds_of(callback: Any, run: Any) -> int | None:
     return schedule.planned_rounds(trainer.max_epochs, trainer.max_steps or -1, steps)
 
 
-def looks_and_money(run: Any, seeds: Sequence[Prompt]) -> Rows:
-    """Say how many looks the judge may be asked for, over the whole run.
+def looks_and_money(run: Any, seeds: Sequence[Prompt], epochs: int | None) -> Rows:
+    """Say how many looks the judges may be asked for over the whole run, those of the figures apart.
 
     Args:
         run: Built, not started.
         seeds: Prompts of a new root.
+        epochs: Of the whole training. None: no end is set.
     """
     rows: Rows = {}
+    spent: list[float | None] = []
     for callback in evolving(run.trainer):
         rounds = rounds_of(callback, run)
         skills = len({prompt.skill for prompt in seeds})
         looks = most_looks(callback.policy, callback.budget, rounds, len(seeds), skills, callback.judge_health)
         rows["rounds planned"] = "not known: training has no end" if rounds is None else f"{rounds:,}"
         rows |= looks_rows(looks, callback.budget, callback.teachers, callback.judge)
+        spent.append(most_spent_usd(looks, callback.budget, callback.teachers, callback.judge))
+    images: dict[str, float | None] = {}
     for callback in getattr(run.trainer, "callbacks", ()):
         if isinstance(teachers := getattr(callback, "teachers", None), Mapping) and hasattr(callback, "max_prompts"):
             each = {name: callback.max_prompts for name in teachers}
-            cost = most_cost_usd(Budget(callback.budget_teacher_calls, teacher_budgets=each), teachers)
-            said = "not known: a price is missing" if cost is None else f"{cost:,.2f} USD"
-            rows["evaluation images cost (most, once, outside the budget)"] = said
-    return rows
+            calls = Budget(callback.budget_teacher_calls, teacher_budgets=each)
+            images[type(callback).__name__] = most_cost_usd(calls, teachers)
+    in_evolution = None if None in spent else sum(part or 0.0 for part in spent)
+    return rows | figures_rows(readers_of(run, epochs), images, in_evolution)
+
+
+def readers_of(run: Any, epochs: int | None) -> list[Reader]:
+    """List the judges that read the figures, with the most looks that they may be asked for.
+
+    Args:
+        run: Built, not started.
+        epochs: Of the whole training. None: no end is set.
+    """
+    tell = getattr(run.datamodule, "held_out_prompts", None)
+    held_out = len(tell()) if callable(tell) else 0
+    found = []
+    for part in getattr(run.trainer, "callbacks", ()):
+        name, every = type(part).__name__, getattr(part, "every_n_epochs", None)
+        further = 0 if every is None else None if epochs is None else epochs // every
+        if isinstance(part, SkillAccuracy):
+            validations = validations_of(run.trainer, epochs)
+            looks = None if validations is None else held_out * (validations + part.seeds_per_prompt)
+            found.append(Reader(f"{name}.reader", part.reader, looks))
+        elif isinstance(part, Forgetting):
+            looks = None if further is None else part.max_prompts * (further + 1)
+            found.append(Reader(f"{name}.reader", part.reader, looks))
+        elif isinstance(part, WinRate):
+            pairs = len(part.teachers) * min(part.max_prompts, held_out)
+            looks = None if further is None else 2 * pairs * (further + 1)
+            found.append(Reader(f"{name}.judge", part.evaluation_judge, looks))
+            if part.compare_with_training_judge:
+                found += [Reader(f"the judge for {name}", other.judge, looks) for other in evolving(run.trainer)[:1]]
+    return found
+
+
+def validations_of(trainer: Any, epochs: int | None) -> int | None:
+    """Return how many validations a training has at most, the one before it included.
+
+    Args:
+        trainer: Built, not started.
+        epochs: Of the whole training. None: no end is set.
+    """
+    if trainer.limit_val_batches == 0:
+        return 0
+    every, interval = trainer.check_val_every_n_epoch, trainer.val_check_interval
+    if epochs is None or every is None or not isinstance(interval, float) or interval <= 0.0:
+        return None  # an interval in batches crosses epochs
+    return int(epochs // every / interval) + (trainer.num_sanity_val_steps != 0)
 
 
 def memory_of(run: Any, parameters: tuple[int, int] | None) -> tuple[Rows, str | None]:

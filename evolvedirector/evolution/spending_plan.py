@@ -172,6 +172,23 @@ def plan_of_spending(budget: Budget, teachers: Mapping[str, object]) -> Rows:
     return rows
 
 
+def most_spent_usd(looks: int | None, budget: Budget, teachers: Mapping[str, object], judge: object) -> float | None:
+    """Return the most that images and looks of evolution may cost; None where a price or a limit is missing.
+
+    Args:
+        looks: As `most_looks` counts them.
+        budget: The limits, with the price of a look.
+        teachers: By name.
+        judge: May offer `price_usd()`; None from it is an unknown price.
+    """
+    tell = getattr(judge, "price_usd", None)
+    price, images = budget.price_per_look_usd, most_cost_usd(budget, teachers)
+    if images is None or (price and looks is None) or (not price and callable(tell) and tell() is None):
+        return budget.budget_cost_usd
+    both = images + (looks or 0) * price
+    return both if budget.budget_cost_usd is None else min(both, budget.budget_cost_usd)
+
+
 def looks_rows(looks: int | None, budget: Budget, teachers: Mapping[str, object], judge: object = None) -> Rows:
     """Say how many looks a run may take, and what they and the images cost together.
 
@@ -190,10 +207,8 @@ def looks_rows(looks: int | None, budget: Budget, teachers: Mapping[str, object]
     bound = "budget_judge_calls" if looks == budget.budget_judge_calls else "by what the policy may ask at most"
     total = f" = {looks * price:,.2f} USD" if price else ""
     rows = {"judge calls (most)": f"{looks:,}{each}{total} ({bound})"}
-    images = most_cost_usd(budget, teachers)
-    if price and images is not None:
-        both = images + looks * price
-        cost = both if budget.budget_cost_usd is None else min(both, budget.budget_cost_usd)
+    cost = most_spent_usd(looks, budget, teachers, judge)
+    if price and cost is not None:
         rows["cost (most)"] = f"{cost:,.2f} USD for images and looks; a hosted writer comes on top"
     return rows
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning.pytorch  # noqa: F401 - first here, so that its log handler keeps no test's captured stderr
 import pytest
 
+from evolvedirector.callbacks import Forgetting, SkillAccuracy, WinRate
 from evolvedirector.cli import main
+from evolvedirector.commands.check_costs import readers_of
+from tests.toys import ToyJudge, ToyPrompts, ToyTeacher
 
 TOYS = """
 from __future__ import annotations
@@ -239,3 +243,26 @@ trainer:
         writer: {class_path: toys_of_check.Writer}
         budget: {budget_teacher_calls: 600, budget_judge_calls: 700, budget_cost_usd: 5.0}
 """
+
+
+@pytest.mark.parametrize(
+    ("epochs", "trainer", "looks"),
+    [
+        (20, {}, [10 * (4 + 3), 64, 2 * 10 * 3]),
+        (20, {"num_sanity_val_steps": 2, "val_check_interval": 0.5}, [10 * (8 + 1 + 3), 64, 60]),
+        (20, {"limit_val_batches": 0}, [30, 64, 60]),
+        (20, {"val_check_interval": 100}, [None, 64, 60]),
+        (None, {}, [None, 64, None]),
+    ],
+)
+def test_looks_of_the_figures_are_counted_over_the_whole_training(epochs, trainer, looks) -> None:
+    callbacks = [
+        SkillAccuracy(ToyJudge(), seeds_per_prompt=3),
+        Forgetting(ToyJudge()),
+        WinRate(ToyJudge(), {"toy": ToyTeacher()}, max_prompts=16, every_n_epochs=9),
+    ]
+    settings = {"limit_val_batches": 1.0, "check_val_every_n_epoch": 5, "val_check_interval": 1.0}
+    settings |= {"num_sanity_val_steps": 0, "callbacks": callbacks, **trainer}
+    data = SimpleNamespace(held_out_prompts=ToyPrompts(10).prompts)
+    readers = readers_of(SimpleNamespace(trainer=SimpleNamespace(**settings), datamodule=data), epochs)
+    assert [reader.looks for reader in readers] == looks
