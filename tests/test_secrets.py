@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import traceback
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import lightning.pytorch  # noqa: F401 - first here, so that its log handler keeps no test's captured stderr
@@ -46,22 +48,21 @@ trainer:
   callbacks:
     - class_path: evolvedirector.callbacks.EvolutionCallback
       init_args:
-        teachers:
-          web:
-            class_path: evolvedirector.teachers.OpenAIImagesTeacher
-            init_args:
-              endpoint: &endpoint {base_url: URL/v1, api_key_env: CANARY_API_KEY, attempts: 2, deadline_s: 10}
-              model: toy-image
-              cost_usd_per_image: 0.01
+        teachers: {web: TEACHER}
         judge:
           class_path: evolvedirector.judges.openai_vision_judge.OpenAIVisionJudge
-          init_args: {endpoint: *endpoint, model: toy-vlm, image_size_px: 32, cost_usd_per_look: 0.001}
+          init_args: {endpoint: {base_url: URL/v1, LIMITS}, model: toy-vlm, image_size_px: 32, cost_usd_per_look: 0.001}
         writer: {class_path: evolvedirector.miniature.MiniatureWriter}
         budget: {budget_teacher_calls: 12, budget_cost_usd: 1.0, price_per_look_usd: 0.0001}
     - class_path: evolvedirector.callbacks.RunSummary
     - class_path: evolvedirector.callbacks.ReportCallback
     - class_path: evolvedirector.callbacks.RunCheckpoint
 """
+LIMITS = "api_key_env: CANARY_API_KEY, attempts: 2, deadline_s: 10"
+SYNCHRONOUS = """{class_path: evolvedirector.teachers.OpenAIImagesTeacher,
+          init_args: {endpoint: {base_url: URL/v1, LIMITS}, model: toy-image, cost_usd_per_image: 0.01}}"""
+QUEUED = """{class_path: evolvedirector.teachers.BFLTeacher,
+          init_args: {endpoint: {base_url: URL/bfl, LIMITS}, poll_every_s: 0.01}}"""
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:.*litmodels.*", "ignore:.*val_dataloader.*", "ignore:.*refused in this round.*"),
@@ -74,6 +75,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "prompts.txt").write_text("".join(f"tone {tone}\n" for tone in range(40, 200, 20)), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CANARY_API_KEY", CANARY)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))  # where the journal of jobs lies
     monkeypatch.setenv("PL_GLOBAL_SEED", "0")
     monkeypatch.setenv("PL_SEED_WORKERS", "0")
     yield tmp_path
@@ -87,13 +89,30 @@ def files_with_the_key(folder: Path) -> list[str]:
     return found
 
 
-def test_a_whole_run_leaves_the_key_nowhere(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def config_of(teacher: str, url: str) -> str:
+    return RUN.replace("TEACHER", teacher).replace("LIMITS", LIMITS).replace("URL", url)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "path", "header"),
+    [(SYNCHRONOUS, "/v1/images", "authorization"), (QUEUED, "/bfl/v1/flux", "x-key")],
+    ids=["synchronous", "queued"],
+)
+def test_a_whole_run_leaves_the_key_nowhere(
+    here: Path, capfd: pytest.CaptureFixture[str], teacher: str, path: str, header: str
+) -> None:
     faults = {"busy": 0.1, "error_500": 0.1, "cut_late": 0.1, "error_inside": 0.1, "garbage": 0.1}
+    faults |= {"error_state": 0.05, "torn_image": 0.05} if teacher is QUEUED else {}
     with ChaosServer(Script(shares=faults), api_key=CANARY) as server:
-        (here / "run.yaml").write_text(RUN.replace("URL", server.url), encoding="utf-8")
+        (here / "run.yaml").write_text(config_of(teacher, server.url), encoding="utf-8")
         assert main(["fit", "-c", "run.yaml"]) in (None, 0)
-        sent = [request.headers.get("authorization", "") for request in server.sent("/v1/")]
-    assert any(CANARY in header for header in sent), "the key was never used: nothing was tested"
+        sent = [request.headers.get(header, "") for request in server.sent(path)]
+    assert any(CANARY in value for value in sent), "the key was never used: nothing was tested"
+    journals = list((here / "state").rglob("jobs.sqlite"))
+    assert len(journals) == (teacher is QUEUED)
+    for journal in journals:
+        with closing(sqlite3.connect(journal)) as file:
+            assert file.execute("SELECT COUNT(*) FROM jobs").fetchone()[0] > 0
     said = capfd.readouterr()
     assert not any(spelt in said.out + said.err for spelt in SPELLINGS)
     kinds = {path.name.partition(".")[0] if "tfevents" in path.name else path.suffix for path in here.rglob("*")}
@@ -106,7 +125,7 @@ def test_a_key_that_is_refused_ends_the_start_and_no_traceback_shows_it(
     here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ChaosServer(Script(submit=always("bad_key")), api_key="another-key") as server:
-        (here / "run.yaml").write_text(RUN.replace("URL", server.url), encoding="utf-8")
+        (here / "run.yaml").write_text(config_of(SYNCHRONOUS, server.url), encoding="utf-8")
         assert main(["fit", "-c", "run.yaml"]) == 2
         said = capfd.readouterr()
         assert "401" in said.err and "EvolutionCallback.teachers.web" in said.err and "judge" in said.err
