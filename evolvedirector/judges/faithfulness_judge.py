@@ -125,7 +125,8 @@ class FaithfulnessJudge:
             atoms = tuple(_atom(q.kind, q.text, answer) for q, answer in zip(questions, found, strict=True))
             read = any(atom.covered_mass >= MIN_READABLE_MASS for atom in atoms)
             reason = "" if read else next((answer.reason for answer in found if answer and answer.reason), "")
-            yield FaithfulnessLook(item.item_id, atoms, reason, **outage_of(*filter(None, found)))
+            sent, cut_off = outage_of(*(answer for answer in found if answer is not None))
+            yield FaithfulnessLook(item.item_id, atoms, reason, sent, cut_off)
 
     @property
     def requests_per_unit(self) -> int:
@@ -205,7 +206,8 @@ def compared(first: Look, second: Look, equal_within: float, item_id: str) -> Lo
     if not _are_read(first, second):
         unread = first if first.covered_mass < MIN_READABLE_MASS else second
         reason = unread.reason or "an image could not be judged"
-        return Look(item_id, 0.5, mass, reason, **outage_of(first, second))
+        sent, cut_off = outage_of(first, second)
+        return Look(item_id, 0.5, mass, reason, sent=sent, cut_off=cut_off)
     shown = (first.probability >= 0.5) + (second.probability >= 0.5)
     if shown == 0:
         return Look(item_id, 0.5, mass, "neither image shows the prompt")

@@ -150,7 +150,8 @@ def panel_look(
     if len(read) < min_readable:
         unread = next((look.reason for name, look in looks.items() if name not in read and look.reason), "no answer")
         reason = f"{len(read)} of {len(weights)} judges could be read: {unread}"
-        return Look(item_id, 0.5, 0.0, reason, **outage_of(*looks.values()))
+        sent, cut_off = outage_of(*looks.values())
+        return Look(item_id, 0.5, 0.0, reason, sent=sent, cut_off=cut_off)
     total = sum(weights[name] for name in read)
     mean = sum(weights[name] * look.probability for name, look in read.items()) / total
     mass = min(1.0, sum(weights[name] * look.covered_mass for name, look in read.items()) / total)

@@ -66,7 +66,7 @@ def requests_of(*parts: Any) -> int:
     return max((int(getattr(part, "requests_per_unit", 0)) for part in parts), default=0)
 
 
-def outage_of(*parts: Any) -> dict[str, bool]:
+def outage_of(*parts: Any) -> tuple[bool, bool]:
     """Tell of answers that make up one look, and could not be read, whether asking again may help.
 
     Args:
@@ -74,11 +74,11 @@ def outage_of(*parts: Any) -> dict[str, bool]:
             them only, the whole was sent and cut off.
 
     Returns:
-        `sent` and `cut_off` of the whole.
+        (`sent`, `cut_off`) of the whole.
     """
     lost = any(not part.sent or part.cut_off for part in parts)
     sent = not parts or any(part.sent for part in parts)
-    return {"sent": sent, "cut_off": sent and lost}
+    return sent, sent and lost
 
 
 def models_of(part: Any) -> frozenset[str]:

@@ -193,15 +193,11 @@ class Ledger(LedgerFile):
 
         A call without an answer, lost or still open, costs its teacher's price: it may have been billed.
         """
-        if round_id:
-            of_calls, of_looks, key = (
-                "calls_by_rounds WHERE round_id=?",
-                "looks_by_rounds WHERE round_id=?",
-                (round_id,),
-            )
-        else:  # the rows count all their tries: no need to book them
+        key: tuple[str, ...] = (round_id,) if round_id else ()
+        of_calls, of_looks = "calls_by_rounds WHERE round_id=?", "looks_by_rounds WHERE round_id=?"
+        if not round_id:  # the rows count all their tries: no need to book them
             of_calls = "(SELECT *, 1 + lost + repeats AS calls, lost + (status = 'submitted') AS silent FROM calls)"
-            of_looks, key = "(SELECT *, 1 + lost AS looks FROM looks)", ()
+            of_looks = "(SELECT *, 1 + lost AS looks FROM looks)"
         calls, lost, cost = self._connection.execute(
             "SELECT COALESCE(SUM(n), 0), COALESCE(SUM(l), 0), COALESCE(SUM(paid + silent * price), 0) FROM ("
             "SELECT SUM(calls) AS n, SUM(lost) AS l, SUM(cost_usd) AS paid, SUM(silent) AS silent, "
