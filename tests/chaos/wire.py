@@ -29,6 +29,9 @@ async def deliver(writer: asyncio.StreamWriter, response: Response) -> bool:
         return False
     length = {"length_too_small": len(body) // 2, "length_too_large": len(body) + 1000}.get(how, len(body))
     headers = {"content-length": str(length), **response.headers}
+    if how == "length_too_small":
+        # Whole by its length: unannounced, the end of the connection would meet another request by chance.
+        headers["connection"] = "close"
     if how == "endless":
         headers = {"content-type": headers.get("content-type", ""), "connection": "close"}
     head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
