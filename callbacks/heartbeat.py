@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import signal
 import sys
@@ -39,6 +41,7 @@ class Heartbeat:
             host, port, world_size, rank == 0, timeout=timedelta(seconds=10), wait_for_workers=False
         )
         self._wake = threading.Event()
+        self._hush = threading.Event()
         self._announced: str | None = None
         self._threads: tuple[threading.Thread, ...] = ()
         self._signals: tuple[int, int] = (-1, -1)
@@ -51,7 +54,7 @@ class Heartbeat:
         """Begin to beat and watch; call on every rank at the same point."""
         self._round += 1
         self.reason = self._announced = None
-        self._wake = threading.Event()
+        self._wake, self._hush = threading.Event(), threading.Event()
         self._heard_s = time.monotonic()
         self._signals = os.pipe()
         for end in self._signals:
@@ -60,18 +63,21 @@ class Heartbeat:
             self._wakeup_before = signal.set_wakeup_fd(self._signals[1], warn_on_full_buffer=False)
         # Two threads: a store on a stopped rank 0 neither answers nor fails, so whoever talks to it may hang.
         self._threads = tuple(
-            threading.Thread(target=work, args=(self._wake,), name=f"heartbeat {work.__name__}", daemon=True)
-            for work in (self._talk, self._watch)
+            threading.Thread(target=work, args=(event,), name=f"heartbeat {work.__name__}", daemon=True)
+            for work, event in ((self._talk, self._hush), (self._watch, self._wake))
         )
         for thread in self._threads:
             thread.start()
+        atexit.register(self._fall_silent)
 
     def stop(self) -> None:
         """End the watch; every rank has passed its last collective of the round."""
         self._wake.set()
+        self._hush.set()
         for thread in self._threads:
             thread.join(timeout=15)
         self._threads = ()
+        atexit.unregister(self._fall_silent)
         if self._signals[0] >= 0:
             if threading.current_thread() is threading.main_thread():
                 try:
@@ -86,22 +92,38 @@ class Heartbeat:
         """Tell every rank to end, with the reason; safe in a signal handler (the thread does the talking)."""
         self._announced = self._announced or reason
 
-    def _talk(self, wake: threading.Event) -> None:
+    def _fall_silent(self) -> None:
+        """End the talk of a process that ends by an error, while the watch goes on: an exit may hang as well.
+
+        A thread inside of the store while the interpreter is taken down would abort the process.
+        """
+        self._hush.set()
+        talking = self._threads[0]
+        talking.join(timeout=2 * BEAT_S)
+        if talking.is_alive():  # it hangs in a store that neither answers nor fails
+            sys.stderr.flush()
+            sys.stdout.flush()
+            os._exit(1)
+
+    def _talk(self, hush: threading.Event) -> None:
         """Beat once a second, and read the beats of the others."""
         beats: dict[int, tuple[int, float]] = {}
         count = 0
-        while not wake.wait(BEAT_S):
+        while not hush.wait(BEAT_S):
             count += 1
             try:
                 reason = self._exchange(count, beats)
             except Exception as error:  # the store died with rank 0, or its network
                 reason = f"rank 0 cannot be reached any more ({type(error).__name__})"
-            if wake.is_set():
+            if hush.is_set():
                 return
             self._heard_s = time.monotonic()
             if reason:
                 self.reason = self.reason or reason
                 return
+        if self._announced:  # the main thread is on its way out and will not wait for the next beat
+            with contextlib.suppress(Exception):
+                self._exchange(count + 1, beats)
 
     def _watch(self, wake: threading.Event) -> None:
         """End this process when a reason is known and the main thread does not end by itself."""

@@ -116,7 +116,7 @@ def test_a_lost_peer_ends_the_other_within_30_s(results: dict[str, dict[str, Any
 @pytest.mark.parametrize("name", list(FAILURES))
 def test_a_failing_part_ends_both_ranks_with_the_reason(results: dict[str, dict[str, Any]], name: str) -> None:
     result = results[name]
-    assert result["codes"] == [1, 1]
+    assert result["codes"] == [1, 1], "".join(log(result, rank)[-3000:] for rank in (0, 1))
     for rank in (0, 1):
         assert f"the {result['fails'][0]} broke" in log(result, rank)
 
