@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("--measure", action="store_true", help="measure the model in the folder, do not train")
     parser.add_argument("--per-skill", type=int, default=200, help="held-out cases of each skill, clean and spoilt")
     parser.add_argument("--pictures", type=int, default=24, help="pictures to draw, in thousands")
-    parser.add_argument("--pairs", type=int, default=3, help="pairs to draw, in thousands")
+    parser.add_argument("--pairs", type=int, default=9, help="pairs to draw, in thousands")
     parser.add_argument("--eye-steps", type=int, default=Schedule.eye_steps)
     parser.add_argument("--steps", type=int, default=Schedule.steps)
     parser.add_argument("--threads", type=int, default=2)

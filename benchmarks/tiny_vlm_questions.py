@@ -213,8 +213,17 @@ class Questioner:
         return None if where is None else Taught(text, where, kind="where")
 
     def pair(self, first: Picture, second: Picture) -> Taught | None:
-        """Ask which of two pictures fits a prompt better, by the exact judge's probability."""
+        """Ask which of two pictures fits a prompt better, by the exact judge's probability.
+
+        A third of the prompts name one thing alone: which of two pictures has it is learnt before which fits a whole
+        scene.
+        """
         scene = self._prompt((first if self.rng.random() < 0.5 else second).reading)
+        if scene is not None and self.rng.random() < 0.33:
+            thing = scene.things[self.rng.integers(len(scene.things))]
+            scene = Scene((thing,))
+            if self.held_out.holds(scene):
+                return None
         if scene is None:
             return None
         margin = faithfulness(scene, first.reading) - faithfulness(scene, second.reading)

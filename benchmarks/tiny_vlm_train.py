@@ -33,7 +33,9 @@ PEAK_RATE = 1.5e-3
 TOWER_RATE_SHARE = 0.2
 PATCH_LOSS_SHARE = 0.3
 """Less, and the tower forgets shapes while the language model is still confused."""
-PAIR_TOKENS = 80
+PAIR_TOKENS = 112
+PAIR_SHARE = 0.4
+"""Of the steps from `pairs_from` on."""
 EASY_SHARES = (0.1, 0.55, 0.35)
 """Of whole prompts, single parts and open questions, before `easy_until`."""
 SHARES = (0.45, 0.3, 0.25)
@@ -55,9 +57,9 @@ class Schedule:
     """
 
     eye_steps: int = 500
-    steps: int = 6000
-    easy_until: int = 1200
-    pairs_from: int = 2400
+    steps: int = 12_000
+    easy_until: int = 1500
+    pairs_from: int = 3000
     pictures: int = 8
     question_tokens: int = 128
     seed: int = 0
@@ -199,7 +201,7 @@ class QuestionTraining:
         schedule = self.schedule
         rng = np.random.default_rng([schedule.seed, 1, self.step])
         asker = Questioner(self.held_out, rng)
-        if self.step >= schedule.pairs_from and rng.random() < 0.3:
+        if self.step >= schedule.pairs_from and rng.random() < PAIR_SHARE:
             groups = []
             for index in rng.integers(len(pairs), size=max(1, schedule.pictures * 5 // 8)):
                 first, second = (_maybe_mirrored(picture, rng) for picture in pairs[index])
