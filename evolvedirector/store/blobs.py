@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from evolvedirector.store.durable import make_folder, sync_file, sync_folder, write_durably
+from evolvedirector.store.durable import make_folders, sync_file, sync_folder, write_durably
 from evolvedirector.store.errors import StoreError
 from evolvedirector.store.images import EXTENSIONS, sniff_format
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_FSYNC_THREADS = 8
+_FSYNC_THREADS = 4
 
 
 class Blobs:
@@ -40,22 +40,30 @@ class Blobs:
             StoreError: If it is no such image or too large.
             DiskFullError: If there is no space; nothing is kept then.
         """
-        sha256 = hashlib.sha256(data).hexdigest()
-        path = self._folder / sha256[:2] / f"{sha256}.{sniff_format(data)}"
-        if path.exists():  # perhaps from a process killed between its rename and its fsync
-            sync_file(path)
-            sync_folder(path.parent)
-        else:
-            make_folder(path.parent)
-            write_durably(path, data)
-        return sha256
+        path = self._path_of(data)
+        make_folders([path.parent])
+        _write(path, data)
+        sync_folder(path.parent)
+        return path.stem
 
     def put_many(self, datas: Sequence[bytes]) -> list[str]:
-        """Keep many images, waiting for the disk in a few threads; returns their sha256 in the same order."""
+        """Keep many images, waiting for the disk in a few threads; returns their sha256 in the same order.
+
+        All files come first and then their names: a disk makes names that are already there durable all at once.
+        """
         if len(datas) < 2:
             return [self.put(data) for data in datas]
+        paths = [self._path_of(data) for data in datas]
+        folders = {path.parent for path in paths}
+        make_folders(folders)
         with ThreadPoolExecutor(_FSYNC_THREADS, thread_name_prefix="blobs") as pool:
-            return list(pool.map(self.put, datas))
+            list(pool.map(_write, paths, datas))
+            list(pool.map(sync_folder, folders))
+        return [path.stem for path in paths]
+
+    def _path_of(self, data: bytes) -> Path:
+        sha256 = hashlib.sha256(data).hexdigest()
+        return self._folder / sha256[:2] / f"{sha256}.{sniff_format(data)}"
 
     def has(self, sha256: str) -> bool:
         """Say whether an image is kept."""
@@ -94,3 +102,11 @@ class Blobs:
             if path.exists():
                 return path
         return None
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write the file of an image, whose name is not durable yet."""
+    if path.exists():  # perhaps from a process killed between its rename and its fsync
+        sync_file(path)
+    else:
+        write_durably(path, data, name_later=True)

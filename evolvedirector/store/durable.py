@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -41,6 +41,19 @@ def make_folder(folder: Path) -> None:
         sync_folder(folder.parent)
 
 
+def make_folders(folders: Iterable[Path]) -> None:
+    """Create folders, each durable in its parent before anything is written into it; parents are synced once."""
+    missing = [folder for folder in folders if not folder.is_dir()]
+    parents = {folder.parent for folder in missing}
+    for parent in parents:
+        make_folder(parent)
+    for folder in missing:
+        with disk_full_named(folder):
+            folder.mkdir(exist_ok=True)
+    for parent in parents:
+        sync_folder(parent)
+
+
 @contextlib.contextmanager
 def disk_full_named(path: Path) -> Iterator[None]:
     """Turn "no space left" (also over quota) into one error that names the file and what to do."""
@@ -56,13 +69,14 @@ def disk_full_named(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[BinaryIO]:
+def writing(path: Path, name_later: bool = False) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path` that becomes `path`, durably, when the block ends without an error.
 
     The block may read the file again before it ends (it is open for both), so a check can stop the rename.
 
     Args:
         path: Final name; an older file of that name is replaced in one step.
+        name_later: The caller makes the name durable by `sync_folder`, once for many files.
 
     Raises:
         DiskFullError: If the disk is full at any step.
@@ -75,13 +89,14 @@ def writing(path: Path) -> Iterator[BinaryIO]:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
-            sync_folder(path.parent)
+            if not name_later:
+                sync_folder(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
-def write_durably(path: Path, data: bytes) -> None:
-    """Write a whole file so that a crash leaves the old one or the new one."""
-    with writing(path) as file:
+def write_durably(path: Path, data: bytes, name_later: bool = False) -> None:
+    """Write a whole file so that a crash leaves the old one or the new one; `name_later` as in `writing`."""
+    with writing(path, name_later) as file:
         file.write(data)
