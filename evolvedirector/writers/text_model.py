@@ -23,6 +23,8 @@ class Written:
 
     text: str
     problem: str = ""
+    answered: bool = True
+    """False where the model could not be asked: a later try may succeed."""
 
 
 class InstructionReader:

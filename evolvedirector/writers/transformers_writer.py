@@ -193,7 +193,7 @@ class TransformersWriter:
         return self._text.get().write(instructions, seeds, self.max_new_tokens, self.temperature, self.top_p)
 
     def _lost(self, part: _Part) -> Written:
-        return Written("", "the device is out of memory")
+        return Written("", "the device is out of memory", answered=False)
 
     def _reply(
         self, request: WriteRequest, pieces: Sequence[tuple[_Part, Written]], known: dict[str | None, list[Words]]
@@ -211,4 +211,9 @@ class TransformersWriter:
         if request.parent is None:
             others.extend(map(words_of, texts))
             self._pool.add(request.skill, texts)
-        return WriteReply(request.request_id, tuple(texts), refusal=refusal_of(refused, len(texts), request.count))
+        return WriteReply(
+            request.request_id,
+            tuple(texts),
+            refusal=refusal_of(refused, len(texts), request.count),
+            answered=bool(texts) or all(written.answered for _, written in pieces),
+        )

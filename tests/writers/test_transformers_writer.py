@@ -181,9 +181,10 @@ def test_no_memory_is_an_error_at_first_and_a_refusal_later(
     with pytest.raises(ValueError, match="Write a batch_size under 8"):
         list(writer.write(REQUESTS))
     monkeypatch.setattr(TextModel, "write", works)
-    list(writer.write(REQUESTS))
+    assert all(reply.answered for reply in writer.write(REQUESTS))
     monkeypatch.setattr(TextModel, "write", full)
-    assert all("out of memory" in reply.refusal for reply in writer.write(REQUESTS))
+    replies = list(writer.write(REQUESTS))
+    assert replies and all("out of memory" in reply.refusal and not reply.answered for reply in replies)
 
 
 def test_verify_says_what_is_wrong_without_loading(llama_folder: Path, tmp_path: Path) -> None:
