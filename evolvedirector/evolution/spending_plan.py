@@ -181,12 +181,17 @@ def most_spent_usd(looks: int | None, budget: Budget, teachers: Mapping[str, obj
         teachers: By name.
         judge: May offer `price_usd()`; None from it is an unknown price.
     """
-    tell = getattr(judge, "price_usd", None)
     price, images = budget.price_per_look_usd, most_cost_usd(budget, teachers)
-    if images is None or (price and looks is None) or (not price and callable(tell) and tell() is None):
+    if images is None or (price and looks is None) or _is_unpriced(judge, budget):
         return budget.budget_cost_usd
     both = images + (looks or 0) * price
     return both if budget.budget_cost_usd is None else min(both, budget.budget_cost_usd)
+
+
+def _is_unpriced(judge: object, budget: Budget) -> bool:
+    """Whether a judge costs money, and nobody says how much."""
+    tell = getattr(judge, "price_usd", None)
+    return not budget.price_per_look_usd and callable(tell) and tell() is None
 
 
 def looks_rows(looks: int | None, budget: Budget, teachers: Mapping[str, object], judge: object = None) -> Rows:
@@ -198,10 +203,8 @@ def looks_rows(looks: int | None, budget: Budget, teachers: Mapping[str, object]
         teachers: By name.
         judge: May offer `price_usd()`; None from it is an unknown price.
     """
-    tell = getattr(judge, "price_usd", None)
-    price = budget.price_per_look_usd
-    unknown = callable(tell) and tell() is None and not price
-    each = f" x {price:.4g} USD" if price else ", price of a look unknown: set budget.price_per_look_usd" * unknown
+    price, unknown = budget.price_per_look_usd, ", price of a look unknown: set budget.price_per_look_usd"
+    each = f" x {price:.4g} USD" if price else unknown * _is_unpriced(judge, budget)
     if looks is None:
         return {"judge calls (most)": f"unbounded: set budget_judge_calls{each.replace(' x', ', each')}"}
     bound = "budget_judge_calls" if looks == budget.budget_judge_calls else "by what the policy may ask at most"

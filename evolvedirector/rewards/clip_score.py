@@ -11,6 +11,7 @@ from torch import Tensor
 from evolvedirector.judges.model_files import ModelSettings, ModelSource
 from evolvedirector.judges.model_loading import load_model, place_of
 from evolvedirector.judges.model_on_demand import ModelOnDemand
+from evolvedirector.rewards.reward import check_scorable
 
 
 class CLIPScore:
@@ -42,13 +43,7 @@ class CLIPScore:
         Raises:
             ValueError: Images of another type or shape, another number of prompts, or no such model.
         """
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(
-                f"images are {images.dtype} of shape {tuple(images.shape)}. Allowed: uint8 of shape [n, 3, h, w]. "
-                "Write `(255 * images).round().to(torch.uint8)` for floats from 0 to 1."
-            )
-        if len(prompts) != len(images):
-            raise ValueError(f"{len(prompts)} prompts for {len(images)} images. Allowed: one each. Repeat the prompts.")
+        check_scorable(images, prompts)
         if len(images) == 0:
             return torch.zeros(0)
         from torchmetrics.functional.multimodal import clip_score

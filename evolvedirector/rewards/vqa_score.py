@@ -12,6 +12,7 @@ from torch import Tensor
 from evolvedirector.judges.faithfulness import MIN_READABLE_MASS
 from evolvedirector.judges.questions import CHECK_QUESTION, QuestionAnswerer, check_question
 from evolvedirector.records import ImageAndPrompt
+from evolvedirector.rewards.reward import check_scorable
 
 
 class VQAScore:
@@ -48,13 +49,7 @@ class VQAScore:
         Raises:
             ValueError: Images of another type or shape, or another number of prompts.
         """
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(
-                f"images are {images.dtype} of shape {tuple(images.shape)}. Allowed: uint8 of shape [n, 3, h, w]. "
-                "Write `(255 * images).round().to(torch.uint8)` for floats from 0 to 1."
-            )
-        if len(prompts) != len(images):
-            raise ValueError(f"{len(prompts)} prompts for {len(images)} images. Allowed: one each. Repeat the prompts.")
+        check_scorable(images, prompts)
         items = [
             ImageAndPrompt(str(place), _png(image), prompt)
             for place, (image, prompt) in enumerate(zip(images, prompts, strict=True))

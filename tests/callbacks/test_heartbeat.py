@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -81,3 +82,33 @@ def test_a_signal_is_seen_without_any_handler_of_python(ranks: tuple[Heartbeat, 
         assert ranks[1].reason == "rank 0 received SIGTERM"
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_a_rank_that_ends_tells_its_reason_first_and_leaves_the_store(
+    ranks: tuple[Heartbeat, Heartbeat], ended: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BEAT_S", 60.0)  # the next beat would come too late
+    for one in ranks:
+        one.start()
+    ranks[1].announce("rank 1: the teacher broke")
+    ranks[1]._fall_silent()
+    assert ranks[0]._exchange(1, {}) == "rank 1: the teacher broke"
+    assert not any(thread.name == "heartbeat _talk" for thread in ranks[1]._threads if thread.is_alive())
+    assert ended == []
+
+
+def test_a_rank_that_ends_does_not_wait_for_a_store_that_hangs(
+    ranks: tuple[Heartbeat, Heartbeat], ended: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside, release = threading.Event(), threading.Event()
+
+    def hang(*_: object) -> None:
+        inside.set()
+        release.wait(20)
+
+    monkeypatch.setattr(ranks[1], "_exchange", hang)
+    ranks[1].start()
+    assert inside.wait(5)
+    ranks[1]._fall_silent()
+    assert ended == [1]
+    release.set()
