@@ -156,6 +156,15 @@ def test_own_runs_start(page: str, folder: Path) -> None:
         assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 
 
+@pytest.mark.parametrize("page", [page for page in NAMES if any("--draw" in words for words in of_ours(page))])
+def test_what_a_page_draws_is_drawn(page: str, folder: Path) -> None:
+    write_files(page, folder)
+    for words in of_ours(page):
+        if "--draw" in words:
+            assert main(words) in (None, 0), shlex.join(words)
+            assert (folder / words[words.index("--out") + 1]).stat().st_size > 0
+
+
 def test_configs_named_anywhere_exist() -> None:
     for page in PAGES:
         for name in re.findall(r"\bconfigs/[\w/]+\.yaml", page.read_text("utf-8")):
