@@ -37,7 +37,7 @@ from PIL import Image
 from evolvedirector.evolution.round_context import in_groups
 from evolvedirector.records import ImageReply, ImageRequest, Prompt
 from evolvedirector.store import Blobs, Ledger
-from evolvedirector.store.ledger import Call
+from evolvedirector.store.ledger.calls import Call
 from evolvedirector.teachers import OpenAIImagesTeacher
 from evolvedirector.transport.endpoint import Endpoint
 

@@ -6,9 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from evolvedirector.evolution.failure_rates import last_buying_rounds, round_allowance
-from evolvedirector.evolution.policy import Policy
-from evolvedirector.miniature.prompts import apportion
+from evolvedirector.policies.policy import Policy
+from evolvedirector.policies.screening.rates import last_buying_rounds, round_allowance
 from evolvedirector.records import (
     Allowance,
     DatasetState,
@@ -22,6 +21,7 @@ from evolvedirector.records import (
     digest,
     seed_of,
 )
+from evolvedirector.worlds.shapes.prompts import apportion
 
 
 def allowance_of_round(round: RoundInfo) -> int:

@@ -19,16 +19,17 @@ from lightning.pytorch import Trainer
 from benchmarks.arms import SpendsTheRest, SpreadPolicy
 from benchmarks.trial_world import EASY_SHARES, EVEN_SHARES, WORLD, TrialPrompts
 from evolvedirector.callbacks import EMA, EvolutionCallback
-from evolvedirector.callbacks.drawing import averaged_weights, encode_png, eval_mode
+from evolvedirector.callbacks._run.drawing import averaged_weights, encode_png, eval_mode
 from evolvedirector.datamodules import EvolvingDataModule
-from evolvedirector.evolution import Budget, EvolveDirectorPolicy, ScreeningPolicy
-from evolvedirector.evolution.policy import Policy
-from evolvedirector.judges.health import JudgeHealth
+from evolvedirector.evolution import Budget
+from evolvedirector.judges.health.report import JudgeHealth
 from evolvedirector.lightning_modules import FlowMatching, MiniLMEncoder, PixArt, TextToImage, WarmupDecayLR
-from evolvedirector.miniature import HeldOutPrompts, MiniatureJudge, MiniatureTeacher, MiniatureWriter
-from evolvedirector.miniature.gold import MiniatureGold
+from evolvedirector.policies import EvolveDirectorPolicy, ScreeningPolicy
+from evolvedirector.policies.policy import Policy
 from evolvedirector.records import ImageAndPrompt, ImageRequest, Prompt, seed_of
 from evolvedirector.store import DatasetStore
+from evolvedirector.worlds.shapes import HeldOutPrompts, MiniatureJudge, MiniatureTeacher, MiniatureWriter
+from evolvedirector.worlds.shapes.gold import MiniatureGold
 
 N = 200
 """Teacher calls of an arm of one N."""

@@ -18,15 +18,15 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageFilter
 
-from evolvedirector.miniature.emoji_artist import encode_png
-from evolvedirector.miniature.emoji_feature_reader import EmojiFeatureReader
-from evolvedirector.miniature.emoji_gold import EmojiGold
-from evolvedirector.miniature.emoji_reading import EmojiReader
-from evolvedirector.miniature.emoji_scene_judge import EmojiSceneJudge
-from evolvedirector.miniature.emoji_template_reader import EmojiTemplateReader
-from evolvedirector.miniature.emoji_vocabulary import EmojiVocabulary
-from evolvedirector.miniature.emoji_world import EmojiWorld
 from evolvedirector.records import GoldItem, ImageAndPrompt
+from evolvedirector.worlds.emoji.artist import encode_png
+from evolvedirector.worlds.emoji.gold import EmojiGold
+from evolvedirector.worlds.emoji.vocabulary import EmojiVocabulary
+from evolvedirector.worlds.emoji_scenes.feature_reader import EmojiFeatureReader
+from evolvedirector.worlds.emoji_scenes.judge import EmojiSceneJudge
+from evolvedirector.worlds.emoji_scenes.reading import EmojiReader
+from evolvedirector.worlds.emoji_scenes.template_reader import EmojiTemplateReader
+from evolvedirector.worlds.emoji_scenes.world import EmojiWorld
 
 RENDERS = ("clean", "blur 1 px", "noise .05", "noise .10")
 

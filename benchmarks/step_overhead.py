@@ -28,9 +28,9 @@ from evolvedirector.lightning_modules import FlowMatching, PixArt, RandomTextEnc
 from evolvedirector.lightning_modules.draws import draw
 from evolvedirector.lightning_modules.gradient_clipping import clip_gradients
 from evolvedirector.lightning_modules.sampling import from_uint8
-from evolvedirector.miniature import MiniaturePrompts, MiniatureTeacher
 from evolvedirector.records import ImageRequest, RevisionChange, Sample
 from evolvedirector.store import DatasetStore
+from evolvedirector.worlds.shapes import MiniaturePrompts, MiniatureTeacher
 
 clock = time.process_time
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from benchmarks.tiny_vlm_model import PATCH_PX
 from benchmarks.tiny_vlm_pictures import IMAGE_SIZE_PX, WORLD, Picture
-from evolvedirector.miniature.reading import UNKNOWN
+from evolvedirector.worlds.shapes.reading import UNKNOWN
 
 SIDE = IMAGE_SIZE_PX // PATCH_PX
 """Patches of a row, and of a column."""

@@ -15,15 +15,15 @@ import numpy as np
 
 from benchmarks.tiny_vlm_pictures import WORLD, HeldOut, drawn, is_clear, spoilt
 from benchmarks.tiny_vlm_questions import near_miss
-from evolvedirector.judges.questions import YES_NO, Question
 from evolvedirector.judges.transformers_judge import TransformersJudge
-from evolvedirector.miniature.artist import to_png
-from evolvedirector.miniature.atoms import answer, atoms_of, matches
-from evolvedirector.miniature.grammar import parse, phrase
-from evolvedirector.miniature.reader import read
-from evolvedirector.miniature.reading import Reading
-from evolvedirector.miniature.scene import Scene
 from evolvedirector.records import ImageAndPrompt, OrderedPair, seed_of
+from evolvedirector.records.questions import YES_NO, Question
+from evolvedirector.worlds.shapes.artist import to_png
+from evolvedirector.worlds.shapes.atoms import answer, atoms_of, matches
+from evolvedirector.worlds.shapes.grammar import parse, phrase
+from evolvedirector.worlds.shapes.reader import read
+from evolvedirector.worlds.shapes.reading import Reading
+from evolvedirector.worlds.shapes.scene import Scene
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from evolvedirector.miniature.artist import draw
-from evolvedirector.miniature.grammar import scenes
-from evolvedirector.miniature.held_out import HeldOutPrompts
-from evolvedirector.miniature.reader import read
-from evolvedirector.miniature.reading import UNKNOWN, Reading, SeenObject
-from evolvedirector.miniature.scene import Scene, Thing
-from evolvedirector.miniature.world import World
+from evolvedirector.worlds.shapes.artist import draw
+from evolvedirector.worlds.shapes.grammar import scenes
+from evolvedirector.worlds.shapes.held_out import HeldOutPrompts
+from evolvedirector.worlds.shapes.reader import read
+from evolvedirector.worlds.shapes.reading import UNKNOWN, Reading, SeenObject
+from evolvedirector.worlds.shapes.scene import Scene, Thing
+from evolvedirector.worlds.shapes.world import World
 
 WORLD = World(
     shapes=("circle", "square", "triangle", "star"),

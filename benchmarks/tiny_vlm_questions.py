@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from benchmarks.tiny_vlm_pictures import WORLD, HeldOut, Picture, random_scene, scene_of
-from evolvedirector.judges.questions import CHECK_QUESTION, PAIR_QUESTION
-from evolvedirector.miniature.atoms import Atom, answer, atoms_of, faithfulness, lies, matches
-from evolvedirector.miniature.grammar import NUMBERS, phrase
-from evolvedirector.miniature.reading import UNKNOWN, Reading
-from evolvedirector.miniature.scene import MAX_OBJECTS, RELATIONS, Scene, Thing
-from evolvedirector.miniature.shapes import PLURALS
+from evolvedirector.judges.questions.judge_questions import CHECK_QUESTION, PAIR_QUESTION
+from evolvedirector.worlds.shapes.atoms import Atom, answer, atoms_of, faithfulness, lies, matches
+from evolvedirector.worlds.shapes.grammar import NUMBERS, phrase
+from evolvedirector.worlds.shapes.reading import UNKNOWN, Reading
+from evolvedirector.worlds.shapes.scene import MAX_OBJECTS, RELATIONS, Scene, Thing
+from evolvedirector.worlds.shapes.shapes import PLURALS
 
 NUMBER_WORDS = {0: "none", 1: "one", **{number: word for word, number in NUMBERS.items()}}
 PAIR_STEEPNESS = 12.0

@@ -9,8 +9,8 @@ from typing import Any
 from benchmarks.arms import SpreadPolicy
 from benchmarks.trial_run import Arm
 from benchmarks.trial_world import EVEN_SHARES, WORLD
-from evolvedirector.evolution.evolve_director_policy import EvolveDirectorPolicy
-from evolvedirector.evolution.screening_policy import ScreeningPolicy
+from evolvedirector.policies.evolve_director import EvolveDirectorPolicy
+from evolvedirector.policies.screening.policy import ScreeningPolicy
 
 REFERENCE = "static 5N"
 """Every arm is compared with this one, seed by seed."""

@@ -23,16 +23,16 @@ from benchmarks.trial_world import (
     TrialTeacher,
 )
 from evolvedirector.evolution.budget import Budget
-from evolvedirector.evolution.crew import LocalCrew
-from evolvedirector.evolution.policy import Policy
+from evolvedirector.evolution.opening import run_seeding
 from evolvedirector.evolution.round import run_round
 from evolvedirector.evolution.round_context import RoundContext
-from evolvedirector.evolution.seeding import run_seeding
-from evolvedirector.judges.health import JudgeHealth
-from evolvedirector.miniature import HeldOutPrompts, MiniatureWriter
-from evolvedirector.miniature.prompts import repetition
+from evolvedirector.execution.executor import LocalCrew
+from evolvedirector.judges.health.report import JudgeHealth
+from evolvedirector.policies.policy import Policy
 from evolvedirector.records import RevisionChange, RoundInfo, seed_of
 from evolvedirector.store.dataset import DatasetStore
+from evolvedirector.worlds.shapes import HeldOutPrompts, MiniatureWriter
+from evolvedirector.worlds.shapes.prompts import repetition
 
 SHARED_MEMORY = Path("/dev/shm")
 

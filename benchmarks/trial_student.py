@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.trial_world import CLASSES, WORLD, Layout, decode, encode, layout_of
-from evolvedirector.miniature.grammar import NUMBERS
-from evolvedirector.miniature.scene import RELATIONS
-from evolvedirector.miniature.shapes import PLURALS
 from evolvedirector.records import ImageRequest, Prompt
 from evolvedirector.store.reader import RevisionReader
+from evolvedirector.worlds.shapes.grammar import NUMBERS
+from evolvedirector.worlds.shapes.scene import RELATIONS
+from evolvedirector.worlds.shapes.shapes import PLURALS
 
 MAX_WORDS = 10
 """Of "a red circle, a blue square and a green star"."""

@@ -7,10 +7,6 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, lru_cache
 
-from evolvedirector.miniature import HeldOutPrompts, World, parse, phrase
-from evolvedirector.miniature.grammar import shuffled
-from evolvedirector.miniature.prompts import apportion, repetition
-from evolvedirector.miniature.scene import RELATIONS, Scene
 from evolvedirector.records import (
     GoldItem,
     ImageAndPrompt,
@@ -22,6 +18,10 @@ from evolvedirector.records import (
     digest,
     seed_of,
 )
+from evolvedirector.worlds.shapes import HeldOutPrompts, World, parse, phrase
+from evolvedirector.worlds.shapes.grammar import shuffled
+from evolvedirector.worlds.shapes.prompts import apportion, repetition
+from evolvedirector.worlds.shapes.scene import RELATIONS, Scene
 
 WORLD = World(
     shapes=("circle", "square", "triangle", "star"), colours=("red", "green", "blue", "yellow", "purple", "orange")

@@ -13,7 +13,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from evolvedirector.callbacks.epoch_resume import leave_finished_epoch
+from evolvedirector.callbacks._run.epoch_resume import leave_finished_epoch
 
 CHECKPOINT_FOLDER = "checkpoints"
 STATE_NAME = "state.ckpt"

@@ -8,21 +8,21 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 
+from evolvedirector.callbacks._run.device_fit import check_memory
+from evolvedirector.callbacks._run.epoch_resume import leave_finished_epoch
+from evolvedirector.callbacks._run.host_checks import check_host, check_only_owner, check_sized, evolving_data_of
+from evolvedirector.callbacks._run.round_driver import RoundDriver
 from evolvedirector.callbacks.checkpoint import RunCheckpoint, prune, save_committed
-from evolvedirector.callbacks.device_fit import check_memory
-from evolvedirector.callbacks.epoch_resume import leave_finished_epoch
-from evolvedirector.callbacks.host_checks import check_host, check_only_owner, check_sized, evolving_data_of
-from evolvedirector.callbacks.preflight import check_parts
-from evolvedirector.callbacks.round_driver import RoundDriver
-from evolvedirector.callbacks.round_identity import gold_name, round_id_of
-from evolvedirector.callbacks.round_schedule import RoundSchedule
 from evolvedirector.evolution.budget import Budget
-from evolvedirector.evolution.host import EvolvingData
-from evolvedirector.evolution.policy import Policy
-from evolvedirector.evolution.screening_policy import ScreeningPolicy
-from evolvedirector.evolution.spending_plan import plan_of_spending, with_look_price
-from evolvedirector.judges.health import JudgeHealth
+from evolvedirector.evolution.round_context import EvolvingData
+from evolvedirector.evolution.round_id import gold_name, round_id_of
+from evolvedirector.evolution.schedule import RoundSchedule
+from evolvedirector.judges.health.report import JudgeHealth
 from evolvedirector.judges.judge import Judge
+from evolvedirector.planning.preflight import check_parts
+from evolvedirector.planning.spending import plan_of_spending, with_look_price
+from evolvedirector.policies.policy import Policy
+from evolvedirector.policies.screening.policy import ScreeningPolicy
 from evolvedirector.records import RoundInfo, digest
 from evolvedirector.teachers.teacher import Teacher
 from evolvedirector.writers.prompt_writer import PromptWriter
@@ -45,10 +45,10 @@ class EvolutionCallback(pl.Callback):
             - class_path: evolvedirector.callbacks.EvolutionCallback
               init_args:
                 every_n_epochs: 2
-                judge: {class_path: evolvedirector.miniature.MiniatureJudge}
-                writer: {class_path: evolvedirector.miniature.MiniatureWriter}
+                judge: {class_path: evolvedirector.worlds.shapes.MiniatureJudge}
+                writer: {class_path: evolvedirector.worlds.shapes.MiniatureWriter}
                 teachers:
-                  exact: {class_path: evolvedirector.miniature.MiniatureTeacher}
+                  exact: {class_path: evolvedirector.worlds.shapes.MiniatureTeacher}
                 budget: {budget_teacher_calls: 2000}
         ```
     """
@@ -97,7 +97,7 @@ class EvolutionCallback(pl.Callback):
         if not teachers:
             raise ValueError(
                 "teachers is empty. Allowed: at least one. Write "
-                "`teachers: {exact: {class_path: evolvedirector.miniature.MiniatureTeacher}}`, say."
+                "`teachers: {exact: {class_path: evolvedirector.worlds.shapes.MiniatureTeacher}}`, say."
             )
         if not 0.0 <= tie_margin < 0.5:
             raise ValueError(

@@ -7,7 +7,9 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from evolvedirector.callbacks.drawing import draw_share
+from evolvedirector.callbacks._run.drawing import draw_share
+from evolvedirector.callbacks._run.host_checks import evolving_data_of
+from evolvedirector.callbacks._run.to_loggers import log_figures
 from evolvedirector.callbacks.held_out import (
     joined_readings,
     requests_of,
@@ -16,13 +18,11 @@ from evolvedirector.callbacks.held_out import (
     unknown_size,
     warn_of_training_judge,
 )
-from evolvedirector.callbacks.host_checks import evolving_data_of
-from evolvedirector.callbacks.to_loggers import log_figures
 from evolvedirector.evaluation.prompt_choice import spread_over_skills
 from evolvedirector.evaluation.shares import share_of_prompts
-from evolvedirector.evolution.verdicts import verdict_of_check
 from evolvedirector.judges.judge import Judge
 from evolvedirector.records import ImageAndPrompt, Prompt, Verdict
+from evolvedirector.records.looks import verdict_of_check
 from evolvedirector.store.revision import RevisionFiles
 
 
@@ -38,7 +38,7 @@ class Forgetting(pl.Callback):
         ```yaml
         - class_path: evolvedirector.callbacks.Forgetting
           init_args:
-            reader: {class_path: evolvedirector.miniature.MiniatureJudge}
+            reader: {class_path: evolvedirector.worlds.shapes.MiniatureJudge}
         ```
     """
 

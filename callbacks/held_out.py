@@ -8,9 +8,8 @@ from typing import TypeVar
 import lightning.pytorch as pl
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from evolvedirector.callbacks.rank_exchange import from_all_ranks, own_rank
-from evolvedirector.judges.judge import Judge
-from evolvedirector.judges.parts import models_of
+from evolvedirector.execution.ranks import from_all_ranks, own_rank
+from evolvedirector.judges.judge import Judge, models_of
 from evolvedirector.records import ImageRequest, Prompt, digest, seed_of
 
 Value = TypeVar("Value")

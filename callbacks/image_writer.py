@@ -8,7 +8,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from evolvedirector.callbacks.drawing import encode_png
+from evolvedirector.callbacks._run.drawing import encode_png
 
 
 class ImageWriter(pl.Callback):

@@ -11,10 +11,10 @@ from pathlib import Path
 import lightning.pytorch as pl
 from PIL import Image, ImageDraw
 
-from evolvedirector.callbacks.drawing import student_draw
-from evolvedirector.callbacks.to_loggers import log_picture
-from evolvedirector.prompt_source import PromptSource
+from evolvedirector.callbacks._run.drawing import student_draw
+from evolvedirector.callbacks._run.to_loggers import log_picture
 from evolvedirector.records import ImageRequest, digest, seed_of
+from evolvedirector.records.prompt_source import PromptSource
 from evolvedirector.teachers.teacher import Teacher
 
 CELL_PX = 128

@@ -12,7 +12,7 @@ from typing import Any
 import lightning.pytorch as pl
 
 from evolvedirector.evaluation.judge_gap import is_marked
-from evolvedirector.evolution.summary import SUMMARY_KEYS
+from evolvedirector.report.summary import SUMMARY_KEYS
 
 _MAX_SUMMARY_BYTES = 64 * 2**20
 

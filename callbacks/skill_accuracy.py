@@ -11,7 +11,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
-from evolvedirector.callbacks.drawing import draw_share, encode_png
+from evolvedirector.callbacks._run.drawing import draw_share, encode_png
+from evolvedirector.callbacks._run.to_loggers import log_figures
 from evolvedirector.callbacks.held_out import (
     all_sized,
     held_out_prompts,
@@ -22,11 +23,10 @@ from evolvedirector.callbacks.held_out import (
     unknown_size,
     warn_of_training_judge,
 )
-from evolvedirector.callbacks.to_loggers import log_figures
 from evolvedirector.evaluation.shares import Share, mean_of_shares, share_of_prompts
-from evolvedirector.evolution.verdicts import verdict_of_check
 from evolvedirector.judges.judge import Judge
 from evolvedirector.records import UNLABELLED, ImageAndPrompt, ImageRequest
+from evolvedirector.records.looks import verdict_of_check
 
 Reading = tuple[str, str, bool]
 """Skill, prompt id, and whether the image showed the prompt."""
@@ -46,7 +46,7 @@ class SkillAccuracy(pl.Callback):
         ```yaml
         - class_path: evolvedirector.callbacks.SkillAccuracy
           init_args:
-            reader: {class_path: evolvedirector.miniature.MiniatureJudge}
+            reader: {class_path: evolvedirector.worlds.shapes.MiniatureJudge}
             seeds_per_prompt: 4
         ```
     """

@@ -9,7 +9,8 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from evolvedirector.callbacks.drawing import draw_share
+from evolvedirector.callbacks._run.drawing import draw_share
+from evolvedirector.callbacks._run.to_loggers import log_figures
 from evolvedirector.callbacks.held_out import (
     all_sized,
     held_out_prompts,
@@ -20,14 +21,12 @@ from evolvedirector.callbacks.held_out import (
     unknown_size,
     warn_of_training_judge,
 )
-from evolvedirector.callbacks.rank_exchange import from_all_ranks, on_rank_zero
-from evolvedirector.callbacks.to_loggers import log_figures
 from evolvedirector.evaluation.comparisons import compare_in_both_orders, win_rate_figures
 from evolvedirector.evaluation.judge_gap import gap_figures
 from evolvedirector.evaluation.prompt_choice import spread_over_skills
 from evolvedirector.evaluation.teacher_images import TeacherImages
-from evolvedirector.judges.judge import Judge
-from evolvedirector.judges.parts import models_of
+from evolvedirector.execution.ranks import from_all_ranks, on_rank_zero
+from evolvedirector.judges.judge import Judge, models_of
 from evolvedirector.records import ImageRequest, Prompt, Verdict
 from evolvedirector.teachers.teacher import Teacher
 
@@ -50,9 +49,9 @@ class WinRate(pl.Callback):
         ```yaml
         - class_path: evolvedirector.callbacks.WinRate
           init_args:
-            judge: {class_path: evolvedirector.miniature.MiniatureJudge}
+            judge: {class_path: evolvedirector.worlds.shapes.MiniatureJudge}
             teachers:
-              exact: {class_path: evolvedirector.miniature.MiniatureTeacher}
+              exact: {class_path: evolvedirector.worlds.shapes.MiniatureTeacher}
             max_prompts: 48
         ```
     """
@@ -86,7 +85,7 @@ class WinRate(pl.Callback):
         if not teachers:
             raise ValueError(
                 "teachers is empty. Allowed: at least one. Write "
-                "`teachers: {exact: {class_path: evolvedirector.miniature.MiniatureTeacher}}`, say."
+                "`teachers: {exact: {class_path: evolvedirector.worlds.shapes.MiniatureTeacher}}`, say."
             )
         for name, value, least in (
             ("max_prompts", max_prompts, 1),

@@ -16,8 +16,8 @@ from evolvedirector.datamodules.loader import EvolvingLoader
 from evolvedirector.datamodules.position import StreamPosition
 from evolvedirector.datamodules.requests import RequestChunk, RequestLoader, read_prompts, requests_for
 from evolvedirector.datamodules.sample_cache import SampleCache
-from evolvedirector.prompt_source import PromptSource
 from evolvedirector.records import Prompt
+from evolvedirector.records.prompt_source import PromptSource
 from evolvedirector.store import DatasetStore, RevisionFiles, RevisionReader, StoreError
 from evolvedirector.store.imports import import_prompts
 

@@ -6,8 +6,8 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from evolvedirector.prompt_source import PromptSource
 from evolvedirector.records import ImageRequest, Prompt, seed_of
+from evolvedirector.records.prompt_source import PromptSource
 from evolvedirector.store.imports import read_prompt_file
 
 

@@ -6,9 +6,8 @@ import importlib
 import sys
 
 from evolvedirector import __version__
+from evolvedirector.commands.words import FURTHER_WORDS, LIGHTNING_WORDS
 
-LIGHTNING_WORDS = ("fit", "validate", "test", "predict")
-FURTHER_WORDS = ("check", "compare", "data", "assets", "report", "judge", "teach", "doctor", "completion")
 HELP = f"""usage: evolvedirector WORD [options]        (each WORD has its own --help)
 
   fit       train a student:             evolvedirector fit -c configs/quickstart.yaml

@@ -1,10 +1,10 @@
 """LightningModules: what is trained."""
 
-from evolvedirector.lightning_modules.autoencoder import Autoencoder
-from evolvedirector.lightning_modules.ddpm_epsilon import DDPMEpsilon
+from evolvedirector.lightning_modules.codecs.autoencoder import Autoencoder
 from evolvedirector.lightning_modules.families import PixArt, TransformerFamily
-from evolvedirector.lightning_modules.flow_matching import FlowMatching
-from evolvedirector.lightning_modules.objective import Objective
+from evolvedirector.lightning_modules.objectives.ddpm_epsilon import DDPMEpsilon
+from evolvedirector.lightning_modules.objectives.flow_matching import FlowMatching
+from evolvedirector.lightning_modules.objectives.objective import Objective
 from evolvedirector.lightning_modules.sharded_strategy import ShardedStrategy
 from evolvedirector.lightning_modules.text_encoders import MiniLMEncoder, RandomTextEncoder, T5Encoder, TextEncoder
 from evolvedirector.lightning_modules.text_to_image import TextToImage

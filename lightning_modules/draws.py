@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from evolvedirector.lightning_modules.objective import Objective
+from evolvedirector.lightning_modules.objectives.objective import Objective
 
 if TYPE_CHECKING:
     from jaxtyping import Int64

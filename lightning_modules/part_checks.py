@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from evolvedirector.lightning_modules.autoencoder import Autoencoder
-from evolvedirector.lightning_modules.families.transformer_family import TransformerFamily
+from evolvedirector.lightning_modules.codecs.autoencoder import Autoencoder
+from evolvedirector.lightning_modules.families.family import TransformerFamily
 from evolvedirector.lightning_modules.text_encoders.text_encoder import TextEncoder
 
 

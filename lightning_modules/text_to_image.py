@@ -12,11 +12,11 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
-from evolvedirector.lightning_modules.autoencoder import Autoencoder
+from evolvedirector.lightning_modules.codecs.autoencoder import Autoencoder
 from evolvedirector.lightning_modules.draws import draw
-from evolvedirector.lightning_modules.families.transformer_family import TransformerFamily
+from evolvedirector.lightning_modules.families.family import TransformerFamily
 from evolvedirector.lightning_modules.gradient_clipping import clip_gradients
-from evolvedirector.lightning_modules.objective import Objective
+from evolvedirector.lightning_modules.objectives.objective import Objective
 from evolvedirector.lightning_modules.part_checks import check_frozen_parts, check_parts_fit, frozen_fingerprints
 from evolvedirector.lightning_modules.sampling import drawing, from_uint8, initial_noise, sample, to_uint8
 from evolvedirector.lightning_modules.sharded_strategy import refuse_unshardable_optimizer, shard

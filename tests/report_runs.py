@@ -11,7 +11,7 @@ import yaml
 
 from evolvedirector.records import Decision, Evidence, ImageReply, Look, Prompt, RevisionChange, Sample
 from evolvedirector.store import DatasetStore
-from evolvedirector.store.ledger import Call, Duel
+from evolvedirector.store.ledger.calls import Call, Duel
 from tests import toys
 
 HOSTILE = [

@@ -52,8 +52,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "configs").symlink_to(ROOT / "configs")
     (place / "prompts.txt").write_text("a red circle\ntwo green stars\n")
     (place / "pictures").mkdir()
-    from evolvedirector.miniature import MiniatureTeacher
     from evolvedirector.records import ImageRequest
+    from evolvedirector.worlds.shapes import MiniatureTeacher
 
     requests = [ImageRequest(str(n), "a red circle", n, 32, 32) for n in range(3)]
     for reply in MiniatureTeacher().generate(requests):
@@ -169,7 +169,7 @@ def test_every_link_and_folder_exists() -> None:
 
 TITLED = dict(re.findall(r'```python title="(\w+)\.py"\n(.*?)```', README, flags=re.DOTALL))
 LIBRARY = """
-from evolvedirector.miniature import MiniatureJudge, MiniatureTeacher
+from evolvedirector.worlds.shapes import MiniatureJudge, MiniatureTeacher
 from evolvedirector.records import ImageAndPrompt, ImageRequest
 
 def draw(text, seed, width_px, height_px):
@@ -189,7 +189,7 @@ trainer:
       init_args:
         teachers: {mine: {class_path: my_teacher.MyTeacher}}
         judge: {class_path: my_judge.MyJudge}
-        writer: {class_path: evolvedirector.miniature.MiniatureWriter}
+        writer: {class_path: evolvedirector.worlds.shapes.MiniatureWriter}
         budget: {budget_teacher_calls: 12}
     - class_path: evolvedirector.callbacks.RunSummary
 """

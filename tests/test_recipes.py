@@ -14,9 +14,9 @@ import pytest
 
 import evolvedirector.configs
 from evolvedirector.cli import main
-from evolvedirector.miniature import MiniatureTeacher
 from evolvedirector.serving.teacher_server import TeacherServer
 from evolvedirector.store.imports import read_prompt_file
+from evolvedirector.worlds.shapes import MiniatureTeacher
 from tests.chaos import chat
 from tests.chaos.script import Script
 from tests.chaos.server import ChaosServer
@@ -186,11 +186,11 @@ def test_everything_on_this_machine(here: Path, capsys: pytest.CaptureFixture[st
             "stabilityai/stable-diffusion-3.5-medium": str(save_tiny("stable_diffusion_3", here)),
             "black-forest-labs/FLUX.1-schnell": str(save_tiny("flux", here)),
             r"(Qwen/Qwen3-VL-8B-Instruct|OpenGVLab/InternVL3_5-8B-HF), quantisation: nf4": TINY_JUDGE,
-            "evolvedirector.writers.TransformersWriter": "evolvedirector.miniature.MiniatureWriter",
+            "evolvedirector.writers.TransformersWriter": "evolvedirector.worlds.shapes.MiniatureWriter",
             r"init_args: \{model: Qwen/Qwen3-4B.*\}": "init_args: {}",
             "budget_teacher_calls: 10000": "budget_teacher_calls: 8",
             # Random pipelines draw noise: a policy and a health check that look at it would keep none of it.
-            "evolvedirector.evolution.ScreeningPolicy": "evolvedirector.evolution.EvolveDirectorPolicy",
+            "evolvedirector.policies.ScreeningPolicy": "evolvedirector.policies.EvolveDirectorPolicy",
             r"judge_health: .*": "judge_health: null",
         },
     )

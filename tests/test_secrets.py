@@ -52,7 +52,7 @@ trainer:
         judge:
           class_path: evolvedirector.judges.openai_vision_judge.OpenAIVisionJudge
           init_args: {endpoint: {base_url: URL/v1, LIMITS}, model: toy-vlm, image_size_px: 32, cost_usd_per_look: 0.001}
-        writer: {class_path: evolvedirector.miniature.MiniatureWriter}
+        writer: {class_path: evolvedirector.worlds.shapes.MiniatureWriter}
         budget: {budget_teacher_calls: 12, budget_cost_usd: 1.0, price_per_look_usd: 0.0001}
     - class_path: evolvedirector.callbacks.RunSummary
     - class_path: evolvedirector.callbacks.ReportCallback

@@ -17,10 +17,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from rich.table import Table
 
-from evolvedirector.callbacks.preflight import problems_of
-from evolvedirector.commands.check_costs import looks_and_money, memory_of
 from evolvedirector.commands.lightning_cli import EvolveDirectorCLI
 from evolvedirector.commands.readable_errors import print_paragraph
+from evolvedirector.planning.preflight import problems_of
+from evolvedirector.planning.run_costs import looks_and_money, memory_of
 from evolvedirector.records import Prompt
 from evolvedirector.store.revision import RevisionFiles
 

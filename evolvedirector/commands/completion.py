@@ -6,7 +6,7 @@ import argparse
 import inspect
 from collections.abc import Sequence
 
-from evolvedirector.cli import FURTHER_WORDS, LIGHTNING_WORDS
+from evolvedirector.commands.words import FURTHER_WORDS, LIGHTNING_WORDS
 
 SHELLS = ("bash", "zsh", "fish")
 FILE_OPTIONS = ("-c", "--config", "--teacher")

@@ -18,7 +18,7 @@ from rich.text import Text
 import evolvedirector
 import evolvedirector.configs
 from evolvedirector.assets.cache import cache_folder
-from evolvedirector.commands.recipe_needs import (
+from evolvedirector.planning.recipe_needs import (
     Need,
     Recipe,
     missing_artwork,

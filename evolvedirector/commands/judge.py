@@ -89,8 +89,8 @@ def _names(files: Sequence[Path]) -> dict[str, Path]:
 
 
 def _gold(options: argparse.Namespace) -> list[GoldItem]:
-    from evolvedirector.judges.gold import GoldSource, check_gold
-    from evolvedirector.judges.gold_file import GoldFile
+    from evolvedirector.judges.health.gold import GoldSource, check_gold
+    from evolvedirector.judges.health.gold_file import GoldFile
     from evolvedirector.records import seed_of
 
     for name, value, least in (("--items", options.items, 2), ("--pairs", options.pairs, 0)):
@@ -111,8 +111,7 @@ def _try_all(
     names: Mapping[str, Path], contents: Mapping[str, dict[str, Any]], items: Sequence[GoldItem], most_pairs: int
 ) -> dict[str, Trial]:
     from evolvedirector.evaluation.judge_trial import gold_pairs, try_judge
-    from evolvedirector.judges.judge import Judge
-    from evolvedirector.judges.parts import verify_parts
+    from evolvedirector.judges.judge import Judge, verify_parts
 
     pairs = gold_pairs(items, most_pairs)
     judges = {name: build_part(contents[name], Judge, "judge", str(path)) for name, path in names.items()}

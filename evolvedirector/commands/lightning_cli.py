@@ -16,17 +16,17 @@ from lightning.pytorch.loggers import Logger
 from omegaconf.errors import OmegaConfBaseException
 
 import evolvedirector.configs
+from evolvedirector.callbacks._run.forgiving_logger import ForgivingLogger
 from evolvedirector.callbacks.checkpoint import RunCheckpoint, latest_committed
 from evolvedirector.callbacks.evolution import EvolutionCallback
-from evolvedirector.callbacks.forgiving_logger import ForgivingLogger
 from evolvedirector.callbacks.run_progress import RunProgress
 from evolvedirector.commands.config_mistakes import condense, explain_mistake
 from evolvedirector.commands.console import readable_console
 from evolvedirector.commands.readable_errors import ConfigurationMistake, causes, is_ours
 from evolvedirector.commands.run_notes import RunNotes, refuse_second_run
-from evolvedirector.commands.secret_guard import SecretInConfig, known_secrets, parse_guarded
-from evolvedirector.commands.signals import run_until_signal
-from evolvedirector.secret_guard import redacted
+from evolvedirector.commands.secret_arguments import SecretInConfig, known_secrets, parse_guarded
+from evolvedirector.execution.signals import run_until_signal
+from evolvedirector.secrecy.guard import redacted
 
 
 class OneParagraphParser(LightningArgumentParser):

@@ -10,7 +10,7 @@ import yaml
 
 from evolvedirector.commands.config_mistakes import explain_mistake
 from evolvedirector.commands.readable_errors import ConfigurationMistake
-from evolvedirector.secret_guard import refuse_secrets
+from evolvedirector.secrecy.guard import refuse_secrets
 
 MAX_BYTES = 2**20
 
@@ -38,7 +38,7 @@ def read_part(path: Path, name: str) -> dict[str, Any]:
     if not isinstance(content, dict) or not isinstance(content.get("class_path"), str):
         raise ValueError(
             f"The {name} file '{path}' names no class_path. Allowed: a YAML with class_path and init_args. Write "
-            "`class_path: evolvedirector.miniature.MiniatureJudge`, say."
+            "`class_path: evolvedirector.worlds.shapes.MiniatureJudge`, say."
         )
     refuse_secrets(content, str(path))
     return content

@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 
-from evolvedirector.secret_guard import redacted
+from evolvedirector.secrecy.guard import redacted
 
 _OUR_ERRORS = (ValueError, RuntimeError, OSError)
 

@@ -10,8 +10,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch.nn.parameter import is_lazy
 
+from evolvedirector.callbacks._run.forgiving_logger import ForgivingLogger
 from evolvedirector.callbacks.checkpoint import latest_committed
-from evolvedirector.callbacks.forgiving_logger import ForgivingLogger
 from evolvedirector.callbacks.run_progress import duration, total_steps
 
 

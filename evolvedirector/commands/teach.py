@@ -16,9 +16,9 @@ import yaml
 
 from evolvedirector.commands.config_mistakes import explain_mistake
 from evolvedirector.commands.readable_errors import ConfigurationMistake
-from evolvedirector.commands.secret_guard import written
+from evolvedirector.commands.secret_arguments import written
 from evolvedirector.records import ImageRequest, prompt_id_of
-from evolvedirector.secret_guard import named_variables, refuse_secrets, secret_values
+from evolvedirector.secrecy.guard import named_variables, refuse_secrets, secret_values
 from evolvedirector.teachers.teacher import Teacher
 
 _SHORT = re.compile(r"^--teacher\.(?!init_args\b|class_path\b)")
@@ -56,7 +56,7 @@ def build_teacher(named: str, further: list[str]) -> Teacher:
 
     Args:
         named: Path of a YAML with `class_path` and `init_args` (or the same below `teacher:`), or a class path such
-            as `evolvedirector.miniature.MiniatureTeacher`.
+            as `evolvedirector.worlds.shapes.MiniatureTeacher`.
         further: Flags such as `--teacher.init_args.seed 1`.
 
     Raises:
@@ -96,7 +96,7 @@ def _read_teacher(path: Path) -> Any:
     if not isinstance(content, dict) or not isinstance(content.get("class_path"), str):
         raise ValueError(
             f"The teacher file '{path}' names no class_path. Allowed is a YAML with class_path and init_args. Write "
-            "`class_path: evolvedirector.miniature.MiniatureTeacher`, say."
+            "`class_path: evolvedirector.worlds.shapes.MiniatureTeacher`, say."
         )
     return content
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evolvedirector.evaluation.shares import Share, share_of_prompts
-from evolvedirector.evolution.verdicts import verdict_of_pair
 from evolvedirector.judges.judge import Judge
 from evolvedirector.records import Look, OrderedPair, Prompt, Verdict
+from evolvedirector.records.looks import verdict_of_pair
 
 _WORTH = {"student": 1.0, "tie": 0.5, "teacher": 0.0}
 

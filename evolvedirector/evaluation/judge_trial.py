@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from evolvedirector.evaluation.shares import Share, share_of_prompts
-from evolvedirector.evolution.verdicts import verdict_of_check, verdict_of_pair
-from evolvedirector.judges.calibration import (
+from evolvedirector.judges.health.calibration import (
     Calibration,
     brier_score,
     calibrated,
@@ -16,9 +15,9 @@ from evolvedirector.judges.calibration import (
     fit_calibration,
     reliability,
 )
-from evolvedirector.judges.judge import Judge
-from evolvedirector.judges.parts import price_of
+from evolvedirector.judges.judge import Judge, price_of
 from evolvedirector.records import GoldItem, ImageAndPrompt, Look, OrderedPair, normalise_prompt, seed_of
+from evolvedirector.records.looks import verdict_of_check, verdict_of_pair
 
 MAX_SHARED_WORDS = 0.5
 """Of the prompts of two paired images: an image of "a cat and a dog" also shows "a cat"."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from evolvedirector.evolution.summary import wilson_interval
+from evolvedirector.evaluation.intervals import wilson_interval
 
 
 @dataclass(frozen=True, slots=True)

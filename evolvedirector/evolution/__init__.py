@@ -1,9 +1,6 @@
-"""The round and what decides in it: policies, budget, seams to the host project."""
+"""The round: its steps in order, its budget, and the seams to the project that hosts it."""
 
 from evolvedirector.evolution.budget import Budget
-from evolvedirector.evolution.evolve_director_policy import EvolveDirectorPolicy
-from evolvedirector.evolution.host import EvolvingData, ImageGenerator
-from evolvedirector.evolution.policy import Policy
-from evolvedirector.evolution.screening_policy import ScreeningPolicy
+from evolvedirector.evolution.round_context import EvolvingData, ImageGenerator
 
-__all__ = ["Budget", "EvolveDirectorPolicy", "EvolvingData", "ImageGenerator", "Policy", "ScreeningPolicy"]
+__all__ = ["Budget", "EvolvingData", "ImageGenerator"]

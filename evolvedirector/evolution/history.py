@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from evolvedirector.evolution.failure_rates import tallies_by
+from evolvedirector.policies.screening.rates import tallies_by
 from evolvedirector.records import DatasetState, Evidence, Prompt, PromptEntry, RoundHistory
 
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from evolvedirector.evolution import steps
+from evolvedirector.evolution.buying.buy import Purchases, buy
 from evolvedirector.evolution.candidates import NOT_REACHED
 from evolvedirector.evolution.history import past_rounds
 from evolvedirector.evolution.opening import open_round, skip_round
-from evolvedirector.evolution.purchases import Purchases, buy
 from evolvedirector.evolution.round_context import RoundContext
 from evolvedirector.records import (
     Allowance,

@@ -6,16 +6,50 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 from evolvedirector.evolution.budget import Budget, allowance_of
-from evolvedirector.evolution.crew import Crew
-from evolvedirector.evolution.policy import Policy
-from evolvedirector.judges.health import JudgeHealth
-from evolvedirector.records import Allowance, Prompt, RoundInfo
+from evolvedirector.execution.executor import Crew
+from evolvedirector.judges.health.report import JudgeHealth
+from evolvedirector.policies.policy import Policy
+from evolvedirector.records import Allowance, ImageRequest, Prompt, RoundInfo
 from evolvedirector.store.dataset import DatasetStore
-from evolvedirector.store.ledger import Spend
+from evolvedirector.store.ledger.calls import Spend
 from evolvedirector.writers.prompt_writer import PromptWriter
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@runtime_checkable
+class ImageGenerator(Protocol):
+    """What `EvolutionCallback` needs of any LightningModule."""
+
+    def generate(self, requests: Sequence[ImageRequest]) -> list[Tensor]:
+        """Draw one uint8 image (3, height, width) per request; the same request gives the same image.
+
+        A module may carry an integer `generation_chunk_size`: requests then arrive in multiples of it, cut from the
+        global list before ranks are assigned (the last chunk is padded by repeating a request).
+        """
+        ...
+
+
+@runtime_checkable
+class EvolvingData(Protocol):
+    """What `EvolutionCallback` needs of any LightningDataModule."""
+
+    data_root: Path
+
+    @property
+    def revision_sha(self) -> str:
+        """Name the revision that training reads now."""
+        ...
+
+    def open_revision(self, revision_sha: str) -> None:
+        """Make the next `train_dataloader()` read this revision."""
+        ...
+
 
 Item = TypeVar("Item")
 

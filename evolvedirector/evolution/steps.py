@@ -9,8 +9,7 @@ from typing import Literal, TypeVar
 
 from evolvedirector.evolution.candidates import accept_texts
 from evolvedirector.evolution.round_context import RoundContext, in_groups
-from evolvedirector.evolution.verdicts import verdict_of_check, verdict_of_pair
-from evolvedirector.judges.parts import close_parts
+from evolvedirector.judges.judge import close_parts
 from evolvedirector.records import (
     Evidence,
     ImageAndPrompt,
@@ -22,6 +21,7 @@ from evolvedirector.records import (
     digest,
     seed_of,
 )
+from evolvedirector.records.looks import verdict_of_check, verdict_of_pair
 
 Pair = tuple[Prompt, str, str]
 """Prompt, sha256 of the student's image, sha256 of the teacher's image."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from evolvedirector.judges.calibration import Calibration, calibrated
-from evolvedirector.judges.judge import Judge
-from evolvedirector.judges.parts import bytes_of, close_parts, price_of, requests_of, verify_parts
+from evolvedirector.judges.health.calibration import Calibration, calibrated
+from evolvedirector.judges.judge import Judge, bytes_of, close_parts, price_of, requests_of, verify_parts
 from evolvedirector.records import ImageAndPrompt, Look, OrderedPair, digest
 
 

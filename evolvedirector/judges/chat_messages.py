@@ -6,7 +6,7 @@ import base64
 from typing import Any, Literal
 
 from evolvedirector.judges.judge_images import judge_png, side_by_side
-from evolvedirector.judges.questions import LETTERS, Question
+from evolvedirector.records.questions import LETTERS, Question
 
 ImageLayout = Literal["two_images", "side_by_side"]
 

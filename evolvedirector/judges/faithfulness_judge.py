@@ -9,12 +9,12 @@ from dataclasses import replace
 from typing import cast
 
 from evolvedirector.judges.faithfulness import MIN_READABLE_MASS, look_of
-from evolvedirector.judges.grammar_questions import GrammarQuestions
-from evolvedirector.judges.judge import Judge
-from evolvedirector.judges.parts import bytes_of, close_parts, outage_of, price_of, requests_of, verify_parts
-from evolvedirector.judges.prompt_questions import MAX_QUESTIONS, QuestionWriter
-from evolvedirector.judges.questions import YES_NO, Answer, Question, QuestionAnswerer
+from evolvedirector.judges.judge import Judge, bytes_of, close_parts, outage_of, price_of, requests_of, verify_parts
+from evolvedirector.judges.questions.english_questions import EnglishQuestions
+from evolvedirector.judges.questions.judge_questions import QuestionAnswerer
+from evolvedirector.judges.questions.prompt_questions import MAX_QUESTIONS, QuestionWriter
 from evolvedirector.records import AtomAnswer, FaithfulnessLook, ImageAndPrompt, Look, OrderedPair, digest
+from evolvedirector.records.questions import YES_NO, Answer, Question
 
 QUESTION = "{question} Answer yes or no."
 _KEPT_LOOKS = 8192
@@ -42,7 +42,7 @@ class FaithfulnessJudge:
     Args:
         answerer: The model that answers; `TransformersJudge` and `OpenAIVisionJudge` are such.
         judge: Compares two images that both show the prompt. None: see `ask_pairs`.
-        questions: Splits the prompts. None: by rule (`GrammarQuestions`).
+        questions: Splits the prompts. None: by rule (`EnglishQuestions`).
         expected_error: Share of wrong answers to reckon with, 0 to under 0.5; 0 lets one no fail an image.
         min_readable_share: Share of readable answers under which an image is not judged, over 0 to 1.
         equal_within: Difference of two scores up to which they are even, 0 to 1; where nobody compares the images.
@@ -72,7 +72,7 @@ class FaithfulnessJudge:
             raise ValueError(f"ask_pairs is true {why}. Allowed: one of both. Leave `ask_pairs` or `judge` out.")
         self.answerer = answerer
         self.judge = judge
-        self.questions = questions or GrammarQuestions()
+        self.questions = questions or EnglishQuestions()
         self.expected_error = expected_error
         self.min_readable_share = min_readable_share
         self.equal_within = equal_within

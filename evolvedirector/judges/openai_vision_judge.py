@@ -10,34 +10,33 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from evolvedirector.judges.answer_ladder import (
+from evolvedirector.judges.chat_messages import ImageLayout, question_messages
+from evolvedirector.judges.judge_images import check_size
+from evolvedirector.judges.questions.judge_questions import (
+    CHECK_QUESTION,
+    PAIR_QUESTION,
+    SIDE_BY_SIDE_QUESTION,
+    check_question,
+    look_of_answer,
+    pair_question,
+)
+from evolvedirector.records import ImageAndPrompt, Look, OrderedPair, digest
+from evolvedirector.records.questions import Answer, Question
+from evolvedirector.store.errors import StoreError
+from evolvedirector.transport.api_key import read_key
+from evolvedirector.transport.chat.answer_ladder import (
     MAX_CHAT_BYTES,
     RUNGS,
+    LadderMemory,
     Reading,
     Rung,
     read_reply,
     rung_fields,
     unreadable,
 )
-from evolvedirector.judges.chat_errors import error_kind
-from evolvedirector.judges.chat_fields import ChatFields
-from evolvedirector.judges.chat_messages import ImageLayout, question_messages
-from evolvedirector.judges.judge_images import check_size
-from evolvedirector.judges.ladder_memory import LadderMemory
-from evolvedirector.judges.questions import (
-    CHECK_QUESTION,
-    PAIR_QUESTION,
-    SIDE_BY_SIDE_QUESTION,
-    Answer,
-    Question,
-    check_question,
-    look_of_answer,
-    pair_question,
-)
-from evolvedirector.judges.served_models import check_served_model
-from evolvedirector.records import ImageAndPrompt, Look, OrderedPair, digest
-from evolvedirector.store.errors import StoreError
-from evolvedirector.transport.api_key import read_key
+from evolvedirector.transport.chat.chat_completer import ChatFields
+from evolvedirector.transport.chat.errors import error_kind
+from evolvedirector.transport.chat.served_models import check_served_model
 from evolvedirector.transport.client import Client
 from evolvedirector.transport.endpoint import Endpoint
 from evolvedirector.transport.fault import TransportFault, without_secrets

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from evolvedirector.judges.faithfulness import MIN_READABLE_MASS
-from evolvedirector.judges.judge import Judge
-from evolvedirector.judges.parts import bytes_of, close_parts, outage_of, price_of, requests_of, verify_parts
+from evolvedirector.judges.judge import Judge, bytes_of, close_parts, outage_of, price_of, requests_of, verify_parts
 from evolvedirector.records import ImageAndPrompt, Look, OrderedPair, digest
 
 

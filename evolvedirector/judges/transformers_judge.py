@@ -6,26 +6,22 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from evolvedirector.evolution.verdicts import MIN_COVERED_MASS
-from evolvedirector.judges.answer_tokens import answer_of_masses, unread
 from evolvedirector.judges.judge_images import check_size, judge_image, side_by_side_image
-from evolvedirector.judges.memory_guard import MemoryGuard
-from evolvedirector.judges.model_files import Dtype, ModelSettings, Quantisation, digest_of_model
-from evolvedirector.judges.model_on_demand import ModelOnDemand
-from evolvedirector.judges.questions import (
+from evolvedirector.judges.questions.judge_questions import (
     CHECK_QUESTION,
-    LETTERS,
     PAIR_QUESTION,
     SIDE_BY_SIDE_QUESTION,
-    YES_NO,
-    Answer,
-    Question,
     check_question,
     look_of_answer,
     pair_question,
 )
-from evolvedirector.judges.vision_model import QuestionReader, VisionModel
+from evolvedirector.models.answer_tokens import answer_of_masses, unread
+from evolvedirector.models.model_files import Dtype, ModelSettings, Quantisation, digest_of_model
+from evolvedirector.models.on_demand import MemoryGuard, ModelOnDemand
+from evolvedirector.models.vision_model import QuestionReader, VisionModel
 from evolvedirector.records import ImageAndPrompt, Look, OrderedPair, digest
+from evolvedirector.records.looks import MIN_COVERED_MASS
+from evolvedirector.records.questions import LETTERS, YES_NO, Answer, Question
 from evolvedirector.store.errors import StoreError
 
 if TYPE_CHECKING:

@@ -34,4 +34,4 @@ def _names_emoji(value: Any) -> bool:
         return any(_names_emoji(part) for part in value.values())
     if isinstance(value, list):
         return any(_names_emoji(part) for part in value)
-    return isinstance(value, str) and ("evolvedirector.miniature.emoji_" in value or value.endswith("EmojiTeacher"))
+    return isinstance(value, str) and ("evolvedirector.worlds.shapes.emoji_" in value or value.endswith("EmojiTeacher"))

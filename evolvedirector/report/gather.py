@@ -20,10 +20,10 @@ from evolvedirector.report.lineage import lineage_of
 from evolvedirector.report.pairs import pairs_of
 from evolvedirector.report.rounds import MAX_ROUNDS, rounds_story
 from evolvedirector.report.run_folder import RunFolder
-from evolvedirector.report.secrets import without_secrets
 from evolvedirector.report.spending import spending_of
 from evolvedirector.report.thumbnails import Thumbnails
 from evolvedirector.report.versions import versions
+from evolvedirector.secrecy.page import without_secrets
 from evolvedirector.store.blobs import Blobs
 from evolvedirector.store.errors import StoreError
 from evolvedirector.store.revision import RevisionFiles

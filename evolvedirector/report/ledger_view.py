@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import Any
 
 from evolvedirector.store.errors import StoreError
-from evolvedirector.store.ledger import Ledger
-from evolvedirector.store.ledger_schema import SCHEMA_VERSION
+from evolvedirector.store.ledger.calls import Ledger
+from evolvedirector.store.ledger.schema import SCHEMA_VERSION
 
 Row = tuple[Any, ...]
 

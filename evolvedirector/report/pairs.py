@@ -7,8 +7,8 @@ from typing import Any
 
 from evolvedirector.report.ledger_view import LedgerView
 from evolvedirector.report.rounds import looks_of
-from evolvedirector.report.secrets import clean_text
 from evolvedirector.report.thumbnails import Thumbnails
+from evolvedirector.secrecy.page import clean_text
 from evolvedirector.store.blobs import Blobs
 
 MAX_PAIRS = 500

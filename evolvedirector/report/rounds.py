@@ -8,7 +8,7 @@ from typing import Any
 
 from evolvedirector.report.history import History
 from evolvedirector.report.ledger_view import LedgerView
-from evolvedirector.report.secrets import clean_text
+from evolvedirector.secrecy.page import clean_text
 
 MAX_ROUNDS = 400
 """Rounds told in full; of more, the last ones (the curves show all)."""

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evolvedirector.judges.model_files import ModelSettings, ModelSource
-from evolvedirector.judges.model_loading import load_model, place_of
-from evolvedirector.judges.model_on_demand import ModelOnDemand
+from evolvedirector.models.model_files import ModelSettings, ModelSource
+from evolvedirector.models.model_loading import load_model, place_of
+from evolvedirector.models.on_demand import ModelOnDemand
 from evolvedirector.rewards.reward import check_scorable
 
 

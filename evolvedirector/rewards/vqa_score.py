@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from evolvedirector.judges.faithfulness import MIN_READABLE_MASS
-from evolvedirector.judges.questions import CHECK_QUESTION, QuestionAnswerer, check_question
+from evolvedirector.judges.questions.judge_questions import CHECK_QUESTION, QuestionAnswerer, check_question
 from evolvedirector.records import ImageAndPrompt
 from evolvedirector.rewards.reward import check_scorable
 

@@ -18,7 +18,7 @@ from evolvedirector.store.codec import prompt_to_json
 from evolvedirector.store.durable import make_folder, write_durably
 from evolvedirector.store.errors import StoreError
 from evolvedirector.store.images import image_size
-from evolvedirector.store.ledger import Ledger
+from evolvedirector.store.ledger.calls import Ledger
 from evolvedirector.store.revision import (
     SNAPSHOT_EVERY,
     Place,

@@ -6,15 +6,15 @@ from typing import Any
 from evolvedirector.teachers.teacher import Teacher
 
 _CLASSES = {
-    "BFLTeacher": "bfl_teacher",
-    "DiffusersTeacher": "diffusers_teacher",
-    "FalTeacher": "fal_teacher",
-    "FolderTeacher": "folder_teacher",
-    "HTTPTeacher": "http_teacher",
-    "OpenAIImagesTeacher": "openai_images_teacher",
-    "ReplicateTeacher": "replicate_teacher",
-    "StabilityTeacher": "stability_teacher",
-    "WebDatasetTeacher": "webdataset_teacher",
+    "BFLTeacher": "services.bfl_teacher",
+    "DiffusersTeacher": "local.diffusers_teacher",
+    "FalTeacher": "services.fal_teacher",
+    "FolderTeacher": "local.folder_teacher",
+    "HTTPTeacher": "services.http_teacher",
+    "OpenAIImagesTeacher": "services.openai_images_teacher",
+    "ReplicateTeacher": "services.replicate_teacher",
+    "StabilityTeacher": "services.stability_teacher",
+    "WebDatasetTeacher": "local.webdataset_teacher",
 }
 """Class to module. Imported late: each brings libraries that a run without it need not load."""
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from evolvedirector.judges.questions import quoted
 from evolvedirector.records import WriteRequest, seed_of
+from evolvedirector.records.questions import quoted
 
 LENGTHS = (
     "Keep it short and rough: a few words.",

@@ -9,12 +9,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from evolvedirector.judges.answer_ladder import MAX_CHAT_BYTES, ChatReply
-from evolvedirector.judges.chat_errors import error_kind
-from evolvedirector.judges.chat_fields import ChatFields
-from evolvedirector.judges.served_models import check_served_model
 from evolvedirector.records import WriteReply, WriteRequest, seed_of
 from evolvedirector.transport.api_key import read_key
+from evolvedirector.transport.chat.answer_ladder import MAX_CHAT_BYTES, ChatReply
+from evolvedirector.transport.chat.chat_completer import ChatFields
+from evolvedirector.transport.chat.errors import error_kind
+from evolvedirector.transport.chat.served_models import check_served_model
 from evolvedirector.transport.client import Client
 from evolvedirector.transport.endpoint import Endpoint
 from evolvedirector.transport.fault import TransportFault, without_secrets

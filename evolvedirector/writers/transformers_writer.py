@@ -6,15 +6,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from evolvedirector.judges.memory_guard import MemoryGuard
-from evolvedirector.judges.model_files import Dtype, ModelSettings, Quantisation
-from evolvedirector.judges.model_on_demand import ModelOnDemand
+from evolvedirector.models.model_files import Dtype, ModelSettings, Quantisation
+from evolvedirector.models.on_demand import MemoryGuard, ModelOnDemand
+from evolvedirector.models.text_model import InstructionReader, TextModel, Written
 from evolvedirector.records import WriteReply, WriteRequest, seed_of
 from evolvedirector.writers.example_pool import ExamplePool, Words
 from evolvedirector.writers.instructions import instruction_for
 from evolvedirector.writers.replies import ROUGE_LIMIT, read_texts, refusal_of
 from evolvedirector.writers.rouge import words_of
-from evolvedirector.writers.text_model import InstructionReader, TextModel, Written
 
 
 @dataclass(frozen=True, slots=True)

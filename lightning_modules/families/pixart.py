@@ -79,7 +79,7 @@ class PixArt:
         """Make the transformer, with PixArt's initial weights or pretrained ones."""
         from diffusers import PixArtTransformer2DModel
 
-        from evolvedirector.lightning_modules.families.qk_norm_pixart import QKNormPixArtTransformer2DModel
+        from evolvedirector.lightning_modules.families.edgen import QKNormPixArtTransformer2DModel
 
         model_class: Any = QKNormPixArtTransformer2DModel if self.qk_norm else PixArtTransformer2DModel
         transformer: Any = model_class(**self.config())
@@ -94,10 +94,7 @@ class PixArt:
     def _pretrained_weights(self) -> dict[str, Tensor]:
         from diffusers import PixArtTransformer2DModel
 
-        from evolvedirector.lightning_modules.families.qk_norm_pixart import (
-            QK_NORM_TYPE,
-            QKNormPixArtTransformer2DModel,
-        )
+        from evolvedirector.lightning_modules.families.edgen import QK_NORM_TYPE, QKNormPixArtTransformer2DModel
 
         name = str(self.pretrained)
         config = PixArtTransformer2DModel.load_config(name, revision=self.revision)

@@ -23,11 +23,11 @@ from benchmarks.trial_world import (
     decode,
     layout_of,
 )
-from evolvedirector.evolution.evolve_director_policy import EvolveDirectorPolicy
-from evolvedirector.judges.gold import check_gold
-from evolvedirector.miniature import HeldOutPrompts
+from evolvedirector.judges.health.gold import check_gold
+from evolvedirector.policies.evolve_director import EvolveDirectorPolicy
 from evolvedirector.records import DatasetState, ImageAndPrompt, ImageRequest, OrderedPair, RoundInfo
 from evolvedirector.store.images import check_image
+from evolvedirector.worlds.shapes import HeldOutPrompts
 
 SIZE = TrialSize(
     calls=60,

@@ -13,10 +13,11 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from evolvedirector.callbacks import EvolutionCallback, RunCheckpoint, round_driver
+from evolvedirector.callbacks import EvolutionCallback, RunCheckpoint
+from evolvedirector.callbacks._run import round_driver
 from evolvedirector.datamodules import EvolvingDataModule
 from evolvedirector.evolution import Budget
-from evolvedirector.evolution.evolve_director_policy import EvolveDirectorPolicy
+from evolvedirector.policies.evolve_director import EvolveDirectorPolicy
 from evolvedirector.records import Allowance, DatasetState, Decision, Evidence, OrderedPair, RoundInfo, prompt_id_of
 from evolvedirector.store import DatasetStore, DiskFullError, StoreError, durable
 from tests.toys import ToyJudge, ToyPrompts, ToyStudent, ToyTeacher, ToyWriter

@@ -15,7 +15,8 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from evolvedirector.callbacks import EvolutionCallback, PreviewCallback, ReportCallback, RunSummary
 from evolvedirector.callbacks import report as module
 from evolvedirector.datamodules import EvolvingDataModule
-from evolvedirector.evolution import Budget, EvolveDirectorPolicy
+from evolvedirector.evolution import Budget
+from evolvedirector.policies import EvolveDirectorPolicy
 from evolvedirector.report import build
 from tests import toys
 

@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from evolvedirector.callbacks.round_bar import RoundBar
+from evolvedirector.callbacks._run.round_bar import RoundBar
 from evolvedirector.callbacks.run_progress import RunProgress, duration, total_steps
 from evolvedirector.evolution.round_context import Progress
 from evolvedirector.records import RoundInfo

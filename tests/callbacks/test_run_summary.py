@@ -8,8 +8,9 @@ from evolvedirector.callbacks import EvolutionCallback, PreviewCallback, RunChec
 from evolvedirector.callbacks.checkpoint import latest_committed
 from evolvedirector.callbacks.run_summary import headlines
 from evolvedirector.datamodules import EvolvingDataModule
-from evolvedirector.evolution import Budget, EvolveDirectorPolicy
-from evolvedirector.evolution.summary import SUMMARY_KEYS
+from evolvedirector.evolution import Budget
+from evolvedirector.policies import EvolveDirectorPolicy
+from evolvedirector.report.summary import SUMMARY_KEYS
 from tests import toys
 
 

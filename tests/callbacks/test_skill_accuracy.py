@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 
 from evolvedirector.callbacks import SkillAccuracy
-from evolvedirector.evolution.summary import wilson_interval
+from evolvedirector.evaluation.intervals import wilson_interval
 from evolvedirector.records import ImageRequest, Prompt
 from tests import toys
 

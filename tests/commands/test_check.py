@@ -11,7 +11,7 @@ import pytest
 
 from evolvedirector.callbacks import Forgetting, SkillAccuracy, WinRate
 from evolvedirector.cli import main
-from evolvedirector.commands.check_costs import readers_of
+from evolvedirector.planning.run_costs import readers_of
 from tests.toys import ToyJudge, ToyPrompts, ToyTeacher
 
 TOYS = """

@@ -15,7 +15,7 @@ import evolvedirector.configs
 from evolvedirector.assets.emoji_packages import EMOJI_PACKAGES
 from evolvedirector.cli import main
 from evolvedirector.commands.doctor import device_rows, quickstart_problems
-from evolvedirector.commands.recipe_needs import missing_artwork, missing_package, read_recipe
+from evolvedirector.planning.recipe_needs import missing_artwork, missing_package, read_recipe
 
 CONFIGS = evolvedirector.configs.path()
 ROOT = CONFIGS.parent

@@ -15,12 +15,12 @@ import pytest
 
 from evolvedirector.cli import main
 from evolvedirector.commands.teach import build_teacher
-from evolvedirector.miniature import MiniatureTeacher
 from evolvedirector.records import ImageRequest
 from evolvedirector.store.images import decode_image
-from evolvedirector.teachers.diffusers_teacher import DiffusersTeacher
+from evolvedirector.teachers.local.diffusers_teacher import DiffusersTeacher
+from evolvedirector.worlds.shapes import MiniatureTeacher
 
-MINIATURE = "evolvedirector.miniature.MiniatureTeacher"
+MINIATURE = "evolvedirector.worlds.shapes.MiniatureTeacher"
 
 
 @pytest.fixture
@@ -64,8 +64,8 @@ def test_a_teacher_is_a_file_or_a_class_and_single_options_can_change(config: Pa
         (["--teacher", "missing.yaml"], "The teacher file 'missing.yaml' cannot be read"),
         (["--teacher", "bad.yaml"], "names no class_path"),
         (
-            ["--teacher", "evolvedirector.miniature.MiniatureTeache"],
-            "Did you mean `evolvedirector.miniature.MiniatureTeacher`?",
+            ["--teacher", "evolvedirector.worlds.shapes.MiniatureTeache"],
+            "Did you mean `evolvedirector.worlds.shapes.MiniatureTeacher`?",
         ),
         (
             ["--teacher", MINIATURE, "--teacher.nam", "x"],
@@ -73,7 +73,7 @@ def test_a_teacher_is_a_file_or_a_class_and_single_options_can_change(config: Pa
         ),
         (["--teacher", MINIATURE, "--teacher.miscount", "x"], "`teacher.init_args.miscount` is 'x'. It takes float."),
         (["--teacher", MINIATURE, "--teacher.miscount", "-1"], "miscount=-1.0"),
-        (["--teacher", "evolvedirector.miniature.MiniatureJudge"], "MiniatureJudge"),
+        (["--teacher", "evolvedirector.worlds.shapes.MiniatureJudge"], "MiniatureJudge"),
         (["--teacher", MINIATURE, "--size", "12"], "--size is '12'"),
         (["--teacher", "evolvedirector.teachers.FolderTeacher", "--teacher.path", "nowhere"], "'nowhere' is no folder"),
     ],

@@ -27,10 +27,10 @@ import webdataset
 
 from evolvedirector.callbacks import EvolutionCallback, RunCheckpoint, RunSummary
 from evolvedirector.callbacks.checkpoint import latest_committed
-from evolvedirector.commands.signals import EndBySignal, run_until_signal
 from evolvedirector.datamodules import EvolvingDataModule
 from evolvedirector.evolution import Budget
-from evolvedirector.evolution.evolve_director_policy import EvolveDirectorPolicy
+from evolvedirector.execution.signals import EndBySignal, run_until_signal
+from evolvedirector.policies.evolve_director import EvolveDirectorPolicy
 from evolvedirector.records import ImageReply, ImageRequest
 from evolvedirector.store import DatasetStore, Ledger
 from evolvedirector.store.blobs import Blobs

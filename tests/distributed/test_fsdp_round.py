@@ -19,7 +19,7 @@ from evolvedirector.callbacks import EMA, EvolutionCallback, RunCheckpoint, RunS
 from evolvedirector.datamodules import EvolvingDataModule
 from evolvedirector.evolution import Budget
 from evolvedirector.lightning_modules import FlowMatching, PixArt, RandomTextEncoder, ShardedStrategy, TextToImage
-from evolvedirector.miniature import MiniatureJudge, MiniaturePrompts, MiniatureTeacher, MiniatureWriter
+from evolvedirector.worlds.shapes import MiniatureJudge, MiniaturePrompts, MiniatureTeacher, MiniatureWriter
 
 folder = Path(sys.argv[1])
 module = TextToImage(

@@ -20,9 +20,9 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from evolvedirector.callbacks import EvolutionCallback, RunCheckpoint
 from evolvedirector.callbacks.checkpoint import latest_committed
-from evolvedirector.commands.signals import EndBySignal, run_until_signal
 from evolvedirector.datamodules import EvolvingDataModule
-from evolvedirector.evolution.evolve_director_policy import EvolveDirectorPolicy
+from evolvedirector.execution.signals import EndBySignal, run_until_signal
+from evolvedirector.policies.evolve_director import EvolveDirectorPolicy
 from evolvedirector.records import Allowance, DatasetState, Decision, Evidence, ImageReply, ImageRequest, RoundInfo
 from tests.toys import ToyJudge, ToyPrompts, ToyStudent, ToyTeacher, ToyWriter
 

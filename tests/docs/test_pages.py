@@ -22,9 +22,9 @@ import pytest
 from evolvedirector.cli import FURTHER_WORDS, LIGHTNING_WORDS, main
 from evolvedirector.commands.lightning_cli import ParsedConfig
 from evolvedirector.judges import Judge
-from evolvedirector.miniature import MiniatureTeacher
 from evolvedirector.records import ImageAndPrompt, ImageReply, ImageRequest, OrderedPair, WriteRequest
 from evolvedirector.teachers import Teacher
+from evolvedirector.worlds.shapes import MiniatureTeacher
 from evolvedirector.writers import PromptWriter
 
 ROOT = Path(__file__).parents[2]

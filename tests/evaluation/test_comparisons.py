@@ -1,7 +1,7 @@
 import pytest
 
 from evolvedirector.evaluation.comparisons import compare_in_both_orders, win_rate_figures
-from evolvedirector.evolution.summary import wilson_interval
+from evolvedirector.evaluation.intervals import wilson_interval
 from evolvedirector.records import Look, Prompt
 from tests import toys
 

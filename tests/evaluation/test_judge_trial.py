@@ -15,7 +15,7 @@ from evolvedirector.evaluation.judge_trial import (
     trial_figures,
     try_judge,
 )
-from evolvedirector.judges.calibration import Calibration, probability_of
+from evolvedirector.judges.health.calibration import Calibration, probability_of
 from evolvedirector.records import GoldItem, Look
 from tests import toys
 

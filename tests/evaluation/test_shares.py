@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evolvedirector.evaluation import Share, mean_of_shares, share_of_prompts
-from evolvedirector.evolution.summary import wilson_interval
+from evolvedirector.evaluation.intervals import wilson_interval
 
 TRIES = st.lists(st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=1, max_size=5), min_size=1, max_size=20)
 

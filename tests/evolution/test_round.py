@@ -11,15 +11,14 @@ from typing import Any, ClassVar
 import pytest
 
 from evolvedirector.evolution.budget import Budget
-from evolvedirector.evolution.crew import LocalCrew
-from evolvedirector.evolution.evolve_director_policy import EvolveDirectorPolicy
+from evolvedirector.evolution.opening import run_seeding
 from evolvedirector.evolution.round import run_round
 from evolvedirector.evolution.round_context import RoundContext, RoundInterrupted
-from evolvedirector.evolution.screening_policy import ScreeningPolicy
-from evolvedirector.evolution.seeding import run_seeding
+from evolvedirector.execution.executor import LocalCrew
 from evolvedirector.judges.faithfulness_judge import FaithfulnessJudge
-from evolvedirector.judges.health import JudgeHealth
-from evolvedirector.judges.questions import Answer, Question
+from evolvedirector.judges.health.report import JudgeHealth
+from evolvedirector.policies.evolve_director import EvolveDirectorPolicy
+from evolvedirector.policies.screening.policy import ScreeningPolicy
 from evolvedirector.records import (
     Allowance,
     DatasetState,
@@ -34,6 +33,7 @@ from evolvedirector.records import (
     TrainingMix,
     WriteRequest,
 )
+from evolvedirector.records.questions import Answer, Question
 from evolvedirector.store.dataset import DatasetStore
 from tests import toys
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evolvedirector.judges.calibrated_judge import CalibratedJudge
-from evolvedirector.judges.calibration import (
+from evolvedirector.judges.health.calibration import (
     Calibration,
     brier_score,
     calibrated,

@@ -6,17 +6,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evolvedirector.evolution.verdicts import verdict_of_check, verdict_of_pair
 from evolvedirector.judges.faithfulness import AtomJudge, missing
 from evolvedirector.judges.faithfulness_judge import FaithfulnessJudge, compared
 from evolvedirector.judges.judge import Judge
-from evolvedirector.judges.prompt_questions import MAX_QUESTIONS
-from evolvedirector.judges.questions import Answer, Question
-from evolvedirector.miniature import World, draw, parse, read
-from evolvedirector.miniature.artist import to_png
-from evolvedirector.miniature.atoms import answer, atoms_of
-from evolvedirector.miniature.judge import decode
+from evolvedirector.judges.questions.prompt_questions import MAX_QUESTIONS
 from evolvedirector.records import ImageAndPrompt, Look, OrderedPair
+from evolvedirector.records.looks import verdict_of_check, verdict_of_pair
+from evolvedirector.records.questions import Answer, Question
+from evolvedirector.worlds.shapes import World, draw, parse, read
+from evolvedirector.worlds.shapes.artist import to_png
+from evolvedirector.worlds.shapes.atoms import answer, atoms_of
+from evolvedirector.worlds.shapes.judge import decode
 
 PROMPTS = ("a red circle", "a red circle and a blue square", "three green stars", "a red circle above a blue square")
 ATOMS = {f"{atom.question} Answer yes or no.": atom for prompt in PROMPTS for atom in atoms_of(parse(prompt))}

@@ -9,14 +9,14 @@ import pytest
 from PIL import Image
 
 from evolvedirector.evolution.budget import Budget
-from evolvedirector.evolution.crew import LocalCrew
-from evolvedirector.evolution.evolve_director_policy import EvolveDirectorPolicy
 from evolvedirector.evolution.round_context import RoundContext
 from evolvedirector.evolution.steps import check, compare
+from evolvedirector.execution.executor import LocalCrew
 from evolvedirector.judges.calibrated_judge import CalibratedJudge
 from evolvedirector.judges.faithfulness_judge import FaithfulnessJudge
 from evolvedirector.judges.openai_vision_judge import OpenAIVisionJudge
 from evolvedirector.judges.panel_judge import PanelJudge
+from evolvedirector.policies.evolve_director import EvolveDirectorPolicy
 from evolvedirector.records import Prompt, RevisionChange, RoundInfo
 from evolvedirector.store.dataset import DatasetStore
 from tests.chat_server import ChatServer, chat_server, completion, error, images_of

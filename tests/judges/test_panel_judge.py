@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evolvedirector.evolution.verdicts import verdict_of_check, verdict_of_pair
 from evolvedirector.judges.judge import Judge
 from evolvedirector.judges.panel_judge import PanelJudge, panel_look
 from evolvedirector.records import ImageAndPrompt, Look, OrderedPair
+from evolvedirector.records.looks import verdict_of_check, verdict_of_pair
 
 NAMES = ("a", "b", "c")
 PAIR = OrderedPair("pair", b"1", b"2", "p")

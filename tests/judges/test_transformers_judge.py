@@ -15,13 +15,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from evolvedirector.evolution.verdicts import verdict_of_check
 from evolvedirector.judges import Judge, TransformersJudge
-from evolvedirector.judges.model_files import find_model
-from evolvedirector.judges.questions import LETTERS, YES_NO, Question, QuestionAnswerer
-from evolvedirector.judges.vision_model import QuestionReader, VisionModel
-from evolvedirector.judges.vision_processor import without_control_tokens
+from evolvedirector.judges.questions.judge_questions import QuestionAnswerer
+from evolvedirector.models.model_files import find_model
+from evolvedirector.models.vision_model import QuestionReader, VisionModel
+from evolvedirector.models.vision_processor import without_control_tokens
 from evolvedirector.records import ImageAndPrompt, Look, OrderedPair
+from evolvedirector.records.looks import verdict_of_check
+from evolvedirector.records.questions import LETTERS, YES_NO, Question
 from tests.judges.tiny_vlms import llava, tokenizer
 
 SIZE_PX = 32

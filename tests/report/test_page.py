@@ -252,7 +252,7 @@ def test_a_comparison_counts_what_no_summary_tells(run: Path, tmp_path: Path) ->
 
 def test_the_footer_names_the_artwork(run: Path) -> None:
     assert "CC-BY-SA" not in page_of(run)
-    (run / "config.yaml").write_text("teacher: {class_path: evolvedirector.miniature.emoji_teacher.EmojiTeacher}")
+    (run / "config.yaml").write_text("teacher: {class_path: evolvedirector.worlds.emoji.EmojiTeacher}")
     assert "OpenMoji (HfG Schwaebisch Gmuend and contributors, CC-BY-SA-4.0" in words_of(page_of(run))
 
 

@@ -20,8 +20,8 @@ from evolvedirector.report.film import MAX_FRAMES, film_of
 from evolvedirector.report.headline import duration, percent, sentences
 from evolvedirector.report.ledger_view import LedgerView
 from evolvedirector.report.run_folder import RunFolder
-from evolvedirector.report.secrets import clean_text, without_secrets
 from evolvedirector.report.thumbnails import SIDE_PX, Thumbnails
+from evolvedirector.secrecy.page import clean_text, without_secrets
 from evolvedirector.store import StoreError
 from tests import toys
 from tests.report_runs import RunBuilder
@@ -96,7 +96,7 @@ def test_steps_that_a_resumed_run_left_behind_are_not_shown(tmp_path: Path, stat
 
 
 def test_artwork_of_others_is_named_as_in_the_notice() -> None:
-    said = artwork_of({"callbacks": [{"class_path": "evolvedirector.miniature.emoji_teacher.EmojiTeacher"}]})
+    said = artwork_of({"callbacks": [{"class_path": "evolvedirector.worlds.emoji.EmojiTeacher"}]})
     notice = " ".join((Path(__file__).parents[2] / "NOTICE").read_text(encoding="utf-8").split())
     for words in ("by Twitter and contributors", "CC-BY-4.0", "HfG Schwaebisch Gmuend and contributors",
                   "CC-BY-SA-4.0", "Google Inc", "Microsoft Corporation", "https://creativecommons.org/licenses/by/4.0/",

@@ -9,7 +9,7 @@ import torch
 from jsonargparse import ArgumentParser
 from PIL import Image
 
-from evolvedirector.judges.questions import Answer, Question
+from evolvedirector.records.questions import Answer, Question
 from evolvedirector.rewards import Reward, VQAScore
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from evolvedirector.miniature import MiniatureTeacher
 from evolvedirector.records import ImageRequest
 from evolvedirector.serving.teacher_server import TeacherServer
 from evolvedirector.store.images import decode_image
-from evolvedirector.teachers.openai_images_teacher import OpenAIImagesTeacher
+from evolvedirector.teachers.services.openai_images_teacher import OpenAIImagesTeacher
 from evolvedirector.transport.endpoint import Endpoint
+from evolvedirector.worlds.shapes import MiniatureTeacher
 
 PROMPTS = ("a red circle", "two green stars", "a blue square left of a red circle", "a unicorn")
 
@@ -67,7 +67,7 @@ def test_a_wrong_model_and_a_missing_key_are_told_before_anything_is_drawn(
 
 @pytest.mark.slow
 def test_a_local_pipeline_can_be_served(tmp_path: Path) -> None:
-    from evolvedirector.teachers.diffusers_teacher import DiffusersTeacher
+    from evolvedirector.teachers.local.diffusers_teacher import DiffusersTeacher
     from tests.teachers.tiny_pipelines import save_tiny
 
     def local() -> DiffusersTeacher:

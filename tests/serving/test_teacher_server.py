@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from evolvedirector.miniature import MiniatureTeacher
 from evolvedirector.records import ImageReply, ImageRequest
 from evolvedirector.serving.images_protocol import CallLimits
 from evolvedirector.serving.teacher_server import TeacherServer
+from evolvedirector.worlds.shapes import MiniatureTeacher
 from tests.toys import ToyTeacher, flat_png
 
 CALL = {"prompt": "a red circle", "size": "32x32", "seed": 7, "response_format": "b64_json"}

@@ -14,10 +14,10 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
+from evolvedirector.models.seeded_sampling import SeededSampling, sample_next
+from evolvedirector.models.text_model import TextModel, Written
 from evolvedirector.records import WriteReply, WriteRequest
 from evolvedirector.writers import PromptWriter, TransformersWriter
-from evolvedirector.writers.seeded_sampling import SeededSampling, sample_next
-from evolvedirector.writers.text_model import TextModel, Written
 from tests.judges.tiny_vlms import TEXT, tokenizer
 
 CHAT = "{% for m in messages %}{{ m.content }}{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"

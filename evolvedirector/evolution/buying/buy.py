@@ -1,0 +1,218 @@
+"""Buying images: the standing best teacher first, some prompts drawn by all of them, the budget never exceeded.
+
+The round calls `buy(context, prompts, favourites, check_teacher=plan.check_teacher,
+test_all_share=plan.test_all_share, limit=plan.budget_teacher_calls)`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from evolvedirector.evolution import steps
+from evolvedirector.evolution.budget import check_teacher_names
+from evolvedirector.evolution.buying.ask_teachers import Wish, ask_teachers, choose_draws
+from evolvedirector.evolution.buying.knockout import Contender, knockout
+from evolvedirector.evolution.buying.standings import (
+    Standing,
+    Standings,
+    added,
+    is_faithful,
+    past_standings,
+    preference,
+    standings_of,
+    unfaithful_rate,
+)
+from evolvedirector.evolution.round_context import RoundContext
+from evolvedirector.records import Prompt, Sample, Verdict, seed_of
+from evolvedirector.store.ledger.calls import StoredReply, TeacherResult
+from evolvedirector.store.ledger.rows import ResultKind
+
+MAX_UNFAITHFUL = 2
+"""Unfaithful images after which a prompt is given up: the first one sends it to the next teacher once."""
+
+_RESULT: Mapping[Verdict, ResultKind] = {"student": "faithful", "teacher": "unfaithful"}
+
+
+@dataclass(frozen=True, slots=True)
+class Purchases:
+    """What buying gave: samples, prompts no teacher draws, and prompts left for later (the budget, an outage)."""
+
+    samples: tuple[Sample, ...]
+    failed: tuple[Prompt, ...]
+    unbought: tuple[Prompt, ...]
+
+
+@dataclass(slots=True)
+class _Order:
+    """One prompt on its way to an image."""
+
+    prompt: Prompt
+    left: list[str]
+    """Teachers not asked yet, the first to ask in front."""
+    by_all: bool
+    unfaithful: int = 0
+    outage: bool = False
+    closed: bool = False
+    failed: bool = False
+    sample: Sample | None = None
+
+
+def buy(
+    context: RoundContext,
+    prompts: Sequence[Prompt],
+    favourites: Mapping[str, str],
+    check_teacher: bool = False,
+    test_all_share: float = 0.0,
+    limit: int | None = None,
+) -> Purchases:
+    """Buy one image per prompt, in order, as far as the budget reaches.
+
+    The teacher with the best standing in the prompt's skill is asked first. A teacher that refuses or fails is passed
+    over for the next one, and so is one whose own budget is spent. An unfaithful image sends the prompt to the next
+    teacher once. A refusal is final, a failure is not: a prompt that some teacher failed to draw (an outage, a damaged
+    image) stays unbought and may be asked for again in a later round.
+
+    Args:
+        context: The round.
+        prompts: What to buy, most urgent first.
+        favourites: Teacher that won the parent, by prompt id; asked first among those of equal standing.
+        check_teacher: Check bought images and drop unfaithful ones; otherwise every teacher is trusted.
+        test_all_share: Share of the prompts, drawn by their id, that all teachers draw; a knockout chooses the image.
+            Such a prompt costs one call per teacher.
+        limit: Teacher calls this purchase may spend; what an earlier attempt of the same round spent counts. None
+            leaves it to the budget.
+
+    Raises:
+        ValueError: The budget names an unknown teacher, or the share is not between 0 and 1.
+    """
+    names = list(context.teacher_fingerprints)
+    check_teacher_names(context.budget, names)
+    if not 0.0 <= test_all_share <= 1.0:
+        raise ValueError(f"test_all_share is {test_all_share}. Allowed: 0 to 1. Write 0 to re-test no teacher.")
+    info = context.info
+    standings = past_standings(context.store.ledger, info.revision_sha, info.round_id)
+    orders = [
+        _Order(
+            prompt,
+            preference(names, prompt, favourites.get(prompt.id), standings, info.judge_error),
+            len(names) > 1 and is_tested_by_all(prompt, info.seed, test_all_share),
+        )
+        for prompt in {prompt.id: prompt for prompt in prompts}.values()
+    ]
+    results: list[TeacherResult] = []
+    while waiting := [order for order in orders if not order.closed]:
+        wishes = [Wish(order.prompt, order.left, len(order.left) if order.by_all else 1) for order in waiting]
+        answers = ask_teachers(context, choose_draws(context, wishes, limit))
+        if not answers:
+            break
+        _settle(context, orders, answers, results, standings if check_teacher else None)
+    return Purchases(
+        tuple(order.sample for order in orders if order.sample),
+        tuple(order.prompt for order in orders if order.failed),
+        tuple(order.prompt for order in orders if not order.sample and not order.failed),
+    )
+
+
+def is_tested_by_all(prompt: Prompt, seed: int, share: float) -> bool:
+    """Toss the coin that says whether all teachers draw a prompt: the same for a prompt whenever it is tossed."""
+    return random.Random(seed_of("test all", seed, prompt.id)).random() < share
+
+
+def _settle(
+    context: RoundContext,
+    orders: Sequence[_Order],
+    answers: Mapping[tuple[str, str], StoredReply],
+    results: list[TeacherResult],
+    standings: Standings | None,
+) -> None:
+    """Take in one answer or several per prompt: drop what is unfaithful, choose the best, or pass the prompt on.
+
+    Args:
+        context: The round.
+        orders: All prompts; those that are closed are left alone.
+        answers: By (prompt id, teacher).
+        results: What came of this purchase so far; grows.
+        standings: How far each teacher is trusted against the judge; None checks no image.
+    """
+    waiting = [order for order in orders if not order.closed]
+    got = {order.prompt.id: [name for name in order.left if (order.prompt.id, name) in answers] for order in waiting}
+    images = [
+        (order.prompt, sha256)
+        for order in waiting
+        for name in got[order.prompt.id]
+        if (sha256 := answers[order.prompt.id, name].image_sha256)
+    ]
+    verdicts = _check(context, images) if standings is not None else {}
+    fresh = {
+        (order.prompt.id, name): _result(answers[order.prompt.id, name], verdicts)
+        for order in waiting
+        for name in got[order.prompt.id]
+    }
+    results += [TeacherResult(prompt_id, name, result) for (prompt_id, name), result in fresh.items()]
+    rejected = _rejected(context, orders, fresh, results, standings or {})
+    entries: list[tuple[Prompt, list[Contender]]] = []
+    for order in waiting:
+        contenders: list[Contender] = []
+        for name in got[order.prompt.id]:
+            answer = answers[order.prompt.id, name]
+            if answer.image_sha256 and (order.prompt.id, name) not in rejected:
+                contenders.append((name, answer.image_sha256))
+                continue
+            context.figures[f"teacher: {'unfaithful' if answer.image_sha256 else answer.status}"] += 1
+            order.unfaithful += bool(answer.image_sha256)
+            order.outage |= answer.status == "failure"
+        if contenders:
+            entries.append((order.prompt, contenders))
+    context.store.ledger.add_teacher_results(context.info.round_id, results[len(results) - len(fresh) :])
+    winners = knockout(context, entries)
+    for order in waiting:
+        _close(order, winners.get(order.prompt.id), got[order.prompt.id])
+
+
+def _close(order: _Order, winner: Contender | None, asked: Sequence[str]) -> None:
+    """Give a prompt its image, pass it on to teachers not asked yet, or give it up."""
+    order.left = [name for name in order.left if name not in asked]
+    order.by_all = order.by_all and not asked
+    if winner is not None:
+        teacher, sha256 = winner
+        order.sample, order.closed = Sample.create(order.prompt, sha256, teacher), True
+    elif not order.left or order.unfaithful >= MAX_UNFAITHFUL:
+        order.closed, order.failed = True, not order.outage
+
+
+def _check(context: RoundContext, images: Sequence[tuple[Prompt, str]]) -> dict[tuple[str, str], Verdict]:
+    """Ask the judge whether each image shows its prompt, one that several teachers drew alike once."""
+    evidence = steps.check(context, list(dict.fromkeys(images)), "faithfulness")
+    return {(item.prompt_id, item.teacher_sha256 or ""): item.verdict for item in evidence}
+
+
+def _result(answer: StoredReply, verdicts: Mapping[tuple[str, str], Verdict]) -> ResultKind:
+    if answer.status == "image":
+        return _RESULT.get(verdicts.get((answer.prompt_id, answer.image_sha256 or ""), "invalid"), "unchecked")
+    return answer.status
+
+
+def _rejected(
+    context: RoundContext,
+    orders: Sequence[_Order],
+    fresh: Mapping[tuple[str, str], ResultKind],
+    results: Sequence[TeacherResult],
+    standings: Standings,
+) -> set[tuple[str, str]]:
+    """Find the images, by (prompt id, teacher), that the judge's error and the teacher's record say are unfaithful.
+
+    The record is that of earlier rounds and of this purchase so far: in a first round the prior alone would not tell
+    a bad teacher from a judge that errs. A purchase that is finished later goes through the same answers again.
+    """
+    error = context.info.judge_error
+    skills = {order.prompt.id: order.prompt.skill for order in orders}
+    now = standings_of(results, (), skills)
+    found = set()
+    for (prompt_id, name), result in fresh.items():
+        key = skills[prompt_id], name
+        rate = unfaithful_rate(added(standings.get(key, Standing()), now.get(key, Standing())), error)
+        if result == "unfaithful" and not is_faithful("teacher", error, rate):
+            found.add((prompt_id, name))
+    return found

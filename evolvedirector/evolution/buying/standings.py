@@ -1,0 +1,168 @@
+"""Which teacher to ask first and when to believe that its image is wrong, from what earlier rounds recorded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from evolvedirector.policies.screening.rates import corrected_share
+from evolvedirector.records import Prompt, Tally, Verdict, seed_of
+from evolvedirector.store.ledger.calls import Duel, Ledger, TeacherResult
+
+PRIOR_UNFAITHFUL = 0.1
+"""Share of unfaithful images expected of a teacher nobody knows; over 0, so that an exact judge is always believed."""
+
+PRIOR_WEIGHT = 4.0
+"""Exact looks that the prior counts as."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What one teacher did in one skill."""
+
+    wins: float = 0.0
+    """Duels won, a tie counting one half."""
+    duels: int = 0
+    """Duels with a readable verdict."""
+    images: int = 0
+    faithful: int = 0
+    """Images the judge found faithful, its mistakes included."""
+    unfaithful: int = 0
+    refusals: int = 0
+    failures: int = 0
+
+
+Standings = Mapping[tuple[str, str], Standing]
+"""By (skill, teacher)."""
+
+
+def standings_of(results: Iterable[TeacherResult], duels: Iterable[Duel], skills: Mapping[str, str]) -> Standings:
+    """Count results and duels by skill and teacher, independent of their order.
+
+    Args:
+        results: What came of asking teachers.
+        duels: Comparisons of two teachers; one whose verdict is invalid does not count.
+        skills: Skill by prompt id; what is about other prompts does not count.
+    """
+    counts: dict[tuple[str, str], Counter[str]] = {}
+    wins: dict[tuple[str, str], float] = {}
+    for item in results:
+        if item.prompt_id in skills:
+            counts.setdefault((skills[item.prompt_id], item.teacher), Counter())[item.result] += 1
+    for duel in duels:
+        if duel.prompt_id in skills and duel.verdict != "invalid":
+            won = {"first": 1.0, "tie": 0.5}.get(duel.verdict, 0.0)
+            for teacher, share in ((duel.first_teacher, won), (duel.second_teacher, 1.0 - won)):
+                key = skills[duel.prompt_id], teacher
+                counts.setdefault(key, Counter())["duel"] += 1
+                wins[key] = wins.get(key, 0.0) + share
+    return {
+        key: Standing(
+            wins.get(key, 0.0),
+            count["duel"],
+            count["faithful"] + count["unfaithful"] + count["unchecked"],
+            count["faithful"],
+            count["unfaithful"],
+            count["refusal"],
+            count["failure"],
+        )
+        for key, count in counts.items()
+    }
+
+
+def added(*parts: Standing) -> Standing:
+    """Add up what was recorded apart."""
+    names = Standing.__dataclass_fields__
+    return Standing(**{name: sum(getattr(part, name) for part in parts) for name in names})
+
+
+def past_standings(ledger: Ledger, revision_sha: str, without_round: str = "") -> Standings:
+    """Count what the rounds that led to a revision recorded.
+
+    Those rounds are finished and their rows never change, and a round leaves out itself, so a round that was killed
+    and is finished later, and a fork that shares the ledger, see the standings they saw at first.
+
+    Args:
+        ledger: The books of the root.
+        revision_sha: The revision that a round starts from, or that a report is about.
+        without_round: Id of a round to leave out; empty leaves out none.
+    """
+    rounds = [round_id for round_id in ledger.rounds_to(revision_sha) if round_id != without_round]
+    results, duels = ledger.teacher_results(rounds), ledger.duels(rounds)
+    if not results and not duels:
+        return {}
+    return standings_of(results, duels, {key: prompt.skill for key, prompt in ledger.prompts().items()})
+
+
+def score(standing: Standing, judge_error: float) -> float:
+    """Return how good a teacher is in a skill, 0 to 1; one without bad marks and without duels scores 1/2.
+
+    (wins + 1) / (duels + 2) x share of faithful images x (images + 1) / (images + refusals + 1). The faithful share
+    is 1 minus the corrected unfaithful share shrunk towards 0: teachers without bad marks stay equal however often
+    each was asked, so being asked first brings no advantage.
+
+    Args:
+        standing: What the teacher did.
+        judge_error: Share of wrong looks at single images, 0 to 0.5.
+    """
+    won = (standing.wins + 1.0) / (standing.duels + 2.0)
+    faithful = 1.0 - unfaithful_rate(standing, judge_error, prior=0.0)
+    return won * faithful * (standing.images + 1.0) / (standing.images + standing.refusals + 1.0)
+
+
+def preference(
+    teachers: Sequence[str], prompt: Prompt, favourite: str | None, standings: Standings, judge_error: float
+) -> list[str]:
+    """Order the teachers for a prompt: the standing best in its skill first.
+
+    Equal ones: its lineage's winner (the paper's rule), then spread by the prompt's id.
+
+    Args:
+        teachers: Names.
+        prompt: What to draw.
+        favourite: The teacher that won the parent; None has none.
+        standings: What earlier rounds recorded.
+        judge_error: Share of wrong looks at single images, 0 to 0.5.
+    """
+    names = list(teachers)
+    start = names.index(favourite) if favourite in names else seed_of("teacher of", prompt.id) % len(names)
+    spread = names[start:] + names[:start]
+    scores = {name: score(standings.get((prompt.skill, name), Standing()), judge_error) for name in names}
+    return sorted(spread, key=lambda name: -scores[name])  # a stable sort: equal ones stay as they are spread
+
+
+def unfaithful_rate(standing: Standing, judge_error: float, prior: float = PRIOR_UNFAITHFUL) -> float:
+    """Estimate a teacher's true share of unfaithful images in a skill.
+
+    The judged share x of n images, corrected for the judge's error e, is (x - e) / (1 - 2 e); its variance grows as
+    1 / (1 - 2 e)^2, so it counts as w = n (1 - 2 e)^2 exact looks beside the prior's m: (m prior + w x') / (m + w).
+
+    Args:
+        standing: What the teacher did.
+        judge_error: e, 0 to 0.5; from 0.5 on the looks say nothing and the prior stays.
+        prior: Share expected before the first look, 0 to 1.
+    """
+    checked = standing.faithful + standing.unfaithful
+    share = corrected_share(Tally(checked, standing.unfaithful), judge_error)
+    if share is None:
+        return prior
+    weight = checked * (1.0 - 2.0 * max(0.0, judge_error)) ** 2
+    return (PRIOR_WEIGHT * prior + weight * share) / (PRIOR_WEIGHT + weight)
+
+
+def is_faithful(verdict: Verdict, judge_error: float, unfaithful_rate: float) -> bool:
+    """Say whether to train on a teacher's image, given the judge's verdict on it.
+
+    By Bayes an image judged unfaithful is so with probability pi (1 - e) / (pi (1 - e) + (1 - pi) e); it is rejected
+    where that is over 1/2, which is pi > e. An exact judge (e = 0) is thus always believed; one that is wrong more
+    often than the teacher is not. An unreadable verdict rejects nothing.
+
+    Args:
+        verdict: `teacher` for an image judged unfaithful.
+        judge_error: e, share of wrong looks, 0 to 0.5.
+        unfaithful_rate: pi, the teacher's share of unfaithful images in that skill.
+    """
+    if verdict != "teacher":
+        return True
+    return judge_error > 0.0 and unfaithful_rate <= judge_error

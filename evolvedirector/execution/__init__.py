@@ -1,0 +1,1 @@
+"""Who carries requests to parts: this process, all ranks; how they meet, and how a run is told to stop."""

@@ -1,0 +1,1 @@
+"""How far a judge can be trusted: gold sets, calibration, the report of a check."""

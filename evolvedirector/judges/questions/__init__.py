@@ -1,0 +1,1 @@
+"""What judges ask: closed questions about images, and prompts split into questions."""

@@ -1,0 +1,1 @@
+"""Reading the text in images, and the gate that keeps drawn instructions from a judge."""

@@ -1,0 +1,1 @@
+"""Running models of transformers and diffusers: their files, loading on demand, memory, processors."""

@@ -1,0 +1,1 @@
+"""The default policy: look before you buy, weight instead of deleting."""

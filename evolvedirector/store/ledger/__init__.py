@@ -1,0 +1,6 @@
+"""The SQLite record of everything written, bought, judged and decided."""
+
+from evolvedirector.store.ledger.calls import Ledger
+from evolvedirector.store.ledger.rows import Call, Duel, Spend, StoredReply, TeacherResult
+
+__all__ = ["Call", "Duel", "Ledger", "Spend", "StoredReply", "TeacherResult"]

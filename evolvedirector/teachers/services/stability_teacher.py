@@ -1,0 +1,98 @@
+"""A teacher behind the v2beta API of Stability AI."""
+
+from __future__ import annotations
+
+from evolvedirector.records import ImageReply, ImageRequest
+from evolvedirector.teachers.services.image_api import APITeacher, ImageAPI, nearest_aspect_ratio
+from evolvedirector.teachers.services.image_safety import ImageSafety
+from evolvedirector.teachers.services.json_template import check_extra
+from evolvedirector.teachers.services.prices import listed_price_usd
+from evolvedirector.transport.client import Client
+from evolvedirector.transport.endpoint import Endpoint
+from evolvedirector.transport.fault import TransportFault
+from evolvedirector.transport.response import Response
+
+ASPECT_RATIOS = ("1:1", "16:9", "9:16", "3:2", "2:3", "5:4", "4:5", "21:9", "9:21")
+MAX_SEED = 2**32 - 1
+
+
+class StabilityTeacher(APITeacher):
+    """Buy images from Stability AI: a form goes out, the image comes back in the answer.
+
+    As documented in November 2026 (and checked against a server of our own only): a refused prompt is a 403 that
+    speaks of moderation, a refused image is a blurred one under a header `finish-reason: CONTENT_FILTERED`, and 150
+    requests per 10 seconds are allowed. There are no ids: what was in flight when a run was killed is bought again and
+    counted as lost.
+
+    Args:
+        model: `core`, `ultra` or `sd3`, as in the address of the API.
+        endpoint: service, key and limits; the base URL ends before `/v2beta`.
+        extra: further fields of the form, such as `negative_prompt`, `style_preset`, or `model` for `sd3`.
+        cost_usd_per_image: price in US dollars; None looks it up in the price list.
+        safety: what images are accepted.
+
+    Raises:
+        ValueError: a price or field that cannot be.
+    """
+
+    def __init__(
+        self,
+        model: str = "core",
+        endpoint: Endpoint = Endpoint(  # noqa: B008 - frozen
+            "https://api.stability.ai", api_key_env="STABILITY_API_KEY", requests_per_minute=900
+        ),
+        extra: dict[str, str] | None = None,
+        cost_usd_per_image: float | None = None,
+        safety: ImageSafety = ImageSafety(),  # noqa: B008 - frozen
+    ) -> None:
+        check_extra(extra or {}, ("prompt", "seed", "aspect_ratio", "output_format"))
+        self.model, self.extra = model, dict(extra or {})
+        variant = self.extra.get("model")
+        price = listed_price_usd("stability", model, variant) if cost_usd_per_image is None else cost_usd_per_image
+        api = ImageAPI("stability", endpoint, self._draw, model, self.extra, price, safety)
+        super().__init__(api, check=self._ask_for_balance)
+
+    async def _ask_for_balance(self, client: Client) -> None:
+        """Check key and host by asking for the balance; a service of one's own may keep none."""
+        answer = await client.request("GET", "v1/user/balance", accept=lambda response: response.status == 404)
+        credits = answer.json().get("credits") if answer.status == 200 else None
+        if isinstance(credits, int | float) and credits <= 0:
+            raise ValueError("no credit is left. Add some, or name another key")
+
+    async def _draw(self, client: Client, request: ImageRequest) -> ImageReply:
+        form = {
+            **self.extra,
+            "prompt": request.prompt,
+            "seed": str(request.seed % MAX_SEED),
+            "aspect_ratio": nearest_aspect_ratio(request.width_px, request.height_px, ASPECT_RATIOS),
+            "output_format": "png",
+        }
+        answer = await client.request(
+            "POST",
+            f"v2beta/stable-image/generate/{self.model}",
+            form=form,
+            headers={"Accept": "image/*"},
+            idempotency_key=request.idempotency_key,
+            accept=is_moderated,
+        )
+        if answer.status != 200:
+            return ImageReply(request.request_id, "refusal", reason="Stability refuses the prompt (moderation)")
+        finish = answer.headers.get("finish-reason", "SUCCESS")
+        if finish == "CONTENT_FILTERED":
+            reason = "Stability refuses the image (CONTENT_FILTERED)"
+            return ImageReply(request.request_id, "refusal", reason=reason, cost_usd=self._api.price_usd or 0.0)
+        if answer.headers.get("content-type", "").startswith("application/json"):
+            raise TransportFault("ambiguous", "the answer holds JSON where an image belongs", 200, maybe_paid=True)
+        return ImageReply(request.request_id, "image", answer.body)
+
+
+def is_moderated(response: Response) -> bool:
+    """Say whether a 403 is about the prompt and not about the key.
+
+    Args:
+        response: any answer.
+    """
+    if response.status != 403:
+        return False
+    code, message, _ = response.error()
+    return "moderation" in f"{code} {message}".lower()

@@ -1,0 +1,62 @@
+"""What a round comes to, in words and in figures."""
+
+from __future__ import annotations
+
+from evolvedirector.callbacks._run.round_line import RoundOutcome, line_of, scalars_of
+from evolvedirector.records import DatasetState, Prompt, PromptEntry, Sample
+from evolvedirector.store.ledger.rows import Spend
+
+FIGURES = {
+    "written": 80, "screen: student": 8, "screen: teacher": 68, "screen: invalid": 4, "compare: student": 1,
+    "compare: teacher": 6, "compare: tie": 2, "judge error": 0.113, "judge unreadable": 0.02,
+}  # fmt: skip
+
+
+def state(**states: str) -> DatasetState:
+    entries = {}
+    for name, of in states.items():
+        prompt = Prompt.create(f"prompt {name}")
+        sample = None if of == "retired" else Sample(prompt, "ab", "toy", "c" * 64)
+        entries[name] = PromptEntry(prompt, of, sample)
+    return DatasetState("sha", entries)
+
+
+def outcome(figures: dict, before: DatasetState, after: DatasetState, budget: int | None = 120) -> RoundOutcome:
+    return RoundOutcome(figures, before, after, Spend(54, 239, 0, 1.56), Spend(1065, 288, 0, 1234.5), budget)
+
+
+def test_a_round_is_one_line_with_everything_it_did() -> None:
+    before = state(a="live", b="live")
+    after = state(a="mastered", b="live", c="live", d="retired")
+    assert line_of("round 1/3", outcome(FIGURES, before, after), 2.6) == (
+        "round 1/3: wrote 80 prompts, screened 76: 68 failed; bought 54 images, kept 1; mastered 1, retired 1; "
+        "student wins 0.22 of 9; judge errs 0.11; so far 1,065 of 120 calls, $1,234.50 (3 s)"
+    )
+
+
+def test_what_was_not_measured_is_left_out() -> None:
+    same = state(a="live")
+    assert line_of("round 2", outcome({"written": 3}, same, same, None), 0.0) == (
+        "round 2: wrote 3 prompts; bought 54 images, kept 0; mastered 0, retired 0; so far 1,065 calls, $1,234.50 (0 s)"
+    )
+    figures = scalars_of(outcome({"written": 3}, same, same))
+    assert (figures["rounds/win_rate"], figures["rounds/failed_share"], figures["judge/error"]) == (None, None, None)
+
+
+def test_seeds_and_skipped_rounds_say_what_they_are() -> None:
+    before, after = state(), state(a="live", b="retired")
+    assert line_of("seed prompts", outcome({}, before, after), 1.0).startswith(
+        "seed prompts: bought 54 images, kept 1; retired 1; so far"
+    )
+    skipped = line_of("round 2/3", outcome({"skipped": 1, "judge error": 0.4}, after, after), 1.0)
+    assert skipped.startswith("round 2/3: skipped, the judge cannot be trusted; judge errs 0.40; so far")
+
+
+def test_the_figures_have_grouped_names() -> None:
+    before, after = state(a="live"), state(a="live", b="live", c="retired")
+    figures = scalars_of(outcome(FIGURES, before, after))
+    assert all("/" in name for name in figures)
+    assert figures["rounds/bought"] == 54 and figures["rounds/kept"] == 1 and figures["rounds/retired"] == 1
+    assert figures["dataset/live"] == 2 and figures["dataset/retired"] == 1
+    assert figures["cost/usd"] == 1234.5 and figures["cost/teacher_calls"] == 1065
+    assert figures["rounds/failed_share"] == 68 / 76 and figures["rounds/win_rate"] == 2 / 9

@@ -1,0 +1,112 @@
+"""Objectives: the equations, and that sampling undoes them."""
+
+from __future__ import annotations
+
+import diffusers
+import pytest
+import torch
+from torch import Tensor
+
+from evolvedirector.lightning_modules import DDPMEpsilon, FlowMatching, Objective
+from evolvedirector.lightning_modules.objectives.prediction_targets import (
+    diffuse,
+    interpolate,
+    linear_alphas_cumprod,
+    velocity,
+    velocity_from_clean,
+)
+from evolvedirector.lightning_modules.sampling import from_uint8, guide, initial_noise, sample, to_uint8
+
+CLEAN = torch.linspace(-1, 1, 2 * 3 * 4 * 4).view(2, 3, 4, 4)
+NOISE = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+TIME = torch.tensor([0.3, 0.8])
+NO_TEXT = (torch.zeros(2, 1, 1), torch.ones(2, 1, dtype=torch.bool), torch.zeros(1, 1, 1), torch.ones(1, 1).bool())
+
+
+def test_path_runs_from_image_to_noise() -> None:
+    assert torch.equal(interpolate(CLEAN, NOISE, torch.zeros(2)), CLEAN)
+    assert torch.equal(interpolate(CLEAN, NOISE, torch.ones(2)), NOISE)
+
+
+def test_velocity_from_the_true_image_is_the_velocity() -> None:
+    found = velocity_from_clean(interpolate(CLEAN, NOISE, TIME), CLEAN, TIME, 1e-3)
+    torch.testing.assert_close(found, velocity(CLEAN, NOISE))
+
+
+def test_both_predictions_have_the_same_loss_for_the_same_guess() -> None:
+    noisy = interpolate(CLEAN, NOISE, TIME)
+    guess = CLEAN + 0.1
+    by_x0 = FlowMatching(prediction="x0").loss(guess, CLEAN, NOISE, TIME)
+    by_velocity = FlowMatching().loss(velocity_from_clean(noisy, guess, TIME, 1e-3), CLEAN, NOISE, TIME)
+    torch.testing.assert_close(by_x0, by_velocity)
+
+
+def test_x0_loss_is_bounded_near_the_image() -> None:
+    loss = FlowMatching(prediction="x0", smallest_time=0.05).loss(CLEAN + 0.1, CLEAN, NOISE, torch.tensor([1e-9, 0.05]))
+    torch.testing.assert_close(loss, torch.full((2,), 0.1**2 / 0.05**2))
+
+
+def test_times_follow_their_distribution() -> None:
+    generator = torch.Generator().manual_seed(0)
+    times = torch.tensor([FlowMatching(time_mean=1.0).draw_time(generator) for _ in range(2000)])
+    assert times.min() > 0 and times.max() < 1
+    assert times.logit().mean() == pytest.approx(1.0, abs=0.1) and times.logit().std() == pytest.approx(1.0, abs=0.1)
+    uniform = torch.tensor([FlowMatching(time_distribution="uniform").draw_time(generator) for _ in range(2000)])
+    assert uniform.mean() == pytest.approx(0.5, abs=0.03)
+    steps = {int(DDPMEpsilon(train_steps=3).draw_time(generator)) for _ in range(50)}
+    assert steps == {0, 1, 2}
+
+
+def test_diffusion_agrees_with_diffusers() -> None:
+    reference = diffusers.DDPMScheduler(beta_start=0.0001, beta_end=0.02, beta_schedule="linear")
+    alphas = linear_alphas_cumprod(1000, 0.0001, 0.02)
+    torch.testing.assert_close(alphas, reference.alphas_cumprod, rtol=1e-4, atol=1e-7)
+    steps = torch.tensor([10, 900])
+    torch.testing.assert_close(
+        diffuse(CLEAN, NOISE, steps, alphas), reference.add_noise(CLEAN, NOISE, steps), rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("steps", [4, 50])
+@pytest.mark.parametrize("prediction", ["x0", "velocity"])
+def test_flow_sampling_with_a_perfect_prediction_lands_on_the_image(prediction: str, steps: int) -> None:
+    def predict(noisy: Tensor, times: Tensor, states: Tensor, mask: Tensor) -> Tensor:
+        clean = CLEAN.repeat(len(noisy) // 2, 1, 1, 1)
+        return clean if prediction == "x0" else velocity_from_clean(noisy, clean, times / 1000, 1e-3)
+
+    objective = FlowMatching(prediction=prediction)  # type: ignore[arg-type]
+    found = sample(predict, objective, NOISE, *NO_TEXT, steps=steps, guidance_scale=3.0)
+    torch.testing.assert_close(found, CLEAN, rtol=1e-4, atol=1e-4)
+
+
+# diffusers converts tensors in a way that numpy 2 deprecates
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize("sampler", ["ddim", "dpm_solver"])
+def test_noise_sampling_with_a_perfect_prediction_lands_on_the_image(sampler: str) -> None:
+    alphas = linear_alphas_cumprod(1000, 0.0001, 0.02)
+
+    def predict(noisy: Tensor, times: Tensor, states: Tensor, mask: Tensor) -> Tensor:
+        alpha = alphas[times.long()].view(-1, 1, 1, 1)
+        return (noisy - alpha.sqrt() * CLEAN) / (1 - alpha).sqrt()
+
+    objective = DDPMEpsilon(sampler=sampler)  # type: ignore[arg-type]
+    found = sample(predict, objective, NOISE, *NO_TEXT, steps=20, guidance_scale=1.0)
+    torch.testing.assert_close(found, CLEAN, rtol=2e-2, atol=2e-2)
+
+
+def test_guidance_extrapolates() -> None:
+    assert float(guide(torch.tensor(2.0), torch.tensor(1.0), 3.0)) == 4.0
+
+
+def test_noise_of_a_seed_does_not_depend_on_its_neighbours() -> None:
+    assert torch.equal(initial_noise([5, 7], (3, 4, 4))[1], initial_noise([7], (3, 4, 4))[0])
+
+
+def test_pixels_survive_the_round_trip() -> None:
+    pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    assert torch.equal(to_uint8(from_uint8(pixels)), pixels)
+    assert to_uint8(torch.tensor([[-3.0, 3.0]])).tolist() == [[0, 255]]
+
+
+def test_objectives_fit_the_seam() -> None:
+    assert isinstance(FlowMatching(), Objective) and isinstance(DDPMEpsilon(), Objective)

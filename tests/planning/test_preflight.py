@@ -1,0 +1,130 @@
+"""Before anything is bought every part is asked whether it would work, and every problem is told at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+
+from evolvedirector.callbacks import EvolutionCallback, SkillAccuracy, WinRate
+from evolvedirector.datamodules import EvolvingDataModule
+from evolvedirector.evolution import Budget
+from evolvedirector.planning.preflight import problems_of
+from evolvedirector.policies.evolve_director import EvolveDirectorPolicy
+from tests.toys import ToyJudge, ToyPrompts, ToyStudent, ToyTeacher, ToyWriter
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*litmodels.*", "ignore:.*val_dataloader.*", "ignore:.*training data.*")
+KEY = "canary-0123456789"
+
+
+class Refusing:
+    """Says why it would not work, and counts how often it was asked."""
+
+    message = ""
+    verified = 0
+
+    def verify(self) -> None:
+        self.verified += 1
+        if self.message:
+            raise ValueError(self.message)
+
+
+class Teacher(Refusing, ToyTeacher):
+    price: float | None = None
+
+    def price_usd(self) -> float | None:
+        return self.price
+
+
+class Judge(Refusing, ToyJudge):
+    pass
+
+
+class Writer(Refusing, ToyWriter):
+    pass
+
+
+def evolution(**changes: Any) -> EvolutionCallback:
+    parts: dict[str, Any] = {
+        "teachers": {"toy": Teacher()},
+        "judge": Judge(),
+        "writer": Writer(),
+        "policy": EvolveDirectorPolicy(expansions=1),
+        "budget": Budget(40),
+    }
+    return EvolutionCallback(**{**parts, **changes})
+
+
+def fit(folder: Path, *callbacks: pl.Callback) -> None:
+    data = EvolvingDataModule(folder / "data", ToyPrompts(4), global_batch_size=2, batches_per_epoch=2, image_size_px=8)
+    trainer = pl.Trainer(
+        default_root_dir=folder,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        callbacks=list(callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        reload_dataloaders_every_n_epochs=1,
+        max_epochs=1,
+    )
+    trainer.fit(ToyStudent(), datamodule=data)
+
+
+def test_all_problems_stand_in_one_message_and_nothing_is_bought(tmp_path: Path) -> None:
+    callback = evolution()
+    callback.teachers["toy"].message = "The key in TOY_KEY is refused (401)."  # type: ignore[attr-defined]
+    callback.judge.message = "The model vlm-7b is unknown at http://host."  # type: ignore[attr-defined]
+    reader = Judge()
+    reader.message = callback.judge.message  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match=r"2 things keep") as refused:
+        fit(tmp_path, callback, SkillAccuracy(reader), WinRate(ToyJudge(), {"held": Teacher()}))
+    said = str(refused.value)
+    assert "EvolutionCallback.teachers.toy: The key in TOY_KEY is refused" in said
+    assert "EvolutionCallback.judge and SkillAccuracy.reader: The model vlm-7b" in said
+    assert callback.teachers["toy"].asked == []  # type: ignore[attr-defined]
+    assert not (tmp_path / "data" / "ledger.sqlite").exists() or callback.state_dict()["rounds_done"] == 0
+
+
+def test_parts_that_work_are_asked_once_and_the_run_goes_on(tmp_path: Path) -> None:
+    callback, reading = evolution(), WinRate(Judge(), {"held": Teacher()})
+    fit(tmp_path, callback, reading)
+    asked = [callback.teachers["toy"], callback.judge, callback.writer, reading.teachers["held"]]
+    assert [part.verified for part in (*asked, reading.evaluation_judge)] == [1] * 5  # type: ignore[attr-defined]
+
+
+def test_an_error_of_any_kind_is_a_problem_and_quotes_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(ToyJudge):
+        def verify(self) -> None:
+            raise KeyError(f"header {KEY}")
+
+    monkeypatch.setenv("TOY_API_KEY", KEY)
+    (problem,) = problems_of([evolution(judge=Broken())])
+    assert "EvolutionCallback.judge: it cannot be checked: KeyError" in problem
+    assert KEY not in problem and "TOY_API_KEY" in problem
+
+
+def test_money_needs_a_price_that_someone_knows() -> None:
+    limited = Budget(40, budget_cost_usd=5.0)
+    (problem,) = problems_of([evolution(budget=limited)])
+    assert "price of an image by toy is unknown" in problem and "prices_usd: {toy: 0.04}" in problem
+    assert problems_of([evolution(budget=Budget(40, budget_cost_usd=5.0, prices_usd={"toy": 0.1}))]) == []
+    priced = Teacher()
+    priced.price = 0.2
+    assert problems_of([evolution(teachers={"toy": priced}, budget=limited)]) == []
+
+
+def test_a_key_in_an_attribute_of_a_part_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOY_API_KEY", KEY)
+    teacher = Teacher()
+    teacher.headers = {"Authorization": f"Bearer {KEY}"}  # type: ignore[attr-defined]
+    (problem,) = problems_of([evolution(teachers={"toy": teacher})])
+    assert "`EvolutionCallback.teachers.toy.headers.Authorization` (the value of TOY_API_KEY)" in problem
+    assert KEY not in problem
+
+
+def test_two_teachers_that_cannot_be_told_apart_are_refused() -> None:
+    (problem,) = problems_of([evolution(teachers={"one": Teacher(), "two": Teacher()})])
+    assert problem.startswith("teachers.one and teachers.two cannot be told apart (same fingerprint ")

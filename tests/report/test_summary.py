@@ -1,0 +1,106 @@
+from pathlib import Path
+
+import pytest
+
+from evolvedirector.evaluation.intervals import wilson_interval
+from evolvedirector.evolution import Budget
+from evolvedirector.records import Evidence, ImageReply, Prompt, RevisionChange, Sample
+from evolvedirector.report.summary import SUMMARY_KEYS, evolution_figures
+from evolvedirector.store import DatasetStore
+from evolvedirector.store.ledger.calls import Call
+from tests import toys
+
+KEYS = """
+rounds rounds_skipped revisions live mastered retired expanded deleted mutated teacher_calls judge_calls lost_calls
+cost_usd images_seen wall_s accuracy accuracy_interval accuracy_prompts accuracy_mean accuracy_mean_interval win_rate
+win_rate_interval
+win_rate_held_out win_rate_by_training_judge win_rate_history
+forgetting evaluation_teacher_calls evaluation_cost_usd teacher_share teacher_table judge_health
+rounds_detail budget
+"""
+
+
+def test_the_keys_are_fixed() -> None:
+    assert list(SUMMARY_KEYS) == KEYS.split()
+
+
+def test_the_interval_is_wilsons() -> None:
+    assert wilson_interval(0, 0) is None
+    low, high = wilson_interval(5, 10) or (0, 0)
+    assert (low, high) == (pytest.approx(0.2366, abs=1e-4), pytest.approx(0.7634, abs=1e-4))  # Wilson 1927, z = 1.96
+    assert wilson_interval(0, 10)[0] == 0.0  # type: ignore[index]
+    assert wilson_interval(10, 10)[1] == 1.0  # type: ignore[index]
+
+
+class TwoRounds:
+    """A run in small: one seed, a screened round that buys, and a skipped one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.seed, self.failed, self.passed = (
+            Prompt.create(f"tone {t}", skill=s) for t, s in ((1, "a"), (2, "a"), (3, "b"))
+        )
+        with DatasetStore(folder, create=True) as store:
+            store.ledger.add_prompts([self.seed, self.failed, self.passed])
+            start = store.publish(None, "seeds", self.buy(store, "seeds", self.seed))
+            store.ledger.open_round("one", 0, start, 10)
+            store.ledger.add_evidence(
+                "one",
+                [
+                    Evidence(self.failed.id, "screen", "teacher"),
+                    Evidence(self.passed.id, "screen", "student"),
+                    Evidence(self.seed.id, "probe", "invalid"),
+                    Evidence(self.failed.id, "faithfulness", "student"),
+                ],
+            )
+            child = store.publish(start, "one", self.buy(store, "one", self.failed))
+            store.ledger.close_round("one", child, {"judge error": 0.1, "buy": 1})
+            store.ledger.open_round("two", 1, child, 20)
+            store.ledger.close_round("two", child, {"skipped": 1, "judge error": 0.4, "judge agreement": 0.5})
+            store.ledger.open_round("three", 2, child, 30)  # still running
+            store.ledger.open_round("other", 1, start, 10)  # forked off from the same seeds
+            store.ledger.add_evidence("other", [Evidence(self.passed.id, "compare", "student")])
+            fork = store.publish(start, "other", self.buy(store, "other", self.passed))
+            store.ledger.close_round("other", fork, {"judge error": 0.2, "retire": 1})
+            self.figures = evolution_figures(store, child, Budget())
+            self.of_fork = evolution_figures(store, fork, Budget())
+
+    def buy(self, store: DatasetStore, round_id: str, prompt: Prompt) -> RevisionChange:
+        store.ledger.reserve_calls(round_id, [Call(f"call {prompt.id}", prompt.id, prompt.lineage_id, "toy")])
+        sha256 = store.blobs.put(toys.flat_png(toys.tone_of(prompt.text)))
+        store.ledger.settle_calls([(ImageReply(f"call {prompt.id}", "image"), sha256)])
+        return RevisionChange(samples=(Sample.create(prompt, sha256, "toy"),))
+
+
+def test_each_finished_round_is_a_point_of_the_curves(tmp_path: Path) -> None:
+    first, second = TwoRounds(tmp_path / "data").figures["rounds_detail"]
+    assert first == {
+        "round": 0,
+        "global_step": 10,
+        "teacher_calls": 2,
+        "skipped": False,
+        "looked_by_skill": {"a": 1, "b": 1},
+        "failed_by_skill": {"a": 1, "b": 0},
+        "bought_by_skill": {"a": 1},
+    }
+    assert second["skipped"] and second["teacher_calls"] == 2 and second["bought_by_skill"] == {}
+
+
+def test_a_fork_reports_its_own_past_and_a_skipped_round_is_counted_apart(tmp_path: Path) -> None:
+    runs = TwoRounds(tmp_path / "data")
+    assert (runs.figures["rounds"], runs.figures["rounds_skipped"]) == (1, 1)
+    assert (runs.figures["deleted"], runs.figures["win_rate"]) == (0, None)
+    assert (runs.of_fork["rounds"], runs.of_fork["rounds_skipped"]) == (1, 0)
+    assert (runs.of_fork["deleted"], runs.of_fork["win_rate"]) == (1, 1.0)
+    assert runs.of_fork["judge_health"] == {"error": 0.2}
+    (detail,) = runs.of_fork["rounds_detail"]
+    assert detail["teacher_calls"] == 2 and detail["bought_by_skill"] == {"b": 1}
+
+
+def test_judge_health_is_that_of_the_last_finished_round(tmp_path: Path) -> None:
+    assert TwoRounds(tmp_path / "data").figures["judge_health"] == {"error": 0.4, "agreement": 0.5}
+
+
+def test_the_table_of_teachers_is_part_of_the_figures(tmp_path: Path) -> None:
+    figures = TwoRounds(tmp_path / "data").figures
+    assert figures["teacher_table"]["overall"]["toy"]["images"] == 2
+    assert list(figures["teacher_table"]["skills"]) == ["a"]

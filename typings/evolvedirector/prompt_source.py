@@ -1,1 +1,0 @@
-../../evolvedirector/prompt_source.py

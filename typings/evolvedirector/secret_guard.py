@@ -1,1 +1,0 @@
-../../evolvedirector/secret_guard.py
