@@ -25,7 +25,7 @@ from tests.teachers.tiny_pipelines import save_tiny
 CONFIGS = evolvedirector.configs.path()
 KEY = "a-key-of-this-test-0123"
 WORDS = ("a red circle", "a blue square", "two green stars", "a yellow triangle", "three red squares", "a green circle")
-TINY_JUDGE = "package:miniature/vlm, image_size_px: 32"
+TINY_JUDGE = "package:worlds/shapes/vlm, image_size_px: 32"
 """Instead of eight billion parameters; it answers what it is asked."""
 TINY = """
 model:

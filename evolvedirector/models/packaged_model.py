@@ -11,7 +11,7 @@ def packaged_model(model: str) -> Path | None:
     """Return the folder of a model that is part of this package, so that a recipe needs no path of any machine.
 
     Args:
-        model: `package:` and a folder inside of the package, such as "package:miniature/vlm"; or any other name.
+        model: `package:` and a folder inside of the package, such as "package:worlds/shapes/vlm"; or any other name.
 
     Returns:
         The folder; None for a name without `package:`.
@@ -26,6 +26,6 @@ def packaged_model(model: str) -> Path | None:
     if root not in folder.parents or not (folder / "config.json").is_file():
         raise ValueError(
             f"There is no model {model!r} in this package. Allowed is 'package:' and a folder of it with a saved "
-            "model. Write package:miniature/vlm."
+            "model. Write package:worlds/shapes/vlm."
         )
     return folder

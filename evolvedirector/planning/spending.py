@@ -86,8 +86,6 @@ def _looks_row(reader: Reader) -> str:
     return f"{looks}, {price:.4g} USD each" if most is None else f"{looks} x {price:.4g} USD = {most:,.2f} USD"
 
 
-Rows: TypeAlias = dict[str, str]
-
 LOOKS_PER_BOUGHT_IMAGE = 5
 """Is it faithful (1), does it beat a rival's (2: both orders), does it beat the student's (2)?"""
 LOOKS_PER_CANARY = 6

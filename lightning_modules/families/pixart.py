@@ -144,6 +144,6 @@ def pixart_alpha_xl_2(sample_size: int = 64) -> PixArt:
     return PixArt(sample_size=sample_size, text_dimension=4096, in_channels=4, out_channels=8)
 
 
-def edgen(sample_size: int = 64) -> PixArt:
+def edgen_xl_2(sample_size: int = 64) -> PixArt:
     """Return the numbers of Edgen: PixArt-alpha XL/2 with normalised queries and keys (arXiv:2410.07133)."""
     return PixArt(sample_size=sample_size, text_dimension=4096, in_channels=4, out_channels=8, qk_norm=True)

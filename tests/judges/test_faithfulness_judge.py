@@ -1,6 +1,7 @@
 """An image is judged by all parts of its prompt, and an unfaithful one never wins."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from evolvedirector.judges.questions.prompt_questions import MAX_QUESTIONS
 from evolvedirector.records import ImageAndPrompt, Look, OrderedPair
 from evolvedirector.records.looks import verdict_of_check, verdict_of_pair
 from evolvedirector.records.questions import Answer, Question
+from evolvedirector.worlds import GrammarQuestions
 from evolvedirector.worlds.shapes import World, draw, parse, read
 from evolvedirector.worlds.shapes.artist import to_png
 from evolvedirector.worlds.shapes.atoms import answer, atoms_of
@@ -20,6 +22,10 @@ from evolvedirector.worlds.shapes.judge import decode
 
 PROMPTS = ("a red circle", "a red circle and a blue square", "three green stars", "a red circle above a blue square")
 ATOMS = {f"{atom.question} Answer yes or no.": atom for prompt in PROMPTS for atom in atoms_of(parse(prompt))}
+
+
+def judge_of_scenes(*parts: Any, **settings: Any) -> FaithfulnessJudge:
+    return FaithfulnessJudge(*parts, **{"questions": GrammarQuestions(), **settings})
 
 
 class Reader:
@@ -75,7 +81,7 @@ def png(shown: str, seed: int = 0) -> bytes:
 
 
 def test_it_is_a_judge_and_says_what_is_missing() -> None:
-    judge = FaithfulnessJudge(Reader())
+    judge = judge_of_scenes(Reader())
     assert isinstance(judge, Judge) and isinstance(judge, AtomJudge)
     items = [
         ImageAndPrompt("right", png("a red circle and a blue square"), "a red circle and a blue square"),
@@ -95,7 +101,7 @@ def test_it_is_a_judge_and_says_what_is_missing() -> None:
 def test_many_images_are_each_judged_under_their_own_name() -> None:
     shown = [PROMPTS[place % 3] for place in range(70)]
     items = [ImageAndPrompt(str(place), png(name), PROMPTS[place % 2]) for place, name in enumerate(shown)]
-    looks = list(FaithfulnessJudge(Reader()).check(items))
+    looks = list(judge_of_scenes(Reader()).check(items))
     assert [look.item_id for look in looks] == [item.item_id for item in items]
     assert [look.probability >= 0.5 for look in looks] == [
         name == item.prompt for name, item in zip(shown, items, strict=True)
@@ -104,17 +110,17 @@ def test_many_images_are_each_judged_under_their_own_name() -> None:
 
 def test_unread_answers_count_as_unread() -> None:
     item = ImageAndPrompt("a", png("a red circle"), "a red circle")
-    (some,) = FaithfulnessJudge(Reader(unread="number of objects")).check([item])
+    (some,) = judge_of_scenes(Reader(unread="number of objects")).check([item])
     assert verdict_of_check(some) == "student" and some.covered_mass == 0.75
-    (none,) = FaithfulnessJudge(Reader(unread="?")).check([item])
+    (none,) = judge_of_scenes(Reader(unread="?")).check([item])
     assert verdict_of_check(none) == "invalid" and none.reason == "busy"
-    (silent,) = FaithfulnessJudge(Reader(silent="?")).check([item])
+    (silent,) = judge_of_scenes(Reader(silent="?")).check([item])
     assert verdict_of_check(silent) == "invalid"
 
 
 def test_what_was_read_is_not_asked_again_and_what_was_not_is() -> None:
     reader = Reader()
-    judge = FaithfulnessJudge(reader)
+    judge = judge_of_scenes(reader)
     first, second = png("a red circle"), png("three green stars")
     list(judge.check([ImageAndPrompt("a", first, "a red circle")]))
     pairs = [OrderedPair("1", first, second, "a red circle"), OrderedPair("2", second, first, "a red circle")]
@@ -133,7 +139,7 @@ def verdict(judge: FaithfulnessJudge, student: str, teacher: str, prompt: str = 
 
 
 def test_an_unfaithful_image_never_wins() -> None:
-    for judge in (FaithfulnessJudge(Reader()), FaithfulnessJudge(Reader(), First())):
+    for judge in (judge_of_scenes(Reader()), judge_of_scenes(Reader(), First())):
         # the teacher's image misses less than the student's, and still nothing is to be learned from it
         assert verdict(judge, "three green stars", "a blue circle") == "tie"
         assert verdict(judge, "a red circle", "a blue circle") == "student"
@@ -142,9 +148,9 @@ def test_an_unfaithful_image_never_wins() -> None:
 
 def test_among_faithful_images_the_judge_of_pairs_decides() -> None:
     first = First()
-    assert verdict(FaithfulnessJudge(Reader(), first), "a red circle", "a red circle") == "tie", "it prefers a place"
+    assert verdict(judge_of_scenes(Reader(), first), "a red circle", "a red circle") == "tie", "it prefers a place"
     assert first.asked == ["1", "2"]
-    assert verdict(FaithfulnessJudge(Reader(), first), "a blue circle", "a red circle") == "teacher"
+    assert verdict(judge_of_scenes(Reader(), first), "a blue circle", "a red circle") == "teacher"
     assert first.asked == ["1", "2"], "it is not asked where one image is wrong"
 
 
@@ -160,10 +166,10 @@ class Both(Reader):
 
 def test_one_model_can_do_both() -> None:
     model = Both()
-    judge = FaithfulnessJudge(model, ask_pairs=True)
+    judge = judge_of_scenes(model, ask_pairs=True)
     assert verdict(judge, "a red circle", "a red circle") == "tie" and model.asked[-2:] == ["1", "2"]
     assert verdict(judge, "three green stars", "a blue circle") == "tie" and model.asked[-2:] != ["1", "2"]
-    assert judge.fingerprint != FaithfulnessJudge(model).fingerprint and judge.estimated_bytes() == 10
+    assert judge.fingerprint != judge_of_scenes(model).fingerprint and judge.estimated_bytes() == 10
 
 
 def test_the_price_of_a_look_covers_the_comparison_of_the_pair() -> None:
@@ -172,15 +178,15 @@ def test_the_price_of_a_look_covers_the_comparison_of_the_pair() -> None:
             return 0.001
 
     questions = 0.001 * 2 * MAX_QUESTIONS
-    assert FaithfulnessJudge(Priced()).price_usd() == pytest.approx(questions)
-    assert FaithfulnessJudge(Priced(), ask_pairs=True).price_usd() == pytest.approx(questions + 0.001)
+    assert judge_of_scenes(Priced()).price_usd() == pytest.approx(questions)
+    assert judge_of_scenes(Priced(), ask_pairs=True).price_usd() == pytest.approx(questions + 0.001)
 
 
 def test_pairs_are_compared_by_one_judge() -> None:
     with pytest.raises(ValueError, match="beside a judge of pairs"):
-        FaithfulnessJudge(Both(), First(), ask_pairs=True)
+        judge_of_scenes(Both(), First(), ask_pairs=True)
     with pytest.raises(ValueError, match="of Reader, which is no judge"):
-        FaithfulnessJudge(Reader(), ask_pairs=True)
+        judge_of_scenes(Reader(), ask_pairs=True)
 
 
 probabilities = st.floats(0.0, 1.0)
@@ -213,8 +219,8 @@ def test_an_image_that_cannot_be_judged_makes_the_pair_unreadable() -> None:
 )
 def test_an_outage_of_the_model_is_one_of_the_look(reader: Reader, sent: bool, cut_off: bool) -> None:
     image = png("a red circle")
-    (single,) = FaithfulnessJudge(reader).check([ImageAndPrompt("a", image, "a red circle")])
-    (pair,) = FaithfulnessJudge(reader).look([OrderedPair("a", image, png("three green stars"), "a red circle")])
+    (single,) = judge_of_scenes(reader).check([ImageAndPrompt("a", image, "a red circle")])
+    (pair,) = judge_of_scenes(reader).look([OrderedPair("a", image, png("three green stars"), "a red circle")])
     for look in (single, pair):
         assert (look.covered_mass, look.sent, look.cut_off) == (0.0, sent, cut_off)
 
@@ -225,38 +231,38 @@ def test_a_pair_of_which_the_images_were_judged_was_sent() -> None:
             yield from (Look(pair.item_id, 0.5, 0.0, "no connection", sent=False) for pair in pairs)
 
     pair = OrderedPair("1", png("a red circle"), png("a red circle", 1), "a red circle")
-    (look,) = FaithfulnessJudge(Reader(), Away()).look([pair])
+    (look,) = judge_of_scenes(Reader(), Away()).look([pair])
     assert look.sent and look.cut_off
 
 
 def test_a_hosted_part_makes_it_a_hosted_judge() -> None:
     hosted = Reader()
     hosted.requests_per_unit = 40
-    assert FaithfulnessJudge(hosted).requests_per_unit == 40
-    assert FaithfulnessJudge(Reader(), First()).requests_per_unit == 0
+    assert judge_of_scenes(hosted).requests_per_unit == 40
+    assert judge_of_scenes(Reader(), First()).requests_per_unit == 0
 
 
 def test_every_part_that_changes_answers_is_named() -> None:
     judges = [
-        FaithfulnessJudge(Reader()), FaithfulnessJudge(Reader(unread="x")), FaithfulnessJudge(Reader(), First()),
-        FaithfulnessJudge(Reader(), expected_error=0.1), FaithfulnessJudge(Reader(), equal_within=0.1),
+        judge_of_scenes(Reader()), judge_of_scenes(Reader(unread="x")), judge_of_scenes(Reader(), First()),
+        judge_of_scenes(Reader(), expected_error=0.1), judge_of_scenes(Reader(), equal_within=0.1),
     ]  # fmt: skip
     assert len({judge.fingerprint for judge in judges}) == len(judges)
 
 
 def test_a_part_that_cannot_work_is_told_before_anything_is_asked() -> None:
     with pytest.raises(ValueError, match="The key is wrong"):
-        FaithfulnessJudge(Reader()).verify()
+        judge_of_scenes(Reader()).verify()
 
 
 def test_all_parts_are_closed_even_if_one_cannot_be() -> None:
     reader = Reader()
     with pytest.raises(OSError, match="cannot be closed"):
-        FaithfulnessJudge(reader, First()).close()
+        judge_of_scenes(reader, First()).close()
     assert reader.closed == 1
 
 
 @pytest.mark.parametrize("wrong", [{"expected_error": 0.5}, {"min_readable_share": 0.0}, {"equal_within": -0.1}])
 def test_shares_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(wrong))}.*Allowed"):
-        FaithfulnessJudge(Reader(), **wrong)
+        judge_of_scenes(Reader(), **wrong)

@@ -11,7 +11,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.strategies import Strategy
 
 from evolvedirector.lightning_modules import PixArt, TextToImage
-from evolvedirector.lightning_modules.families import edgen
+from evolvedirector.lightning_modules.families import edgen_xl_2
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -42,7 +42,7 @@ def test_tiny_config_builds_a_small_model_with_its_schedule() -> None:
 def test_edgen_config_has_the_numbers_of_edgen() -> None:
     transformer = parse(CONFIGS / "model" / "edgen.yaml", instantiate=False).init_args.transformer.init_args
     described = PixArt(**vars(transformer))
-    assert described.config() == edgen().config() and described.qk_norm
+    assert described.config() == edgen_xl_2().config() and described.qk_norm
 
 
 def test_edgen_config_asks_for_revisions() -> None:

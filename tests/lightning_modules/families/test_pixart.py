@@ -10,7 +10,7 @@ import pytest
 import torch
 from diffusers import PixArtTransformer2DModel
 
-from evolvedirector.lightning_modules.families import PixArt, TransformerFamily, edgen, pixart_alpha_xl_2
+from evolvedirector.lightning_modules.families import PixArt, TransformerFamily, edgen_xl_2, pixart_alpha_xl_2
 from evolvedirector.lightning_modules.families.edgen import QKNormPixArtTransformer2DModel
 
 SMALL = PixArt(sample_size=8, text_dimension=12, in_channels=4, patch_size=2, layers=2, heads=2, head_dim=8)
@@ -18,7 +18,7 @@ SMALL = PixArt(sample_size=8, text_dimension=12, in_channels=4, patch_size=2, la
 
 def test_edgen_has_the_published_number_of_parameters_and_the_keys_of_pixart_alpha() -> None:
     with torch.device("meta"):
-        ours = QKNormPixArtTransformer2DModel(**edgen().config())
+        ours = QKNormPixArtTransformer2DModel(**edgen_xl_2().config())
         stock = PixArtTransformer2DModel(**pixart_alpha_xl_2().config())
     assert sum(parameter.numel() for parameter in ours.parameters()) == 610_856_096
     shapes = {name: tensor.shape for name, tensor in ours.state_dict().items()}

@@ -24,7 +24,7 @@ from evolvedirector.worlds.shapes.artist import draw, to_png
 from evolvedirector.worlds.shapes.atoms import atoms_of
 from evolvedirector.worlds.shapes.grammar import parse, phrase, scenes
 
-MODEL = "package:miniature/vlm"
+MODEL = "package:worlds/shapes/vlm"
 # What its README states, less about three standard errors of this many cases.
 CHECK_FLOORS = {
     "single_object": 0.93,
@@ -95,11 +95,11 @@ def test_the_package_holds_weights_under_ten_megabytes_and_no_code() -> None:
     assert {Path(name).suffix for name in sizes} <= {".json", ".jinja", ".safetensors", ".md"}
 
 
-@pytest.mark.parametrize("name", ["package:../tests", "package:miniature", "package:", "package:nothing/here"])
+@pytest.mark.parametrize("name", ["package:../tests", "package:worlds/shapes", "package:", "package:nothing/here"])
 def test_only_models_of_the_package_have_its_prefix(name: str) -> None:
     with pytest.raises(ValueError, match="There is no model"):
         packaged_model(name)
-    assert packaged_model("miniature/vlm") is None
+    assert packaged_model("worlds/shapes/vlm") is None
 
 
 def test_questions_name_nothing_that_is_held_out_and_near_misses_miss() -> None:
