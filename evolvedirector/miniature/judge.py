@@ -14,6 +14,7 @@ from evolvedirector.miniature.grammar import parse
 from evolvedirector.miniature.reader import read
 from evolvedirector.miniature.reading import Reading
 from evolvedirector.miniature.scene import Scene
+from evolvedirector.miniature.weaknesses import check_probabilities
 from evolvedirector.miniature.world import World
 from evolvedirector.records import (
     AtomAnswer,
@@ -94,9 +95,7 @@ class MiniatureJudge:
             "invalid_rate": invalid_rate,
             "refusal_rate": refusal_rate,
         }
-        for name, rate in rates.items():
-            if not 0.0 <= rate <= 1.0:
-                raise ValueError(f"{name}={rate}. Allowed is a probability from 0 to 1. Write 0 for never.")
+        check_probabilities(rates)
         if not 0.0 <= expected_error < 0.5:
             raise ValueError(f"expected_error={expected_error}. Allowed is 0 to under 0.5. Write 0.1.")
         if asks_per_atom < 1:
