@@ -106,6 +106,17 @@ def joined_readings(own: Mapping[str, Value], error: str, what: str) -> dict[str
     return {key: value for found, _ in parts.values() for key, value in found.items()}
 
 
+def reading_is_due(trainer: pl.Trainer, every_n_epochs: int | None) -> bool:
+    """Whether figures are read at the end of this epoch: when their turn has come, and in the last one.
+
+    Args:
+        trainer: In the epoch that ends now.
+        every_n_epochs: Epochs between readings. None: only the last one.
+    """
+    turn = every_n_epochs is not None and (trainer.current_epoch + 1) % every_n_epochs == 0
+    return turn or training_ends(trainer)
+
+
 def training_ends(trainer: pl.Trainer) -> bool:
     """Whether the epoch that ends now is the last: figures read now are part of the last checkpoint."""
     steps_end = trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps

@@ -14,9 +14,9 @@ from evolvedirector.callbacks._run.to_loggers import log_figures
 from evolvedirector.callbacks.held_out import (
     all_sized,
     held_out_prompts,
+    reading_is_due,
     requests_of,
     size_to_draw_px,
-    training_ends,
     training_judges,
     unknown_size,
     warn_of_training_judge,
@@ -129,8 +129,7 @@ class WinRate(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Read when a reading is due, and when this was the last epoch, before the last checkpoint is saved."""
-        due = self.every_n_epochs is not None and (trainer.current_epoch + 1) % self.every_n_epochs == 0
-        if due or training_ends(trainer):
+        if reading_is_due(trainer, self.every_n_epochs):
             self._read(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

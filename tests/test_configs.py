@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import evolvedirector.configs
-from evolvedirector.commands.lightning_cli import ParsedConfig
+from tests.parsed_config import ParsedConfig
 
 CONFIGS = evolvedirector.configs.path()
 ROOT = CONFIGS.parent

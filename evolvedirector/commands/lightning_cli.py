@@ -156,19 +156,6 @@ def forgiven(logger_class: type[Logger], *args: Any, **kwargs: Any) -> Logger:
     return ForgivingLogger(lambda: logger_class(*args, **kwargs), logger_class.__name__)
 
 
-class ParsedConfig(EvolveDirectorCLI):
-    """Parse a command line as the real one does, but build and run nothing; the result is `.config`."""
-
-    def _set_seed(self) -> None:
-        """Leave the process's random state alone."""
-
-    def instantiate_classes(self) -> None:
-        """Build nothing."""
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Run nothing."""
-
-
 def resolve_last(run_folder: Path, word: str) -> str | None:
     """Return the newest committed checkpoint of a run folder; None (start from scratch) when `fit` finds none.
 

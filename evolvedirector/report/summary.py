@@ -15,8 +15,6 @@ from evolvedirector.store.revision import RevisionFiles
 if TYPE_CHECKING:
     from evolvedirector.store.dataset import DatasetStore
 
-_COLUMNS = ("skill", "teacher", "images", "share", "duels won", "of", "95 %", "unfaithful", "of", "refused")
-
 
 def teacher_share(store: DatasetStore, revision_sha: str) -> dict[str, Any]:
     """Count by skill what each teacher gave to a revision: the paper's table of select ratios (its Table 3).
@@ -52,40 +50,6 @@ def teacher_share(store: DatasetStore, revision_sha: str) -> dict[str, Any]:
         {name: added(*[item for (_, teacher), item in standings.items() if teacher == name]) for name in names},
     )
     return {"overall": overall, "skills": skills}
-
-
-def table_lines(table: Mapping[str, Any]) -> list[str]:
-    """Render what `teacher_share` returned as lines of plain text, columns aligned.
-
-    Args:
-        table: As `teacher_share` returns it; also after a way through JSON.
-    """
-    rows = [_COLUMNS]
-    for skill, teachers in (("overall", table["overall"]), *table["skills"].items()):
-        for name, row in teachers.items():
-            low, high = row["win_rate_interval"] or (None, None)
-            rows.append(
-                (
-                    skill,
-                    name,
-                    f"{row['images']}",
-                    "-" if row["share"] is None else f"{row['share']:.2f}",
-                    f"{row['duels_won']:g}",
-                    f"{row['duels']}",
-                    "-" if low is None else f"{low:.2f}-{high:.2f}",
-                    f"{row['unfaithful']}",
-                    f"{row['checked']}",
-                    f"{row['refusals']}",
-                )
-            )
-    widths = [max(len(row[place]) for row in rows) for place in range(len(_COLUMNS))]
-    return [
-        "  ".join(
-            cell.ljust(width) if place < 2 else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
 
 
 def _rows(images: Mapping[str, int], standings: Mapping[str, Standing]) -> dict[str, dict[str, Any]]:

@@ -18,7 +18,7 @@ from evolvedirector.store.codec import canonical_json
 from evolvedirector.store.durable import disk_full_named, make_folder, sync_folder, writing
 from evolvedirector.store.errors import StoreError
 from evolvedirector.store.images import sniff_format
-from evolvedirector.store.shard_index import MAX_KEY_BYTES, RECORD, open_index, write_index
+from evolvedirector.store.shard_index import MAX_KEY_BYTES, RECORD, write_index
 
 MEMBERS_PER_SAMPLE = 3
 MAX_SHARD_SAMPLES = 10_000
@@ -139,19 +139,3 @@ def regular_members(file: BinaryIO) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
             if len(data) != member.size:
                 raise StoreError(f"The tar member '{member.name}' is cut short. Restore the shard from a copy.")
             yield member, data
-
-
-def verify_shard(folder: Path, shard: Shard) -> None:
-    """Read a published shard again and compare it with its index and its recorded sha256.
-
-    Raises:
-        StoreError: At the first difference.
-    """
-    records, tar_bytes = open_index(folder / f"{shard.name}.index")
-    path = folder / f"{shard.name}.tar"
-    if not path.exists() or path.stat().st_size != tar_bytes:
-        raise StoreError(f"The shard '{path}' is missing or not {tar_bytes} bytes long. Restore it from a copy.")
-    with open(path, "rb") as file:
-        expected = [(f"{r['key'].decode()}.{r['extension'].decode()}", r["sha256"].tobytes().hex()) for r in records]
-        if _read_back(file, expected, path)[1] != shard.sha256:
-            raise StoreError(f"The shard '{path}' changed since it was published. Restore it from a copy.")

@@ -87,10 +87,6 @@ class Client:
         """
         read_key(self.endpoint)
 
-    def deny(self, fault: TransportFault) -> None:
-        """Let every later request with this key fail at once, for answers that only their reader can judge."""
-        self._breaker.trip(fault, read_key(self.endpoint))
-
     async def request_json(
         self,
         method: str,

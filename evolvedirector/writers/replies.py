@@ -8,7 +8,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from evolvedirector.records import MAX_PROMPT_CHARACTERS, WriteReply, WriteRequest, normalise_prompt
+from evolvedirector.records import MAX_PROMPT_CHARACTERS, WriteRequest, normalise_prompt
 from evolvedirector.writers.rouge import nearest_copy, words_of
 
 ROUGE_LIMIT = 0.8
@@ -102,11 +102,16 @@ def read_texts(
 ) -> tuple[list[str], Counter[str]]:
     """Find the texts of a reply and count by cause what was refused; never an exception, whatever it is.
 
+    A text is data: it may become a prompt and nothing else. Skills come from the request, never from the reply.
+
     Args:
-        reply: See `texts_of_reply`.
-        request: Likewise.
-        known: Likewise.
-        rouge_limit: Likewise.
+        reply: The model's reply: one JSON list of strings, alone, in a code fence or among other words.
+        request: What was asked; a text like its parent, or like an earlier one of the same reply, is refused.
+        known: Word lists (`words_of`) of further texts that must not be copied, such as the examples shown.
+        rouge_limit: ROUGE-L over which a text is a near copy, 0 to 1; 1 refuses none for it.
+
+    Returns:
+        At most `request.count` texts, and what was refused by cause.
     """
     refused: Counter[str] = Counter()
     try:
@@ -145,26 +150,3 @@ def refusal_of(refused: Counter[str], accepted: int, asked: int) -> str:
     if refused:
         return "refused: " + ", ".join(f"{cause} {number}" for cause, number in sorted(refused.items()))
     return "empty list" if asked and not accepted else ""
-
-
-def texts_of_reply(
-    reply: str,
-    request: WriteRequest,
-    known: Iterable[Sequence[str]] = (),
-    rouge_limit: float = ROUGE_LIMIT,
-) -> WriteReply:
-    """Turn what a model wrote into texts; never an exception, whatever it is.
-
-    A text is data: it may become a prompt and nothing else. Skills come from the request, never from the reply.
-
-    Args:
-        reply: The model's reply: one JSON list of strings, alone, in a code fence or among other words.
-        request: What was asked; a text like its parent, or like an earlier one of the same reply, is refused.
-        known: Word lists (`words_of`) of further texts that must not be copied, such as the examples shown.
-        rouge_limit: ROUGE-L over which a text is a near copy, 0 to 1; 1 refuses none for it.
-
-    Returns:
-        At most `request.count` texts; `refusal` counts, by cause, what was refused.
-    """
-    texts, refused = read_texts(reply, request, known, rouge_limit)
-    return WriteReply(request.request_id, tuple(texts), refusal=refusal_of(refused, len(texts), request.count))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
+
+from rapidfuzz.distance import Indel
 
 # Chinese and Japanese put no space between words: there a sign counts as a word.
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u9fff]+")
@@ -19,44 +20,23 @@ def words_of(text: str) -> tuple[str, ...]:
     return tuple(_WORD.findall(text.casefold()))
 
 
-def longest_common_subsequence(first: Sequence[str], second: Sequence[str]) -> int:
-    """Return the length of the longest common subsequence of two word lists.
-
-    Bit-parallel: one bit of an integer per word of `first`, one addition per word of `second` (Crochemore et al., "A
-    fast and practical bit-vector algorithm for the longest common subsequence problem", 2001).
-
-    Args:
-        first: Words.
-        second: Words.
-    """
-    places: dict[str, int] = {}
-    for position, word in enumerate(first):
-        places[word] = places.get(word, 0) | 1 << position
-    every = (1 << len(first)) - 1
-    row = every  # a zero bit: the subsequence grows at this word
-    for word in second:
-        matched = row & places.get(word, 0)
-        row = ((row + matched) | (row - matched)) & every
-    return len(first) - row.bit_count()
-
-
 def rouge_l(first: Sequence[str], second: Sequence[str]) -> float:
     """Return ROUGE-L as F1: 2 LCS / (n + m), from 0 (no word in common) to 1 (the same words in the same order).
 
-    Lin, "ROUGE: a package for automatic evaluation of summaries", 2004; equations 2 to 4 with beta = 1.
+    Lin, "ROUGE: a package for automatic evaluation of summaries", 2004; equations 2 to 4 with beta = 1. Without
+    substitutions an alignment deletes and inserts n + m - 2 LCS words, so the indel similarity is 2 LCS.
 
     Args:
         first: Words.
         second: Words.
     """
     both = len(first) + len(second)
-    return 2 * longest_common_subsequence(first, second) / both if both else 0.0
+    # not `normalized_similarity`: that is 1 - distance / (n + m), which can round to the other side of a limit
+    return Indel.similarity(first, second) / both if both else 0.0
 
 
 def nearest_copy(text: str, others: Iterable[Sequence[str]], limit: float) -> float:
     """Return the first ROUGE-L over `limit` of a text with any of the others; 0 where it copies none.
-
-    The common words, order ignored, bound the subsequence from above, so most pairs are never aligned.
 
     Args:
         text: The text in question.
@@ -64,17 +44,4 @@ def nearest_copy(text: str, others: Iterable[Sequence[str]], limit: float) -> fl
         limit: Allowed similarity, 0 to 1.
     """
     words = words_of(text)
-    counts = Counter(words)
-    for other in others:
-        both = len(words) + len(other)
-        if not both or 2 * min(len(words), len(other)) <= limit * both:
-            continue
-        left = counts.copy()
-        common = 0
-        for word in other:
-            if left[word] > 0:
-                left[word] -= 1
-                common += 1
-        if 2 * common > limit * both and (similarity := rouge_l(words, other)) > limit:
-            return similarity
-    return 0.0
+    return next((similarity for other in others if (similarity := rouge_l(words, other)) > limit), 0.0)

@@ -81,7 +81,7 @@ def test_the_options_of_every_word_exist(capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.mark.slow
 def test_the_options_of_a_run_are_understood(monkeypatch: pytest.MonkeyPatch) -> None:
-    from evolvedirector.commands.lightning_cli import ParsedConfig
+    from tests.parsed_config import ParsedConfig
 
     monkeypatch.chdir(Path(__file__).parents[2])
     values = {"--data.init_args.root": "runs/x", "--trainer.max_steps": "3", "--seed_everything": "1"}

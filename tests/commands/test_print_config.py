@@ -8,7 +8,8 @@ import pytest
 
 import evolvedirector.configs
 from evolvedirector.cli import main
-from evolvedirector.commands.lightning_cli import ParsedConfig, starter
+from evolvedirector.commands.lightning_cli import starter
+from tests.parsed_config import ParsedConfig
 from tests.test_configs import RECIPES, command_of
 
 CONFIGS = evolvedirector.configs.path()

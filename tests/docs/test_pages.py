@@ -20,12 +20,12 @@ from typing import Any, NamedTuple
 import pytest
 
 from evolvedirector.cli import FURTHER_WORDS, LIGHTNING_WORDS, main
-from evolvedirector.commands.lightning_cli import ParsedConfig
 from evolvedirector.judges import Judge
 from evolvedirector.records import ImageAndPrompt, ImageReply, ImageRequest, OrderedPair, WriteRequest
 from evolvedirector.teachers import Teacher
 from evolvedirector.worlds.shapes import MiniatureTeacher
 from evolvedirector.writers import PromptWriter
+from tests.parsed_config import ParsedConfig
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "CONTRIBUTING.md"])

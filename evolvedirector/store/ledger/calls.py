@@ -22,7 +22,6 @@ class Ledger(LedgerFile):
 
     Args:
         path: The SQLite file; made when missing.
-        journal_mode: `WAL` on local disks; `TRUNCATE` on network file systems, where WAL is unsafe.
 
     Raises:
         ValueError: The file was written by another schema version.

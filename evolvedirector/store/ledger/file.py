@@ -17,18 +17,15 @@ class LedgerFile:
 
     Args:
         path: The SQLite file; made when missing.
-        journal_mode: `WAL` on local disks; `TRUNCATE` on network file systems, where WAL is unsafe.
 
     Raises:
         ValueError: The file was written by another schema version.
     """
 
-    def __init__(self, path: Path, journal_mode: str = "WAL") -> None:
-        if journal_mode not in ("WAL", "TRUNCATE"):
-            raise ValueError(f"journal_mode is {journal_mode!r}. Allowed: WAL, TRUNCATE. Write `WAL` on local disks.")
+    def __init__(self, path: Path) -> None:
         self.path = Path(path)
         self._connection = sqlite3.connect(self.path, isolation_level=None, timeout=30)
-        self._connection.execute(f"PRAGMA journal_mode={journal_mode}")
+        self._connection.execute("PRAGMA journal_mode=WAL")  # unsafe on network file systems: docs/guarantees.md
         self._connection.execute("PRAGMA synchronous=FULL")
         version = self._connection.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import csv
 import json
-import logging
 import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, get_args
+from typing import Any
 
 from evolvedirector.records import ImageReply, ImageRequest
 from evolvedirector.store.errors import StoreError
-from evolvedirector.teachers.local.prompt_index import MAX_CAPTION_BYTES, Fit, Given, PromptIndex, refuse_large
+from evolvedirector.teachers.local.prompt_index import (
+    CAPTION_WORDS,
+    MAX_CAPTION_BYTES,
+    Fit,
+    Given,
+    PromptIndex,
+    check_fit,
+    index_of,
+    refuse_large,
+)
 
 _PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
 _FILE_WORDS = ("file_name", "image", "path")
-_CAPTION_WORDS = ("prompt", "text", "caption")
-_log = logging.getLogger(__name__)
 
 
 class FolderTeacher:
@@ -50,8 +56,7 @@ class FolderTeacher:
         Raises:
             ValueError: `fit` is no such word.
         """
-        if fit not in get_args(Fit):
-            raise ValueError(f"fit is '{fit}'. Allowed are {', '.join(get_args(Fit))}. Write crop.")
+        check_fit(fit)
         self.path, self.captions, self.fit = Path(path).expanduser(), captions, fit
 
     @property
@@ -82,8 +87,7 @@ class FolderTeacher:
         Args:
             requests: any prompts; those without a picture are refused.
         """
-        for request in requests:
-            yield self._index.reply(request, self._read, self.fit)
+        yield from self._index.replies(requests, self._read, self.fit)
 
     def close(self) -> Any:
         """Do nothing: only captions are kept in memory."""
@@ -94,13 +98,7 @@ class FolderTeacher:
             raise ValueError(f"'{self.path}' is no folder. Allowed is a folder with pictures. Correct `path`.")
         problems: list[str] = []
         listed = self._beside(problems) if self.captions is None else self._listed(self.captions, problems)
-        try:
-            index = PromptIndex(listed)
-        except StoreError as error:
-            raise ValueError(str(error)) from error
-        if problems:
-            _log.warning("%s: %d pictures cannot be used, the first: %s", self.path, len(problems), problems[0])
-        return index
+        return index_of(listed, problems, str(self.path), "pictures")
 
     def _beside(self, problems: list[str]) -> Iterator[Given[str]]:
         """List the pictures with a caption file beside them; links to folders are not gone through."""
@@ -119,7 +117,7 @@ class FolderTeacher:
     def _listed(self, captions: str, problems: list[str]) -> Iterator[Given[str]]:
         for number, row in enumerate(_rows(self._inside(captions)), 1):
             try:
-                name, caption = _first(row, _FILE_WORDS), _first(row, _CAPTION_WORDS)
+                name, caption = _first(row, _FILE_WORDS), _first(row, CAPTION_WORDS)
                 yield self._given(name, caption)
             except (OSError, ValueError, StoreError) as error:
                 problems.append(f"entry {number} of {captions}: {error}")

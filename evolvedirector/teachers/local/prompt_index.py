@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable
-from typing import Generic, Literal, NamedTuple, TypeVar
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Generic, Literal, NamedTuple, TypeVar, get_args
 
 from evolvedirector.records import ImageReply, ImageRequest, digest, normalise_prompt, prompt_id_of
 from evolvedirector.store.errors import StoreError
@@ -14,7 +15,10 @@ Fit = Literal["crop", "keep"]
 """`crop`: scaled and cropped to the size asked for, as PNG; `keep`: the bytes as they are."""
 Place = TypeVar("Place")
 MAX_CAPTION_BYTES = 2**20
+CAPTION_WORDS = ("prompt", "text", "caption")
+"""Fields of a record that may hold the caption, the first found counts."""
 UNKNOWN = "no image of this prompt"
+_log = logging.getLogger(__name__)
 
 
 class Given(NamedTuple, Generic[Place]):
@@ -58,14 +62,22 @@ class PromptIndex(Generic[Place]):
         found = self._places.get(prompt_id_of(prompt))
         return found[seed % len(found)] if found else None
 
-    def reply(self, request: ImageRequest, read: Callable[[Place], bytes], fit: Fit) -> ImageReply:
-        """Answer one request; an unknown prompt is a refusal, a picture that cannot be used a failure.
+    def replies(
+        self, requests: Sequence[ImageRequest], read: Callable[[Place], bytes], fit: Fit
+    ) -> Iterator[ImageReply]:
+        """Yield one reply per request, in order.
+
+        An unknown prompt is a refusal, a picture that cannot be used a failure.
 
         Args:
-            request: What is asked for.
+            requests: What is asked for.
             read: Reads the bytes of a picture.
             fit: What is done with them.
         """
+        for request in requests:
+            yield self._reply(request, read, fit)
+
+    def _reply(self, request: ImageRequest, read: Callable[[Place], bytes], fit: Fit) -> ImageReply:
         place = self.find(request.prompt, request.seed)
         if place is None:
             return ImageReply(request.request_id, "refusal", reason=UNKNOWN)
@@ -74,6 +86,37 @@ class PromptIndex(Generic[Place]):
         except (OSError, StoreError) as error:
             return ImageReply(request.request_id, "failure", reason=f"unusable image: {error}")
         return ImageReply(request.request_id, "image", image)
+
+
+def index_of(pictures: Iterable[Given[Place]], problems: Sequence[str], source: str, what: str) -> PromptIndex[Place]:
+    """Index the pictures of a source, and warn of those that cannot be used.
+
+    Args:
+        pictures: Listed while they are indexed.
+        problems: What the listing says of pictures that it leaves out; it may grow until the listing ends.
+        source: Where they lie, for the warning.
+        what: What they are called there, in the plural, for the warning.
+
+    Raises:
+        ValueError: The source cannot be listed.
+    """
+    try:
+        index = PromptIndex(pictures)
+    except StoreError as error:
+        raise ValueError(str(error)) from error
+    if problems:
+        _log.warning("%s: %d %s cannot be used, the first: %s", source, len(problems), what, problems[0])
+    return index
+
+
+def check_fit(fit: str) -> None:
+    """Refuse what is no `Fit`.
+
+    Raises:
+        ValueError: With the words that are.
+    """
+    if fit not in get_args(Fit):
+        raise ValueError(f"fit is '{fit}'. Allowed are {', '.join(get_args(Fit))}. Write crop.")
 
 
 def fitted(image: bytes, width_px: int, height_px: int, fit: Fit) -> bytes:

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import tarfile
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 from evolvedirector.records import ImageReply, ImageRequest
 from evolvedirector.store.errors import StoreError
-from evolvedirector.teachers.local.prompt_index import MAX_CAPTION_BYTES, Fit, Given, PromptIndex, refuse_large
+from evolvedirector.teachers.local.prompt_index import (
+    CAPTION_WORDS,
+    MAX_CAPTION_BYTES,
+    Fit,
+    Given,
+    PromptIndex,
+    check_fit,
+    index_of,
+    refuse_large,
+)
 
 _PICTURES = ("png", "jpg", "jpeg", "webp")
-_CAPTION_WORDS = ("prompt", "text", "caption")
-_log = logging.getLogger(__name__)
 
 
 class Span(NamedTuple):
@@ -54,8 +60,7 @@ class WebDatasetTeacher:
         Raises:
             ValueError: `fit` is no such word.
         """
-        if fit not in get_args(Fit):
-            raise ValueError(f"fit is '{fit}'. Allowed are {', '.join(get_args(Fit))}. Write crop.")
+        check_fit(fit)
         self.shards, self.fit = shards, fit
 
     @property
@@ -85,8 +90,7 @@ class WebDatasetTeacher:
         Args:
             requests: any prompts; those without a picture are refused.
         """
-        for request in requests:
-            yield self._index.reply(request, _read, self.fit)
+        yield from self._index.replies(requests, _read, self.fit)
 
     def close(self) -> Any:
         """Do nothing: only captions are kept in memory."""
@@ -103,13 +107,8 @@ class WebDatasetTeacher:
                 "'x-{000..009}.tar', say."
             ) from error
         problems: list[str] = []
-        try:
-            index = PromptIndex(given for path in paths for given in _samples(path, problems))
-        except StoreError as error:
-            raise ValueError(str(error)) from error
-        if problems:
-            _log.warning("%s: %d samples cannot be used, the first: %s", self.shards, len(problems), problems[0])
-        return index
+        listed = (given for path in paths for given in _samples(path, problems))
+        return index_of(listed, problems, self.shards, "samples")
 
 
 def _samples(path: str, problems: list[str]) -> Iterator[Given[Span]]:
@@ -171,7 +170,7 @@ def _caption_of(text: str) -> str:
     except (ValueError, RecursionError):
         return ""
     about = about if isinstance(about, dict) else {}
-    return next((about[word] for word in _CAPTION_WORDS if isinstance(about.get(word), str)), "")
+    return next((about[word] for word in CAPTION_WORDS if isinstance(about.get(word), str)), "")
 
 
 def _read(span: Span) -> bytes:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
 from evolvedirector.worlds.emoji.concept import EmojiConcept
 from evolvedirector.worlds.emoji.grammar import BACKGROUNDS
 from evolvedirector.worlds.emoji.scene import EmojiScene, EmojiThing
-from evolvedirector.worlds.shapes.scene import MAX_OBJECTS, RELATIONS
+from evolvedirector.worlds.shapes.weaknesses import check_probabilities, miscount, other_relation
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +36,7 @@ class EmojiWeaknesses:
 
     def __post_init__(self) -> None:
         """Refuse what is no probability."""
-        for name in self.__slots__:
-            value = getattr(self, name)
-            if not 0.0 <= value <= 1.0:
-                raise ValueError(f"{name}={value}. Allowed is a probability from 0 to 1. Write 0 for never.")
+        check_probabilities(asdict(self))
 
     def distort(self, scene: EmojiScene, concepts: Sequence[EmojiConcept], draw: np.random.Generator) -> EmojiScene:
         """Return the scene that is drawn instead of the one asked for.
@@ -50,11 +47,11 @@ class EmojiWeaknesses:
             draw: Source of the draws; always the same number of them, so that weaknesses do not disturb each other.
         """
         draws = draw.random(5)
-        if draws[0] < self.miscount:
-            scene = _miscounted(scene, draw)
+        if draws[0] < self.miscount and (slip := miscount([thing.count for thing in scene.things], draw)):
+            index, count = slip
+            scene = _with(scene, index, replace(scene.things[index], count=count))
         if draws[1] < self.confuse_relations and scene.relation is not None:
-            others = [relation for relation in RELATIONS if relation != scene.relation]
-            scene = replace(scene, relation=others[draw.integers(3)])
+            scene = replace(scene, relation=other_relation(scene.relation, draw))
         if draws[2] < self.wrong_concept:
             scene = _mistaken(scene, concepts, draw)
         if draws[3] < self.drop_object and len(scene.things) > 1:
@@ -69,15 +66,6 @@ class EmojiWeaknesses:
 
 def _with(scene: EmojiScene, index: int, thing: EmojiThing) -> EmojiScene:
     return replace(scene, things=(*scene.things[:index], thing, *scene.things[index + 1 :]))
-
-
-def _miscounted(scene: EmojiScene, draw: np.random.Generator) -> EmojiScene:
-    several = [index for index, thing in enumerate(scene.things) if thing.count > 1]
-    if not several:
-        return scene
-    index = several[draw.integers(len(several))]
-    step = 1 if draw.random() < 0.5 and scene.total < MAX_OBJECTS else -1
-    return _with(scene, index, replace(scene.things[index], count=scene.things[index].count + step))
 
 
 def _mistaken(scene: EmojiScene, concepts: Sequence[EmojiConcept], draw: np.random.Generator) -> EmojiScene:

@@ -7,7 +7,7 @@ from itertools import zip_longest
 
 from evolvedirector.records import Prompt, normalise_prompt, seed_of
 from evolvedirector.records.prompt_source import PromptSource
-from evolvedirector.worlds.shapes.grammar import parse, phrase, scenes, shuffled, skill_of
+from evolvedirector.worlds.shapes.grammar import parse, phrase, shuffled, skill_of
 from evolvedirector.worlds.shapes.scene import Scene
 from evolvedirector.worlds.shapes.world import World
 
@@ -83,14 +83,6 @@ class HeldOutPrompts:
             chosen = [scene for turn in turns for scene in turn if scene is not None][: self.per_skill]
             listed.extend(Prompt.create(phrase(scene), skill=skill) for scene in chosen)
         return listed
-
-    def remaining(self, skill: str) -> int:
-        """Count the scenes of a skill that may be trained on.
-
-        Args:
-            skill: one of the world's skills.
-        """
-        return len(scenes(self.world, skill)) - sum(map(len, self._held.get(skill, {}).values()))
 
 
 def excluder(held_out: PromptSource | None) -> Callable[[Scene], bool]:

@@ -23,6 +23,7 @@ from evolvedirector.worlds.shapes.grammar import parse
 from evolvedirector.worlds.shapes.reader import read
 from evolvedirector.worlds.shapes.reading import Reading
 from evolvedirector.worlds.shapes.scene import Scene
+from evolvedirector.worlds.shapes.weaknesses import check_probabilities
 from evolvedirector.worlds.shapes.world import World
 
 MAX_BYTES = 16 * 2**20
@@ -94,9 +95,7 @@ class MiniatureJudge:
             "invalid_rate": invalid_rate,
             "refusal_rate": refusal_rate,
         }
-        for name, rate in rates.items():
-            if not 0.0 <= rate <= 1.0:
-                raise ValueError(f"{name}={rate}. Allowed is a probability from 0 to 1. Write 0 for never.")
+        check_probabilities(rates)
         if not 0.0 <= expected_error < 0.5:
             raise ValueError(f"expected_error={expected_error}. Allowed is 0 to under 0.5. Write 0.1.")
         if asks_per_atom < 1:

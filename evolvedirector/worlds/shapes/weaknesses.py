@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -31,10 +32,7 @@ class Weaknesses:
 
     def __post_init__(self) -> None:
         """Refuse what is no probability."""
-        for name in self.__slots__:
-            value = getattr(self, name)
-            if not 0.0 <= value <= 1.0:
-                raise ValueError(f"{name}={value}. Allowed is a probability from 0 to 1. Write 0 for never.")
+        check_probabilities(asdict(self))
 
     def distort(self, scene: Scene, world: World, rng: np.random.Generator) -> Scene:
         """Return the scene that is drawn instead of the one asked for.
@@ -45,29 +43,63 @@ class Weaknesses:
             rng: source of the draws; always the same number of them, so that weaknesses do not disturb each other.
         """
         draws = rng.random(4)
-        if draws[0] < self.miscount:
-            scene = _miscounted(scene, rng)
+        if draws[0] < self.miscount and (slip := miscount([thing.count for thing in scene.things], rng)):
+            index, count = slip
+            scene = _with(scene, index, replace(scene.things[index], count=count))
         if draws[1] < self.swap_colours:
             scene = _swapped(scene, rng)
         if draws[2] < self.confuse_relations and scene.relation is not None:
-            others = [relation for relation in RELATIONS if relation != scene.relation]
-            scene = replace(scene, relation=others[rng.integers(3)])
+            scene = replace(scene, relation=other_relation(scene.relation, rng))
         if draws[3] < self.wrong_shape:
             scene = _misshapen(scene, world, rng)
         return scene
 
 
+def check_probabilities(values: Mapping[str, float]) -> None:
+    """Refuse what is no probability.
+
+    Args:
+        values: Settings by name.
+
+    Raises:
+        ValueError: One is outside of 0 to 1.
+    """
+    for name, value in values.items():
+        if not 0.0 <= value <= 1.0:
+            raise ValueError(f"{name}={value}. Allowed is a probability from 0 to 1. Write 0 for never.")
+
+
+def miscount(counts: Sequence[int], rng: np.random.Generator) -> tuple[int, int] | None:
+    """Draw which of some numbers is drawn wrong, and as what; None where every thing comes alone.
+
+    Args:
+        counts: How many of each thing a scene asks for.
+        rng: Source of the draws.
+
+    Returns:
+        The index of a number over 1 and the wrong number: one more (if there is room for it) or one less.
+    """
+    plural = [index for index, count in enumerate(counts) if count > 1]
+    if not plural:
+        return None
+    index = plural[rng.integers(len(plural))]
+    step = 1 if rng.random() < 0.5 and sum(counts) < MAX_OBJECTS else -1
+    return index, counts[index] + step
+
+
+def other_relation(relation: str, rng: np.random.Generator) -> str:
+    """Draw another of the four relations.
+
+    Args:
+        relation: The one asked for.
+        rng: Source of the draw.
+    """
+    others = [other for other in RELATIONS if other != relation]
+    return others[rng.integers(len(others))]
+
+
 def _with(scene: Scene, index: int, thing: Thing) -> Scene:
     return replace(scene, things=(*scene.things[:index], thing, *scene.things[index + 1 :]))
-
-
-def _miscounted(scene: Scene, rng: np.random.Generator) -> Scene:
-    plural = [index for index, thing in enumerate(scene.things) if thing.count > 1]
-    if not plural:
-        return scene
-    index = plural[rng.integers(len(plural))]
-    step = 1 if rng.random() < 0.5 and scene.total < MAX_OBJECTS else -1
-    return _with(scene, index, replace(scene.things[index], count=scene.things[index].count + step))
 
 
 def _swapped(scene: Scene, rng: np.random.Generator) -> Scene:

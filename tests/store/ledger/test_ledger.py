@@ -187,12 +187,6 @@ def test_another_schema_is_refused(tmp_path: Path) -> None:
         Ledger(path)
 
 
-def test_only_the_two_journal_modes(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="Allowed: WAL, TRUNCATE"):
-        Ledger(tmp_path / "x.sqlite", journal_mode="OFF")
-    Ledger(tmp_path / "y.sqlite", journal_mode="TRUNCATE").close()
-
-
 def test_several_teachers_images_of_one_prompt_are_evidence_each(ledger: Ledger) -> None:
     images = [
         Evidence("p", "faithfulness", verdict, (), None, sha) for verdict, sha in (("teacher", "a"), ("tie", "b"))

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ from evolvedirector.records.prompt_source import PromptSource
 from evolvedirector.teachers.teacher import Teacher
 from evolvedirector.worlds.emoji.artist import EmojiArtist, encode_png
 from evolvedirector.worlds.emoji.concept import STYLES, EmojiStyle
-from evolvedirector.worlds.emoji.export import export_captioned
 from evolvedirector.worlds.emoji.held_out import EmojiHeldOut
 from evolvedirector.worlds.emoji.judge import EmojiJudge
 from evolvedirector.worlds.emoji.prompts import EmojiPrompts
@@ -146,13 +144,3 @@ def test_every_part_fits_its_seam(vocabulary: EmojiVocabulary, judge: EmojiJudge
     assert isinstance(EmojiHeldOut(vocabulary), PromptSource)
     fingerprints = {EmojiTeacher(style, vocabulary).fingerprint for style in STYLES}
     assert len(fingerprints | {judge.fingerprint}) == len(STYLES) + 1
-
-
-def test_pictures_are_exported_with_their_captions(
-    vocabulary: EmojiVocabulary, judge: EmojiJudge, tmp_path: Path
-) -> None:
-    paths = export_captioned(tmp_path / "out", vocabulary, "openmoji", 12, size_px=40)
-    assert [path.name for path in paths[:2]] == ["00000.png", "00001.png"]
-    items = [ImageAndPrompt(p.name, p.read_bytes(), p.with_suffix(".txt").read_text().strip()) for p in paths]
-    assert all(Image.open(io.BytesIO(item.image)).size == (40, 40) for item in items)
-    assert all(look.probability > 0.5 for look in judge.check(items))
