@@ -4,6 +4,7 @@ Images cross every seam as encoded bytes (PNG unless the bytes say otherwise): t
 cacheable and independent of any array library. Nothing here imports torch or Lightning.
 """
 
+from evolvedirector.records.files import IMAGE_ROLE, FileRef
 from evolvedirector.records.looks import (
     AtomAnswer,
     FaithfulnessLook,
@@ -11,6 +12,7 @@ from evolvedirector.records.looks import (
     ImageAndPrompt,
     Look,
     OrderedPair,
+    Score,
     Verdict,
 )
 from evolvedirector.records.names import (
@@ -50,6 +52,7 @@ from evolvedirector.records.rounds import (
 )
 
 __all__ = [
+    "IMAGE_ROLE",
     "MAX_PROMPT_CHARACTERS",
     "UNLABELLED",
     "Allowance",
@@ -59,6 +62,7 @@ __all__ = [
     "DecisionKind",
     "Evidence",
     "FaithfulnessLook",
+    "FileRef",
     "GoldItem",
     "ImageAndPrompt",
     "ImageReply",
@@ -75,6 +79,7 @@ __all__ = [
     "RoundInfo",
     "RoundPlan",
     "Sample",
+    "Score",
     "Tally",
     "TrainingMix",
     "Verdict",

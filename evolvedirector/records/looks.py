@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
+
+from evolvedirector.records.files import FileRef
 
 Verdict = Literal["student", "teacher", "tie", "invalid"]
 
@@ -18,6 +21,8 @@ class ImageAndPrompt:
     item_id: str
     image: bytes
     prompt: str
+    files: Mapping[str, FileRef] = field(default_factory=dict, hash=False)
+    """Further files by role, each with its content: a source, a mask, a reference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,18 @@ class FaithfulnessLook:
     """False where no question reached the model."""
     cut_off: bool = False
     """True where an outage kept back answers to what was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How a reward finds one image; scores of one reward are comparable with each other only."""
+
+    item_id: str
+    value: float
+    """Higher is better; nan where the image could not be scored."""
+    reason: str = ""
+    sent: bool = True
+    """False where the image never reached the reward's model: neither counted nor final."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
+
+from evolvedirector.records.files import FileRef
 
 ReplyStatus = Literal["image", "refusal", "failure"]
 
@@ -19,6 +22,8 @@ class ImageRequest:
     height_px: int
     attempt: int = 0
     """Tries before this one that came to nothing for good."""
+    files: Mapping[str, FileRef] = field(default_factory=dict, hash=False)
+    """Files to draw from, by role, each with its content: a reference, a mask, a source, a control image."""
 
     @property
     def idempotency_key(self) -> str:
@@ -38,6 +43,8 @@ class ImageReply:
     sent: bool = True
     """False for a failure of which the teacher says that it costs nothing and was never drawn (no key, no credit): it
     is not counted as a call, so that a closed account does not use up the budget."""
+    files: Mapping[str, FileRef] = field(default_factory=dict, hash=False)
+    """What comes with the image, by role, each with its content; the role `image` stays in `image`."""
     closed: bool = False
     """True for a failure that the service would repeat under the same idempotency key (a job that failed, an image that
     cannot be used): the next try is new work. False where it may still deliver what was asked for."""
