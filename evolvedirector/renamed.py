@@ -62,7 +62,8 @@ def old_attribute(module: str, name: str) -> Any:
         found = getattr(importlib.import_module(holder), attribute)
     except AttributeError:
         raise AttributeError(f"module {module!r} has no attribute {name!r}") from None
-    if not isinstance(found, ModuleType):
+    # a module that became a package of the same name: what lies inside of it may be asked of the package for good
+    if not isinstance(found, ModuleType) and not new.startswith(f"{module}."):
         warn(f"{module}.{name}", new)
     return found
 

@@ -25,6 +25,9 @@ def test_every_old_module_hands_on_what_the_new_one_holds(old: str, new: str) ->
     moved = importlib.import_module(f"evolvedirector.{new}")
     own = [name for name, thing in vars(moved).items() if getattr(thing, "__module__", "") == moved.__name__]
     for name in own[:1]:
+        if new.startswith(f"{old}."):  # the module became a package of the same name
+            assert getattr(importlib.import_module(f"evolvedirector.{old}"), name) is getattr(moved, name)
+            continue
         with pytest.warns(FutureWarning, match=rf"evolvedirector\.{old}\.{name} is an old name"):
             found = getattr(importlib.import_module(f"evolvedirector.{old}"), name)
         assert found is getattr(moved, name)
