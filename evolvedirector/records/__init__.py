@@ -4,7 +4,7 @@ Images cross every seam as encoded bytes (PNG unless the bytes say otherwise): t
 cacheable and independent of any array library. Nothing here imports torch or Lightning.
 """
 
-from evolvedirector.records.files import IMAGE_ROLE, FileRef
+from evolvedirector.records.files import IMAGE_ROLE, FileRef, check_role
 from evolvedirector.records.looks import (
     AtomAnswer,
     FaithfulnessLook,
@@ -85,6 +85,7 @@ __all__ = [
     "Verdict",
     "WriteReply",
     "WriteRequest",
+    "check_role",
     "digest",
     "normalise_prompt",
     "prompt_id_of",
