@@ -9,7 +9,7 @@ from typing import Any
 
 from evolvedirector.records import IMAGE_ROLE
 from evolvedirector.store.errors import StoreError
-from evolvedirector.store.files import decode_file
+from evolvedirector.store.files import decode_file, split_member
 from evolvedirector.store.images import EXTENSIONS, fit_square
 from evolvedirector.store.order import KeyedOrder
 from evolvedirector.store.reader import RevisionReader
@@ -115,8 +115,7 @@ def decode_sample(raw: Mapping[str, Any], image_size_px: int | None) -> dict[str
     sample: dict[str, Any] = {}
     try:
         for name, content in raw.items():
-            role, _, extension = name.rpartition(".")
-            role = role or (IMAGE_ROLE if extension in EXTENSIONS else "")
+            role, extension = split_member(name)
             if not role:
                 continue  # the description of the sample, read below
             value = decode_file(content, extension, role)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from evolvedirector.records import FileRef
+from evolvedirector.records import IMAGE_ROLE, FileRef
 from evolvedirector.store.errors import StoreError
 from evolvedirector.store.images import (
     EXTENSIONS,
@@ -111,6 +111,12 @@ def checked_ref(file: FileRef) -> FileRef:
     return replace(file, width_px=checked.width_px, height_px=checked.height_px)
 
 
+def split_member(name: str) -> tuple[str, str]:
+    """Split the name of a member into role and extension; the role of a sample's description is empty."""
+    role, _, extension = name.rpartition(".")
+    return role or (IMAGE_ROLE if extension in EXTENSIONS else ""), extension
+
+
 def is_mask(role: str) -> bool:
     """Say whether the images of a role have one channel: `mask`, `mask_2`, `subject_mask`."""
     return _MASK.fullmatch(role) is not None
@@ -151,10 +157,16 @@ def _array(content: bytes) -> np.ndarray:
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read_header(file)
         claimed = math.prod(shape) * dtype.itemsize
-        if dtype.kind not in "biuf" or min(shape, default=0) < 0 or claimed != len(content) - file.tell():
+        if (
+            dtype.kind not in "biuf"
+            or dtype.itemsize > 8
+            or min(shape, default=0) < 0
+            or claimed != len(content) - file.tell()
+        ):
             raise ValueError(f"it claims {dtype} of shape {shape} in {len(content)} bytes")
         file.seek(0)
-        return np.lib.format.read_array(file, allow_pickle=False)
+        array = np.lib.format.read_array(file, allow_pickle=False)
+        return array.astype(dtype.newbyteorder("="), copy=False)
     except (ValueError, OverflowError) as error:
         raise StoreError(
             f"An npy file cannot be used: {error}. Allowed is one whole array of booleans, integers or floats."

@@ -58,6 +58,8 @@ class RevisionReader:
         self.skill_weights = dict(revision.state.skill_weights)
         self.replay_share = revision.state.replay_share
         self.roles = _checked_roles(roles)
+        self.companions = tuple(revision.companions)
+        """Names of the companion shards of the revision, whether they are read or not."""
         self._always = frozenset({"json", "txt", *(EXTENSIONS if IMAGE_ROLE in self.roles else ())})
         self._open: OrderedDict[int, _OpenShard] = OrderedDict()
         self._index_rows(revision)
