@@ -5,7 +5,7 @@ cacheable and independent of any array library. Nothing here imports torch or Li
 """
 
 from evolvedirector.records.figures import NoImage, RoundFigures
-from evolvedirector.records.files import IMAGE_ROLE, FileRef
+from evolvedirector.records.files import IMAGE_ROLE, FileRef, check_role
 from evolvedirector.records.looks import (
     AtomAnswer,
     FaithfulnessLook,
@@ -96,6 +96,7 @@ __all__ = [
     "Verdict",
     "WriteReply",
     "WriteRequest",
+    "check_role",
     "digest",
     "normalise_prompt",
     "prompt_id_of",
