@@ -192,11 +192,11 @@ def _spending(root: Path) -> tuple[int, list[dict[str, Any]]]:
     """Return the calls of the whole run, and per round what was bought by skill and what the judge was worth."""
     with DatasetStore(root) as store:
         ledger = store.ledger
-        skills = {prompt.id: prompt.skill for prompt in ledger.prompts().values()}
+        skills = {prompt.id: prompt.skill for prompt in ledger.prompts.all().values()}
         rounds = []
-        for row in ledger.rounds():
-            bought = Counter(skills[d.prompt_id] for d in ledger.decisions(row.round_id) if d.kind == "buy")
-            looked = [e for e in ledger.evidence(row.round_id) if e.kind == "screen"]
+        for row in ledger.rounds.all():
+            bought = Counter(skills[d.prompt_id] for d in ledger.rounds.decisions(row.round_id) if d.kind == "buy")
+            looked = [e for e in ledger.looks.evidence(row.round_id) if e.kind == "screen"]
             failed = Counter(skills[e.prompt_id] for e in looked if e.reading == "lacks")
             rounds.append({
                 "step": row.global_step, "calls": ledger.spend(row.round_id).teacher_calls,

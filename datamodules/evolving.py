@@ -123,7 +123,7 @@ class EvolvingDataModule(LightningDataModule):
         if published and not held_out:
             return
         with DatasetStore(self.data_root, create=self._seeds is not None) as store:
-            store.ledger.hold_out(held_out)
+            store.ledger.prompts.hold_out(held_out)
             if not published and self._seeds is not None:
                 report = import_prompts(store, read_prompts(self._seeds), held_out)
                 _log.info(

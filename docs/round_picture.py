@@ -59,10 +59,10 @@ def main() -> None:
 
 def candidates(ledger: Ledger, index: int, bought: int, others: int) -> list[dict[str, Any]]:
     """List the screened candidates to show: first those that were not bought, each with what is known of it."""
-    round_id = sorted(ledger.rounds(), key=lambda row: row.number)[index].round_id
-    prompts = ledger.prompts()
+    round_id = sorted(ledger.rounds.all(), key=lambda row: row.number)[index].round_id
+    prompts = ledger.prompts.all()
     known: dict[str, dict[str, Any]] = {}
-    for item in ledger.evidence(round_id):
+    for item in ledger.looks.evidence(round_id):
         row = known.setdefault(item.prompt_id, {"prompt": prompts.get(item.prompt_id)})
         row[item.kind] = item
     rows = [row for row in known.values() if "screen" in row and row["prompt"]]

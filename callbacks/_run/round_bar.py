@@ -77,7 +77,7 @@ class RoundBar:
         """
         self._close()
         ledger = store.ledger
-        row = next((row for row in ledger.rounds() if row.round_id == self._round_id), None)
+        row = next((row for row in ledger.rounds.all() if row.round_id == self._round_id), None)
         outcome = RoundOutcome(
             figures=row.figures if row else None,
             before=store.state(self._started_from),

@@ -21,10 +21,10 @@ def past_rounds(store: DatasetStore, revision_sha: str) -> tuple[RoundHistory, .
         store: The dataset, with its ledger.
         revision_sha: The revision that a round is about to start from.
     """
-    prompts = store.ledger.prompts()
+    prompts = store.ledger.prompts.all()
     found = []
-    for row in store.ledger.finished_rounds(revision_sha):
-        screened = [item for item in store.ledger.evidence(row.round_id) if item.kind == "screen"]
+    for row in store.ledger.rounds.finished(revision_sha):
+        screened = [item for item in store.ledger.looks.evidence(row.round_id) if item.kind == "screen"]
         past = history_of(row.round_id, row.figures.judge_error or 0.0, screened, prompts)
         if past.skills:
             found.append(past)

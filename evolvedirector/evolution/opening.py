@@ -53,7 +53,7 @@ def complete_info(context: RoundContext, state: DatasetState) -> HealthReport | 
     ledger, info = context.store.ledger, context.info
     report = check_judge(context, context.judge_health, state) if context.judge_health is not None else None
     spent, here = ledger.spend(), ledger.spend(info.round_id)
-    rounds = {row.round_id for row in ledger.rounds()}
+    rounds = {row.round_id for row in ledger.rounds.all()}
     in_rounds = sum(ledger.spend(round_id).teacher_calls for round_id in rounds)
     context.info = replace(
         info,
@@ -73,7 +73,7 @@ def open_round(context: RoundContext, state: DatasetState) -> str | None:
         state: The revision the round starts from.
     """
     info = context.info
-    context.store.ledger.open_round(info.round_id, info.index, info.revision_sha, info.global_step)
+    context.store.ledger.rounds.open(info.round_id, info.index, info.revision_sha, info.global_step)
     report = complete_info(context, state)
     if report is None or context.judge_health is None:
         return None
@@ -90,6 +90,6 @@ def skip_round(context: RoundContext, problem: str) -> str:
     """
     warnings.warn(f"Round {context.info.index + 1} is skipped, training goes on: {problem}", stacklevel=3)
     context.figures.skipped, context.figures.skipped_because = True, problem
-    context.store.ledger.close_round(context.info.round_id, context.info.revision_sha, context.figures)
+    context.store.ledger.rounds.close(context.info.round_id, context.info.revision_sha, context.figures)
     context.crew.enter("train")
     return context.info.revision_sha

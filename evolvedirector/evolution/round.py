@@ -53,7 +53,7 @@ def run_round(context: RoundContext) -> str:
         ValueError: The policy decided about prompts that do not exist.
     """
     store, figures = context.store, context.figures
-    done = store.ledger.published(context.info.round_id)
+    done = store.ledger.rounds.published(context.info.round_id)
     if done is not None:  # an older checkpoint repeats it: what later rounds spent must not change what it decided
         context.crew.enter("train")
         return done
@@ -71,7 +71,7 @@ def run_round(context: RoundContext) -> str:
     decisions = context.policy.decide(seen, evidence, allowance, info)
     _check_decisions(decisions, state, candidates)
     mix = context.policy.mix(seen, evidence, info)
-    store.ledger.add_decisions(info.round_id, decisions)
+    store.ledger.rounds.add_decisions(info.round_id, decisions)
     _count(figures, decisions, allowance)
     purchases = _buy(context, state, plan, candidates, decisions)
     if plan.compare_bought:
@@ -79,7 +79,7 @@ def run_round(context: RoundContext) -> str:
     change = _change(state, decisions, purchases, figures, mix)
     context.check_stop()
     child = store.publish(info.revision_sha, info.round_id, change)
-    store.ledger.close_round(info.round_id, child, figures)
+    store.ledger.rounds.close(info.round_id, child, figures)
     context.crew.enter("train")
     return child
 
@@ -201,7 +201,7 @@ def _check_decisions(decisions: Sequence[Decision], state: DatasetState, candida
 
 
 def _compare_bought(context: RoundContext, purchases: Purchases) -> None:
-    drawn = context.store.ledger.renders(context.info.round_id)
+    drawn = context.store.ledger.rounds.renders(context.info.round_id)
     pairs = []
     for sample in purchases.samples:
         student = drawn.get(steps.student_request(context, sample.prompt).request_id)

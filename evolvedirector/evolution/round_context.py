@@ -14,7 +14,7 @@ from evolvedirector.judges.health.report import JudgeHealth
 from evolvedirector.policies.policy import Policy
 from evolvedirector.records import Allowance, ImageRequest, Prompt, RoundFigures, RoundInfo
 from evolvedirector.store.dataset import DatasetStore
-from evolvedirector.store.ledger.calls import Spend
+from evolvedirector.store.ledger import Spend
 from evolvedirector.writers.prompt_writer import PromptWriter
 
 if TYPE_CHECKING:

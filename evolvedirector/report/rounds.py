@@ -8,33 +8,32 @@ from typing import Any
 
 from evolvedirector.records import RoundFigures
 from evolvedirector.report.history import History
-from evolvedirector.report.ledger_view import LedgerView
 from evolvedirector.secrecy.page import clean_text
-from evolvedirector.store.ledger import RoundRow
+from evolvedirector.store.ledger import Ledger, RoundRow
 
 MAX_ROUNDS = 400
 """Rounds told in full; of more, the last ones (the curves show all)."""
 MAX_REASONS = 6
 
 
-def rounds_story(view: LedgerView, history: History, revision_sha: str | None) -> dict[str, Any]:
+def rounds_story(ledger: Ledger, history: History, revision_sha: str | None) -> dict[str, Any]:
     """Tell each round that led to a revision, and one that is open or was broken off there.
 
     Args:
-        view: The ledger.
+        ledger: The ledger.
         history: What the revisions changed.
         revision_sha: The newest revision; rounds of other branches are only counted. None: there is none.
 
     Returns:
         `rounds` in order, `seeds` (what was bought before the first), and `of_other_branches`, their number.
     """
-    every = view.rounds()
-    own = _of_this_branch(view, every, revision_sha)
-    facts = _facts(view, {row.round_id for row in own})
+    every = ledger.rounds.all()
+    own = _of_this_branch(ledger, every, revision_sha)
+    facts = _facts(ledger, {row.round_id for row in own})
     steps = {step["round_id"]: step for step in history.steps}
     rounds = [_tell(row, facts[row.round_id], steps) for row in own]
     in_rounds = {row.round_id for row in every}
-    seeds = view.rows(
+    seeds = ledger.file.rows(
         "SELECT SUM(calls), SUM(cost_usd) FROM calls_by_rounds WHERE round_id NOT IN (SELECT round_id FROM rounds)"
     )[0]
     return {
@@ -44,10 +43,10 @@ def rounds_story(view: LedgerView, history: History, revision_sha: str | None) -
     }
 
 
-def _of_this_branch(view: LedgerView, every: list[RoundRow], revision_sha: str | None) -> list[RoundRow]:
+def _of_this_branch(ledger: Ledger, every: list[RoundRow], revision_sha: str | None) -> list[RoundRow]:
     if revision_sha is None:
         return every
-    ancestors = {row[0] for row in view.ancestry(revision_sha)}
+    ancestors = {row[0] for row in ledger.rounds.ancestry(revision_sha)}
     finished = [row for row in every if row.child_sha in ancestors]
     numbers = [row.number for row in finished]
     # an unfinished round that a later one replaced (another judge, an older checkpoint) is no part of this branch
@@ -55,10 +54,10 @@ def _of_this_branch(view: LedgerView, every: list[RoundRow], revision_sha: str |
     return finished + [row for row in opened if row.number not in numbers]
 
 
-def _facts(view: LedgerView, wanted: set[str]) -> dict[str, dict[str, Any]]:
+def _facts(ledger: Ledger, wanted: set[str]) -> dict[str, dict[str, Any]]:
     """Sum up the tables of the ledger by round, each in one pass inside SQLite."""
     facts: dict[str, dict[str, Any]] = {name: _nothing() for name in wanted}
-    for round_id, kind, reading, verdict, skill, count in view.stream(
+    for round_id, kind, reading, verdict, skill, count in ledger.file.stream(
         "SELECT e.round_id, e.kind, e.reading, e.verdict, COALESCE(p.skill, '?'), COUNT(*) FROM evidence e "
         "LEFT JOIN prompts p ON p.id = e.prompt_id GROUP BY 1, 2, 3, 4, 5"
     ):
@@ -67,14 +66,14 @@ def _facts(view: LedgerView, wanted: set[str]) -> dict[str, dict[str, Any]]:
             if kind in ("screen", "probe") and reading in ("shows", "lacks"):
                 facts[round_id]["looked"][skill] += count
                 facts[round_id]["failed"][skill] += count * (reading == "lacks")
-    for round_id, teacher, calls, cost_usd, lost in view.stream(
+    for round_id, teacher, calls, cost_usd, lost in ledger.file.stream(
         "SELECT round_id, teacher, SUM(calls), SUM(cost_usd), SUM(lost) FROM calls_by_rounds GROUP BY 1, 2"
     ):
         if round_id in facts:
             facts[round_id]["calls"][teacher] += calls
             facts[round_id]["cost_usd"] += cost_usd
             facts[round_id]["lost"] += lost
-    for round_id, kind, reason, count in view.stream(
+    for round_id, kind, reason, count in ledger.file.stream(
         "SELECT round_id, kind, reason, COUNT(*) FROM decisions GROUP BY 1, 2, 3 ORDER BY 4 DESC, 3"
     ):
         if round_id in facts:
@@ -82,19 +81,19 @@ def _facts(view: LedgerView, wanted: set[str]) -> dict[str, dict[str, Any]]:
             reasons = facts[round_id]["reasons"].setdefault(kind, [])
             if reason and len(reasons) < MAX_REASONS:
                 reasons.append([clean_text(reason)[:300], count])
-    for round_id, looks, cost_usd in view.stream(
+    for round_id, looks, cost_usd in ledger.file.stream(
         "SELECT round_id, SUM(looks), SUM(cost_usd) FROM looks_by_rounds GROUP BY 1"
     ):
         if round_id in facts:
             facts[round_id]["looks"] = looks
             facts[round_id]["cost_usd"] += cost_usd
-    _add_winners(view, facts)
+    _add_winners(ledger, facts)
     return facts
 
 
-def _add_winners(view: LedgerView, facts: dict[str, dict[str, Any]]) -> None:
+def _add_winners(ledger: Ledger, facts: dict[str, dict[str, Any]]) -> None:
     """Count, by skill, which teacher stood at the end of each duel; a tie leaves the first one standing."""
-    for round_id, skill, first, second, preference, count in view.stream(
+    for round_id, skill, first, second, preference, count in ledger.file.stream(
         "SELECT d.round_id, COALESCE(p.skill, '?'), d.first_teacher, d.second_teacher, d.preference, COUNT(*) "
         "FROM duels d LEFT JOIN prompts p ON p.id = d.prompt_id GROUP BY 1, 2, 3, 4, 5"
     ):

@@ -97,13 +97,13 @@ def evolution_figures(store: DatasetStore, revision_sha: str, budget: Budget) ->
     """
 
     ledger, state, spend = store.ledger, store.state(revision_sha), store.ledger.spend()
-    rounds = ledger.finished_rounds(revision_sha)
+    rounds = ledger.rounds.finished(revision_sha)
     skipped = sum(row.figures.skipped for row in rounds)
     entered = Counter(entry.prompt.origin for entry in state.entries.values() if entry.sample)
     deleted = sum(row.figures.decisions["retire"] for row in rounds)
     verdicts: Counter[Verdict] = Counter()
     for row in reversed(rounds):
-        verdicts = Counter(item.verdict for item in ledger.evidence(row.round_id) if item.verdict is not None)
+        verdicts = Counter(item.verdict for item in ledger.looks.evidence(row.round_id) if item.verdict is not None)
         if verdicts["student"] + verdicts["teacher"] + verdicts["tie"]:
             break
     judged = verdicts["student"] + verdicts["teacher"] + verdicts["tie"]
@@ -148,14 +148,14 @@ def rounds_detail(store: DatasetStore, revision_sha: str) -> list[dict[str, Any]
         revision_sha: The revision; a fork lists its own past only.
     """
     ledger = store.ledger
-    spent = {row.round_id: ledger.spend(row.round_id).teacher_calls for row in ledger.rounds()}
+    spent = {row.round_id: ledger.spend(row.round_id).teacher_calls for row in ledger.rounds.all()}
     calls = ledger.spend().teacher_calls - sum(spent.values())  # the seeds belong to no round
-    prompts, files, detail = ledger.prompts(), RevisionFiles(store.root), []
-    for row in ledger.finished_rounds(revision_sha):
+    prompts, files, detail = ledger.prompts.all(), RevisionFiles(store.root), []
+    for row in ledger.rounds.finished(revision_sha):
         calls += spent[row.round_id]
         looked: Counter[str] = Counter()
         failed: Counter[str] = Counter()
-        for item in ledger.evidence(row.round_id):
+        for item in ledger.looks.evidence(row.round_id):
             if item.kind in ("screen", "probe") and item.reading != "unreadable" and item.prompt_id in prompts:
                 looked[prompts[item.prompt_id].skill] += 1
                 failed[prompts[item.prompt_id].skill] += item.reading == "lacks"

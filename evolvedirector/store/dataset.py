@@ -20,7 +20,7 @@ from evolvedirector.store.durable import make_folder, write_durably
 from evolvedirector.store.errors import StoreError
 from evolvedirector.store.files import checked_ref
 from evolvedirector.store.images import image_size
-from evolvedirector.store.ledger.calls import Ledger
+from evolvedirector.store.ledger import Ledger
 from evolvedirector.store.revision import (
     SNAPSHOT_EVERY,
     Place,
@@ -132,7 +132,7 @@ class DatasetStore:
         if sha is None:
             sha = self._publish_new(parent, parent_sha, number, round_id, change)
         else:
-            self.ledger.record_revision(sha, number, parent_sha, round_id)
+            self.ledger.rounds.record_revision(sha, number, parent_sha, round_id)
         self._revisions.set_current(sha)
         return sha
 
@@ -161,9 +161,9 @@ class DatasetStore:
     def _write_revision(self, parent: Revision | None, body: dict[str, Any], prompts: Sequence[Prompt] = ()) -> str:
         """Let the ledger know, then write the revision that makes it true; its shards are durable already."""
         revision = apply(parent, "", body)  # proves that it can be read before anything names it
-        self.ledger.add_prompts(prompts)
+        self.ledger.prompts.add(prompts)
         sha = self._revisions.write(body)
-        self.ledger.record_revision(sha, body["number"], body["parent"], body["round_id"])
+        self.ledger.rounds.record_revision(sha, body["number"], body["parent"], body["round_id"])
         if body["number"] % SNAPSHOT_EVERY == 0:
             self._revisions.write_snapshot(sha, revision)
         return sha
@@ -209,7 +209,7 @@ class DatasetStore:
             }
             sha = self._write_revision(parent, body)
         else:
-            self.ledger.record_revision(sha, number, parent_sha, round_id)
+            self.ledger.rounds.record_revision(sha, number, parent_sha, round_id)
         self._revisions.set_current(sha)
         return sha
 

@@ -29,11 +29,11 @@ def played(
     store: DatasetStore, parent: str, name: str, evidence: Sequence[Evidence], judge_error: float | None = None
 ) -> str:
     """A finished round: opened, recorded, published, closed."""
-    store.ledger.open_round(name, 0, parent, 0)
-    store.ledger.add_prompts([*SEEDS, *CHILDREN, *STRANGERS])
-    store.ledger.add_evidence(name, evidence)
+    store.ledger.rounds.open(name, 0, parent, 0)
+    store.ledger.prompts.add([*SEEDS, *CHILDREN, *STRANGERS])
+    store.ledger.looks.add_evidence(name, evidence)
     child = published(store, parent, name, 100 + len(store.revisions()))
-    store.ledger.close_round(name, child, RoundFigures(judge={} if judge_error is None else {"error": judge_error}))
+    store.ledger.rounds.close(name, child, RoundFigures(judge={} if judge_error is None else {"error": judge_error}))
     return child
 
 
@@ -74,9 +74,9 @@ def test_a_fork_sees_its_own_past_only(store: DatasetStore) -> None:
 
 def test_an_unfinished_round_and_one_that_saw_nothing_are_left_out(store: DatasetStore) -> None:
     sha = played(store, published(store, None, "import", 50), "r0", screened(CHILDREN[:1], "lacks"))
-    store.ledger.open_round("skipped", 1, sha, 0)
-    store.ledger.close_round("skipped", sha, RoundFigures(skipped=True))
-    store.ledger.open_round("cut off", 2, sha, 0)
-    store.ledger.add_evidence("cut off", screened(CHILDREN[:2], "lacks", "lacks"))
+    store.ledger.rounds.open("skipped", 1, sha, 0)
+    store.ledger.rounds.close("skipped", sha, RoundFigures(skipped=True))
+    store.ledger.rounds.open("cut off", 2, sha, 0)
+    store.ledger.looks.add_evidence("cut off", screened(CHILDREN[:2], "lacks", "lacks"))
     sha = played(store, sha, "unreadable", screened(CHILDREN[:1], "unreadable"))
     assert [past.round_id for past in past_rounds(store, sha)] == ["r0"]

@@ -312,7 +312,7 @@ def test_a_round_of_a_judge_that_always_says_yes_changes_nothing(root_of) -> Non
     with pytest.warns(UserWarning, match="Round 1 is skipped, training goes on: The judge gave 0 of"):
         assert run_round(context) == root.sha
     assert teacher.asked == []
-    assert root.store.ledger.rounds()[-1].figures.judge["gold not shown"] == 0
+    assert root.store.ledger.rounds.all()[-1].figures.judge["gold not shown"] == 0
 
 
 class Literate(Judge):

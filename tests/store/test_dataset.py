@@ -165,7 +165,7 @@ def test_a_crash_at_any_write_leaves_the_old_or_the_new(root: Path, how: str) ->
     assert failures >= 9  # tar, its name, index, revision, CURRENT: each with its fsyncs
     with DatasetStore(root) as store:
         assert len(store.revisions()) == 2 and store.number(store.current() or "") == 2
-        assert len(store.ledger.prompts()) == 3
+        assert len(store.ledger.prompts.all()) == 3
         assert not list(root.rglob("*.tmp.*")) and not list(root.rglob("*.writing"))
     assert {key[:16] for key in live_keys(root, RevisionFiles(root).current() or "")} == {thing(0), thing(1), thing(2)}
 

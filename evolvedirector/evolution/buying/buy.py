@@ -26,7 +26,7 @@ from evolvedirector.evolution.buying.standings import (
 )
 from evolvedirector.evolution.round_context import RoundContext
 from evolvedirector.records import Prompt, Reading, Sample, seed_of
-from evolvedirector.store.ledger.calls import StoredReply, TeacherResult
+from evolvedirector.store.ledger import StoredReply, TeacherResult
 from evolvedirector.store.ledger.rows import ResultKind
 
 MAX_UNFAITHFUL = 2
@@ -165,7 +165,7 @@ def _settle(
             order.outage |= answer.status == "failure"
         if contenders:
             entries.append((order.prompt, contenders))
-    context.store.ledger.add_teacher_results(context.info.round_id, results[len(results) - len(fresh) :])
+    context.store.ledger.calls.add_results(context.info.round_id, results[len(results) - len(fresh) :])
     winners = knockout(context, entries)
     for order in waiting:
         _close(order, winners.get(order.prompt.id), got[order.prompt.id])

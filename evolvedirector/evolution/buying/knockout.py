@@ -10,7 +10,7 @@ from evolvedirector.evolution.round_context import RoundContext
 from evolvedirector.evolution.steps import ask
 from evolvedirector.records import OrderedPair, Prompt, digest, seed_of
 from evolvedirector.records.looks import preference_of
-from evolvedirector.store.ledger.calls import Duel
+from evolvedirector.store.ledger import Duel
 
 Contender = tuple[str, str]
 """Name of the teacher, sha256 of its image."""
@@ -38,7 +38,7 @@ def knockout(context: RoundContext, entries: Sequence[tuple[Prompt, Sequence[Con
             if place < len(orders[prompt.id])
         ]
         duels = fight(context, matches)
-        context.store.ledger.add_duels(context.info.round_id, duels)
+        context.store.ledger.looks.add_duels(context.info.round_id, duels)
         context.figures.duels.update(duel.preference for duel in duels)
         for duel in duels:
             if duel.preference == "second":

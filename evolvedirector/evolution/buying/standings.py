@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from evolvedirector.policies.screening.rates import corrected_share
 from evolvedirector.records import Prompt, Reading, Tally, seed_of
-from evolvedirector.store.ledger.calls import Duel, Ledger, TeacherResult
+from evolvedirector.store.ledger import Duel, Ledger, TeacherResult
 
 PRIOR_UNFAITHFUL = 0.1
 """Share of unfaithful images expected of a teacher nobody knows; over 0, so that an exact judge is always believed."""
@@ -88,11 +88,11 @@ def past_standings(ledger: Ledger, revision_sha: str, without_round: str = "") -
         revision_sha: The revision that a round starts from, or that a report is about.
         without_round: Id of a round to leave out; empty leaves out none.
     """
-    rounds = [round_id for round_id in ledger.rounds_to(revision_sha) if round_id != without_round]
-    results, duels = ledger.teacher_results(rounds), ledger.duels(rounds)
+    rounds = [round_id for round_id in ledger.rounds.leading_to(revision_sha) if round_id != without_round]
+    results, duels = ledger.calls.results(rounds), ledger.looks.duels(rounds)
     if not results and not duels:
         return {}
-    return standings_of(results, duels, {key: prompt.skill for key, prompt in ledger.prompts().items()})
+    return standings_of(results, duels, {key: prompt.skill for key, prompt in ledger.prompts.all().items()})
 
 
 def score(standing: Standing, judge_error: float) -> float:

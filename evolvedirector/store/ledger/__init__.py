@@ -1,6 +1,6 @@
 """The SQLite record of everything written, bought, judged and decided."""
 
-from evolvedirector.store.ledger.calls import Ledger
+from evolvedirector.store.ledger.ledger import Ledger
 from evolvedirector.store.ledger.rounds import RoundRow
 from evolvedirector.store.ledger.rows import Call, Duel, Spend, StoredReply, TeacherResult
 

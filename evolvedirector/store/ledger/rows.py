@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
-from evolvedirector.records import Preference, ReplyStatus
+from evolvedirector.records import FileRef, Preference, ReplyStatus
 
 ResultKind = Literal["faithful", "unfaithful", "unchecked", "refusal", "failure"]
 
@@ -31,6 +32,8 @@ class StoredReply:
     image_sha256: str | None
     reason: str
     cost_usd: float
+    files: Mapping[str, FileRef] = field(default_factory=dict, hash=False)
+    """What came with the image, by role; the contents are blobs."""
 
 
 @dataclass(frozen=True, slots=True)

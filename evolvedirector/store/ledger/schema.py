@@ -29,14 +29,23 @@ CREATE VIEW looks_by_rounds AS
 _EVIDENCE = """
 CREATE TABLE evidence (
     round_id TEXT NOT NULL, prompt_id TEXT NOT NULL, kind TEXT NOT NULL, image_sha256 TEXT NOT NULL,
-    reading TEXT, verdict TEXT, body TEXT NOT NULL, PRIMARY KEY (round_id, prompt_id, kind, image_sha256));
+    reading TEXT, verdict TEXT, skill TEXT, lineage_id TEXT, body TEXT NOT NULL,
+    PRIMARY KEY (round_id, prompt_id, kind, image_sha256));
+"""
+_FILES_AND_SCORES = """
+CREATE TABLE call_files (
+    request_id TEXT NOT NULL, role TEXT NOT NULL, sha256 TEXT NOT NULL, size_bytes INTEGER NOT NULL,
+    media_type TEXT NOT NULL, width_px INTEGER NOT NULL, height_px INTEGER NOT NULL, PRIMARY KEY (request_id, role));
+CREATE TABLE scores (
+    key TEXT PRIMARY KEY, round_id TEXT NOT NULL, reward TEXT NOT NULL, value REAL, reason TEXT NOT NULL DEFAULT '');
 """
 
 # One statement per table, no semicolon inside. A row in `calls` or `looks` exists from the moment before the request
 # leaves (reserved), so a kill can lose an answer but never the fact that it was asked for; `lost` counts submissions
 # whose answer never came, `repeats` those sent again after a failure. `cost_usd` is what all submissions of a call
 # cost, `price_usd` what one of them costs: listed before it was sent, or told by an answer. `attempt` counts the tries
-# that came to nothing for good: with each of them the next one is new work for the service.
+# that came to nothing for good: with each of them the next one is new work for the service. A score has no
+# value where the image could not be scored.
 SCHEMA = """
 CREATE TABLE prompts (
     id TEXT PRIMARY KEY, text TEXT NOT NULL, origin TEXT NOT NULL, skill TEXT NOT NULL,
@@ -73,7 +82,7 @@ CREATE TABLE decisions (
     round_id TEXT NOT NULL, prompt_id TEXT NOT NULL, kind TEXT NOT NULL, count INTEGER NOT NULL, reason TEXT NOT NULL,
     PRIMARY KEY (round_id, prompt_id, kind));
 """
-SCHEMA += _EVIDENCE + _BY_ROUND
+SCHEMA += _EVIDENCE + _FILES_AND_SCORES + _BY_ROUND
 
 # Before schema 7 a checked image that shows its prompt was recorded as `student`, one that lacks it as `teacher`.
 _READINGS = f"""
@@ -82,11 +91,12 @@ ALTER TABLE evidence RENAME TO evidence_before_7;
 INSERT INTO evidence SELECT round_id, prompt_id, kind, image_sha256,
     CASE WHEN kind = 'compare' THEN NULL WHEN verdict = 'student' THEN 'shows' WHEN verdict = 'teacher' THEN 'lacks'
         ELSE 'unreadable' END,
-    CASE WHEN kind = 'compare' THEN verdict END, body FROM evidence_before_7 ORDER BY rowid;
+    CASE WHEN kind = 'compare' THEN verdict END, CASE WHEN json_valid(body) THEN json_extract(body, '$.skill') END,
+    CASE WHEN json_valid(body) THEN json_extract(body, '$.lineage_id') END, body FROM evidence_before_7 ORDER BY rowid;
 DROP TABLE evidence_before_7;
 ALTER TABLE duels RENAME COLUMN verdict TO preference;
-UPDATE duels SET preference = 'unreadable' WHERE preference = 'invalid'
-"""
+UPDATE duels SET preference = 'unreadable' WHERE preference = 'invalid';
+{_FILES_AND_SCORES}"""
 
 MIGRATIONS = {
     2: "ALTER TABLE looks ADD COLUMN rung TEXT NOT NULL DEFAULT ''",

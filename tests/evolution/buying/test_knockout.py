@@ -57,7 +57,7 @@ def test_the_best_wins_whoever_begins(ring) -> None:
     near = contenders(context, a=90, b=101, c=80, d=112)
     winners = knockout(context, [(PROMPT, near), (OTHER, near[::-1])])
     assert {prompt_id: teacher for prompt_id, (teacher, _) in winners.items()} == {PROMPT.id: "b", OTHER.id: "d"}
-    duels = context.store.ledger.duels(["r1"])
+    duels = context.store.ledger.looks.duels(["r1"])
     assert len(duels) == 6 and {duel.prompt_id for duel in duels} == {PROMPT.id, OTHER.id}
     assert context.store.ledger.spend().judge_calls == 12
 
@@ -80,7 +80,7 @@ def test_a_judge_that_cannot_decide_leaves_the_first_one_standing(
     context = ring(judge)
     all_three = contenders(context, a=90, b=101, c=80)
     assert knockout(context, [(PROMPT, all_three)])[PROMPT.id] == starting_order(all_three, 0, PROMPT)[0]
-    assert [duel.preference for duel in context.store.ledger.duels()] == [preference, preference]
+    assert [duel.preference for duel in context.store.ledger.looks.duels()] == [preference, preference]
     assert context.figures.duels == {preference: 2}
 
 
@@ -88,7 +88,7 @@ def test_equal_images_are_a_tie_that_costs_no_look(ring) -> None:
     judge = toys.ToyJudge()
     context = ring(judge)
     knockout(context, [(PROMPT, contenders(context, a=90, b=90))])
-    assert [duel.preference for duel in context.store.ledger.duels()] == ["tie"]
+    assert [duel.preference for duel in context.store.ledger.looks.duels()] == ["tie"]
     assert judge.asked == 0
 
 
@@ -105,7 +105,7 @@ def test_looks_beyond_the_budget_leave_the_first_one_standing_and_no_duel(ring, 
     context = ring(toys.ToyJudge(), Budget(budget_judge_calls=looks))
     all_three = contenders(context, a=90, b=101, c=80)
     knockout(context, [(PROMPT, all_three)])
-    assert len(context.store.ledger.duels()) == duels
+    assert len(context.store.ledger.looks.duels()) == duels
     assert context.store.ledger.spend().judge_calls == looks
 
 
@@ -113,9 +113,9 @@ def test_a_repeated_knockout_asks_nothing_and_ends_alike(ring) -> None:
     judge = toys.ToyJudge()
     context = ring(judge)
     entries = [(PROMPT, contenders(context, a=90, b=101, c=80))]
-    first, duels, asked = knockout(context, entries), context.store.ledger.duels(), judge.asked
+    first, duels, asked = knockout(context, entries), context.store.ledger.looks.duels(), judge.asked
     assert knockout(context, entries) == first
-    assert context.store.ledger.duels() == duels and judge.asked == asked
+    assert context.store.ledger.looks.duels() == duels and judge.asked == asked
 
 
 def test_a_preference_within_the_margin_leaves_the_first_one_standing(ring) -> None:
@@ -123,4 +123,4 @@ def test_a_preference_within_the_margin_leaves_the_first_one_standing(ring) -> N
     context.tie_margin = 0.45
     both = contenders(context, a=90, b=101)
     assert knockout(context, [(PROMPT, both)])[PROMPT.id] == starting_order(both, 0, PROMPT)[0]
-    assert [duel.preference for duel in context.store.ledger.duels()] == ["tie"]
+    assert [duel.preference for duel in context.store.ledger.looks.duels()] == ["tie"]

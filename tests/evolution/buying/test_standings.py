@@ -19,7 +19,7 @@ from evolvedirector.evolution.buying.standings import (
     unfaithful_rate,
 )
 from evolvedirector.records import Prompt
-from evolvedirector.store.ledger.calls import Duel, Ledger, TeacherResult
+from evolvedirector.store.ledger import Duel, Ledger, TeacherResult
 
 PROMPT = Prompt.create("two red squares", skill="counting")
 
@@ -125,12 +125,12 @@ def test_a_coin_flipping_judge_leaves_the_prior() -> None:
 
 def test_the_past_is_the_ancestry_without_the_round_itself(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.sqlite")
-    ledger.add_prompts([PROMPT])
+    ledger.prompts.add([PROMPT])
     for number, (sha, parent, round_id) in enumerate([("s1", None, "import"), ("s2", "s1", "r1"), ("s3", "s2", "r2")]):
-        ledger.record_revision(sha, number + 1, parent, round_id)
-    ledger.record_revision("fork", 3, "s2", "r3")
+        ledger.rounds.record_revision(sha, number + 1, parent, round_id)
+    ledger.rounds.record_revision("fork", 3, "s2", "r3")
     for round_id in ("r1", "r2", "r3"):
-        ledger.add_teacher_results(round_id, [TeacherResult(PROMPT.id, "a", "faithful")])
+        ledger.calls.add_results(round_id, [TeacherResult(PROMPT.id, "a", "faithful")])
     images = {sha: past_standings(ledger, sha).get(("counting", "a"), Standing()).images for sha in ("s1", "s2", "s3")}
     assert images == {"s1": 0, "s2": 1, "s3": 2}
     assert past_standings(ledger, "fork")[("counting", "a")].images == 2

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from evolvedirector.records import Evidence, Look, RoundFigures
-from evolvedirector.report.ledger_view import LedgerView
 from evolvedirector.store.ledger import Duel, Ledger
 
 READINGS = {"student": "shows", "teacher": "lacks", "invalid": "unreadable"}
@@ -55,8 +54,8 @@ def old(tmp_path: Path) -> Path:
     return path
 
 
-def open_view(path: Path) -> LedgerView:
-    return LedgerView(path)
+def open_view(path: Path) -> Ledger:
+    return Ledger.for_reading(path)
 
 
 @pytest.mark.parametrize("reader", [Ledger, open_view])
@@ -65,13 +64,13 @@ def test_every_outcome_keeps_its_meaning(old: Path, reader: Any) -> None:
         look = (Look("k", 0.9),)
         for kind, (verdict, reading) in product(("screen", "probe", "faithfulness"), READINGS.items()):
             expected = Evidence("p", kind, reading, None, look, "s", None, "tone", "l")  # type: ignore[arg-type]
-            assert ledger.evidence(f"{kind} {verdict}") == [expected]
+            assert ledger.looks.evidence(f"{kind} {verdict}") == [expected]
         for verdict in ("student", "teacher", "tie", "invalid"):
             expected = Evidence("p", "compare", None, verdict, look, "s", None, "tone", "l")  # type: ignore[arg-type]
-            assert ledger.evidence(f"compare {verdict}") == [expected]
+            assert ledger.looks.evidence(f"compare {verdict}") == [expected]
         words = {"first": "first", "second": "second", "tie": "tie", "invalid": "unreadable"}
-        assert ledger.duels() == [Duel(old, "a", "b", "x", "y", new) for old, new in words.items()]  # type: ignore[arg-type]
-        assert [row.figures for row in ledger.finished_rounds("child")] == [
+        assert ledger.looks.duels() == [Duel(old, "a", "b", "x", "y", new) for old, new in words.items()]  # type: ignore[arg-type]
+        assert [row.figures for row in ledger.rounds.finished("child")] == [
             RoundFigures(
                 written=5,
                 unwritten=24,
@@ -95,13 +94,13 @@ def test_every_outcome_keeps_its_meaning(old: Path, reader: Any) -> None:
 
 def test_a_report_leaves_an_old_ledger_as_it_is(old: Path, tmp_path: Path) -> None:
     before = shutil.copy(old, tmp_path / "copy.sqlite")
-    with closing(LedgerView(old)) as view:
-        assert len(view.evidence()) == 13
+    with closing(Ledger.for_reading(old)) as view:
+        assert len(view.looks.evidence()) == 13
     assert old.read_bytes() == Path(before).read_bytes()
 
 
 def test_a_ledger_is_brought_up_to_date_once(old: Path) -> None:
     with closing(Ledger(old)) as ledger:
-        first = ledger.evidence()
+        first = ledger.looks.evidence()
     with closing(Ledger(old)) as ledger:
-        assert ledger.evidence() == first and len(first) == 13
+        assert ledger.looks.evidence() == first and len(first) == 13
