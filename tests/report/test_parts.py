@@ -175,7 +175,7 @@ def test_a_ledger_is_read_while_it_is_written_and_never_changed(tmp_path: Path) 
         builder.round("tone 2")
         assert len(view.prompts.all()) == 2
         with pytest.raises(sqlite3.OperationalError, match="readonly"):
-            view.hold_out(["x"])
+            view.prompts.hold_out(["x"])
     builder.close()
 
 
