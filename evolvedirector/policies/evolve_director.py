@@ -83,7 +83,7 @@ class EvolveDirectorPolicy:
         self, state: DatasetState, evidence: Sequence[Evidence], allowance: Allowance, round: RoundInfo
     ) -> list[Decision]:
         """Turn each verdict into the published operations; the budget cuts the purchases, not the decisions."""
-        verdicts = {item.prompt_id: item.verdict for item in evidence if item.kind == "compare"}
+        verdicts = {item.prompt_id: item.verdict for item in evidence if item.verdict is not None}
         if not self.discrimination:
             verdicts = {key: self._coin(round, key) for key in self._selected(state, round)}
         decisions: list[Decision] = []

@@ -289,7 +289,7 @@ class ScreeningPolicy:
             return [e.prompt for e in state.in_state("candidate") if e.prompt.origin != "seed"]
         tallies = tallies_by(state, evidence, {"screen"}, skill_of)
         shown = {s for s, t in tallies.items() if exceeds(t, 0.0, round.judge_error, self.error_deviations)}
-        failed = {item.prompt_id for item in evidence if item.kind == "screen" and item.verdict == "teacher"}
+        failed = {item.prompt_id for item in evidence if item.kind == "screen" and item.reading == "lacks"}
         return [prompt for key in failed if (prompt := state.entries[key].prompt).skill in shown]
 
     def _lineage_decisions(self, state: DatasetState, evidence: Sequence[Evidence], round: RoundInfo) -> list[Decision]:
