@@ -15,9 +15,10 @@ from evolvedirector.judges.health.calibration import (
     fit_calibration,
     reliability,
 )
-from evolvedirector.judges.judge import Judge, price_of
+from evolvedirector.judges.judge import Judge
 from evolvedirector.records import GoldItem, ImageAndPrompt, Look, OrderedPair, normalise_prompt, seed_of
 from evolvedirector.records.looks import is_readable, preference_of, reading_of
+from evolvedirector.records.part import price_of
 
 MAX_SHARED_WORDS = 0.5
 """Of the prompts of two paired images: an image of "a cat and a dog" also shows "a cat"."""

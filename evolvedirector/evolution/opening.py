@@ -24,7 +24,7 @@ def run_seeding(context: RoundContext) -> str:
     problem = report.problem(context.judge_health) if report is not None and context.judge_health is not None else None
     if problem is not None:
         warnings.warn(f"The images of the seeds are not checked: {problem}", stacklevel=2)
-    checks = getattr(context.policy, "checks_seeds", False) and problem is None
+    checks = context.policy.checks_seeds and problem is None
     purchases = buy(context, waiting, {}, check_teacher=checks)
     context.crew.enter("train")
     if not purchases.samples and not purchases.failed:

@@ -9,7 +9,6 @@ from typing import Literal, TypeVar
 
 from evolvedirector.evolution.candidates import accept_texts
 from evolvedirector.evolution.round_context import RoundContext, in_groups
-from evolvedirector.judges.judge import close_parts
 from evolvedirector.records import (
     Evidence,
     ImageAndPrompt,
@@ -22,6 +21,7 @@ from evolvedirector.records import (
     seed_of,
 )
 from evolvedirector.records.looks import preference_of, reading_of, verdict_of
+from evolvedirector.records.part import close_parts
 
 Pair = tuple[Prompt, str, str]
 """Prompt, sha256 of the student's image, sha256 of the teacher's image."""

@@ -233,9 +233,9 @@ def test_a_pair_of_which_the_images_were_judged_was_sent() -> None:
 
 def test_a_hosted_part_makes_it_a_hosted_judge() -> None:
     hosted = Reader()
-    hosted.requests_per_unit = 40
-    assert judge_of_scenes(hosted).requests_per_unit == 40
-    assert judge_of_scenes(Reader(), First()).requests_per_unit == 0
+    hosted.requests_in_flight = 40
+    assert judge_of_scenes(hosted).requests_in_flight == 40
+    assert judge_of_scenes(Reader(), First()).requests_in_flight == 0
 
 
 def test_every_part_that_changes_answers_is_named() -> None:

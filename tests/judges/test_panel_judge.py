@@ -162,9 +162,9 @@ def test_an_outage_of_members_is_one_of_the_panel(other: Member, sent: bool, cut
 
 def test_a_hosted_member_makes_it_a_hosted_judge() -> None:
     hosted = Member(0.9)
-    hosted.requests_per_unit = 40
-    assert panel(Member(0.8), hosted).requests_per_unit == 40
-    assert panel(Member(0.8)).requests_per_unit == 0
+    hosted.requests_in_flight = 40
+    assert panel(Member(0.8), hosted).requests_in_flight == 40
+    assert panel(Member(0.8)).requests_in_flight == 0
 
 
 def test_every_item_gets_its_answer_and_nothing_is_asked_for_nothing() -> None:

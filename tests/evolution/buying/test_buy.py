@@ -252,7 +252,7 @@ def test_a_part_that_keeps_many_requests_in_flight_gets_them_at_once() -> None:
     sizes: list[int] = []
 
     class Remote(Drawing):
-        requests_per_unit = 5
+        requests_in_flight = 5
 
         def generate(self, requests: Sequence[ImageRequest]) -> Iterator[ImageReply]:
             sizes.append(len(requests))
