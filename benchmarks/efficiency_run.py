@@ -192,16 +192,16 @@ def _spending(root: Path) -> tuple[int, list[dict[str, Any]]]:
     """Return the calls of the whole run, and per round what was bought by skill and what the judge was worth."""
     with DatasetStore(root) as store:
         ledger = store.ledger
-        skills = {prompt.id: prompt.skill for prompt in ledger.prompts().values()}
+        skills = {prompt.id: prompt.skill for prompt in ledger.prompts.all().values()}
         rounds = []
-        for row in ledger.rounds():
-            bought = Counter(skills[d.prompt_id] for d in ledger.decisions(row["round_id"]) if d.kind == "buy")
-            looked = [e for e in ledger.evidence(row["round_id"]) if e.kind == "screen"]
-            failed = Counter(skills[e.prompt_id] for e in looked if e.verdict == "teacher")
+        for row in ledger.rounds.all():
+            bought = Counter(skills[d.prompt_id] for d in ledger.rounds.decisions(row.round_id) if d.kind == "buy")
+            looked = [e for e in ledger.looks.evidence(row.round_id) if e.kind == "screen"]
+            failed = Counter(skills[e.prompt_id] for e in looked if e.reading == "lacks")
             rounds.append({
-                "step": row["global_step"], "calls": ledger.spend(row["round_id"]).teacher_calls,
+                "step": row.global_step, "calls": ledger.spend(row.round_id).teacher_calls,
                 "bought": dict(bought), "screened": dict(Counter(skills[e.prompt_id] for e in looked)),
-                "failed": dict(failed), "judge_error": row["figures"].get("judge error"),
+                "failed": dict(failed), "judge_error": row.figures.judge_error,
             })  # fmt: skip
         return ledger.spend().teacher_calls, rounds
 

@@ -118,7 +118,7 @@ class Trial:
     def _seeded(self) -> str:
         count = self.size.seed_calls if self.arm.policy else self.budget
         seeds = TrialPrompts(count, self.arm.shares, self.held_out, self.seed).prompts()
-        self.store.ledger.hold_out([prompt.id for prompt in self.held_out.prompts()])
+        self.store.ledger.prompts.hold_out([prompt.id for prompt in self.held_out.prompts()])
         sha = self.store.publish(None, "import", RevisionChange(prompts=tuple(seeds)))
         return run_seeding(self._context(sha, 0, "seeding"))
 

@@ -21,8 +21,8 @@ from evolvedirector.callbacks.held_out import (
 from evolvedirector.evaluation.prompt_choice import spread_over_skills
 from evolvedirector.evaluation.shares import share_of_prompts
 from evolvedirector.judges.judge import Judge
-from evolvedirector.records import ImageAndPrompt, Prompt, Verdict
-from evolvedirector.records.looks import verdict_of_check
+from evolvedirector.records import ImageAndPrompt, Prompt, Reading
+from evolvedirector.records.looks import reading_of
 from evolvedirector.store.revision import RevisionFiles
 
 
@@ -128,21 +128,21 @@ class Forgetting(pl.Callback):
         asked = requests_of(prompts, 1, self.seed, size_px, f"forgetting at {trainer.global_step}")
         drawn = draw_share(trainer, module, [request for request, _ in asked.values()])
         items = [ImageAndPrompt(key, image, asked[key][0].prompt) for key, image in drawn.items()]
-        own, error = self._verdicts(items)
-        verdicts = joined_readings(own, error, "Forgetting")
-        if verdicts is None:
+        own, error = self._readings(items)
+        readings = joined_readings(own, error, "Forgetting")
+        if readings is None:
             return
-        self.forgetting = forgetting_figures(list(verdicts.values()))
+        self.forgetting = forgetting_figures(list(readings.values()))
         log_figures(trainer, {"accuracy/forgotten": self.forgetting["share"]})
 
-    def _verdicts(self, items: Sequence[ImageAndPrompt]) -> tuple[dict[str, Verdict], str]:
+    def _readings(self, items: Sequence[ImageAndPrompt]) -> tuple[dict[str, Reading], str]:
         """Read this rank's images, a reply that never comes being unreadable; returns why the reader broke off too."""
-        verdicts: dict[str, Verdict] = {item.item_id: "invalid" for item in items}
+        readings: dict[str, Reading] = {item.item_id: "unreadable" for item in items}
         try:
-            verdicts |= {k.item_id: verdict_of_check(k) for k in self.reader.check(items) if k.item_id in verdicts}
+            readings |= {k.item_id: reading_of(k) for k in self.reader.check(items) if k.item_id in readings}
         except Exception as error:
             return {}, repr(error)
-        return verdicts, ""
+        return readings, ""
 
     def _mastered(self, trainer: pl.Trainer) -> list[Prompt]:
         host = evolving_data_of(trainer, self.data)
@@ -151,13 +151,13 @@ class Forgetting(pl.Callback):
         return [entry.prompt for entry in state.in_state("mastered")]
 
 
-def forgetting_figures(verdicts: list[Verdict]) -> dict[str, Any]:
+def forgetting_figures(readings: list[Reading]) -> dict[str, Any]:
     """Return the share of mastered prompts that the student fails, with its 95 % interval."""
-    readable = [verdict for verdict in verdicts if verdict != "invalid"]
-    share = share_of_prompts([[float(verdict == "teacher")] for verdict in readable])
+    readable = [reading for reading in readings if reading != "unreadable"]
+    share = share_of_prompts([[float(reading == "lacks")] for reading in readable])
     return {
         "share": None if share is None else round(share.value, 6),
         "interval": None if share is None else share.interval,
         "prompts": len(readable),
-        "unreadable": len(verdicts) - len(readable),
+        "unreadable": len(readings) - len(readable),
     }

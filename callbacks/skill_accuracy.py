@@ -26,7 +26,7 @@ from evolvedirector.callbacks.held_out import (
 from evolvedirector.evaluation.shares import Share, mean_of_shares, share_of_prompts
 from evolvedirector.judges.judge import Judge
 from evolvedirector.records import UNLABELLED, ImageAndPrompt, ImageRequest
-from evolvedirector.records.looks import verdict_of_check
+from evolvedirector.records.looks import reading_of
 
 Reading = tuple[str, str, bool]
 """Skill, prompt id, and whether the image showed the prompt."""
@@ -180,7 +180,7 @@ class SkillAccuracy(pl.Callback):
         """Read images; returns what was read, and why the reader broke off (an error where `strict`)."""
         items = [ImageAndPrompt(key, image, prompt) for key, image, prompt in drawn]
         try:
-            shown = {look.item_id for look in self.reader.check(items) if verdict_of_check(look) == "student"}
+            shown = {look.item_id for look in self.reader.check(items) if reading_of(look) == "shows"}
         except Exception as error:
             if strict:
                 raise

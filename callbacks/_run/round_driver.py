@@ -23,9 +23,9 @@ from evolvedirector.evolution.round_context import RoundContext, RoundInterrupte
 from evolvedirector.execution.executor import Crew, LocalCrew
 from evolvedirector.execution.heartbeat import Heartbeat
 from evolvedirector.execution.ranks import PeerFailed, RankCrew
-from evolvedirector.judges.judge import close_parts
 from evolvedirector.planning.spending import told_prices_usd
 from evolvedirector.records import RoundInfo
+from evolvedirector.records.part import close_parts
 from evolvedirector.report.summary import evolution_figures
 
 if TYPE_CHECKING:

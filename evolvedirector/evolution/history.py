@@ -21,12 +21,11 @@ def past_rounds(store: DatasetStore, revision_sha: str) -> tuple[RoundHistory, .
         store: The dataset, with its ledger.
         revision_sha: The revision that a round is about to start from.
     """
-    prompts = store.ledger.prompts()
+    prompts = store.ledger.prompts.all()
     found = []
-    for row in store.ledger.finished_rounds(revision_sha):
-        screened = [item for item in store.ledger.evidence(row["round_id"]) if item.kind == "screen"]
-        error = row["figures"].get("judge error", 0.0)
-        past = history_of(row["round_id"], float(error), screened, prompts)
+    for row in store.ledger.rounds.finished(revision_sha):
+        screened = [item for item in store.ledger.looks.evidence(row.round_id) if item.kind == "screen"]
+        past = history_of(row.round_id, row.figures.judge_error or 0.0, screened, prompts)
         if past.skills:
             found.append(past)
     return tuple(found)
@@ -49,7 +48,7 @@ def history_of(round_id: str, judge_error: float, evidence: list[Evidence], prom
         judge_error,
         skills=tallies_by(state, screened, {"screen"}, lambda prompt: prompt.skill),
         lineages=tallies_by(state, screened, {"screen"}, lambda prompt: prompt.lineage_id),
-        failed=frozenset(item.prompt_id for item in screened if item.verdict == "teacher"),
+        failed=frozenset(item.prompt_id for item in screened if item.reading == "lacks"),
     )
 
 

@@ -9,7 +9,6 @@ point is finished by running it again.
 from __future__ import annotations
 
 import warnings
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -28,6 +27,7 @@ from evolvedirector.records import (
     PromptEntry,
     PromptState,
     RevisionChange,
+    RoundFigures,
     RoundPlan,
     Sample,
     TrainingMix,
@@ -53,7 +53,7 @@ def run_round(context: RoundContext) -> str:
         ValueError: The policy decided about prompts that do not exist.
     """
     store, figures = context.store, context.figures
-    done = store.ledger.published(context.info.round_id)
+    done = store.ledger.rounds.published(context.info.round_id)
     if done is not None:  # an older checkpoint repeats it: what later rounds spent must not change what it decided
         context.crew.enter("train")
         return done
@@ -71,7 +71,7 @@ def run_round(context: RoundContext) -> str:
     decisions = context.policy.decide(seen, evidence, allowance, info)
     _check_decisions(decisions, state, candidates)
     mix = context.policy.mix(seen, evidence, info)
-    store.ledger.add_decisions(info.round_id, decisions)
+    store.ledger.rounds.add_decisions(info.round_id, decisions)
     _count(figures, decisions, allowance)
     purchases = _buy(context, state, plan, candidates, decisions)
     if plan.compare_bought:
@@ -79,7 +79,7 @@ def run_round(context: RoundContext) -> str:
     change = _change(state, decisions, purchases, figures, mix)
     context.check_stop()
     child = store.publish(info.revision_sha, info.round_id, change)
-    store.ledger.close_round(info.round_id, child, figures)
+    store.ledger.rounds.close(info.round_id, child, figures)
     context.crew.enter("train")
     return child
 
@@ -93,10 +93,10 @@ def _with_parents(plan: RoundPlan, state: DatasetState) -> list[tuple[WriteReque
     ]
 
 
-def _count(figures: Counter[str], decisions: Sequence[Decision], allowance: Allowance) -> None:
-    figures.update(decision.kind for decision in decisions)
-    if allowance.teacher_calls is not None and figures["buy"] > allowance.teacher_calls:
-        figures["buy decisions beyond the allowance"] = figures["buy"] - allowance.teacher_calls
+def _count(figures: RoundFigures, decisions: Sequence[Decision], allowance: Allowance) -> None:
+    figures.decisions.update(decision.kind for decision in decisions)
+    if allowance.teacher_calls is not None:
+        figures.buys_beyond_allowance = max(0, figures.decisions["buy"] - allowance.teacher_calls)
 
 
 def _judge(context: RoundContext, state: DatasetState, plan: RoundPlan, candidates: Sequence[Prompt]) -> list[Evidence]:
@@ -124,10 +124,10 @@ def _buy(
     if (
         opening.teacher_calls == 0 or opening.cost_usd == 0
     ):  # a writer may cost money too, and nobody could draw its texts
-        context.figures["not written: budget spent"] += sum(request.count for request, _ in requests)
+        context.figures.unwritten += sum(request.count for request, _ in requests)
         requests = []
     children = steps.write(context, requests, {*state.entries, *by_id})
-    context.figures["written"] += len(children) + len(candidates)
+    context.figures.written += len(children) + len(candidates)
     if plan.budget_teacher_calls != 0:  # what is written only to measure may be known already
         _warn_of_refusals(context.figures)
     favourites = {
@@ -145,14 +145,13 @@ def _buy(
     )
 
 
-def _warn_of_refusals(figures: Counter[str]) -> None:
-    causes = {name: count for name, count in figures.items() if name.startswith("refused: ")}
-    causes.pop(f"refused: {NOT_REACHED}", None)
+def _warn_of_refusals(figures: RoundFigures) -> None:
+    causes = {cause: count for cause, count in figures.refused.items() if cause != NOT_REACHED}
     refused = sum(causes.values())
-    if refused > MOST_REFUSED * (refused + figures["written"]):
-        said = ", ".join(f"{name.removeprefix('refused: ')} {count}" for name, count in causes.items())
+    if refused > MOST_REFUSED * (refused + figures.written):
+        said = ", ".join(f"{cause} {count}" for cause, count in causes.items())
         warnings.warn(
-            f"{refused} of {refused + figures['written']} texts of the writer were refused in this round ({said}). The "
+            f"{refused} of {refused + figures.written} texts of the writer were refused in this round ({said}). The "
             "writer may have no news left: give it more words, another skill, or end evolution with `max_rounds`.",
             stacklevel=3,
         )
@@ -202,7 +201,7 @@ def _check_decisions(decisions: Sequence[Decision], state: DatasetState, candida
 
 
 def _compare_bought(context: RoundContext, purchases: Purchases) -> None:
-    drawn = context.store.ledger.renders(context.info.round_id)
+    drawn = context.store.ledger.rounds.renders(context.info.round_id)
     pairs = []
     for sample in purchases.samples:
         student = drawn.get(steps.student_request(context, sample.prompt).request_id)
@@ -215,7 +214,7 @@ def _change(
     state: DatasetState,
     decisions: Sequence[Decision],
     purchases: Purchases,
-    figures: Counter[str],
+    figures: RoundFigures,
     mix: TrainingMix | None,
 ) -> RevisionChange:
     states: dict[str, PromptState] = {prompt.id: "retired" for prompt in purchases.failed}
@@ -228,7 +227,7 @@ def _change(
         if states.get(key) == "retired":
             del states[key]
             left.append(key)
-            figures["kept: nothing else would be live"] += 1
+            figures.kept_to_train += 1
     samples: tuple[Sample, ...] = purchases.samples
     failed = tuple(prompt for prompt in purchases.failed if prompt.id not in state.entries)
     return RevisionChange(

@@ -9,7 +9,6 @@ from typing import Literal, TypeVar
 
 from evolvedirector.evolution.candidates import accept_texts
 from evolvedirector.evolution.round_context import RoundContext, in_groups
-from evolvedirector.judges.judge import close_parts
 from evolvedirector.records import (
     Evidence,
     ImageAndPrompt,
@@ -21,7 +20,8 @@ from evolvedirector.records import (
     digest,
     seed_of,
 )
-from evolvedirector.records.looks import verdict_of_check, verdict_of_pair
+from evolvedirector.records.looks import preference_of, reading_of, verdict_of
+from evolvedirector.records.part import close_parts
 
 Pair = tuple[Prompt, str, str]
 """Prompt, sha256 of the student's image, sha256 of the teacher's image."""
@@ -41,21 +41,23 @@ def write(
         known_ids: Ids of prompts that are no news: those of the revision and of this round so far.
     """
     ledger = context.store.ledger
-    replies = ledger.writes([request.request_id for request, _ in requests])
+    replies = ledger.prompts.writes([request.request_id for request, _ in requests])
     missing = [request for request, _ in requests if request.request_id not in replies]
     try:
         for unit in context.units(missing, "write"):
             for group in in_groups(context.writer.write(unit)):
-                ledger.add_writes(context.info.round_id, [reply for reply in group if reply.answered or reply.texts])
+                ledger.prompts.add_writes(
+                    context.info.round_id, [reply for reply in group if reply.answered or reply.texts]
+                )
                 replies |= {reply.request_id: reply for reply in group}
     finally:
         close_parts(context.writer)  # whoever works next needs the memory
     unheard = [reply for reply in replies.values() if not reply.answered]
     if unheard:
         warnings.warn(f"The writer writes nothing at present: {unheard[0].refusal}", stacklevel=2)
-    written = accept_texts(requests, replies, known_ids, ledger.held_out())
-    ledger.add_prompts(written.prompts)
-    context.figures.update({f"refused: {cause}": count for cause, count in written.refused.items()})
+    written = accept_texts(requests, replies, known_ids, ledger.prompts.held_out())
+    ledger.prompts.add(written.prompts)
+    context.figures.refused.update(written.refused)
     return written.prompts
 
 
@@ -70,14 +72,14 @@ def render(context: RoundContext, prompts: Sequence[Prompt]) -> dict[str, str]:
     context.crew.enter("render")
     store, info = context.store, context.info
     requests = [student_request(context, prompt) for prompt in prompts]
-    drawn = store.ledger.renders(info.round_id)
+    drawn = store.ledger.rounds.renders(info.round_id)
     chunk = context.crew.chunk
     chunks = [requests[start : start + chunk] for start in range(0, len(requests), chunk)]
     missing = [r for part in chunks if any(r.request_id not in drawn for r in part) for r in part]
     for unit in context.units(missing, "render"):
         names = store.blobs.put_many(context.crew.render(unit))
         images = {request.request_id: sha256 for request, sha256 in zip(unit, names, strict=True)}
-        store.ledger.add_renders(info.round_id, images)
+        store.ledger.rounds.add_renders(info.round_id, images)
         drawn |= images
     return {prompt.id: drawn[request.request_id] for prompt, request in zip(prompts, requests, strict=True)}
 
@@ -114,8 +116,8 @@ def check(
         Evidence(
             prompt.id,
             kind,
-            verdict_of_check(looks[key]),
-            (looks[key],),
+            reading=reading_of(looks[key]),
+            looks=(looks[key],),
             student_sha256=None if of_teacher else sha256,
             teacher_sha256=sha256 if of_teacher else None,
             skill=prompt.skill,
@@ -153,8 +155,17 @@ def compare(context: RoundContext, pairs: Sequence[Pair], both_orders: bool) -> 
     for prompt, student, teacher in pairs:
         taken = by_order.get(prompt.id, {})
         if len(taken) == (2 if both_orders else 1):
-            verdict = verdict_of_pair(taken.get(True), taken.get(False), context.tie_margin)
-            evidence.append(Evidence(prompt.id, "compare", verdict, tuple(taken.values()), student, teacher))
+            preference = preference_of(taken.get(True), taken.get(False), context.tie_margin)
+            evidence.append(
+                Evidence(
+                    prompt.id,
+                    "compare",
+                    verdict=verdict_of(preference, first="student"),
+                    looks=tuple(taken.values()),
+                    student_sha256=student,
+                    teacher_sha256=teacher,
+                )
+            )
     _record(context, evidence)
     return evidence
 
@@ -169,30 +180,30 @@ def ask(
     if not keys:
         return {}
     ledger = context.store.ledger
-    looks = ledger.looks(keys)
+    looks = ledger.looks.get(keys)
     missing = list({key: position for position, key in enumerate(keys) if key not in looks}.values())
     allowed = context.allowance().judge_calls
     if allowed is not None and len(missing) > allowed:
-        context.figures["looks beyond the budget"] += len(missing) - allowed
+        context.figures.looks_beyond_budget += len(missing) - allowed
         missing = missing[:allowed]
     context.crew.enter("judge")
     for unit in context.units(missing, "judge", context.crew.unit_of(None)):
         names = [keys[position] for position in unit]
         price_usd = context.budget.price_per_look_usd
-        ledger.reserve_looks(context.info.round_id, context.judge_fingerprint, names, price_usd)
+        ledger.looks.reserve(context.info.round_id, context.judge_fingerprint, names, price_usd)
         expected = {keys[position] for position in unit}
         for group in in_groups(judge([question(position) for position in unit])):
             group = [look for look in group if look.item_id in expected]  # an answer nobody asked for is no answer
             # one that was cut off stays open, as after a kill: it counts, and is asked again when the round is repeated
-            ledger.settle_looks([look for look in group if look.sent and not look.cut_off])
-            ledger.withdraw_looks([look.item_id for look in group if not look.sent], price_usd)
+            ledger.looks.settle([look for look in group if look.sent and not look.cut_off])
+            ledger.looks.withdraw([look.item_id for look in group if not look.sent], price_usd)
             looks |= {look.item_id: look for look in group}
         silent = [Look(key, 0.5, 0.0, "no answer") for key in expected - looks.keys()]
-        ledger.settle_looks(silent)
+        ledger.looks.settle(silent)
         looks |= {look.item_id: look for look in silent}
     return looks
 
 
 def _record(context: RoundContext, evidence: Sequence[Evidence]) -> None:
-    context.store.ledger.add_evidence(context.info.round_id, evidence)
-    context.figures.update(f"{item.kind}: {item.verdict}" for item in evidence)
+    context.store.ledger.looks.add_evidence(context.info.round_id, evidence)
+    context.figures.add(evidence)

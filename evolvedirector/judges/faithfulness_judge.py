@@ -9,11 +9,12 @@ from dataclasses import replace
 from typing import cast
 
 from evolvedirector.judges.faithfulness import MIN_READABLE_MASS, look_of
-from evolvedirector.judges.judge import Judge, bytes_of, close_parts, outage_of, price_of, requests_of, verify_parts
+from evolvedirector.judges.judge import ComparesPairs, Judge, models_of, outage_of
 from evolvedirector.judges.questions.english_questions import EnglishQuestions
 from evolvedirector.judges.questions.judge_questions import QuestionAnswerer
 from evolvedirector.judges.questions.prompt_questions import MAX_QUESTIONS, QuestionWriter
 from evolvedirector.records import AtomAnswer, FaithfulnessLook, ImageAndPrompt, Look, OrderedPair, digest
+from evolvedirector.records.part import bytes_of, close_parts, price_of, requests_in_flight_of, verify_parts
 from evolvedirector.records.questions import YES_NO, Answer, Question
 
 QUESTION = "{question} Answer yes or no."
@@ -66,8 +67,8 @@ class FaithfulnessJudge:
         look_of(FaithfulnessLook("", ()), expected_error, min_readable_share)  # it knows the allowed shares
         if not 0.0 <= equal_within <= 1.0:
             raise ValueError(f"equal_within is {equal_within}. Allowed: 0 to 1. Write `equal_within: 0.05`.")
-        # not isinstance: it would ask for the fingerprint, which may need the model's files
-        if ask_pairs and (judge is not None or not hasattr(answerer, "look")):
+        # not `Judge`: isinstance would ask for the fingerprint, which may need the model's files
+        if ask_pairs and (judge is not None or not isinstance(answerer, ComparesPairs)):
             why = "beside a judge of pairs" if judge is not None else f"of {type(answerer).__name__}, which is no judge"
             raise ValueError(f"ask_pairs is true {why}. Allowed: one of both. Leave `ask_pairs` or `judge` out.")
         self.answerer = answerer
@@ -129,9 +130,9 @@ class FaithfulnessJudge:
             yield FaithfulnessLook(item.item_id, atoms, reason, sent, cut_off)
 
     @property
-    def requests_per_unit(self) -> int:
+    def requests_in_flight(self) -> int:
         """Return how many looks a round should hand over at once; 0 where all models run here."""
-        return requests_of(self.answerer, self.judge, self.questions)
+        return requests_in_flight_of(self.answerer, self.judge, self.questions)
 
     def verify(self) -> None:
         """Let the models check that they can work, before anything is spent.
@@ -150,6 +151,10 @@ class FaithfulnessJudge:
         asked_once = price_of(self.judge, self.questions)
         asked_often = price_of(self.answerer, times=2 * MAX_QUESTIONS + self.ask_pairs)
         return None if asked_once is None or asked_often is None else asked_once + asked_often
+
+    def models(self) -> frozenset[str]:
+        """Name every model behind this judge."""
+        return models_of(self.answerer, self.judge)
 
     def close(self) -> None:
         """Free the memory and connections of all models."""

@@ -151,9 +151,9 @@ class OpenAIVisionJudge:
             yield from run_concurrently(questions, ask, self._client, in_flight)
 
     @property
-    def requests_per_unit(self) -> int:
+    def requests_in_flight(self) -> int:
         """Return how many questions a round should hand over at once, so that all slots stay busy."""
-        return self.endpoint.requests_per_unit
+        return self.endpoint.requests_in_flight
 
     def price_usd(self) -> float | None:
         """Return the price of a look; None where it is not known."""
@@ -166,6 +166,10 @@ class OpenAIVisionJudge:
             ValueError: With what is wrong.
         """
         check_served_model(self.endpoint, self.model, needs_images=True)
+
+    def models(self) -> frozenset[str]:
+        """Name the model, so that it is known again under other questions and settings."""
+        return frozenset({self.fingerprint, f"model {self.model}"})
 
     def close(self) -> None:
         """Do nothing: connections live no longer than the questions of one call."""

@@ -147,6 +147,10 @@ class TransformersJudge:
             for start in range(0, len(alike), self.batch_size):
                 yield from self._answer_batch(alike[start : start + self.batch_size])
 
+    def models(self) -> frozenset[str]:
+        """Name the model, so that it is known again under other questions and settings."""
+        return frozenset({self.fingerprint, f"model {self.model}"})
+
     def close(self) -> None:
         """Free the model's memory; the next question loads it again."""
         self._vision.close()

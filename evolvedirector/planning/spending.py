@@ -8,11 +8,11 @@ from typing import TypeAlias
 
 from evolvedirector.evolution.budget import Budget
 from evolvedirector.judges.health.report import JudgeHealth
-from evolvedirector.judges.judge import requests_of
 from evolvedirector.policies.evolve_director import EvolveDirectorPolicy
 from evolvedirector.policies.policy import Policy
 from evolvedirector.policies.screening.policy import ScreeningPolicy
 from evolvedirector.policies.screening.rates import round_allowance
+from evolvedirector.records.part import requests_in_flight_of
 
 Rows: TypeAlias = dict[str, str]
 
@@ -40,7 +40,7 @@ class Reader:
     @property
     def costs_nothing(self) -> bool:
         """Whether it works here and for nothing."""
-        return self.price_usd == 0.0 and requests_of(self.judge) == 0
+        return self.price_usd == 0.0 and requests_in_flight_of(self.judge) == 0
 
     def most_usd(self) -> float | None:
         """Return the most its looks may cost in USD; None where a price or an end is missing."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+from evolvedirector.policies.policy import RunSize
 from evolvedirector.records import (
     Allowance,
     DatasetState,
@@ -14,6 +15,7 @@ from evolvedirector.records import (
     RoundPlan,
     TrainingMix,
     Verdict,
+    digest,
     seed_of,
 )
 
@@ -73,6 +75,28 @@ class EvolveDirectorPolicy:
         self.check_teacher = check_teacher
         self.checks_seeds = check_teacher
 
+    @property
+    def fingerprint(self) -> str:
+        """Name the rule and every setting."""
+        numbers = (self.select_share, self.select_all_up_to, self.expansions, self.mutation_probability)
+        operations = (self.discrimination, self.expansion, self.deletion, self.mutation)
+        return f"evolve-director-1/{digest(repr((*numbers, *operations, self.check_teacher)))}"
+
+    def most_looks(self, size: RunSize) -> int | None:
+        """Return the most looks of a run: a share of the live prompts, never more than seeds and images bought.
+
+        Args:
+            size: Of the run.
+        """
+        if size.rounds is None or size.budget_teacher_calls is None:
+            return None
+        checks = size.budget_teacher_calls if self.check_teacher else 0
+        if not self.discrimination:
+            return checks
+        live = size.seeds + size.budget_teacher_calls
+        chosen = live if live <= self.select_all_up_to else max(self.select_all_up_to, 1)
+        return size.rounds * max(chosen, int(self.select_share * live)) + checks
+
     def plan(self, state: DatasetState, round: RoundInfo) -> RoundPlan:
         """Choose a uniform random share of the live prompts, to be looked at once."""
         if not self.discrimination:
@@ -83,7 +107,7 @@ class EvolveDirectorPolicy:
         self, state: DatasetState, evidence: Sequence[Evidence], allowance: Allowance, round: RoundInfo
     ) -> list[Decision]:
         """Turn each verdict into the published operations; the budget cuts the purchases, not the decisions."""
-        verdicts = {item.prompt_id: item.verdict for item in evidence if item.kind == "compare"}
+        verdicts = {item.prompt_id: item.verdict for item in evidence if item.verdict is not None}
         if not self.discrimination:
             verdicts = {key: self._coin(round, key) for key in self._selected(state, round)}
         decisions: list[Decision] = []

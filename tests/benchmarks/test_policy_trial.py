@@ -135,7 +135,7 @@ def test_the_same_seed_repeats_a_run_and_another_does_not() -> None:
 def test_nothing_held_out_is_bought(tmp_path: Path) -> None:
     trial = Trial(ARMS["screening"], 0, SIZE, tmp_path / "data")
     trial.run()
-    bought = [layout_of(prompt.text) for prompt in trial.store.ledger.prompts().values()]
+    bought = [layout_of(prompt.text) for prompt in trial.store.ledger.prompts.all().values()]
     trial.store.close()
     held_out = {layout_of(prompt.text) for prompt in trial.held_out.prompts()}
     assert len(held_out) > 20

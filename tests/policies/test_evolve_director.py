@@ -33,7 +33,7 @@ def info(round_id: str = "r", seed: int = 0) -> RoundInfo:
 
 
 def seen(state: DatasetState, verdict: Verdict) -> list[Evidence]:
-    return [Evidence(key, "compare", verdict) for key in state.entries]
+    return [Evidence(key, "compare", verdict=verdict) for key in state.entries]
 
 
 def test_it_looks_at_a_fifth_once_and_at_all_of_a_small_set() -> None:
@@ -87,7 +87,7 @@ def test_the_set_changes_as_published(share: float) -> None:
     state, policy = state_of(size), EvolveDirectorPolicy()
     chosen = policy.plan(state, info()).compare
     wins = int(share * len(chosen))
-    evidence = [Evidence(key, "compare", "teacher" if n < wins else "student") for n, key in enumerate(chosen)]
+    evidence = [Evidence(key, "compare", verdict="teacher" if n < wins else "student") for n, key in enumerate(chosen)]
     counts: Counter[str] = Counter()
     for decision in policy.decide(state, evidence, FREE, info()):
         counts[decision.kind] += decision.count
@@ -101,7 +101,8 @@ def test_the_set_changes_as_published(share: float) -> None:
 def test_each_operation_has_an_off_switch(operation: str, kind: str) -> None:
     state = state_of(200)
     policy = EvolveDirectorPolicy(**{operation: False})
-    evidence = [Evidence(key, "compare", "teacher" if n % 2 else "student") for n, key in enumerate(state.entries)]
+    verdicts: list[Verdict] = ["student", "teacher"] * 100
+    evidence = [Evidence(key, "compare", verdict=v) for key, v in zip(state.entries, verdicts, strict=True)]
     kinds = Counter(d.kind for d in policy.decide(state, evidence, FREE, info()))
     assert kinds[kind] == 0
     assert len(kinds) >= 2
@@ -127,7 +128,7 @@ def test_the_set_changes_as_published_within_sampling_error(share: float, seed: 
     size = 2000
     state, policy, draw = state_of(size), EvolveDirectorPolicy(), random.Random(seed)
     chosen = policy.plan(state, info(seed=seed)).compare
-    evidence = [Evidence(key, "compare", "teacher" if draw.random() < share else "student") for key in chosen]
+    evidence = [Evidence(key, "compare", verdict="teacher" if draw.random() < share else "student") for key in chosen]
     change = Counter(d.kind for d in policy.decide(state, evidence, FREE, info(seed=seed)))
     grown = 3 * change["expand"] + change["mutate"] - change["retire"]
     mean = 3.9 * share - 0.9
@@ -147,7 +148,7 @@ def lived_through(
     for index in range(rounds):
         state = DatasetState("sha", entries)
         seen = policy.plan(state, info(f"r{index}")).compare
-        evidence = [Evidence(key, "compare", "teacher" if draw.random() < share else "student") for key in seen]
+        evidence = [Evidence(key, "compare", verdict="teacher" if draw.random() < share else "student") for key in seen]
         decisions = policy.decide(state, evidence, Allowance(left, None, None), info(f"r{index}"))
         entries = {key: e for key, e in entries.items() if key not in {d.prompt_id for d in decisions if retires(d)}}
         wanted = sum(d.count for d in decisions if d.kind in ("expand", "mutate"))
@@ -196,7 +197,7 @@ def test_order_and_repetition_decide_nothing(count: int, seed: int, draw: random
     state = state_of(count)
     entries = dict(draw.sample(list(state.entries.items()), count))
     verdicts: list[Verdict] = ["student", "teacher", "tie", "invalid"]
-    evidence = [Evidence(key, "compare", draw.choice(verdicts)) for key in state.entries]
+    evidence = [Evidence(key, "compare", verdict=draw.choice(verdicts)) for key in state.entries]
     policy, round = EvolveDirectorPolicy(), info(seed=seed)
     decisions = policy.decide(state, evidence, FREE, round)
     assert decisions == policy.decide(DatasetState("sha", entries), draw.sample(evidence, count), FREE, info(seed=seed))

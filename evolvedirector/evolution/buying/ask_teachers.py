@@ -10,7 +10,7 @@ from evolvedirector.evolution.round_context import RoundContext, in_groups
 from evolvedirector.records import ImageReply, ImageRequest, Prompt, digest, seed_of
 from evolvedirector.store.errors import StoreError
 from evolvedirector.store.images import check_image
-from evolvedirector.store.ledger.calls import Call, StoredReply
+from evolvedirector.store.ledger import Call, StoredReply
 
 Draw = tuple[Prompt, str]
 """A prompt and the teacher who is to draw it."""
@@ -51,10 +51,10 @@ def choose_draws(context: RoundContext, wishes: Sequence[Wish], limit: int | Non
     if limit is not None:
         calls.append(limit - ledger.spend(context.info.round_id).teacher_calls)
     left = min((number for number in calls if number is not None), default=None)
-    asked = ledger.teacher_calls_by_teacher() if budget.teacher_budgets else {}
+    asked = ledger.calls.by_teacher() if budget.teacher_budgets else {}
     own = {name: calls - asked.get(name, 0) for name, calls in (budget.teacher_budgets or {}).items()}
     cap = budget.teacher_calls_per_lineage
-    of_lineage = ledger.lineage_calls() if cap is not None else {}
+    of_lineage = ledger.calls.by_lineage() if cap is not None else {}
     draws: list[Draw] = []
     for wish in wishes:
         lineage, count = wish.prompt.lineage_id, 0
@@ -98,7 +98,7 @@ def ask_teachers(context: RoundContext, draws: Sequence[Draw]) -> dict[tuple[str
 def _recorded(context: RoundContext, draws: Sequence[Draw]) -> dict[tuple[str, str], StoredReply]:
     """Find final answers that were bought before; a failure may be asked for again."""
     names = {(p.id, teacher): teacher_request(context, p, teacher).request_id for p, teacher in draws}
-    replies = context.store.ledger.replies(list(names.values()))
+    replies = context.store.ledger.calls.replies(list(names.values()))
     return {key: replies[name] for key, name in names.items() if name in replies and replies[name].status != "failure"}
 
 
@@ -119,7 +119,7 @@ def _affordable(context: RoundContext, teacher: str, number: int) -> int:
 def _price_usd(context: RoundContext, teacher: str) -> float | None:
     """Return the dearest of what the budget lists, the teacher says and its answers have cost; None while unknown."""
     told = (context.budget.prices_usd or {}).get(teacher), context.teacher_prices_usd.get(teacher)
-    return max((p for p in (*told, context.store.ledger.price_usd(teacher)) if p is not None), default=None)
+    return max((p for p in (*told, context.store.ledger.calls.price_usd(teacher)) if p is not None), default=None)
 
 
 def _teach(context: RoundContext, teacher: str, items: Sequence[tuple[Prompt, ImageRequest]]) -> dict[str, StoredReply]:
@@ -127,10 +127,10 @@ def _teach(context: RoundContext, teacher: str, items: Sequence[tuple[Prompt, Im
     ledger, blobs = context.store.ledger, context.store.blobs
     prices: Mapping[str, float] = context.budget.prices_usd or {}
     calls = [Call(request.request_id, p.id, p.lineage_id, teacher) for p, request in items]
-    ledger.reserve_calls(context.info.round_id, calls, _price_usd(context, teacher) or 0.0)
+    ledger.calls.reserve(context.info.round_id, calls, _price_usd(context, teacher) or 0.0)
     open_ids = {request.request_id for _, request in items}
     not_sent: list[ImageReply] = []
-    attempts = ledger.attempts(list(open_ids))
+    attempts = ledger.calls.attempts(list(open_ids))
     requests = [replace(request, attempt=attempts.get(request.request_id, 0)) for _, request in items]
     for group in in_groups(context.crew.teach(teacher, requests)):
         replies = [_sound(_priced(reply, prices.get(teacher, 0.0))) for reply in group if reply.request_id in open_ids]
@@ -138,15 +138,15 @@ def _teach(context: RoundContext, teacher: str, items: Sequence[tuple[Prompt, Im
         not_sent += [reply for reply in replies if not reply.sent]
         replies = [reply for reply in replies if reply.sent]
         names = iter(blobs.put_many([reply.image for reply in replies if reply.image is not None]))
-        ledger.settle_calls([(reply, next(names) if reply.image is not None else None) for reply in replies])
+        ledger.calls.settle([(reply, next(names) if reply.image is not None else None) for reply in replies])
     unanswered = [ImageReply(request_id, "failure", reason="no reply") for request_id in sorted(open_ids)]
-    ledger.settle_calls([(reply, None) for reply in unanswered])
+    ledger.calls.settle([(reply, None) for reply in unanswered])
     by_request = {call.request_id: call for call in calls}
-    ledger.withdraw_calls([reply.request_id for reply in not_sent])
+    ledger.calls.withdraw([reply.request_id for reply in not_sent])
     refused = {reply.request_id: _unbooked(reply, by_request[reply.request_id]) for reply in not_sent}
     if not_sent:
         warnings.warn(f"The teacher {teacher} draws nothing at present: {not_sent[0].reason}", stacklevel=2)
-    return ledger.replies([call.request_id for call in calls if call.request_id not in refused]) | refused
+    return ledger.calls.replies([call.request_id for call in calls if call.request_id not in refused]) | refused
 
 
 def _unbooked(reply: ImageReply, call: Call) -> StoredReply:

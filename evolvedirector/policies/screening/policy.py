@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from evolvedirector.policies.policy import LOOKS_PER_BOUGHT_IMAGE, RunSize
 from evolvedirector.policies.screening import lineages
 from evolvedirector.policies.screening.candidates import (
     CandidateShares,
@@ -36,6 +37,7 @@ from evolvedirector.records import (
     RoundPlan,
     TrainingMix,
     WriteRequest,
+    digest,
 )
 
 
@@ -179,6 +181,41 @@ class ScreeningPolicy:
                 "or more. Set `budget_teacher_calls: 1000`, say, or use EvolveDirectorPolicy."
             )
 
+    @property
+    def fingerprint(self) -> str:
+        """Name the rule and every setting."""
+        written = (self.candidates_per_call, self.mutation_share, self.children_per_parent, self.skills)
+        measured = (self.min_candidates_per_skill, self.smoothing, self.least_rate, self.near_empty_rate)
+        bought = (self.test_all_share, self.most_of_round, self.error_deviations, self.calls_per_lineage)
+        drawn = (self.least_weight, self.master_failed_share, self.revive_failed_share, self.min_looks_per_lineage)
+        replayed = (self.mastered_probes, self.replay_share)
+        spent = (self.open_end_share, self.buying_share, self.early_share)
+        operations = (self.discrimination, self.expansion, self.deletion, self.mutation, self.replay)
+        settings = (*written, *measured, *bought, *drawn, *replayed, *spent, *operations)
+        return f"screening-1/{digest(repr(settings))}"
+
+    def most_looks(self, size: RunSize) -> int | None:
+        """Return the most looks of a run.
+
+        A round looks at c A_k candidates or m for each skill, whichever is more, at the probes, and
+        `LOOKS_PER_BOUGHT_IMAGE` times at each image bought; A_k is largest where nothing is bought before.
+
+        Args:
+            size: Of the run.
+        """
+        if size.rounds is None or size.budget_teacher_calls is None:
+            return None
+        calls = size.budget_teacher_calls
+        looks = LOOKS_PER_BOUGHT_IMAGE * calls
+        if not self.discrimination:
+            return looks
+        measured = self.min_candidates_per_skill * max(1, size.skills, len(self.skills or ()))
+        shares = (self.open_end_share, self.buying_share, self.early_share)
+        for index in range(size.rounds):
+            allowed = round_allowance(calls, 0, 0, index, size.rounds, *shares)
+            looks += max(self.candidates_per_call * allowed, measured) + self.mastered_probes + measured
+        return looks
+
     def plan(self, state: DatasetState, round: RoundInfo) -> RoundPlan:
         """Ask for candidates, and for probes where unseen prompts run out or forgetting may show."""
         calls = self._round_calls(state, round)
@@ -289,7 +326,7 @@ class ScreeningPolicy:
             return [e.prompt for e in state.in_state("candidate") if e.prompt.origin != "seed"]
         tallies = tallies_by(state, evidence, {"screen"}, skill_of)
         shown = {s for s, t in tallies.items() if exceeds(t, 0.0, round.judge_error, self.error_deviations)}
-        failed = {item.prompt_id for item in evidence if item.kind == "screen" and item.verdict == "teacher"}
+        failed = {item.prompt_id for item in evidence if item.kind == "screen" and item.reading == "lacks"}
         return [prompt for key in failed if (prompt := state.entries[key].prompt).skill in shown]
 
     def _lineage_decisions(self, state: DatasetState, evidence: Sequence[Evidence], round: RoundInfo) -> list[Decision]:

@@ -21,13 +21,13 @@ from evolvedirector.records import (
     Evidence,
     Prompt,
     PromptEntry,
+    Reading,
     RoundHistory,
     RoundInfo,
     RoundPlan,
     Sample,
     Tally,
     TrainingMix,
-    Verdict,
     WriteRequest,
     seed_of,
 )
@@ -63,8 +63,8 @@ def info(index: int = 0, rounds: int | None = 10, budget: int | None = 100, boug
     return RoundInfo(f"r{index}", index, rounds, more.pop("seed", 0), 0, "sha", budget, bought, 10, **more)
 
 
-def screened(prompts: list[Prompt], verdict: Verdict = "teacher") -> list[Evidence]:
-    return [Evidence(prompt.id, "screen", verdict) for prompt in prompts]
+def screened(prompts: list[Prompt], reading: Reading = "lacks") -> list[Evidence]:
+    return [Evidence(prompt.id, "screen", reading) for prompt in prompts]
 
 
 def candidates(parent: Prompt | None = None, **counts: int) -> list[Prompt]:
@@ -117,8 +117,8 @@ class Loop:
             parents = {entry.prompt.text: entry.prompt for entry in self.entries.values()}
             new = {p.id: p for request in plan.write for p in self.write(request, parents) if p.id not in self.entries}
             flips = random.Random(seed_of("judge", self.seed, name))
-            evidence = [Evidence(k, "screen", self.verdict(self.fails(p, index), flips)) for k, p in new.items()]
-            evidence += [Evidence(key, "probe", self.verdict(False, flips)) for key in plan.probe]  # all memorised
+            evidence = [Evidence(k, "screen", self.reading(self.fails(p, index), flips)) for k, p in new.items()]
+            evidence += [Evidence(key, "probe", self.reading(False, flips)) for key in plan.probe]  # all memorised
             state = with_candidates(state, list(new.values()))
             allowance = Allowance(self.budget - self.spent[-1], None, None)
             decisions = self.policy.decide(state, evidence, allowance, round)
@@ -135,8 +135,8 @@ class Loop:
             self.history.append(history_of(name, self.wrong, evidence, known))
         return self
 
-    def verdict(self, failed: bool, flips: random.Random) -> Verdict:
-        return "teacher" if failed != (flips.random() < self.wrong) else "student"
+    def reading(self, failed: bool, flips: random.Random) -> Reading:
+        return "lacks" if failed != (flips.random() < self.wrong) else "shows"
 
 
 def test_it_is_a_policy() -> None:
@@ -167,7 +167,7 @@ def test_the_budget_is_never_exceeded(wrong: float, budget: int, rounds: int, sh
 def test_arrival_order_and_the_order_of_entries_decide_nothing(draw: random.Random, index: int, count: int) -> None:
     new = candidates(single=count, two=20, counting=7)
     state = with_candidates(state_of(seeds(single=5, two=2), past(single=(20, 4), two=(6, 5))), new)
-    evidence = [Evidence(p.id, "screen", draw.choice(["teacher", "student", "tie", "invalid"])) for p in new]
+    evidence = [Evidence(p.id, "screen", draw.choice(["lacks", "shows", "unreadable"])) for p in new]
     policy, round = ScreeningPolicy(), info(index, judge_error=0.1)
     shuffled = draw.sample(evidence, len(evidence))
     entries = dict(draw.sample(list(state.entries.items()), len(state.entries)))
@@ -295,17 +295,17 @@ def test_the_tighter_of_round_and_allowance_limits_the_purchases() -> None:
 def test_unreadable_looks_and_passed_candidates_are_not_bought() -> None:
     new = candidates(single=8, two=8)
     state = with_candidates(state_of(seeds(single=3)), new)
-    verdicts: list[Verdict] = ["invalid", "student", "tie", "teacher"] * 4
-    evidence = [Evidence(p.id, "screen", verdict) for p, verdict in zip(new, verdicts, strict=True)]
+    readings: list[Reading] = ["unreadable", "shows", "unreadable", "lacks"] * 4
+    evidence = [Evidence(p.id, "screen", reading) for p, reading in zip(new, readings, strict=True)]
     bought = {d.prompt_id for d in ScreeningPolicy().decide(state, evidence, FREE, info())}
-    assert bought == {p.id for p, verdict in zip(new, verdicts, strict=True) if verdict == "teacher"}
+    assert bought == {p.id for p, reading in zip(new, readings, strict=True) if reading == "lacks"}
 
 
 @pytest.mark.parametrize(("error", "failed", "buys"), [(0.3, 12, False), (0.3, 30, True), (0.5, 40, False)])
 def test_what_the_judges_error_explains_is_not_bought(error: float, failed: int, buys: bool) -> None:
     new = candidates(single=40)
     state = with_candidates(state_of(seeds(single=3)), new)
-    evidence = screened(new[:failed]) + screened(new[failed:], "student")
+    evidence = screened(new[:failed]) + screened(new[failed:], "shows")
     assert bool(ScreeningPolicy().decide(state, evidence, FREE, info(judge_error=error))) is buys
 
 
@@ -342,7 +342,7 @@ def test_a_lineage_whose_unseen_children_pass_twice_is_mastered(
 ) -> None:
     state, (parent,) = lineage_state(*before)
     new = candidates(parent, single=looked_now)
-    evidence = screened(new[:failed_now]) + screened(new[failed_now:], "student")
+    evidence = screened(new[:failed_now]) + screened(new[failed_now:], "shows")
     state = with_candidates(state, new)
     decisions = ScreeningPolicy().decide(state, evidence, FREE, info(3))
     assert ([d.prompt_id for d in decisions if d.kind == "master"] == [parent.id]) is mastered
@@ -377,7 +377,7 @@ def test_failing_probes_take_mastered_prompts_back(
     lineages: int, size: int, failed: int, error: float, revived: int
 ) -> None:
     state = mastered_state(lineages, size)
-    evidence = [Evidence(key, "probe", "teacher" if n < failed else "student") for n, key in enumerate(state.entries)]
+    evidence = [Evidence(key, "probe", "lacks" if n < failed else "shows") for n, key in enumerate(state.entries)]
     decisions = ScreeningPolicy().decide(state, evidence, FREE, info(judge_error=error))
     assert sum(d.kind == "revive" for d in decisions) == len(decisions) == revived
 
@@ -395,8 +395,8 @@ def test_a_skill_that_ran_out_is_probed_and_never_counts_as_done() -> None:
     policy = ScreeningPolicy()
     plan = policy.plan(state, info(3))
     assert {state.entries[key].prompt.skill for key in plan.probe} == {"single"} and len(plan.probe) == 10
-    for verdict in ("student", "teacher"):  # what it draws from memory says nothing of what it would draw unseen
-        evidence = [Evidence(key, "probe", verdict) for key in plan.probe]
+    for reading in ("shows", "lacks"):  # what it draws from memory says nothing of what it would draw unseen
+        evidence = [Evidence(key, "probe", reading) for key in plan.probe]
         mix = policy.mix(state, evidence, info(3))
         assert mix and mix.skill_weights["single"] == 1.0
 
@@ -434,7 +434,7 @@ def test_expansion_off_writes_without_parents_and_mutation_off_with_parents_only
 def test_discrimination_off_buys_unscreened_in_seeded_order() -> None:
     new = candidates(single=60, two=60)
     state = with_candidates(state_of(seeds(single=3)), new)
-    evidence = screened(new, "student")
+    evidence = screened(new, "shows")
     policy = ScreeningPolicy(discrimination=False)
     first = policy.decide(state, evidence, FREE, info())
     assert len(first) == 18 and {d.kind for d in first} == {"buy"}

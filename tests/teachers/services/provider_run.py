@@ -30,8 +30,9 @@ from evolvedirector.execution.executor import LocalCrew
 from evolvedirector.planning.spending import told_prices_usd
 from evolvedirector.policies.evolve_director import EvolveDirectorPolicy
 from evolvedirector.records import Look, Prompt, RevisionChange, RoundInfo, WriteReply, seed_of
-from evolvedirector.store import DatasetStore, Ledger
+from evolvedirector.store import DatasetStore
 from evolvedirector.store.blobs import Blobs
+from evolvedirector.store.ledger.file import LedgerFile
 from evolvedirector.teachers.services.bfl_teacher import BFLTeacher
 from evolvedirector.teachers.services.fal_teacher import FalTeacher
 from evolvedirector.teachers.services.http_teacher import HTTPTeacher
@@ -101,16 +102,16 @@ class Events:
         self.around(JobJournal, "record", "record job")
         for name in ("request_json", "request", "download"):
             self._around_sending(name)
-        transaction = Ledger._transaction
+        transaction = LedgerFile.transaction
 
         @contextmanager
-        def counted(ledger: Ledger) -> Iterator[Any]:
-            with transaction(ledger) as connection:
+        def counted(file: LedgerFile) -> Iterator[Any]:
+            with transaction(file) as connection:
                 yield connection
                 self.happen("commit")
             self.happen("commit done")
 
-        Ledger._transaction = counted  # type: ignore[method-assign]
+        LedgerFile.transaction = counted  # type: ignore[method-assign]
 
     def _around_sending(self, name: str) -> None:
         call: Callable[..., Any] = getattr(Client, name)
@@ -126,6 +127,8 @@ class Events:
 
 
 class Writer:
+    fingerprint = "toy writer"
+
     def write(self, requests: Sequence[Any]) -> Iterator[WriteReply]:
         for request in requests:
             tones = [30 + seed_of(request.seed, position) % 200 for position in range(request.count)]
@@ -182,7 +185,7 @@ def evolve(root: Path, teacher: Teacher, budget: Budget) -> dict[str, Any]:
         sha = run_round(replace(context_of(store, teacher, budget), info=info))
         spend = store.ledger.spend()
         states = store.state(sha)
-        rows = store.ledger._connection.execute("SELECT status, COUNT(*) FROM calls GROUP BY status").fetchall()
+        rows = store.ledger.file.rows("SELECT status, COUNT(*) FROM calls GROUP BY status")
         return {
             "calls": spend.teacher_calls,
             "lost": spend.lost_calls,
