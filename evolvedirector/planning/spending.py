@@ -213,7 +213,7 @@ def most_looks(
     calls = budget.budget_teacher_calls
     if rounds is not None and calls is not None and isinstance(policy, ScreeningPolicy | EvolveDirectorPolicy):
         asked = _screening_looks(policy, calls, rounds, skills) if isinstance(policy, ScreeningPolicy) else 0
-        if isinstance(policy, EvolveDirectorPolicy) and policy.discrimination:
+        if isinstance(policy, EvolveDirectorPolicy) and "discrimination" not in policy.without:
             live = seeds + calls
             chosen = live if live <= policy.select_all_up_to else max(policy.select_all_up_to, 1)
             asked = rounds * max(chosen, int(policy.select_share * live))
@@ -296,14 +296,15 @@ def _teacher_row(most: int | None, price: float | None, teacher: object, name: s
 
 
 def _screening_looks(policy: ScreeningPolicy, calls: int, rounds: int, skills: int) -> int:
-    measured = policy.min_candidates_per_skill * max(1, skills, len(policy.skills or ()))
+    screening = policy.screening
+    measured = screening.min_candidates_per_skill * max(1, skills, len(policy.skills or ()))
     looks = LOOKS_PER_BOUGHT_IMAGE * calls
-    if not policy.discrimination:
+    if "discrimination" in policy.without:
         return looks
     for index in range(rounds):
-        shares = (policy.open_end_share, policy.buying_share, policy.early_share)
+        shares = (policy.pace.open_end_share, policy.pace.buying_share, policy.pace.early_share)
         allowed = round_allowance(calls, 0, 0, index, rounds, *shares)
-        looks += max(policy.candidates_per_call * allowed, measured) + policy.mastered_probes + measured
+        looks += max(screening.candidates_per_call * allowed, measured) + policy.mastery.mastered_probes + measured
     return looks
 
 
