@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 
 from evolvedirector.judges.health.gold import check_gold
 from evolvedirector.judges.health.report import JudgeHealth
+from evolvedirector.policies.screening.settings import Mastery, Pace, Screening, Weighting
 from evolvedirector.records import digest
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ def _deciders(settings: EvolutionCallback, gold: str) -> list[str]:
     floors = [] if settings.judge_health is None else [repr(replace(settings.judge_health, gold=None)), gold]
     margin = [f"tie margin {settings.tie_margin}"] if settings.tie_margin else []
     # Of a writer texts alone, such as its model: it may count or collect in other attributes while it works.
-    parts = [_plain(settings.policy, bool | int | float | str | list | tuple | dict), _plain(settings.writer, str)]
+    of_policy = bool | int | float | str | list | tuple | dict | Pace | Screening | Weighting | Mastery
+    parts = [_plain(settings.policy, of_policy), _plain(settings.writer, str)]
     return [*who, *parts, repr(settings.budget), *floors, *margin]
 
 

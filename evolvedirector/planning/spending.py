@@ -8,10 +8,7 @@ from typing import TypeAlias
 
 from evolvedirector.evolution.budget import Budget
 from evolvedirector.judges.health.report import JudgeHealth
-from evolvedirector.policies.evolve_director import EvolveDirectorPolicy
-from evolvedirector.policies.policy import Policy
-from evolvedirector.policies.screening.policy import ScreeningPolicy
-from evolvedirector.policies.screening.rates import round_allowance
+from evolvedirector.policies.policy import Policy, RunSize
 from evolvedirector.records.part import requests_in_flight_of
 
 Rows: TypeAlias = dict[str, str]
@@ -86,8 +83,6 @@ def _looks_row(reader: Reader) -> str:
     return f"{looks}, {price:.4g} USD each" if most is None else f"{looks} x {price:.4g} USD = {most:,.2f} USD"
 
 
-LOOKS_PER_BOUGHT_IMAGE = 5
-"""Is it faithful (1), does it beat a rival's (2: both orders), does it beat the student's (2)?"""
 LOOKS_PER_CANARY = 6
 
 
@@ -192,32 +187,19 @@ def most_cost_usd(budget: Budget, teachers: Mapping[str, object]) -> float | Non
     return cost if budget.budget_cost_usd is None else min(cost, budget.budget_cost_usd)
 
 
-def most_looks(
-    policy: Policy, budget: Budget, rounds: int | None, seeds: int, skills: int, health: JudgeHealth | None
-) -> int | None:
+def most_looks(policy: Policy, budget: Budget, size: RunSize, health: JudgeHealth | None) -> int | None:
     """Return the most looks that a run may ask of its judge; None where nothing bounds them.
 
-    Screening: a round looks at c A_k candidates or m for each skill, whichever is more, at the probes, and
-    `LOOKS_PER_BOUGHT_IMAGE` times at each image bought; A_k is largest where nothing is bought before. The published
-    rule: a share of the live prompts, of which there are never more than seeds and images bought.
-
     Args:
-        policy: Another than the two shipped ones is bounded by the budget alone.
+        policy: Says what it may ask.
         budget: The limits.
-        rounds: Rounds in all. None: unknown.
-        seeds: Seed prompts.
-        skills: Skills among them.
+        size: Of the run.
         health: Canaries and gold at the start of each round; None asks none.
     """
     limits = [budget.budget_judge_calls] if budget.budget_judge_calls is not None else []
-    calls = budget.budget_teacher_calls
-    if rounds is not None and calls is not None and isinstance(policy, ScreeningPolicy | EvolveDirectorPolicy):
-        asked = _screening_looks(policy, calls, rounds, skills) if isinstance(policy, ScreeningPolicy) else 0
-        if isinstance(policy, EvolveDirectorPolicy) and policy.discrimination:
-            live = seeds + calls
-            chosen = live if live <= policy.select_all_up_to else max(policy.select_all_up_to, 1)
-            asked = rounds * max(chosen, int(policy.select_share * live))
-        limits.append(asked + _health_looks(health, rounds))
+    asked = policy.most_looks(size)
+    if asked is not None and size.rounds is not None:
+        limits.append(asked + _health_looks(health, size.rounds))
     return min(limits, default=None)
 
 
@@ -293,18 +275,6 @@ def _teacher_row(most: int | None, price: float | None, teacher: object, name: s
         free = "no price: nothing is charged" if is_free(teacher) else f"price unknown: set budget.prices_usd.{name}"
         return f"{count}, {free}"
     return f"{count} x {price:.4g} USD" + ("" if most is None else f" = {most * price:,.2f} USD")
-
-
-def _screening_looks(policy: ScreeningPolicy, calls: int, rounds: int, skills: int) -> int:
-    measured = policy.min_candidates_per_skill * max(1, skills, len(policy.skills or ()))
-    looks = LOOKS_PER_BOUGHT_IMAGE * calls
-    if not policy.discrimination:
-        return looks
-    for index in range(rounds):
-        shares = (policy.open_end_share, policy.buying_share, policy.early_share)
-        allowed = round_allowance(calls, 0, 0, index, rounds, *shares)
-        looks += max(policy.candidates_per_call * allowed, measured) + policy.mastered_probes + measured
-    return looks
 
 
 def _health_looks(health: JudgeHealth | None, rounds: int) -> int:
