@@ -129,8 +129,8 @@ def _renew_arguments(arguments: dict[str, Any], rules: dict[str, Any]) -> dict[s
 
     Args:
         arguments: Of one class.
-        rules: Old argument to its new dotted place, or to `{unless: value, adds: {argument: word}}` for a switch that
-            became a word of a list.
+        rules: Old argument to its new dotted place, or to `{unless: default, adds: {argument: word}}` for a switch that
+            became a word of a list, or to `{unless: default, sets: {place: value}}`.
     """
     kept = {key: value for key, value in arguments.items() if key not in rules}
     for old, new in rules.items():
@@ -140,14 +140,23 @@ def _renew_arguments(arguments: dict[str, Any], rules: dict[str, Any]) -> dict[s
         if isinstance(new, str):
             if value is None and "." in new:
                 continue  # the default, written out
-            warn(f"{old}: ...", f"`{new.replace('.', ': {')}: ...{'}' * new.count('.')}`")
+            warn(f"{old}: ...", _line(new, "..."))
             _place(kept, new.split("."), value)
             continue
-        (argument, word), *_ = new["adds"].items()
-        if value != new["unless"]:
+        if value == new["unless"]:
+            continue
+        for argument, word in new.get("adds", {}).items():
             warn(f"{old}: {value}", f"`{argument}: [{word}]`")
             kept[argument] = [*kept.get(argument, []), word]
+        for argument, constant in new.get("sets", {}).items():
+            warn(f"{old}: {value}", _line(argument, constant))
+            _place(kept, argument.split("."), constant)
     return kept
+
+
+def _line(place: str, value: Any) -> str:
+    """Write a dotted place as YAML in one line: `pace: {early_share: ...}`."""
+    return f"`{place.replace('.', ': {')}: {value}{'}' * place.count('.')}`"
 
 
 def _place(tree: dict[str, Any], path: Iterable[str], value: Any) -> None:

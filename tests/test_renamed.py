@@ -133,7 +133,9 @@ def upgrading_page() -> str:
 
     def arguments() -> str:
         lines = []
-        for owner, rules in sorted(table()["arguments"].items()):
+        for owner, rules in table()["arguments"].items():
+            if owner.count(".") != 1:  # the same class by its file
+                continue
             for old, new in rules.items():
                 shown = f"`{new}`" if isinstance(new, str) else _switch(new)
                 was = f"`{old}`" if isinstance(new, str) else f"`{old}: {str(not new['unless']).lower()}`"
@@ -149,8 +151,8 @@ def upgrading_page() -> str:
 
 
 def _switch(rule: dict) -> str:
-    (argument, word), *_ = rule["adds"].items()
-    return f"`{argument}: [{word}]`"
+    lines = [f"`{argument}: [{word}]`" for argument, word in rule.get("adds", {}).items()]
+    return ", ".join([*lines, *(f"`{place}: {value}`" for place, value in rule.get("sets", {}).items())])
 
 
 UPGRADING = (ROOT / "tests" / "upgrading_page.txt").read_text(encoding="utf-8")
