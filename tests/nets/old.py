@@ -71,10 +71,15 @@ def _figures(text: str) -> str:
     return " ".join(name or number for name, number in _NAME_OR_NUMBER.findall(text))
 
 
+_VERDICT_OF_THEN = {"shows": "student", "lacks": "teacher", "unreadable": "invalid"}
+"""On that day an image that shows its prompt was called `student`: the recorded counts are by those words."""
+
+
 def verdicts_told(page: str) -> dict[str, int]:
-    """Count the pairs that a page shows by verdict."""
+    """Count the pairs that a page shows by what came of them, in the words of that day."""
     found = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, flags=re.DOTALL)
-    verdicts = [pair["verdict"] for pair in json.loads(found[0])["pairs"]["pairs"]]
+    outcomes = [pair["outcome"] for pair in json.loads(found[0])["pairs"]["pairs"]]
+    verdicts = [_VERDICT_OF_THEN.get(outcome, outcome) for outcome in outcomes]
     return {verdict: verdicts.count(verdict) for verdict in sorted(set(verdicts))}
 
 
