@@ -14,7 +14,7 @@ from evolvedirector.callbacks._run.host_checks import check_host, check_only_own
 from evolvedirector.callbacks._run.round_driver import RoundDriver
 from evolvedirector.callbacks.checkpoint import RunCheckpoint, prune, save_committed
 from evolvedirector.evolution.budget import Budget
-from evolvedirector.evolution.round_context import EvolvingData
+from evolvedirector.evolution.host import EvolvingData
 from evolvedirector.evolution.round_id import gold_name, round_id_of
 from evolvedirector.evolution.schedule import RoundSchedule
 from evolvedirector.judges.health.report import JudgeHealth
@@ -24,6 +24,7 @@ from evolvedirector.planning.spending import plan_of_spending, with_look_price
 from evolvedirector.policies.policy import Policy
 from evolvedirector.policies.screening.policy import ScreeningPolicy
 from evolvedirector.records import RoundInfo, digest
+from evolvedirector.rewards.reward import Reward
 from evolvedirector.teachers.teacher import Teacher
 from evolvedirector.writers.prompt_writer import PromptWriter
 
@@ -68,6 +69,7 @@ class EvolutionCallback(pl.Callback):
         offload_student: Literal["none", "optimizer", "all"] = "none",
         seed: int = 0,
         data: str | None = None,
+        rewards: dict[str, Reward] | None = None,
     ) -> None:
         """Set who takes part, how often, and what it may cost.
 
@@ -89,6 +91,7 @@ class EvolutionCallback(pl.Callback):
                 or the weights too.
             seed: Root of every draw of evolution.
             data: Attribute of the datamodule that holds the evolving data. None: the datamodule itself.
+            rewards: Score images by name, where the policy's plan asks for scores. None: no reward takes part.
 
         Raises:
             ValueError: No teacher, or a number out of range.
@@ -118,6 +121,7 @@ class EvolutionCallback(pl.Callback):
         self.offload_student = offload_student
         self.seed = seed
         self.data = data
+        self.rewards = rewards or {}
         self.root: Path | None = None
         self._driver: RoundDriver | None = None
         self._host: EvolvingData | None = None

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from evolvedirector.evolution.host import StudentPart
 from evolvedirector.records import ImageRequest
 
 
@@ -55,6 +56,19 @@ def student_draw(trainer: pl.Trainer, module: pl.LightningModule) -> Callable[[S
         return [encode_png(image) for image in images]
 
     return draw
+
+
+def student_part(trainer: pl.Trainer, module: pl.LightningModule) -> StudentPart:
+    """Let the module being trained take part in a round, with its averaged weights when a callback keeps them.
+
+    Args:
+        trainer: The running trainer; its step names the weights.
+        module: The student.
+    """
+    averaged = any(isinstance(callback, AveragesWeights) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+    weights = f"{'averaged' if averaged else 'trained'} weights at step {trainer.global_step}"
+    chunk = getattr(module, "generation_chunk_size", 1)
+    return StudentPart(student_draw(trainer, module), f"{type(module).__name__}, {weights}", chunk)
 
 
 def draw_share(trainer: pl.Trainer, module: pl.LightningModule, requests: Sequence[ImageRequest]) -> dict[str, bytes]:

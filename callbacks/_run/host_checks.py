@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from evolvedirector.evolution.round_context import EvolvingData
+from evolvedirector.evolution.host import EvolvingData
 
 
 def evolving_data_of(trainer: pl.Trainer, attribute: str | None) -> EvolvingData:

@@ -1,6 +1,6 @@
 """The round: its steps in order, its budget, and the seams to the project that hosts it."""
 
 from evolvedirector.evolution.budget import Budget
-from evolvedirector.evolution.round_context import EvolvingData, ImageGenerator
+from evolvedirector.evolution.host import EvolvingData, ImageGenerator
 
 __all__ = ["Budget", "EvolvingData", "ImageGenerator"]

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+
+from evolvedirector.records import ImageAndPrompt, Score
 
 
 @runtime_checkable
 class Reward(Protocol):
     """Score images: higher is better. Scores of one reward are comparable with each other only."""
 
-    def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Return one float per image; nan where an image could not be scored.
+    @property
+    def fingerprint(self) -> str:
+        """Name the model, its revision and every setting that changes a score; part of the key of every score."""
+        ...
 
-        Args:
-            images: uint8, [n 3 h w].
-            prompts: One per image.
-        """
+    def score(self, items: Sequence[ImageAndPrompt]) -> Iterator[Score]:
+        """Yield one score per item as they finish; its value is nan where the image could not be scored."""
         ...
 
 
