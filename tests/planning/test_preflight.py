@@ -92,7 +92,7 @@ def test_parts_that_work_are_asked_once_and_the_run_goes_on(tmp_path: Path) -> N
     callback, reading = evolution(), WinRate(Judge(), {"held": Teacher()})
     fit(tmp_path, callback, reading)
     asked = [callback.teachers["toy"], callback.judge, callback.writer, reading.teachers["held"]]
-    assert [part.verified for part in (*asked, reading.evaluation_judge)] == [1] * 5  # type: ignore[attr-defined]
+    assert [part.verified for part in (*asked, reading.judge)] == [1] * 5  # type: ignore[attr-defined]
 
 
 def test_an_error_of_any_kind_is_a_problem_and_quotes_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
