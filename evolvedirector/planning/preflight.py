@@ -9,10 +9,11 @@ from evolvedirector.evolution.budget import check_teacher_names
 from evolvedirector.evolution.round_id import RoundSettings
 from evolvedirector.planning.roles import BuysImages, Evolves
 from evolvedirector.planning.spending import check_prices
-from evolvedirector.policies.policy import NeedsBudget
+from evolvedirector.policies.policy import NeedsBudget, Policy
 from evolvedirector.records.part import HoldsParts, Verifiable
 from evolvedirector.secrecy.guard import find_secrets, named_variables, redacted, refusal, secret_values, settings_of
 from evolvedirector.teachers.teacher import Teacher
+from evolvedirector.writers.prompt_writer import PromptWriter
 
 
 def verifiable_parts(holders: Iterable[object]) -> Iterator[tuple[str, Verifiable]]:
@@ -75,10 +76,23 @@ def _own_problems(callback: object) -> Iterator[str]:
 
 def _checks_of(settings: RoundSettings) -> Iterator[Callable[[], Any]]:
     budget, policy = settings.budget, settings.policy
+    yield lambda: _check_seam("policy", policy, Policy)
+    yield lambda: _check_seam("writer", settings.writer, PromptWriter)
     yield lambda: check_teacher_names(budget, settings.teachers)
     yield lambda: check_prices(budget, settings.teachers, settings.judge)
     if isinstance(policy, NeedsBudget):
         yield lambda: policy.check_budget(budget.budget_teacher_calls)
+
+
+def _check_seam(role: str, part: object, seam: type) -> None:
+    """Refuse a part of another project that lacks a member of its seam, before a round asks for it."""
+    members = (name for name in vars(seam) if not name.startswith("_"))
+    if missing := [name for name in members if name not in dir(part)]:
+        raise ValueError(
+            f"{role} is a {type(part).__name__} without {', '.join(f'`{name}`' for name in missing)}. Allowed is every "
+            f"class with the members of {seam.__module__}.{seam.__name__}. Add what is missing; a fingerprint may be a "
+            "text that names the settings."
+        )
 
 
 def _check_told_apart(teachers: Mapping[str, Teacher]) -> None:
