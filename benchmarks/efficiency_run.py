@@ -24,7 +24,7 @@ from evolvedirector.datamodules import EvolvingDataModule
 from evolvedirector.evolution import Budget
 from evolvedirector.judges.health.report import JudgeHealth
 from evolvedirector.lightning_modules import FlowMatching, MiniLMEncoder, PixArt, TextToImage, WarmupDecayLR
-from evolvedirector.policies import EvolveDirectorPolicy, ScreeningPolicy
+from evolvedirector.policies import EvolveDirectorPolicy, Pace, Screening, ScreeningPolicy
 from evolvedirector.policies.policy import Policy
 from evolvedirector.records import ImageAndPrompt, ImageRequest, Prompt, seed_of
 from evolvedirector.store import DatasetStore
@@ -60,7 +60,9 @@ class Arm:
     error_rate: float = 0.0
 
 
-SCREENING = partial(ScreeningPolicy, early_share=0.5, buying_share=0.67, candidates_per_call=6)
+SCREENING = partial(
+    ScreeningPolicy, pace=Pace(buying_share=0.67, early_share=0.5), screening=Screening(candidates_per_call=6)
+)
 """This student draws nothing right in its first quarter, so half of the money is spent at once and the other half kept
 for rounds in which looks tell skills apart."""
 
@@ -117,7 +119,8 @@ def run(name: str, seed: int, images_seen: int = IMAGES_SEEN, n: int = N, folder
     policy: Policy = EvolveDirectorPolicy()
     if arm.policy:
         decides = arm.policy()
-        policy = SpendsTheRest(decides, arm.shares, buying_share=getattr(decides, "buying_share", 0.5))
+        pace = decides.pace if isinstance(decides, ScreeningPolicy) else Pace()
+        policy = SpendsTheRest(decides, arm.shares, buying_share=pace.buying_share)
     steps = images_seen // BATCH
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(folder or scratch)

@@ -16,6 +16,7 @@ import torch.distributed as dist
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from evolvedirector.callbacks._run.drawing import offloader, student_part
+from evolvedirector.callbacks._run.held_out import size_px_of
 from evolvedirector.callbacks._run.round_bar import RoundBar
 from evolvedirector.evolution.host import StudentPart
 from evolvedirector.evolution.opening import run_seeding
@@ -158,7 +159,7 @@ class RoundDriver:
             return child
 
     def _image_size_px(self) -> int:
-        size = self._settings.image_size_px or getattr(self._module, "image_size_px", None)
+        size = self._settings.image_size_px or size_px_of(self._module)
         if not isinstance(size, int):
             raise RuntimeError(
                 f"The size of the images to ask for is unknown: {type(self._module).__name__} has no `image_size_px`. "

@@ -138,7 +138,7 @@ def test_what_the_student_can_do_is_retired_but_never_everything(world_of) -> No
                 first = abs(toys.mean_tone(pair.first) - 128) < 1
                 yield toys.Look(pair.item_id, 0.9 if first else 0.1)
 
-    world = world_of(judge=Pleased(), policy=EvolveDirectorPolicy(mutation=False))
+    world = world_of(judge=Pleased(), policy=EvolveDirectorPolicy(without={"mutation"}))
     world.seed()
     state = world.store.state(run_round(world.context()))
     assert len(state.in_state("live")) == 1

@@ -1,12 +1,14 @@
 import functools
 import random
 from collections import Counter
+from collections.abc import Set
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evolvedirector.policies.evolve_director import EvolveDirectorPolicy
+from evolvedirector.policies.operations import Operation
 from evolvedirector.records import (
     Allowance,
     DatasetState,
@@ -98,9 +100,9 @@ def test_the_set_changes_as_published(share: float) -> None:
 @pytest.mark.parametrize(
     ("operation", "kind"), [("expansion", "expand"), ("deletion", "retire"), ("mutation", "mutate")]
 )
-def test_each_operation_has_an_off_switch(operation: str, kind: str) -> None:
+def test_each_operation_can_be_left_out(operation: Operation, kind: str) -> None:
     state = state_of(200)
-    policy = EvolveDirectorPolicy(**{operation: False})
+    policy = EvolveDirectorPolicy(without={operation})
     verdicts: list[Verdict] = ["student", "teacher"] * 100
     evidence = [Evidence(key, "compare", verdict=v) for key, v in zip(state.entries, verdicts, strict=True)]
     kinds = Counter(d.kind for d in policy.decide(state, evidence, FREE, info()))
@@ -109,7 +111,7 @@ def test_each_operation_has_an_off_switch(operation: str, kind: str) -> None:
 
 
 def test_without_discrimination_nobody_is_asked_and_a_coin_decides() -> None:
-    state, policy = state_of(1000), EvolveDirectorPolicy(discrimination=False)
+    state, policy = state_of(1000), EvolveDirectorPolicy(without={"discrimination"})
     assert policy.plan(state, info()).compare == ()
     kinds = Counter(d.kind for d in policy.decide(state, [], FREE, info()))
     assert 70 < kinds["expand"] < 130 and 70 < kinds["retire"] < 130
@@ -137,13 +139,13 @@ def test_the_set_changes_as_published_within_sampling_error(share: float, seed: 
 
 
 def lived_through(
-    share: float, budget: int, rounds: int = 25, size: int = 500, seed: int = 0, **switches: bool
+    share: float, budget: int, rounds: int = 25, size: int = 500, seed: int = 0, without: Set[Operation] = frozenset()
 ) -> tuple[list[int], int]:
     """Let the rule run with teachers winning a share of looks; returns the live prompts after each round and the spend.
 
     Purchases stop at the budget, as in a round; every child bought is live.
     """
-    policy, draw = EvolveDirectorPolicy(**switches), random.Random(seed)
+    policy, draw = EvolveDirectorPolicy(without=without), random.Random(seed)
     entries, left, sizes = dict(state_of(size).entries), budget, [size]
     for index in range(rounds):
         state = DatasetState("sha", entries)
@@ -183,11 +185,11 @@ def test_at_a_share_of_three_thirteenths_the_set_keeps_its_size() -> None:
 
 
 def test_without_deletion_nothing_shrinks_and_without_expansion_hardly_anything_grows() -> None:
-    kept, _ = lived_through(0.0, budget=10**6, deletion=False, mutation=False)
+    kept, _ = lived_through(0.0, budget=10**6, without={"deletion", "mutation"})
     assert set(kept) == {500}
-    grown, spent = lived_through(1.0, budget=10**6, expansion=False)
+    grown, spent = lived_through(1.0, budget=10**6, without={"expansion"})
     assert (set(grown), spent) == ({500}, 0)
-    shrunk, spent = lived_through(0.0, budget=10**6, mutation=False)
+    shrunk, spent = lived_through(0.0, budget=10**6, without={"mutation"})
     assert shrunk[-1] < shrunk[0] and spent == 0
 
 

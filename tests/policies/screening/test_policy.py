@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from evolvedirector.evolution.history import history_of
 from evolvedirector.policies.policy import Policy
 from evolvedirector.policies.screening.policy import ScreeningPolicy
+from evolvedirector.policies.screening.settings import Mastery, Pace, Screening, Weighting
 from evolvedirector.records import (
     Allowance,
     DatasetState,
@@ -269,7 +270,7 @@ def test_after_the_last_purchase_it_only_measures() -> None:
 
 
 def test_without_a_known_end_each_round_spends_a_share_of_what_is_left() -> None:
-    policy, state = ScreeningPolicy(open_end_share=0.25), state_of(seeds(single=3))
+    policy, state = ScreeningPolicy(pace=Pace(open_end_share=0.25)), state_of(seeds(single=3))
     assert policy.plan(state, info(0, None, 110, 10)).budget_teacher_calls == 25
     assert policy.plan(state, info(9, None, 110, 109)).budget_teacher_calls == 1
     assert policy.plan(state, info(9, None, 110, 110)).budget_teacher_calls == 0
@@ -351,7 +352,8 @@ def test_a_lineage_whose_unseen_children_pass_twice_is_mastered(
     assert not ([d for d in decisions if d.kind == "buy"] and mastered)  # nothing is bought for a mastered lineage
     mix = ScreeningPolicy().mix(state, evidence, info(3))
     assert mix and mix.replay_share == (0.25 if mastered else 0.0)
-    assert not [d for d in ScreeningPolicy(deletion=False).decide(state, evidence, FREE, info(3)) if d.kind != "buy"]
+    kept = ScreeningPolicy(without={"deletion"}).decide(state, evidence, FREE, info(3))
+    assert not [d for d in kept if d.kind != "buy"]
 
 
 def test_a_mastered_lineage_has_no_children_and_is_probed() -> None:
@@ -359,7 +361,7 @@ def test_a_mastered_lineage_has_no_children_and_is_probed() -> None:
     plan = ScreeningPolicy().plan(state, info(3))
     assert parent.id in plan.probe
     assert parent.text not in {request.parent for request in plan.write}
-    assert parent.id not in ScreeningPolicy(mastered_probes=0).plan(state, info(3)).probe
+    assert parent.id not in ScreeningPolicy(mastery=Mastery(mastered_probes=0)).plan(state, info(3)).probe
 
 
 def mastered_state(lineages: int, size: int) -> DatasetState:
@@ -416,19 +418,19 @@ def test_the_mix_draws_less_of_what_the_student_can_do() -> None:
     assert weight(*[(40, 0)] * 6) == 0.35
 
 
-def test_replay_has_an_off_switch() -> None:
+def test_without_a_replay_share_mastered_prompts_are_drawn_like_live_ones() -> None:
     state = mastered_state(2, 4)
-    shares = [ScreeningPolicy(replay=on).mix(state, [], info()).replay_share for on in (True, False)]  # type: ignore
-    assert shares == [0.25, 0.0]
+    mixes = [ScreeningPolicy(mastery=Mastery(replay_share=share)).mix(state, [], info()) for share in (0.25, 0.0)]
+    assert [mix and mix.replay_share for mix in mixes] == [0.25, 0.0]
 
 
 def test_expansion_off_writes_without_parents_and_mutation_off_with_parents_only() -> None:
     state = state_of(seeds(single=40), past(single=(40, 20)))
     for policy, operations in (
         (ScreeningPolicy(), {"expansion", "mutation"}),
-        (ScreeningPolicy(expansion=False), {"mutation"}),
-        (ScreeningPolicy(mutation=False), {"expansion"}),
-        (ScreeningPolicy(expansion=False, mutation=False), set()),
+        (ScreeningPolicy(without={"expansion"}), {"mutation"}),
+        (ScreeningPolicy(without={"mutation"}), {"expansion"}),
+        (ScreeningPolicy(without={"expansion", "mutation"}), set()),
     ):
         assert {request.operation for request in policy.plan(state, info()).write} == operations
 
@@ -437,7 +439,7 @@ def test_discrimination_off_buys_unscreened_in_seeded_order() -> None:
     new = candidates(single=60, two=60)
     state = with_candidates(state_of(seeds(single=3)), new)
     evidence = screened(new, "shows")
-    policy = ScreeningPolicy(discrimination=False)
+    policy = ScreeningPolicy(without={"discrimination"})
     first = policy.decide(state, evidence, FREE, info())
     assert len(first) == 18 and {d.kind for d in first} == {"buy"}
     assert first == policy.decide(state, [], FREE, info()) != policy.decide(state, [], FREE, info(seed=1))
@@ -450,7 +452,7 @@ def test_a_full_lineage_gets_no_children_and_its_surplus_is_retired() -> None:
     root = Prompt.create("single root", skill="single")
     children = [Prompt.create(f"single {n}", "expansion", "single", root) for n in range(4)]
     entries = {p.id: live(p) for p in [root, *children]} | seeds(two=1)
-    policy, state = ScreeningPolicy(calls_per_lineage=3), state_of(entries)
+    policy, state = ScreeningPolicy(pace=Pace(calls_per_lineage=3)), state_of(entries)
     assert {request.parent for request in policy.plan(state, info()).write if request.parent} == {"two seed 0"}
     retired = {d.prompt_id for d in policy.decide(state, [], FREE, info()) if d.kind == "retire"}
     assert len(retired) == 2 and retired < {p.id for p in children}
@@ -474,17 +476,35 @@ def test_an_empty_dataset_gets_mutations() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("group", "wrong"),
     [
-        {"mutation_share": 1.2},
-        {"least_rate": 0.0},
-        {"candidates_per_call": 0},
-        {"replay_share": -0.1},
-        {"calls_per_lineage": 0},
-        {"skills": []},
-        {"smoothing": float("nan")},
+        (Screening, {"mutation_share": 1.2}),
+        (Screening, {"candidates_per_call": 0}),
+        (Screening, {"error_deviations": -0.5}),
+        (Weighting, {"least_rate": 0.0}),
+        (Weighting, {"smoothing": float("nan")}),
+        (Weighting, {"least_weight": 0.0}),
+        (Mastery, {"replay_share": -0.1}),
+        (Mastery, {"mastered_probes": -1}),
+        (Mastery, {"min_looks_per_lineage": 0}),
+        (Pace, {"calls_per_lineage": 0}),
+        (Pace, {"buying_share": 0.0}),
+        (Pace, {"early_share": 1.5}),
     ],
 )
-def test_a_setting_out_of_range_is_refused(wrong: dict) -> None:
-    with pytest.raises(ValueError, match=f"{next(iter(wrong))} is .* Allowed: "):
-        ScreeningPolicy(**wrong)
+def test_a_setting_out_of_range_is_refused(group: Callable[..., object], wrong: dict) -> None:
+    (name,) = wrong
+    with pytest.raises(ValueError, match=rf"\w+\.{name} is .*\. Allowed: .*\. Leave {name} out to take its default\."):
+        group(**wrong)
+
+
+def test_no_skill_at_all_and_an_unknown_operation_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"skills is \[\]\. Allowed: at least one skill, or null\. Write"):
+        ScreeningPolicy(skills=[])
+    with pytest.raises(ValueError, match=r"without names 'replay'\. Allowed: discrimination, .*\. Write `without"):
+        ScreeningPolicy(without={"replay"})  # type: ignore[arg-type]
+
+
+def test_the_order_of_the_operations_left_out_tells_nobody_apart() -> None:
+    """What stands in a fingerprint must not depend on the order in which a set is listed."""
+    assert ScreeningPolicy(without={"mutation", "deletion"}).without == ("deletion", "mutation")
