@@ -34,7 +34,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from evolvedirector.evolution.round_context import in_groups
+from evolvedirector.evolution.remembered import in_groups
 from evolvedirector.records import ImageReply, ImageRequest, Prompt
 from evolvedirector.store import Blobs, Ledger
 from evolvedirector.store.ledger import Call

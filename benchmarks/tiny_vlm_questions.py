@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from benchmarks.tiny_vlm_pictures import WORLD, HeldOut, Picture, random_scene, scene_of
-from evolvedirector.judges.questions.judge_questions import CHECK_QUESTION, PAIR_QUESTION
+from evolvedirector.judges.questions.judge_questions import PAIR_QUESTION
+from evolvedirector.records.questions import CHECK_QUESTION
 from evolvedirector.worlds.shapes.atoms import Atom, answer, atoms_of, faithfulness, lies, matches
 from evolvedirector.worlds.shapes.grammar import NUMBERS, phrase
 from evolvedirector.worlds.shapes.reading import UNKNOWN, SeenScene

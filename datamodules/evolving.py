@@ -97,7 +97,7 @@ class EvolvingDataModule(LightningDataModule):
         self.generation_chunk_size = generation_chunk_size
         self.seed = seed
         self.roles = tuple(roles)
-        self._seeds = seeds
+        self.seeds = seeds
         self._held_out = held_out
         self._predict_prompts = predict_prompts
         self._num_workers = num_workers
@@ -112,7 +112,7 @@ class EvolvingDataModule(LightningDataModule):
         """Make the root from the seeds if it has no revision yet, and record the held-out prompts (rank 0 only)."""
         if self.trainer is not None and self.trainer.state.fn != TrainerFn.FITTING:
             return  # evaluation writes nothing, so it can run beside a training that holds the root's lock
-        if self._seeds is None and not (self.data_root / "format.json").exists():
+        if self.seeds is None and not (self.data_root / "format.json").exists():
             raise StoreError(
                 f"The dataset root '{self.data_root}' does not exist and there are no seeds to make it from. Allowed "
                 "is a root that was imported, or any folder beside seeds. Write `data.init_args.seeds: prompts.txt`, "
@@ -122,10 +122,10 @@ class EvolvingDataModule(LightningDataModule):
         published = RevisionFiles(self.data_root).current() is not None
         if published and not held_out:
             return
-        with DatasetStore(self.data_root, create=self._seeds is not None) as store:
+        with DatasetStore(self.data_root, create=self.seeds is not None) as store:
             store.ledger.prompts.hold_out(held_out)
-            if not published and self._seeds is not None:
-                report = import_prompts(store, read_prompts(self._seeds), held_out)
+            if not published and self.seeds is not None:
+                report = import_prompts(store, read_prompts(self.seeds), held_out)
                 _log.info(
                     "Imported %d prompts; skipped %d duplicates and %d held-out ones.",
                     report.prompts,

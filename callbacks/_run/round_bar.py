@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from evolvedirector.callbacks._run.round_line import RoundOutcome, line_of, scalars_of
 from evolvedirector.callbacks._run.to_loggers import log_figures
-from evolvedirector.evolution.round_context import Progress
+from evolvedirector.evolution.round_parts import Progress
 from evolvedirector.records import RoundInfo
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class RoundBar:
         """
         self._close()
         ledger = store.ledger
-        row = next((row for row in ledger.rounds.all() if row.round_id == self._round_id), None)
+        row = ledger.rounds.get(self._round_id)
         outcome = RoundOutcome(
             figures=row.figures if row else None,
             before=store.state(self._started_from),

@@ -15,14 +15,17 @@ import lightning.pytorch as pl
 import torch.distributed as dist
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from evolvedirector.callbacks._run.drawing import offloader, student_draw
+from evolvedirector.callbacks._run.drawing import offloader, student_part
+from evolvedirector.callbacks._run.held_out import size_px_of
 from evolvedirector.callbacks._run.round_bar import RoundBar
+from evolvedirector.evolution.host import StudentPart
 from evolvedirector.evolution.opening import run_seeding
 from evolvedirector.evolution.round import run_round
-from evolvedirector.evolution.round_context import RoundContext, RoundInterrupted
-from evolvedirector.execution.executor import Crew, LocalCrew
+from evolvedirector.evolution.round_parts import Round, RoundInterrupted, RoundParts, RoundWatch, tenants_of
+from evolvedirector.execution.executor import Executor
 from evolvedirector.execution.heartbeat import Heartbeat
-from evolvedirector.execution.ranks import PeerFailed, RankCrew
+from evolvedirector.execution.local import LocalExecutor
+from evolvedirector.execution.ranks import PeerFailed, RankExecutor
 from evolvedirector.planning.spending import told_prices_usd
 from evolvedirector.records import RoundInfo
 from evolvedirector.records.part import close_parts
@@ -78,32 +81,31 @@ class RoundDriver:
         if self._store is not None:
             self._store.close()
             self._store = None
-        for teacher in self._settings.teachers.values():
-            teacher.close()
-        close_parts(self._settings.writer)
-        self._settings.judge.close()
+        settings = self._settings
+        close_parts(*settings.teachers.values(), settings.writer, *settings.rewards.values(), settings.judge)
 
-    def _together(self, work: Callable[[RoundContext], str], info: RoundInfo) -> str:
-        local = self._local_crew()
+    def _together(self, work: Callable[[Round], str], info: RoundInfo) -> str:
+        student = student_part(self._trainer, self._module)
+        local = self._local_executor(student)
         if not (dist.is_available() and dist.is_initialized() and self._trainer.world_size > 1):
             with self._term_handled(None):
-                result = self._drive(work, info, local)
+                result = self._drive(work, info, student, local)
             self._end_if_told()
             return result
         heartbeat, group = self._meet()
-        crew = RankCrew(local, group, lambda: heartbeat.reason)
+        executor = RankExecutor(local, group, lambda: heartbeat.reason)
         heartbeat.start()
         try:
             with self._term_handled(heartbeat):
                 if not self._trainer.is_global_zero:
-                    result = crew.serve()
+                    result = executor.serve()
                 else:
                     try:
-                        result = self._drive(work, info, crew)
+                        result = self._drive(work, info, student, executor)
                     except BaseException as error:
-                        self._tell(crew, heartbeat, error)
+                        self._tell(executor, heartbeat, error)
                         raise
-                    crew.dismiss(result)
+                    executor.dismiss(result)
         except BaseException as error:
             heartbeat.announce(f"rank {self._trainer.global_rank}: {type(error).__name__}: {error}")
             if self._sigterm:
@@ -119,46 +121,45 @@ class RoundDriver:
         if self._sigterm:
             raise SIGTERMException(TERM_EXIT_CODE)
 
-    def _tell(self, crew: RankCrew, heartbeat: Heartbeat, error: BaseException) -> None:
+    def _tell(self, executor: RankExecutor, heartbeat: Heartbeat, error: BaseException) -> None:
         """End the service of the peers: in step when the failure is ours alone, else through the heartbeat."""
         out_of_step = isinstance(error, KeyboardInterrupt) or (isinstance(error, PeerFailed) and not error.in_step)
         if out_of_step or heartbeat.reason:
             heartbeat.announce(str(error) or type(error).__name__)
         else:
-            crew.fail(f"rank 0: {type(error).__name__}: {error}")
+            executor.fail(f"rank 0: {type(error).__name__}: {error}")
 
-    def _drive(self, work: Callable[[RoundContext], str], info: RoundInfo, crew: Crew) -> str:
+    def _drive(self, work: Callable[[Round], str], info: RoundInfo, student: StudentPart, executor: Executor) -> str:
         settings = self._settings
         with RoundBar(self._trainer, info, seeding=work is run_seeding) as bar:
-            context = RoundContext(
+            parts = RoundParts(
                 store=self._opened_store(),
-                crew=crew,
-                policy=settings.policy,
+                executor=executor,
+                student=student,
+                teachers=settings.teachers,
+                judge=settings.judge,
                 writer=settings.writer,
+                policy=settings.policy,
                 budget=settings.budget,
-                info=info,
-                teacher_fingerprints={name: teacher.fingerprint for name, teacher in settings.teachers.items()},
-                judge_fingerprint=settings.judge.fingerprint,
                 image_size_px=self._image_size_px(),
+                rewards=settings.rewards,
                 judge_health=settings.judge_health,
                 tie_margin=settings.tie_margin,
-                stop=self._stop_reason,
-                report=bar.report,
                 teacher_prices_usd=told_prices_usd(settings.teachers),
             )
             try:
-                child = work(context)
+                child = work(Round(parts, info, RoundWatch(self._stop_reason, bar.report)))
             except RoundInterrupted as error:
-                crew.enter("train")
+                executor.enter("train")
                 if self._sigterm:
                     print(error)
                     raise SIGTERMException(TERM_EXIT_CODE) from error
                 raise
-            bar.finish(context.store, child, settings.budget.budget_teacher_calls)
+            bar.finish(parts.store, child, settings.budget.budget_teacher_calls)
             return child
 
     def _image_size_px(self) -> int:
-        size = self._settings.image_size_px or getattr(self._module, "image_size_px", None)
+        size = self._settings.image_size_px or size_px_of(self._module)
         if not isinstance(size, int):
             raise RuntimeError(
                 f"The size of the images to ask for is unknown: {type(self._module).__name__} has no `image_size_px`. "
@@ -166,13 +167,11 @@ class RoundDriver:
             )
         return size
 
-    def _local_crew(self) -> LocalCrew:
-        return LocalCrew(
-            student_draw(self._trainer, self._module),
-            self._settings.teachers,
-            self._settings.judge,
-            chunk=getattr(self._module, "generation_chunk_size", 1),
-            offload=offloader(self._trainer, self._module, self._settings.offload_student),
+    def _local_executor(self, student: StudentPart) -> LocalExecutor:
+        settings = self._settings
+        return LocalExecutor(
+            tenants_of(student, settings.teachers, settings.judge, settings.writer, settings.rewards),
+            offloader(self._trainer, self._module, settings.offload_student),
         )
 
     def _opened_store(self) -> DatasetStore:

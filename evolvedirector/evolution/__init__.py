@@ -3,7 +3,7 @@
 from typing import Any
 
 from evolvedirector.evolution.budget import Budget
-from evolvedirector.evolution.round_context import EvolvingData, ImageGenerator
+from evolvedirector.evolution.host import EvolvingData, ImageGenerator
 from evolvedirector.renamed import old_attribute
 
 __all__ = ["Budget", "EvolvingData", "ImageGenerator"]

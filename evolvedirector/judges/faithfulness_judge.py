@@ -8,14 +8,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import cast
 
-from evolvedirector.judges.faithfulness import MIN_READABLE_MASS, look_of
+from evolvedirector.judges.faithfulness import look_of
 from evolvedirector.judges.judge import ComparesPairs, Judge, models_of, outage_of
 from evolvedirector.judges.questions.english_questions import EnglishQuestions
-from evolvedirector.judges.questions.judge_questions import QuestionAnswerer
 from evolvedirector.judges.questions.prompt_questions import MAX_QUESTIONS, QuestionWriter
 from evolvedirector.records import AtomAnswer, FaithfulnessLook, ImageAndPrompt, Look, OrderedPair, digest
+from evolvedirector.records.looks import MIN_COVERED_MASS
 from evolvedirector.records.part import bytes_of, close_parts, price_of, requests_in_flight_of, verify_parts
-from evolvedirector.records.questions import YES_NO, Answer, Question
+from evolvedirector.records.questions import YES_NO, Answer, Question, QuestionAnswerer
 
 QUESTION = "{question} Answer yes or no."
 _KEPT_LOOKS = 8192
@@ -124,7 +124,7 @@ class FaithfulnessJudge:
         for place, (item, questions) in enumerate(zip(items, split, strict=True)):
             found = [answers.get(f"{place}-{number}") for number in range(len(questions))]
             atoms = tuple(_atom(q.kind, q.text, answer) for q, answer in zip(questions, found, strict=True))
-            read = any(atom.covered_mass >= MIN_READABLE_MASS for atom in atoms)
+            read = any(atom.covered_mass >= MIN_COVERED_MASS for atom in atoms)
             reason = "" if read else next((answer.reason for answer in found if answer and answer.reason), "")
             sent, cut_off = outage_of(*(answer for answer in found if answer is not None))
             yield FaithfulnessLook(item.item_id, atoms, reason, sent, cut_off)
@@ -209,7 +209,7 @@ def compared(first: Look, second: Look, equal_within: float, item_id: str) -> Lo
     """
     mass = min(first.covered_mass, second.covered_mass)
     if not _are_read(first, second):
-        unread = first if first.covered_mass < MIN_READABLE_MASS else second
+        unread = first if first.covered_mass < MIN_COVERED_MASS else second
         reason = unread.reason or "an image could not be judged"
         sent, cut_off = outage_of(first, second)
         return Look(item_id, 0.5, mass, reason, sent=sent, cut_off=cut_off)
@@ -223,7 +223,7 @@ def compared(first: Look, second: Look, equal_within: float, item_id: str) -> Lo
 
 
 def _are_read(*looks: Look) -> bool:
-    return all(look.covered_mass >= MIN_READABLE_MASS for look in looks)
+    return all(look.covered_mass >= MIN_COVERED_MASS for look in looks)
 
 
 def _atom(kind: str, question: str, answer: Answer | None) -> AtomAnswer:

@@ -13,15 +13,13 @@ from typing import Any
 from evolvedirector.judges.chat_messages import ImageLayout, question_messages
 from evolvedirector.judges.judge_images import check_size
 from evolvedirector.judges.questions.judge_questions import (
-    CHECK_QUESTION,
     PAIR_QUESTION,
     SIDE_BY_SIDE_QUESTION,
-    check_question,
     look_of_answer,
     pair_question,
 )
 from evolvedirector.records import ImageAndPrompt, Look, OrderedPair, digest
-from evolvedirector.records.questions import Answer, Question
+from evolvedirector.records.questions import CHECK_QUESTION, Answer, Question, check_question
 from evolvedirector.store.errors import StoreError
 from evolvedirector.transport.api_key import read_key
 from evolvedirector.transport.chat.answer_ladder import (

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from evolvedirector.judges.faithfulness import MIN_READABLE_MASS
 from evolvedirector.judges.judge import Judge, models_of, outage_of
 from evolvedirector.records import ImageAndPrompt, Look, OrderedPair, digest
+from evolvedirector.records.looks import MIN_COVERED_MASS
 from evolvedirector.records.part import bytes_of, close_parts, price_of, requests_in_flight_of, verify_parts
 
 
@@ -172,7 +172,7 @@ def panel_look(
 
 
 def _is_readable(look: Look) -> bool:
-    return look.covered_mass >= MIN_READABLE_MASS and 0.0 <= look.probability <= 1.0
+    return look.covered_mass >= MIN_COVERED_MASS and 0.0 <= look.probability <= 1.0
 
 
 def _check_weights(judges: Mapping[str, Judge], weights: Mapping[str, float]) -> None:

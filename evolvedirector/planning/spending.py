@@ -9,7 +9,7 @@ from typing import TypeAlias
 from evolvedirector.evolution.budget import Budget
 from evolvedirector.judges.health.report import JudgeHealth
 from evolvedirector.policies.policy import Policy, RunSize
-from evolvedirector.records.part import requests_in_flight_of
+from evolvedirector.records.part import Priced, price_of, requests_in_flight_of
 
 Rows: TypeAlias = dict[str, str]
 
@@ -20,7 +20,7 @@ class Reader:
 
     Args:
         who: Where it stands, as `SkillAccuracy.reader`.
-        judge: May offer `price_usd()`, the price of a look.
+        judge: `Priced` by the look, or free.
         looks: Most looks of the whole run. None: nothing bounds them.
     """
 
@@ -31,8 +31,7 @@ class Reader:
     @property
     def price_usd(self) -> float | None:
         """Return the price of a look: 0 for one that works here, None for one whose price nobody knows."""
-        tell = getattr(self.judge, "price_usd", None)
-        return tell() if callable(tell) else 0.0
+        return price_of(self.judge)
 
     @property
     def costs_nothing(self) -> bool:
@@ -91,12 +90,11 @@ def price_usd_of(name: str, teacher: object, budget: Budget) -> float | None:
 
     Args:
         name: Its name in the run.
-        teacher: May offer `price_usd()` or carry `cost_usd_per_image`.
+        teacher: `Priced`, or free.
         budget: May list a price, which is charged where a reply carries none.
     """
-    told = getattr(teacher, "price_usd", None)
-    carried = told() if callable(told) else getattr(teacher, "cost_usd_per_image", None)
-    known = [price for price in (carried, (budget.prices_usd or {}).get(name)) if price is not None]
+    told = teacher.price_usd() if isinstance(teacher, Priced) else None
+    known = [price for price in (told, (budget.prices_usd or {}).get(name)) if price is not None]
     return max(known, default=None)
 
 
@@ -112,7 +110,7 @@ def told_prices_usd(teachers: Mapping[str, object]) -> dict[str, float]:
 
 def is_free(teacher: object) -> bool:
     """Whether a teacher costs no money as far as it says itself: it knows nothing of prices, as a local model."""
-    return not callable(getattr(teacher, "price_usd", None)) and not hasattr(teacher, "cost_usd_per_image")
+    return not isinstance(teacher, Priced)
 
 
 def with_look_price(budget: Budget, judge: object) -> Budget:
@@ -120,10 +118,9 @@ def with_look_price(budget: Budget, judge: object) -> Budget:
 
     Args:
         budget: The limits.
-        judge: May offer `price_usd()`, the price of a look.
+        judge: `Priced` by the look, or free.
     """
-    tell = getattr(judge, "price_usd", None)
-    price = tell() if callable(tell) and not budget.price_per_look_usd else None
+    price = None if budget.price_per_look_usd else price_of(judge)
     return replace(budget, price_per_look_usd=price) if price else budget
 
 
@@ -133,15 +130,14 @@ def check_prices(budget: Budget, teachers: Mapping[str, object], judge: object =
     Args:
         budget: The limits.
         teachers: By name.
-        judge: May offer `price_usd()`, the price of a look.
+        judge: `Priced` by the look, or free.
 
     Raises:
         ValueError: `price_usd()` of a part knows no price, and the budget lists none.
     """
     if budget.budget_cost_usd is None:
         return
-    tell = getattr(judge, "price_usd", None)
-    if callable(tell) and tell() is None and not budget.price_per_look_usd:
+    if _is_unpriced(judge, budget):
         raise ValueError(
             f"budget_cost_usd is {budget.budget_cost_usd:g}, but the price of a look of {type(judge).__name__} is "
             "unknown, so the limit could not be kept. Every part needs a price where money is limited. Write "
@@ -151,7 +147,7 @@ def check_prices(budget: Budget, teachers: Mapping[str, object], judge: object =
     unknown = [
         name
         for name, teacher in teachers.items()
-        if callable(getattr(teacher, "price_usd", None)) and price_usd_of(name, teacher, budget) is None
+        if not is_free(teacher) and price_usd_of(name, teacher, budget) is None
     ]
     if unknown:
         line = ", ".join(f"{name}: 0.04" for name in unknown)
@@ -232,7 +228,7 @@ def most_spent_usd(looks: int | None, budget: Budget, teachers: Mapping[str, obj
         looks: As `most_looks` counts them.
         budget: The limits, with the price of a look.
         teachers: By name.
-        judge: May offer `price_usd()`; None from it is an unknown price.
+        judge: `Priced` by the look, or free; None from it is an unknown price.
     """
     price, images = budget.price_per_look_usd, most_cost_usd(budget, teachers)
     if images is None or (price and looks is None) or _is_unpriced(judge, budget):
@@ -243,8 +239,7 @@ def most_spent_usd(looks: int | None, budget: Budget, teachers: Mapping[str, obj
 
 def _is_unpriced(judge: object, budget: Budget) -> bool:
     """Whether a judge costs money, and nobody says how much."""
-    tell = getattr(judge, "price_usd", None)
-    return not budget.price_per_look_usd and callable(tell) and tell() is None
+    return not budget.price_per_look_usd and price_of(judge) is None
 
 
 def looks_rows(looks: int | None, budget: Budget, teachers: Mapping[str, object], judge: object = None) -> Rows:
@@ -254,7 +249,7 @@ def looks_rows(looks: int | None, budget: Budget, teachers: Mapping[str, object]
         looks: As `most_looks` counts them.
         budget: The limits, with the price of a look.
         teachers: By name.
-        judge: May offer `price_usd()`; None from it is an unknown price.
+        judge: `Priced` by the look, or free; None from it is an unknown price.
     """
     price, unknown = budget.price_per_look_usd, ", price of a look unknown: set budget.price_per_look_usd"
     each = f" x {price:.4g} USD" if price else unknown * _is_unpriced(judge, budget)

@@ -56,6 +56,15 @@ class RoundPlan:
     """Ids of live prompts whose student image is compared with their teacher image (published order)."""
     both_orders: bool = False
     """Look at each pair in both orders; otherwise once, in a seeded random order."""
+    score: tuple[str, ...] = ()
+    """Ids of prompts of the state to draw anew and score by every reward."""
+    score_candidates: bool = False
+    """Draw and score the written candidates too."""
+    drawn_by: str | None = None
+    """Teacher who draws what is scored, such as a self-teacher: its images are bought, and may be trained on. None:
+    the student, whose images are measured only."""
+    images_per_prompt: int = 1
+    """Images drawn of each scored prompt, each with a seed of its own."""
     probe: tuple[str, ...] = ()
     """Ids of trained prompts to render with a fresh seed and check (forgetting, near-empty skills)."""
     check_teacher: bool = False
@@ -116,6 +125,8 @@ class Decision:
     count: int = 1
     """How many children to write, for `expand` and `mutate`."""
     reason: str = ""
+    image_sha256: str | None = None
+    """For `buy`: the scored image to train on. None: teachers draw one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from evolvedirector.callbacks import EvolutionCallback, RunCheckpoint
+from evolvedirector.callbacks import EvolutionCallback, RunCheckpoint, evolution
 from evolvedirector.callbacks._run import round_driver
 from evolvedirector.datamodules import EvolvingDataModule
 from evolvedirector.evolution import Budget
@@ -291,3 +291,29 @@ def test_sigterm_in_a_round_ends_the_run_with_143(tmp_path: Path, monkeypatch: p
     assert ending.value.code == 143
     assert time.monotonic() - began < 20
     assert Run(tmp_path).fit("step-00000003-round").trainer.global_step == EPOCHS * PER_EPOCH
+
+
+# ---- rounds that an earlier version left open
+
+
+@pytest.mark.parametrize(("formatted", "rounds_at_3"), [(False, ["as it was"]), (True, ["as it was", "now"])])
+def test_a_half_done_round_of_a_state_without_a_format_is_finished_under_its_own_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, formatted: bool, rounds_at_3: list[str]
+) -> None:
+    """Names of rounds are made in another way since the state carries a number."""
+    state_dict = EvolutionCallback.state_dict
+    with monkeypatch.context() as earlier:
+        earlier.setattr(evolution, "round_id_of", lambda *named: "as it was")
+        if not formatted:
+            earlier.setattr(
+                EvolutionCallback,
+                "state_dict",
+                lambda self: {key: value for key, value in state_dict(self).items() if key != "format"},
+            )
+        with pytest.raises(ValueError, match="the judge broke"):
+            Run(tmp_path, judge=BrokenJudge(), max_epochs=2).fit()
+    monkeypatch.setattr(evolution, "round_id_of", lambda *named: "now")
+    again = Run(tmp_path, max_epochs=2).fit("step-00000003-round")
+    assert [row.round_id for row in again.rounds()] == rounds_at_3
+    assert again.rounds()[-1].child_sha == again.data.revision_sha
+    assert again.evolution.state_dict()["format"] == 2

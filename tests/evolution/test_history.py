@@ -46,12 +46,12 @@ def test_a_round_is_told_by_skill_lineage_and_failures(store: DatasetStore) -> N
     evidence = screened([*CHILDREN, *STRANGERS[:2]], "lacks", "shows", "lacks", "unreadable", "shows", "unreadable")
     evidence += [Evidence(SEEDS[1].id, "probe", "lacks"), Evidence(CHILDREN[0].id, "faithfulness", "shows")]
     child = played(store, first, "r0", evidence, judge_error=0.2)
-    (past,) = past_rounds(store, child)
+    (past,) = past_rounds(store.ledger, child)
     assert (past.round_id, past.judge_error) == ("r0", 0.2)
     assert past.skills == {"dark": Tally(3, 2), "light": Tally(1, 0)}
     assert past.lineages == {SEEDS[0].id: Tally(3, 2), STRANGERS[0].id: Tally(1, 0)}
     assert past.failed == {CHILDREN[0].id, CHILDREN[2].id}
-    assert past_rounds(store, first) == ()
+    assert past_rounds(store.ledger, first) == ()
 
 
 def test_rounds_come_oldest_first_across_revisions_that_no_round_published(store: DatasetStore) -> None:
@@ -59,17 +59,17 @@ def test_rounds_come_oldest_first_across_revisions_that_no_round_published(store
     for number in range(3):
         sha = played(store, sha, f"r{number}", screened(CHILDREN[:1], "lacks"))
         sha = published(store, sha, f"seeds {number}", 60 + number)
-    assert [past.round_id for past in past_rounds(store, sha)] == ["r0", "r1", "r2"]
-    assert all(past.judge_error == 0.0 for past in past_rounds(store, sha))
+    assert [past.round_id for past in past_rounds(store.ledger, sha)] == ["r0", "r1", "r2"]
+    assert all(past.judge_error == 0.0 for past in past_rounds(store.ledger, sha))
 
 
 def test_a_fork_sees_its_own_past_only(store: DatasetStore) -> None:
     trunk = played(store, published(store, None, "import", 50), "r0", screened(CHILDREN[:1], "lacks"))
     one = played(store, trunk, "left", screened(CHILDREN[:2], "lacks", "shows"))
     other = played(store, trunk, "right", screened(STRANGERS[:1], "shows"))
-    assert [past.round_id for past in past_rounds(store, one)] == ["r0", "left"]
-    assert [past.round_id for past in past_rounds(store, other)] == ["r0", "right"]
-    assert [past.round_id for past in past_rounds(store, trunk)] == ["r0"]
+    assert [past.round_id for past in past_rounds(store.ledger, one)] == ["r0", "left"]
+    assert [past.round_id for past in past_rounds(store.ledger, other)] == ["r0", "right"]
+    assert [past.round_id for past in past_rounds(store.ledger, trunk)] == ["r0"]
 
 
 def test_an_unfinished_round_and_one_that_saw_nothing_are_left_out(store: DatasetStore) -> None:
@@ -79,4 +79,4 @@ def test_an_unfinished_round_and_one_that_saw_nothing_are_left_out(store: Datase
     store.ledger.rounds.open("cut off", 2, sha, 0)
     store.ledger.looks.add_evidence("cut off", screened(CHILDREN[:2], "lacks", "lacks"))
     sha = played(store, sha, "unreadable", screened(CHILDREN[:1], "unreadable"))
-    assert [past.round_id for past in past_rounds(store, sha)] == ["r0"]
+    assert [past.round_id for past in past_rounds(store.ledger, sha)] == ["r0"]

@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 
 from evolvedirector.evolution.budget import Budget
+from evolvedirector.evolution.host import StudentPart
 from evolvedirector.evolution.judge_health import check_judge
 from evolvedirector.evolution.round import run_round
-from evolvedirector.evolution.round_context import RoundContext, RoundInterrupted
-from evolvedirector.execution.executor import LocalCrew
+from evolvedirector.evolution.round_parts import Round, RoundInterrupted, RoundParts, RoundWatch, tenants_of
+from evolvedirector.execution.local import LocalExecutor
 from evolvedirector.judges import HealthReport, JudgeHealth, OCRGate
 from evolvedirector.policies.evolve_director import EvolveDirectorPolicy
 from evolvedirector.records import ImageAndPrompt, ImageRequest, Look, OrderedPair, RevisionChange, RoundInfo, Sample
@@ -90,13 +91,21 @@ class Root:
         change = RevisionChange(samples=tuple(samples)) if images else RevisionChange(prompts=tuple(prompts))
         self.sha = self.store.publish(None, "import", change)
 
-    def context(self, judge: Any, index: int = 0, budget: Budget = Budget(), **changes: Any) -> RoundContext:  # noqa: B008
-        crew = LocalCrew(lambda requests: [], {}, judge, unit=8)
-        info = RoundInfo(f"r{index}", index, None, 0, index, self.sha)
-        policy, writer = EvolveDirectorPolicy(), toys.ToyWriter()
-        return RoundContext(
-            self.store, crew, policy, writer, budget, info, {}, judge.fingerprint, image_size_px=32, **changes
+    def context(
+        self,
+        judge: Any,
+        index: int = 0,
+        budget: Budget = Budget(),  # noqa: B008
+        teachers: dict[str, Any] | None = None,
+        watch: RoundWatch | None = None,
+        **changes: Any,
+    ) -> Round:
+        student, policy, writer = StudentPart(lambda requests: []), EvolveDirectorPolicy(), toys.ToyWriter()
+        executor = LocalExecutor(tenants_of(student, teachers or {}, judge, writer), unit=8)
+        parts = RoundParts(
+            self.store, executor, student, teachers or {}, judge, writer, policy, budget, image_size_px=32, **changes
         )
+        return Round(parts, RoundInfo(f"r{index}", index, None, 0, index, self.sha), watch or RoundWatch())
 
     def check(self, judge: Any, health: JudgeHealth = HEALTH, **context: Any) -> HealthReport:
         return check_judge(self.context(judge, **context), health, self.store.state(self.sha))
@@ -186,7 +195,7 @@ def test_a_repeated_check_asks_nothing_twice(root_of) -> None:
 def test_an_interrupted_check_goes_on_where_it_was(root_of) -> None:
     root, judge = root_of(), Counting(Judge())
     with pytest.raises(RoundInterrupted):
-        root.check(judge, SMALL, stop=lambda: "enough" if len(judge.asked) >= 10 else None)
+        root.check(judge, SMALL, watch=RoundWatch(lambda: "enough" if len(judge.asked) >= 10 else None))
     assert 0 < len(judge.asked) < 36
     assert root.check(judge, SMALL).looks == 36
     assert len(judge.asked) == len(set(judge.asked)) == 36
@@ -307,8 +316,7 @@ def test_gold_unread_in_an_outage_is_asked_about_again(root_of) -> None:
 
 def test_a_round_of_a_judge_that_always_says_yes_changes_nothing(root_of) -> None:
     root, teacher = root_of(), toys.ToyTeacher()
-    context = root.context(Always(0.9), judge_health=SMALL)
-    context.crew = LocalCrew(lambda requests: [], {"toy": teacher}, Always(0.9))
+    context = root.context(Always(0.9), judge_health=SMALL, teachers={"toy": teacher})
     with pytest.warns(UserWarning, match="Round 1 is skipped, training goes on: The judge gave 0 of"):
         assert run_round(context) == root.sha
     assert teacher.asked == []

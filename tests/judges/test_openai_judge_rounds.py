@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from evolvedirector.evolution.budget import Budget
-from evolvedirector.evolution.round_context import RoundContext
+from evolvedirector.evolution.host import StudentPart
+from evolvedirector.evolution.round_parts import Round, RoundParts, tenants_of
 from evolvedirector.evolution.steps import check, compare
-from evolvedirector.execution.executor import LocalCrew
+from evolvedirector.execution.local import LocalExecutor
 from evolvedirector.judges.calibrated_judge import CalibratedJudge
 from evolvedirector.judges.faithfulness_judge import FaithfulnessJudge
 from evolvedirector.judges.openai_vision_judge import OpenAIVisionJudge
@@ -47,9 +48,10 @@ class Looking:
         dark, light = self.images
         with DatasetStore(self.folder) as store:
             info = RoundInfo("r", 0, None, 0, 0, self.sha)
-            crew = LocalCrew(lambda requests: [], {}, judge, unit=4)
-            policy, writer = EvolveDirectorPolicy(), ToyWriter()
-            context = RoundContext(store, crew, policy, writer, budget, info, {}, judge.fingerprint, image_size_px=32)
+            student, policy, writer = StudentPart(lambda requests: []), EvolveDirectorPolicy(), ToyWriter()
+            executor = LocalExecutor(tenants_of(student, {}, judge, writer), unit=4)
+            parts = RoundParts(store, executor, student, {}, judge, writer, policy, budget, image_size_px=32)
+            context = Round(parts, info)
             found = check(context, [(prompt, dark) for prompt in PROMPTS[:limit]])
             found += compare(context, [(PROMPTS[0], light, dark)], both_orders=True)
             return found, store.ledger.spend()

@@ -16,13 +16,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from evolvedirector.judges import Judge, TransformersJudge
-from evolvedirector.judges.questions.judge_questions import QuestionAnswerer
 from evolvedirector.models.model_files import find_model
 from evolvedirector.models.vision_model import QuestionReader, VisionModel
 from evolvedirector.models.vision_processor import without_control_tokens
 from evolvedirector.records import ImageAndPrompt, Look, OrderedPair
 from evolvedirector.records.looks import reading_of
-from evolvedirector.records.questions import LETTERS, YES_NO, Question
+from evolvedirector.records.questions import LETTERS, YES_NO, Question, QuestionAnswerer
 from tests.judges.tiny_vlms import llava, tokenizer
 
 SIZE_PX = 32

@@ -170,10 +170,11 @@ class RoundBook:
 
     def add_decisions(self, round_id: str, decisions: Sequence[Decision]) -> None:
         """Record what was decided, with the reason."""
-        rows = [(round_id, d.prompt_id, d.kind, d.count, d.reason) for d in decisions]
-        self._file.write_many("INSERT OR REPLACE INTO decisions VALUES (?,?,?,?,?)", rows)
+        rows = [(round_id, d.prompt_id, d.kind, d.count, d.reason, d.image_sha256) for d in decisions]
+        columns = "round_id, prompt_id, kind, count, reason, image_sha256"
+        self._file.write_many(f"INSERT OR REPLACE INTO decisions ({columns}) VALUES (?,?,?,?,?,?)", rows)
 
     def decisions(self, round_id: str) -> list[Decision]:
         """List what was decided in a round."""
-        query = "SELECT kind, prompt_id, count, reason FROM decisions WHERE round_id=? ORDER BY rowid"
+        query = "SELECT kind, prompt_id, count, reason, image_sha256 FROM decisions WHERE round_id=? ORDER BY rowid"
         return [Decision(*row) for row in self._file.rows(query, (round_id,))]

@@ -80,7 +80,7 @@ CREATE TABLE teacher_results (
     PRIMARY KEY (round_id, prompt_id, teacher));
 CREATE TABLE decisions (
     round_id TEXT NOT NULL, prompt_id TEXT NOT NULL, kind TEXT NOT NULL, count INTEGER NOT NULL, reason TEXT NOT NULL,
-    PRIMARY KEY (round_id, prompt_id, kind));
+    image_sha256 TEXT, PRIMARY KEY (round_id, prompt_id, kind));
 """
 SCHEMA += _EVIDENCE + _FILES_AND_SCORES + _BY_ROUND
 
@@ -96,6 +96,7 @@ INSERT INTO evidence SELECT round_id, prompt_id, kind, image_sha256,
 DROP TABLE evidence_before_7;
 ALTER TABLE duels RENAME COLUMN verdict TO preference;
 UPDATE duels SET preference = 'unreadable' WHERE preference = 'invalid';
+ALTER TABLE decisions ADD COLUMN image_sha256 TEXT;
 {_FILES_AND_SCORES}"""
 
 MIGRATIONS = {

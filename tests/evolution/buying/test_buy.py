@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from evolvedirector.evolution.budget import Budget
 from evolvedirector.evolution.buying.buy import Purchases, buy, is_tested_by_all
-from evolvedirector.evolution.round_context import RoundContext, RoundInterrupted
-from evolvedirector.execution.executor import LocalCrew
+from evolvedirector.evolution.host import StudentPart
+from evolvedirector.evolution.round_parts import Round, RoundInterrupted, RoundParts, RoundWatch, tenants_of
+from evolvedirector.execution.local import LocalExecutor
 from evolvedirector.policies.evolve_director import EvolveDirectorPolicy
 from evolvedirector.records import ImageReply, ImageRequest, Prompt, RoundInfo
 from evolvedirector.store.ledger import Duel, Ledger, TeacherResult
@@ -64,19 +65,20 @@ class Shop:
     def __del__(self) -> None:
         self.ledger.close()
 
-    def context(self, **info: Any) -> RoundContext:
-        fingerprints = {name: teacher.fingerprint for name, teacher in self.teachers.items()}
-        self.last = RoundContext(
+    def context(self, **info: Any) -> Round:
+        student, writer = StudentPart(lambda requests: []), toys.ToyWriter()
+        parts = RoundParts(
             SimpleNamespace(ledger=self.ledger, blobs=self.blobs),  # type: ignore[arg-type]
-            LocalCrew(lambda requests: [], self.teachers, self.judge, unit=2),
+            LocalExecutor(tenants_of(student, self.teachers, self.judge, writer), unit=2),
+            student,
+            self.teachers,
+            self.judge,
+            writer,
             EvolveDirectorPolicy(),
-            toys.ToyWriter(),
             self.budget,
-            replace(RoundInfo("r1", 0, None, 0, 10, "base", judge_error=self.judge_error), **info),
-            fingerprints,
-            "judge",
             8,
         )
+        self.last = Round(parts, replace(RoundInfo("r1", 0, None, 0, 10, "base", judge_error=self.judge_error), **info))
         return self.last
 
     def buy(self, prompts: Sequence[Prompt], **options: Any) -> Purchases:
@@ -391,7 +393,7 @@ def test_no_budget_is_exceeded_and_a_stopped_purchase_ends_as_an_unbroken_one(
 
     stopped.ledger.prompts.add(tones(count))
     with suppress(RoundInterrupted):
-        buy(replace(stopped.context(), stop=stop), tones(count), {}, **options)
+        buy(replace(stopped.context(), watch=RoundWatch(stop)), tones(count), {}, **options)
     finished = stopped.buy(tones(count), **options)
     for each in (unbroken, stopped):
         asked = each.asked()

@@ -10,7 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evolvedirector.evolution.buying.standings import (
+    DuelCount,
+    ResultCount,
     Standing,
+    added,
     is_faithful,
     past_standings,
     preference,
@@ -29,23 +32,27 @@ def duel(prompt_id: str, first: str, second: str, preference: str) -> Duel:
 
 
 def test_results_and_duels_are_counted_by_skill_and_teacher() -> None:
-    skills = {"p": "counting", "q": "colours"}
-    results = [
-        TeacherResult("p", "a", "faithful"),
-        TeacherResult("p", "b", "unfaithful"),
-        TeacherResult("q", "a", "refusal"),
-        TeacherResult("q", "b", "unchecked"),
-        TeacherResult("unknown", "a", "failure"),
+    results: list[ResultCount] = [
+        ("counting", "a", "faithful", 1),
+        ("counting", "b", "unfaithful", 1),
+        ("colours", "a", "refusal", 1),
+        ("colours", "b", "unchecked", 1),
     ]
-    duels = [duel("p", "a", "b", "first"), duel("p", "b", "a", "tie"), duel("q", "a", "b", "unreadable")]
-    found = standings_of(results, duels, skills)
+    duels: list[DuelCount] = [
+        ("counting", "a", "b", "first", 1),
+        ("counting", "b", "a", "tie", 1),
+        ("colours", "a", "b", "unreadable", 3),
+    ]
+    found = standings_of(results, duels)
     assert found == {
         ("counting", "a"): Standing(wins=1.5, duels=2, images=1, faithful=1),
         ("counting", "b"): Standing(wins=0.5, duels=2, images=1, unfaithful=1),
         ("colours", "a"): Standing(refusals=1),
         ("colours", "b"): Standing(images=1),
     }
-    assert standings_of(results[::-1], duels[::-1], skills) == found
+    assert standings_of(results[::-1], duels[::-1]) == found
+    twice = standings_of([*results, *results], [*duels, *duels])
+    assert twice == {key: added(standing, standing) for key, standing in found.items()}
 
 
 def test_the_winner_of_duels_is_asked_first_in_its_skill_alone() -> None:

@@ -132,8 +132,10 @@ class Loop:
                     self.entries[decision.prompt_id] = replace(self.entries[decision.prompt_id], state=to)  # type: ignore
             self.entries |= {p.id: live(p) for p in bought}
             self.spent.append(self.spent[-1] + len(bought))
-            known = {key: entry.prompt for key, entry in state.entries.items()}
-            self.history.append(history_of(name, self.wrong, evidence, known))
+            seen = [(state.entries[e.prompt_id].prompt, e) for e in evidence if e.kind == "screen"]
+            failed = {prompt.id for prompt, e in seen if e.reading == "lacks"}
+            tallies = [(p.skill, p.lineage_id, Tally(1, int(p.id in failed))) for p, _ in seen]
+            self.history.append(history_of(name, self.wrong, tallies, failed))
         return self
 
     def reading(self, failed: bool, flips: random.Random) -> Reading:

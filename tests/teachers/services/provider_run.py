@@ -23,10 +23,11 @@ from typing import Any
 import webdataset  # noqa: F401 - publishing imports it late, and each child would pay for that
 
 from evolvedirector.evolution.budget import Budget
+from evolvedirector.evolution.host import StudentPart
 from evolvedirector.evolution.opening import run_seeding
 from evolvedirector.evolution.round import run_round
-from evolvedirector.evolution.round_context import RoundContext
-from evolvedirector.execution.executor import LocalCrew
+from evolvedirector.evolution.round_parts import Round, RoundParts, tenants_of
+from evolvedirector.execution.local import LocalExecutor
 from evolvedirector.planning.spending import told_prices_usd
 from evolvedirector.policies.evolve_director import EvolveDirectorPolicy
 from evolvedirector.records import Look, Prompt, RevisionChange, RoundInfo, WriteReply, seed_of
@@ -154,25 +155,25 @@ class Judge:
 STUDENT = picture("the student", 0, 8, 8)
 
 
-def context_of(store: DatasetStore, teacher: Teacher, budget: Budget, unit: int = 8) -> RoundContext:
+def context_of(store: DatasetStore, teacher: Teacher, budget: Budget, unit: int = 8) -> Round:
     """Collect a round's parts: everything real but the student, the judge and the writer."""
     prompts = tuple(Prompt.create(text, skill="tone") for text in SEED_TEXTS)
     sha = store.publish(None, "import", RevisionChange(prompts=prompts))
-    crew = LocalCrew(lambda requests: [STUDENT] * len(requests), {"api": teacher}, Judge(), unit=unit)
-    policy = EvolveDirectorPolicy(expansions=2, mutation_probability=0.0)
-    info = RoundInfo("seeding", 0, 2, 0, 0, sha)
-    return RoundContext(
+    student, judge, writer = StudentPart(lambda requests: [STUDENT] * len(requests)), Judge(), Writer()
+    teachers = {"api": teacher}
+    parts = RoundParts(
         store,
-        crew,
-        policy,
-        Writer(),
+        LocalExecutor(tenants_of(student, teachers, judge, writer), unit=unit),
+        student,
+        teachers,
+        judge,
+        writer,
+        EvolveDirectorPolicy(expansions=2, mutation_probability=0.0),
         budget,
-        info,
-        {"api": teacher.fingerprint},
-        "judge",
         16,
-        teacher_prices_usd=told_prices_usd({"api": teacher}),
+        teacher_prices_usd=told_prices_usd(teachers),
     )
+    return Round(parts, RoundInfo("seeding", 0, 2, 0, 0, sha))
 
 
 def evolve(root: Path, teacher: Teacher, budget: Budget) -> dict[str, Any]:
