@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from evolvedirector.records.files import IMAGE_ROLE, FileRef, check_role
@@ -81,11 +81,11 @@ class Sample:
             prompt: What is drawn.
             image_sha256: Of the picture.
             teacher: Who made it.
-            files: Further files by role. None: the picture is all.
+            files: Further files by role; their content stays behind. None: the picture is all.
             variant: Any word of the caller's. A sample replaces the one of the same prompt and variant; another variant
                 stands beside it.
         """
-        files = dict(files or {})
+        files = {role: replace(file, content=None) for role, file in (files or {}).items()}
         for role in files:
             check_role(role)
         owner = digest("variant", normalise_prompt(prompt.text), variant) if variant else prompt.id

@@ -14,10 +14,10 @@ import numpy as np
 from evolvedirector.records import IMAGE_ROLE, check_role
 from evolvedirector.store.dataset import check_format
 from evolvedirector.store.errors import StoreError
-from evolvedirector.store.images import EXTENSIONS
+from evolvedirector.store.files import split_member
 from evolvedirector.store.order import KeyedOrder, Stratum, aspect_bucket
 from evolvedirector.store.revision import Revision, RevisionFiles
-from evolvedirector.store.shards import open_index, sample_starts
+from evolvedirector.store.shards import MEMBERS_OF_AN_IMAGE, open_index, sample_starts
 
 _MAX_OPEN_SHARDS = 256  # well under the usual limit of 1024 open files
 _OWN, _NOWHERE = -1, -2  # in place of the number of a companion
@@ -27,8 +27,8 @@ class _OpenShard(NamedTuple):
     descriptor: int
     records: np.ndarray
     """Of the index, [members]."""
-    starts: np.ndarray
-    """Where the records of each sample begin, [samples + 1]."""
+    starts: Sequence[int]
+    """Where the records of each sample begin, and their number."""
 
 
 class RevisionReader:
@@ -60,7 +60,6 @@ class RevisionReader:
         self.roles = _checked_roles(roles)
         self.companions = tuple(revision.companions)
         """Names of the companion shards of the revision, whether they are read or not."""
-        self._always = frozenset({"json", "txt", *(EXTENSIONS if IMAGE_ROLE in self.roles else ())})
         self._open: OrderedDict[int, _OpenShard] = OrderedDict()
         self._index_rows(revision)
         self._join_companions(revision)
@@ -153,30 +152,38 @@ class RevisionReader:
         sample: dict[str, str | bytes] = {"__key__": key}
         number, ordinal = int(self._shard_of_row[row]), int(self._ordinal_of_row[row])
         shard = self._shard(number)
-        for record in shard.records[shard.starts[ordinal] : shard.starts[ordinal + 1]].tolist():
-            name = record[1].decode()
-            if name in self._always or self._is_own(row, name.rpartition(".")[0]):
-                sample[name] = self._read(number, shard.descriptor, record, key, verify)
+        members = shard.records[shard.starts[ordinal] : shard.starts[ordinal + 1]].tolist()
+        if len(members) > MEMBERS_OF_AN_IMAGE or self.roles != (IMAGE_ROLE,):
+            members = [member for member in members if self._is_read(row, member[1].decode())]
+        self._read(sample, number, members, verify)
         for shard_of_row, record_of_row in self._joined.values():
-            if (number := int(shard_of_row[row])) >= 0:
-                shard = self._shard(number)
-                record = shard.records[int(record_of_row[row])].tolist()
-                sample[record[1].decode()] = self._read(number, shard.descriptor, record, key, verify)
+            if (companion := int(shard_of_row[row])) >= 0:
+                self._read(sample, companion, [self._shard(companion).records[record_of_row[row]].tolist()], verify)
+        if len(sample) != 3 + len(self.roles):  # `__key__`, `json`, `txt` and one file for each role
+            raise self._damaged(number, key)
         return sample
 
-    def _is_own(self, row: int, role: str) -> bool:
-        """Say whether a further role is asked for and lies in the shard of the sample itself."""
-        return role in self._joined and self._joined[role][0][row] == _OWN
+    def _is_read(self, row: int, name: str) -> bool:
+        """Say whether a member in the shard of the sample itself is asked for."""
+        role = split_member(name)[0]
+        if role in self._joined:
+            return bool(self._joined[role][0][row] == _OWN)
+        return not role or role in self.roles
 
-    def _read(self, number: int, descriptor: int, record: tuple[Any, ...], key: str, verify: bool) -> bytes:
-        """Read one member and nothing else."""
-        member_key, _, offset, size, sha256 = record
-        data = os.pread(descriptor, size, offset)
-        whole = len(data) == size and member_key.decode() == key
-        if not whole or (verify and hashlib.sha256(data).digest() != bytes(sha256)):
-            path = self.root / "shards" / f"{self._shards[number]}.tar"
-            raise StoreError(f"The sample '{key}' in '{path}' is damaged. Restore the shard from a copy.")
-        return data
+    def _read(self, sample: dict[str, Any], number: int, members: Sequence[tuple[Any, ...]], verify: bool) -> None:
+        """Read members of one shard, and nothing else, into a sample."""
+        descriptor, key = self._shard(number).descriptor, sample["__key__"]
+        for member_key, extension, offset, size, sha256 in members:
+            data = os.pread(descriptor, size, offset)
+            if len(data) != size or member_key.decode() != key:
+                raise self._damaged(number, key)
+            if verify and hashlib.sha256(data).digest() != bytes(sha256):
+                raise self._damaged(number, key)
+            sample[extension.decode()] = data
+
+    def _damaged(self, number: int, key: str) -> StoreError:
+        path = self.root / "shards" / f"{self._shards[number]}.tar"
+        return StoreError(f"The sample '{key}' in '{path}' is damaged. Restore the shard from a copy.")
 
     def close(self) -> None:
         """Close all shards; the next read opens what it needs again."""

@@ -256,10 +256,10 @@ def open_index(path: Path) -> tuple[np.ndarray, int]:
     return np.memmap(path, record, "r", offset=_HEADER.size, shape=(members,)), tar_bytes
 
 
-def sample_starts(records: np.ndarray) -> np.ndarray:
-    """Return where the records of each sample begin, and the number of all records (int64 [samples + 1])."""
-    if records.dtype == _RECORDS[1] or len(records) == 0:
-        return np.arange(0, len(records) + 1, MEMBERS_OF_AN_IMAGE, dtype=np.int64)
+def sample_starts(records: np.ndarray) -> Sequence[int]:
+    """Say where the records of each sample begin in an index; the last number is that of all records."""
+    if records.dtype == _RECORDS[1]:
+        return range(0, len(records) + 1, MEMBERS_OF_AN_IMAGE)
     keys = records["key"]
     changes = np.flatnonzero(keys[1:] != keys[:-1]) + 1
-    return np.concatenate([[0], changes, [len(records)]]).astype(np.int64)
+    return [0, *changes.tolist(), len(records)]

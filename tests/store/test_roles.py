@@ -120,6 +120,15 @@ def test_a_sample_whose_file_is_missing_or_misnamed_is_not_published(root: Path)
         assert store.current() is None
 
 
+def test_an_index_without_the_role_that_the_revision_promises_is_damage(root: Path) -> None:
+    with DatasetStore(root, create=True) as store:
+        sha = store.publish(None, "import", RevisionChange(samples=(with_mask(store, 0),)))
+    index = next((root / "shards").glob("*.index"))
+    index.write_bytes(index.read_bytes().replace(b"mask.png", b"hask.png"))
+    with pytest.raises(StoreError, match="is damaged"):
+        RevisionReader(root, sha, ("mask",)).raw(0)
+
+
 # ---- old roots
 
 
