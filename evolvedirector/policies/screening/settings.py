@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Pace:
     """When the budget is spent, and how much of a round one skill or one lineage may take.
 
@@ -42,7 +42,7 @@ class Pace:
             _check(self, "calls_per_lineage", "1 or more, or null for no cap", 1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Screening:
     """Which candidates are written, and how many failures make a skill worth buying from.
 
@@ -72,7 +72,7 @@ class Screening:
         _check(self, "error_deviations", "0 or more", 0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Weighting:
     """How looks become failure rates, and rates the shares in which skills are written, bought and drawn.
 
@@ -100,7 +100,7 @@ class Weighting:
         _check(self, "least_weight", "over 0", 1e-6)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Mastery:
     """When a lineage is mastered or taken back, and how often mastered prompts are drawn again.
 
