@@ -183,7 +183,7 @@ class EvolutionCallback(pl.Callback):
             check_parts(trainer, pl_module)  # all parts of the run, once
         self._gold = gold_name(self.judge_health)
         check_only_owner(trainer, self, self.root, "root")
-        self._driver = RoundDriver(self, trainer, pl_module)
+        self._driver = RoundDriver(self.evolution(), self.root, trainer, pl_module)
         if self.budget.buys_nothing and trainer.is_global_zero:
             print("Evolution: budget_teacher_calls is 0, so this run only trains: nothing is judged or bought.")
 
@@ -283,6 +283,7 @@ class EvolutionCallback(pl.Callback):
             self.judge_health,
             self.tie_margin,
             self.seed,
+            self.rewards,
         )
         return EvolutionPlan(settings, self._schedule, self.offload_student, self.image_size_px, self.data)
 

@@ -23,13 +23,13 @@ from evolvedirector.execution.heartbeat import Heartbeat
 from evolvedirector.execution.local import LocalExecutor
 from evolvedirector.execution.ranks import PeerFailed, RankExecutor
 from evolvedirector.execution.signals import TermRequest
+from evolvedirector.planning.roles import EvolutionPlan
 from evolvedirector.planning.spending import told_prices_usd
 from evolvedirector.records import RoundInfo
 from evolvedirector.records.part import close_parts
 from evolvedirector.report.summary import evolution_figures
 
 if TYPE_CHECKING:
-    from evolvedirector.callbacks.evolution import EvolutionCallback
     from evolvedirector.store.dataset import DatasetStore
 
 GROUP_TIMEOUT = timedelta(days=30)
@@ -40,13 +40,16 @@ class RoundDriver:
     """Run rounds for an `EvolutionCallback`: rank 0 holds the ledger and drives, the others serve.
 
     Args:
-        settings: The callback, read for teachers, judge, writer, policy, budget, seed.
+        plan: Who takes part, and what leaves the device for them.
+        root: The dataset.
         trainer: The running trainer.
         module: The student.
     """
 
-    def __init__(self, settings: EvolutionCallback, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self._settings = settings
+    def __init__(self, plan: EvolutionPlan, root: Path, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._plan = plan
+        self._settings = plan.settings
+        self._root = root
         self._trainer = trainer
         self._module = module
         self._store: DatasetStore | None = None
@@ -147,7 +150,7 @@ class RoundDriver:
             return child
 
     def _image_size_px(self) -> int:
-        size = self._settings.image_size_px or size_px_of(self._module)
+        size = self._plan.image_size_px or size_px_of(self._module)
         if not isinstance(size, int):
             raise RuntimeError(
                 f"The size of the images to ask for is unknown: {type(self._module).__name__} has no `image_size_px`. "
@@ -159,14 +162,14 @@ class RoundDriver:
         settings = self._settings
         return LocalExecutor(
             tenants_of(student, settings.teachers, settings.judge, settings.writer, settings.rewards),
-            offloader(self._trainer, self._module, settings.offload_student),
+            offloader(self._trainer, self._module, self._plan.offload_student),
         )
 
     def _opened_store(self) -> DatasetStore:
         from evolvedirector.store.dataset import DatasetStore
 
         if self._store is None:
-            self._store = DatasetStore(Path(self._settings.root or "."))
+            self._store = DatasetStore(self._root)
         return self._store
 
     def _stop_reason(self) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from evolvedirector.evolution.budget import Budget
 from evolvedirector.judges.health.gold import check_gold
@@ -11,6 +11,7 @@ from evolvedirector.judges.health.report import JudgeHealth
 from evolvedirector.judges.judge import Judge
 from evolvedirector.policies.policy import Policy
 from evolvedirector.records import digest
+from evolvedirector.rewards.reward import Reward
 from evolvedirector.teachers.teacher import Teacher
 from evolvedirector.writers.prompt_writer import PromptWriter
 
@@ -28,6 +29,7 @@ class RoundSettings:
         judge_health: How the judge is checked. None: it is trusted.
         tie_margin: Distance from 1/2 up to which a preference is a tie.
         seed: Root of every draw of evolution.
+        rewards: Score images, by name.
     """
 
     teachers: Mapping[str, Teacher]
@@ -38,6 +40,7 @@ class RoundSettings:
     judge_health: JudgeHealth | None = None
     tie_margin: float = 0.0
     seed: int = 0
+    rewards: Mapping[str, Reward] = field(default_factory=dict)
 
     def deciders(self, gold: str) -> list[str]:
         """List everything that decides a round, as text.
@@ -46,7 +49,8 @@ class RoundSettings:
             gold: Name of the gold set.
         """
         teachers = [f"{name} {teacher.fingerprint}" for name, teacher in self.teachers.items()]
-        who = [*teachers, self.judge.fingerprint, self.writer.fingerprint, self.policy.fingerprint]
+        rewards = [f"reward {name} {reward.fingerprint}" for name, reward in self.rewards.items()]
+        who = [*teachers, *rewards, self.judge.fingerprint, self.writer.fingerprint, self.policy.fingerprint]
         floors = [] if self.judge_health is None else [repr(replace(self.judge_health, gold=None)), gold]
         return [*who, repr(self.budget), *floors, f"tie margin {self.tie_margin}"]
 
