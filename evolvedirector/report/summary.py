@@ -148,18 +148,18 @@ def rounds_detail(store: DatasetStore, revision_sha: str) -> list[dict[str, Any]
         revision_sha: The revision; a fork lists its own past only.
     """
     ledger = store.ledger
-    spent = {row.round_id: ledger.spend(row.round_id).teacher_calls for row in ledger.rounds.all()}
-    calls = ledger.spend().teacher_calls - sum(spent.values())  # the seeds belong to no round
-    prompts, files, detail = ledger.prompts.all(), RevisionFiles(store.root), []
+    spent = ledger.calls.by_round()
+    calls = ledger.spend().teacher_calls - ledger.calls.in_rounds()  # the seeds belong to no round
+    files, detail = RevisionFiles(store.root), []
     for row in ledger.rounds.finished(revision_sha):
-        calls += spent[row.round_id]
-        looked: Counter[str] = Counter()
-        failed: Counter[str] = Counter()
-        for item in ledger.looks.evidence(row.round_id):
-            if item.kind in ("screen", "probe") and item.reading != "unreadable" and item.prompt_id in prompts:
-                looked[prompts[item.prompt_id].skill] += 1
-                failed[prompts[item.prompt_id].skill] += item.reading == "lacks"
+        calls += spent.get(row.round_id, 0)
+        seen = [item for item in ledger.looks.evidence(row.round_id) if item.reading in ("shows", "lacks")]
+        seen = [item for item in seen if item.kind in ("screen", "probe")]
         news = [] if row.child_sha in (row.revision_sha, None) else files.body(row.child_sha)["samples"]
+        prompts = ledger.prompts.get([*(item.prompt_id for item in seen), *(sample["prompt_id"] for sample in news)])
+        known = [(prompts[item.prompt_id].skill, item.reading) for item in seen if item.prompt_id in prompts]
+        looked = Counter(skill for skill, _ in known)
+        failed = Counter(skill for skill, reading in known if reading == "lacks")
         detail.append(
             {
                 "round": row.number,

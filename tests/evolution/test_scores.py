@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from evolvedirector.evolution.budget import Budget
+from evolvedirector.evolution.buying.ask_teachers import teacher_request
 from evolvedirector.evolution.host import StudentPart
 from evolvedirector.evolution.round import run_round
 from evolvedirector.evolution.round_parts import Round, RoundInterrupted, RoundParts, RoundWatch, tenants_of
@@ -215,3 +216,33 @@ def test_a_plan_that_cannot_be_scored_is_told_so(root_of, policy: BestOfK, rewar
     root.rewards = root.rewards if rewards is None else rewards
     with pytest.raises(ValueError, match=message):
         root.round()
+
+
+def test_other_files_to_draw_from_are_another_request(root_of) -> None:
+    root = root_of(BestOfK())
+    student, judge, writer = StudentPart(lambda requests: []), toys.ToyJudge(), toys.ToyWriter()
+    who = (student, {"self": root.teacher}, judge, writer, root.policy)
+    parts = RoundParts(root.store, LocalExecutor({}), *who, root.budget, 8)
+    round, prompt = Round(parts, RoundInfo("r", 0, None, 0, 0, root.sha)), toys.ToyPrompts(1).prompts()[0]
+    masks = [FileRef.of(toys.flat_png(tone), "image/png") for tone in (1, 2)]
+    asked = [teacher_request(round, prompt, "self", files={"mask": mask}) for mask in masks]
+    asked += [
+        teacher_request(round, prompt, "self", files={"source": masks[0]}),
+        teacher_request(round, prompt, "self"),
+    ]
+    asked += [teacher_request(round, prompt, "self", variant=1)]
+    assert len({request.request_id for request in asked}) == 5
+    assert asked[0].files["mask"].content == toys.flat_png(1)
+    assert teacher_request(round, prompt, "self", files={"mask": masks[0]}) == asked[0]
+
+
+def test_a_reply_with_a_damaged_file_is_a_failure_that_was_paid_for(root_of) -> None:
+    class Damaged(SelfTeacher):
+        def generate(self, requests: Sequence[ImageRequest]) -> Iterator[ImageReply]:
+            for reply in super().generate(requests):
+                yield replace(reply, files={"note": FileRef.of(b"{", "application/json")})
+
+    root = root_of(BestOfK())
+    root.teacher = Damaged("self")
+    root.round()
+    assert root.policy.seen == [] and root.store.ledger.spend().teacher_calls == 12

@@ -18,9 +18,9 @@ from evolvedirector.evolution.buying.standings import (
     Standing,
     Standings,
     added,
+    in_order_of_merit,
     is_faithful,
     past_standings,
-    preference,
     standings_of,
     unfaithful_rate,
 )
@@ -96,7 +96,7 @@ def buy(
     orders = [
         _Order(
             prompt,
-            preference(names, prompt, favourites.get(prompt.id), standings, info.judge_error),
+            in_order_of_merit(names, prompt, favourites.get(prompt.id), standings, info.judge_error),
             len(names) > 1 and is_tested_by_all(prompt, info.seed, test_all_share),
         )
         for prompt in {prompt.id: prompt for prompt in prompts}.values()

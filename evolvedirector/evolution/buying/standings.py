@@ -94,7 +94,7 @@ def past_standings(ledger: Ledger, revision_sha: str, without_round: str = "") -
     return standings_of(ledger.calls.result_counts(rounds), ledger.looks.duel_counts(rounds))
 
 
-def score(standing: Standing, judge_error: float) -> float:
+def merit(standing: Standing, judge_error: float) -> float:
     """Return how good a teacher is in a skill, 0 to 1; one without bad marks and without duels scores 1/2.
 
     (wins + 1) / (duels + 2) x share of faithful images x (images + 1) / (images + refusals + 1). The faithful share
@@ -110,7 +110,7 @@ def score(standing: Standing, judge_error: float) -> float:
     return won * faithful * (standing.images + 1.0) / (standing.images + standing.refusals + 1.0)
 
 
-def preference(
+def in_order_of_merit(
     teachers: Sequence[str], prompt: Prompt, favourite: str | None, standings: Standings, judge_error: float
 ) -> list[str]:
     """Order the teachers for a prompt: the standing best in its skill first.
@@ -127,8 +127,8 @@ def preference(
     names = list(teachers)
     start = names.index(favourite) if favourite in names else seed_of("teacher of", prompt.id) % len(names)
     spread = names[start:] + names[:start]
-    scores = {name: score(standings.get((prompt.skill, name), Standing()), judge_error) for name in names}
-    return sorted(spread, key=lambda name: -scores[name])  # a stable sort: equal ones stay as they are spread
+    merits = {name: merit(standings.get((prompt.skill, name), Standing()), judge_error) for name in names}
+    return sorted(spread, key=lambda name: -merits[name])  # a stable sort: equal ones stay as they are spread
 
 
 def unfaithful_rate(standing: Standing, judge_error: float, prior: float = PRIOR_UNFAITHFUL) -> float:

@@ -14,10 +14,10 @@ from evolvedirector.evolution.buying.standings import (
     ResultCount,
     Standing,
     added,
+    in_order_of_merit,
     is_faithful,
+    merit,
     past_standings,
-    preference,
-    score,
     standings_of,
     unfaithful_rate,
 )
@@ -57,26 +57,26 @@ def test_results_and_duels_are_counted_by_skill_and_teacher() -> None:
 
 def test_the_winner_of_duels_is_asked_first_in_its_skill_alone() -> None:
     standings = {("counting", "b"): Standing(wins=3, duels=4), ("counting", "a"): Standing(wins=1, duels=4)}
-    assert preference(["a", "b", "c"], PROMPT, "a", standings, 0.0) == ["b", "c", "a"]
+    assert in_order_of_merit(["a", "b", "c"], PROMPT, "a", standings, 0.0) == ["b", "c", "a"]
     elsewhere = Prompt.create("a blue star", skill="colours")
-    assert preference(["a", "b", "c"], elsewhere, "a", standings, 0.0) == ["a", "b", "c"]
+    assert in_order_of_merit(["a", "b", "c"], elsewhere, "a", standings, 0.0) == ["a", "b", "c"]
 
 
 def test_without_a_record_the_lineages_winner_is_asked_first_and_else_the_teachers_are_spread() -> None:
-    assert preference(["a", "b", "c"], PROMPT, "b", {}, 0.0) == ["b", "c", "a"]
-    firsts = {preference(["a", "b", "c"], Prompt.create(f"{n}"), None, {}, 0.0)[0] for n in range(40)}
+    assert in_order_of_merit(["a", "b", "c"], PROMPT, "b", {}, 0.0) == ["b", "c", "a"]
+    firsts = {in_order_of_merit(["a", "b", "c"], Prompt.create(f"{n}"), None, {}, 0.0)[0] for n in range(40)}
     assert firsts == {"a", "b", "c"}
 
 
 def test_being_asked_more_often_is_no_merit() -> None:
     often = Standing(images=50, faithful=50)
-    assert score(often, 0.0) == score(Standing(images=1, faithful=1), 0.0) == score(Standing(), 0.0) == 0.5
+    assert merit(often, 0.0) == merit(Standing(images=1, faithful=1), 0.0) == merit(Standing(), 0.0) == 0.5
 
 
 @pytest.mark.parametrize("worse", [Standing(faithful=8, unfaithful=2, images=10), Standing(images=4, refusals=4)])
 def test_unfaithful_images_and_refusals_cost_the_first_place(worse: Standing) -> None:
     better = Standing(faithful=10, images=10)
-    assert score(worse, 0.0) < score(better, 0.0)
+    assert merit(worse, 0.0) < merit(better, 0.0)
 
 
 records = st.builds(Standing, faithful=st.integers(0, 500), unfaithful=st.integers(0, 500))
