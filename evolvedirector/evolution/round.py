@@ -150,7 +150,7 @@ def _draw_to_score(round: Round, plan: RoundPlan, state: DatasetState, candidate
         if reply.image_sha256 is not None
     ]
     samples = {(sample.prompt.id, sample.image_sha256): sample for sample in made}
-    return _Scored(tuple(Drawn(s.prompt, s.image_sha256, s.teacher) for s in samples.values()), samples)
+    return _Scored(tuple(Drawn(s.prompt, s.image_sha256, s.teacher, s.files) for s in samples.values()), samples)
 
 
 def _count(figures: RoundFigures, decisions: Sequence[Decision], allowance: Allowance) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import random
 import warnings
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
 from evolvedirector.evolution.candidates import accept_texts
@@ -14,6 +14,7 @@ from evolvedirector.evolution.remembered import remembered
 from evolvedirector.evolution.round_parts import Round
 from evolvedirector.records import (
     Evidence,
+    FileRef,
     ImageAndPrompt,
     ImageReply,
     ImageRequest,
@@ -41,6 +42,8 @@ class Drawn:
     sha256: str
     teacher: str | None
     """Who drew it; None is the student."""
+    files: Mapping[str, FileRef] = field(default_factory=dict, hash=False)
+    """What came with the image, by role, without content."""
 
 
 def write(
@@ -204,11 +207,10 @@ def score(round: Round, images: Sequence[Drawn]) -> list[Evidence]:
     """Let every reward score the images; one that a reward could not score has no score of that reward."""
     by_name: dict[str, dict[str, Score]] = {}
     for name, reward in round.parts.rewards.items():
-        keys = {digest("score", reward.fingerprint, d.prompt.text, d.sha256, length=32): d for d in images}
+        keys = {_score_key(reward.fingerprint, drawn): drawn for drawn in images}
 
         def questions(names: Sequence[str], keys: dict[str, Drawn] = keys) -> list[ImageAndPrompt]:
-            blobs = round.parts.store.blobs
-            return [ImageAndPrompt(key, blobs.get(keys[key].sha256), keys[key].prompt.text) for key in names]
+            return [_to_score(round, key, keys[key]) for key in names]
 
         def settle(scores: Sequence[Score], reward: str = reward.fingerprint) -> dict[str, Score]:
             sent = [score for score in scores if score.sent]
@@ -286,6 +288,17 @@ def look(
         silent=lambda names: settle(Look(name, 0.5, 0.0, "no answer") for name in names),
         within=within_budget,
     )
+
+
+def _score_key(reward: str, drawn: Drawn) -> str:
+    files = [part for role, file in sorted(drawn.files.items()) for part in (role, file.sha256)]
+    return digest("score", reward, drawn.prompt.text, drawn.sha256, *files, length=32)
+
+
+def _to_score(round: Round, key: str, drawn: Drawn) -> ImageAndPrompt:
+    blobs = round.parts.store.blobs
+    files = {role: replace(file, content=blobs.get(file.sha256)) for role, file in drawn.files.items()}
+    return ImageAndPrompt(key, blobs.get(drawn.sha256), drawn.prompt.text, files)
 
 
 def _place(drawn: Drawn) -> str:

@@ -1,0 +1,155 @@
+"""A whole method as new files beside their kin: it runs end to end and touches no file of the package."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import lightning.pytorch as pl
+import pytest
+import torch
+
+from evolvedirector.callbacks import EvolutionCallback, RunCheckpoint
+from evolvedirector.datamodules import EvolvingDataModule
+from evolvedirector.evolution import Budget
+from evolvedirector.lightning_modules.families.family import Family
+from evolvedirector.policies import Policy
+from evolvedirector.rewards import Reward
+from evolvedirector.store import DatasetStore
+from evolvedirector.teachers import Teacher
+from tests import toys
+from tests.methods.masked_family import MaskedFamily
+from tests.methods.masked_self_training import (
+    BestOfKInMasks,
+    InsideBrightness,
+    SelfTeacher,
+    Stages,
+    export,
+    student,
+)
+
+K = 3
+
+
+class Run:
+    """One run of the method in a folder."""
+
+    def __init__(self, folder: Path, epochs: int = 3) -> None:
+        self.root = folder / "data"
+        self.student = student(optimizer=partial(torch.optim.SGD, lr=0.01))
+        if not (folder / "exported").exists():
+            export(self.student, folder / "exported")
+        self.teacher, self.policy = SelfTeacher(str(folder / "exported")), BestOfKInMasks(K)
+        self.stages = Stages(whole_from_step=4)
+        self.evolution = EvolutionCallback(
+            teachers={"self": self.teacher},
+            judge=toys.ToyJudge(),
+            writer=toys.ToyWriter(),
+            policy=self.policy,
+            rewards={"inside": InsideBrightness()},
+            budget=Budget(budget_teacher_calls=100),
+        )
+        self.data = EvolvingDataModule(
+            self.root, seeds=toys.ToyPrompts(4), global_batch_size=4, batches_per_epoch=3, image_size_px=8,
+            roles=("image", "mask"),
+        )  # fmt: skip
+        self.trainer = pl.Trainer(
+            default_root_dir=folder,
+            max_epochs=epochs,
+            accelerator="cpu",
+            devices=1,
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            reload_dataloaders_every_n_epochs=1,
+            callbacks=[self.evolution, self.stages, RunCheckpoint()],
+        )
+
+    def fit(self, **options: object) -> Run:
+        self.trainer.fit(self.student, datamodule=self.data, **options)
+        return self
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run(tmp_path).fit()
+
+
+def test_its_parts_stand_behind_the_seams() -> None:
+    assert isinstance(SelfTeacher("x"), Teacher) and isinstance(BestOfKInMasks(), Policy)
+    assert isinstance(InsideBrightness(), Reward) and isinstance(MaskedFamily(), Family)
+
+
+def test_the_best_image_of_each_prompt_enters_with_its_mask(run: Run) -> None:
+    with DatasetStore(run.root) as store:
+        state = store.state(store.current())
+        assert len(store.revisions()) == 4  # the seeds' prompts, their images, two rounds
+        assert store.ledger.spend().teacher_calls == run.teacher.drawn == 4 + 2 * 3 * K
+    samples = [entry.sample for entry in state.in_state("live")]
+    assert len(samples) == 4 + 2 * 3
+    assert all(sample.teacher == "self" and set(sample.files) == {"mask"} for sample in samples)
+    chosen = {sample.prompt.id: sample.image_sha256 for sample in samples}
+    by_prompt: dict[str, dict[str, float]] = {}
+    for item in run.policy.seen:
+        by_prompt.setdefault(item.prompt_id, {})[item.teacher_sha256] = item.scores["inside"]
+    assert len(by_prompt) == 6
+    for prompt_id, scores in by_prompt.items():
+        assert scores[chosen[prompt_id]] == max(scores.values()) and len(scores) > 1
+
+
+def test_training_reads_both_roles_in_the_order_of_its_stages(run: Run) -> None:
+    assert run.stages.order == ["text"] * 4 + ["whole"] * 5
+    batch = next(iter(run.data.train_dataloader()))
+    assert batch["mask"].shape == (4, 1, 8, 8) and batch["image"].shape == (4, 3, 8, 8)
+    assert set(batch["mask"].unique().tolist()) == {0, 255}
+    fresh = student()
+    fresh.configure_model()
+    trained, start = run.student.transformer, fresh.transformer
+    assert not torch.equal(trained.first.weight, start.first.weight)
+    assert not torch.equal(trained.modulation.weight, start.modulation.weight)
+
+
+def test_the_mask_decides_what_is_drawn(run: Run) -> None:
+    batch = next(iter(run.data.train_dataloader()))
+    losses = []
+    for mask in (batch["mask"], 255 - batch["mask"]):
+        run.student.log = lambda *args, **kwargs: None  # no loop is running
+        losses.append(float(run.student.training_step({**batch, "mask": mask}, 0)))
+    assert losses[0] != losses[1]
+
+
+def test_any_webdataset_tool_reads_image_and_mask(run: Run) -> None:
+    import webdataset
+
+    names = {
+        extension
+        for shard in sorted((run.root / "shards").glob("r*.tar"))
+        for sample in webdataset.WebDataset(str(shard), shardshuffle=False)
+        for extension in sample
+        if not extension.startswith("__")
+    }
+    assert {"png", "mask.png", "txt", "json"} <= names
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path: Path, run: Run) -> None:
+    folder = tmp_path / "again"
+    (folder / "exported").parent.mkdir()
+    (folder / "exported").symlink_to(tmp_path / "exported")
+    first = Run(folder, epochs=2)
+    first.teacher.folder = run.teacher.folder
+    first.fit()
+    second = Run(folder)
+    second.teacher.folder = run.teacher.folder
+    checkpoint = max((folder / "checkpoints").iterdir())
+    second.fit(ckpt_path=str(checkpoint))
+    for name, value in run.student.transformer.state_dict().items():
+        assert torch.equal(value, second.student.transformer.state_dict()[name]), name
+    with DatasetStore(run.root) as whole, DatasetStore(second.root) as continued:
+        assert whole.current() == continued.current()
+
+
+def test_the_reward_has_no_score_without_a_mask() -> None:
+    from evolvedirector.records import ImageAndPrompt
+
+    (score,) = InsideBrightness().score([ImageAndPrompt("x", toys.flat_png(5), "tone 5")])
+    assert score.value != score.value
