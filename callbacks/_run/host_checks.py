@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import lightning.pytorch as pl
 
+from evolvedirector.errors import UserError
 from evolvedirector.evolution import EvolvingData, ImageGenerator
 from evolvedirector.execution.ranks import on_rank_zero
 from evolvedirector.planning.preflight import problems_of, told
@@ -74,12 +75,12 @@ def check_parts(trainer: pl.Trainer, module: pl.LightningModule) -> None:
         module: Holds text encoders, codec and weights.
 
     Raises:
-        ValueError: With every problem.
+        UserError: With every problem.
     """
     hosts = (module, trainer.datamodule)  # type: ignore[attr-defined]
     problems = on_rank_zero(lambda: problems_of(trainer.callbacks, hosts))  # type: ignore[attr-defined]
     if problems:
-        raise ValueError(told(problems))
+        raise UserError(told(problems))
 
 
 def student_name(trainer: pl.Trainer, module: pl.LightningModule) -> list[str]:
