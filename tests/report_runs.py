@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from evolvedirector.records import Decision, Evidence, ImageReply, Look, Prompt, RevisionChange, Sample
+from evolvedirector.records import Decision, Evidence, ImageReply, Look, Prompt, RevisionChange, RoundFigures, Sample
 from evolvedirector.store import DatasetStore
 from evolvedirector.store.ledger.calls import Call, Duel
 from tests import toys
@@ -46,7 +46,7 @@ class RunBuilder:
         self.last = prompts[-1]
         return self
 
-    def round(self, *texts: str, figures: dict[str, Any] | None = None, finish: bool = True) -> RunBuilder:
+    def round(self, *texts: str, figures: RoundFigures | None = None, finish: bool = True) -> RunBuilder:
         """A round that writes children of the last prompt; the student fails them all, they are bought and compared."""
         name, ledger = f"round {self.rounds}", self.store.ledger
         prompts = [Prompt.create(text, "expansion", self.skill, self.last) for text in texts]
@@ -54,10 +54,12 @@ class RunBuilder:
         ledger.add_prompts(prompts)
         student = self.store.blobs.put(toys.flat_png(60 + self.rounds))
         looks = (Look("a", 0.1, reason="not what was asked <b>"), Look("b", 0.8))
-        ledger.add_evidence(name, [Evidence(p.id, "screen", "teacher", looks[:1], student) for p in prompts])
+        ledger.add_evidence(name, [Evidence(p.id, "screen", "lacks", None, looks[:1], student) for p in prompts])
         ledger.add_decisions(name, [Decision("buy", p.id, 1, "unseen and failed <i>") for p in prompts])
         change = self._bought(name, prompts)
-        pairs = [Evidence(s.prompt.id, "compare", "teacher", looks, student, s.image_sha256) for s in change.samples]
+        pairs = [
+            Evidence(s.prompt.id, "compare", None, "teacher", looks, student, s.image_sha256) for s in change.samples
+        ]
         ledger.add_evidence(name, pairs)
         if change.samples:
             first = change.samples[0]
@@ -67,7 +69,7 @@ class RunBuilder:
             if self.rounds and self.last is not None:
                 change = replace(change, states={self.last.id: "mastered"})
             self.sha = self.store.publish(str(self.sha), name, change)
-            ledger.close_round(name, self.sha, {"written": len(texts), "judge error": 0.1, **(figures or {})})
+            ledger.close_round(name, self.sha, figures or RoundFigures(written=len(texts), judge={"error": 0.1}))
             self.last = prompts[-1] if prompts else self.last
         self.rounds += 1
         return self
@@ -75,7 +77,7 @@ class RunBuilder:
     def skipped(self) -> RunBuilder:
         name = f"round {self.rounds}"
         self.store.ledger.open_round(name, self.rounds, str(self.sha), 10 * (self.rounds + 1))
-        figures = {"skipped": 1, "judge error": 0.45, "judge canary blank": 0.125}
+        figures = RoundFigures(skipped=True, judge={"error": 0.45, "canary blank": 0.125})
         self.store.ledger.close_round(name, str(self.sha), figures)
         self.rounds += 1
         return self

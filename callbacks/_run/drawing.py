@@ -68,7 +68,7 @@ def draw_share(trainer: pl.Trainer, module: pl.LightningModule, requests: Sequen
         module: The student.
         requests: What all ranks draw together.
     """
-    size = max(1, getattr(module, "generation_chunk_size", 1))
+    size = chunk_of(module)
     chunks = [list(requests[start : start + size]) for start in range(0, len(requests), size)]
     if chunks:
         chunks[-1] += [chunks[-1][-1]] * (size - len(chunks[-1]))
@@ -78,6 +78,18 @@ def draw_share(trainer: pl.Trainer, module: pl.LightningModule, requests: Sequen
         return {}
     images = student_draw(trainer, module)(share)
     return {request.request_id: image for request, image in zip(share, images, strict=True)}
+
+
+@runtime_checkable
+class DrawsInChunks(Protocol):
+    """A module that draws a fixed number of requests together."""
+
+    generation_chunk_size: int
+
+
+def chunk_of(module: pl.LightningModule) -> int:
+    """Return how many requests a module draws together; 1 where it does not say."""
+    return max(1, module.generation_chunk_size) if isinstance(module, DrawsInChunks) else 1
 
 
 @contextmanager

@@ -15,7 +15,8 @@ import lightning.pytorch as pl
 import torch.distributed as dist
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from evolvedirector.callbacks._run.drawing import offloader, student_draw
+from evolvedirector.callbacks._run.drawing import chunk_of, offloader, student_draw
+from evolvedirector.callbacks._run.held_out import size_px_of
 from evolvedirector.callbacks._run.round_bar import RoundBar
 from evolvedirector.evolution.opening import run_seeding
 from evolvedirector.evolution.round import run_round
@@ -23,9 +24,9 @@ from evolvedirector.evolution.round_context import RoundContext, RoundInterrupte
 from evolvedirector.execution.executor import Crew, LocalCrew
 from evolvedirector.execution.heartbeat import Heartbeat
 from evolvedirector.execution.ranks import PeerFailed, RankCrew
-from evolvedirector.judges.judge import close_parts
 from evolvedirector.planning.spending import told_prices_usd
 from evolvedirector.records import RoundInfo
+from evolvedirector.records.part import close_parts
 from evolvedirector.report.summary import evolution_figures
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ class RoundDriver:
             return child
 
     def _image_size_px(self) -> int:
-        size = self._settings.image_size_px or getattr(self._module, "image_size_px", None)
+        size = self._settings.image_size_px or size_px_of(self._module)
         if not isinstance(size, int):
             raise RuntimeError(
                 f"The size of the images to ask for is unknown: {type(self._module).__name__} has no `image_size_px`. "
@@ -171,7 +172,7 @@ class RoundDriver:
             student_draw(self._trainer, self._module),
             self._settings.teachers,
             self._settings.judge,
-            chunk=getattr(self._module, "generation_chunk_size", 1),
+            chunk=chunk_of(self._module),
             offload=offloader(self._trainer, self._module, self._settings.offload_student),
         )
 

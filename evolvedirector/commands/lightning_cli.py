@@ -134,7 +134,7 @@ class EvolveDirectorCLI(LightningCLI):
             kwargs["weights_only"] = True  # a checkpoint holds tensors and plain values; never run code from a file
         committing = any(
             isinstance(callback, RunCheckpoint | EvolutionCallback)
-            for callback in getattr(self.trainer, "callbacks", ())
+            for callback in self.trainer.callbacks  # type: ignore[attr-defined]
         )
         if subcommand == "fit" and kwargs.get("ckpt_path") is None and committing and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             refuse_second_run(Path(self.trainer.default_root_dir))

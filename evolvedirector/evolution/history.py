@@ -24,9 +24,8 @@ def past_rounds(store: DatasetStore, revision_sha: str) -> tuple[RoundHistory, .
     prompts = store.ledger.prompts()
     found = []
     for row in store.ledger.finished_rounds(revision_sha):
-        screened = [item for item in store.ledger.evidence(row["round_id"]) if item.kind == "screen"]
-        error = row["figures"].get("judge error", 0.0)
-        past = history_of(row["round_id"], float(error), screened, prompts)
+        screened = [item for item in store.ledger.evidence(row.round_id) if item.kind == "screen"]
+        past = history_of(row.round_id, row.figures.judge_error or 0.0, screened, prompts)
         if past.skills:
             found.append(past)
     return tuple(found)
@@ -49,7 +48,7 @@ def history_of(round_id: str, judge_error: float, evidence: list[Evidence], prom
         judge_error,
         skills=tallies_by(state, screened, {"screen"}, lambda prompt: prompt.skill),
         lineages=tallies_by(state, screened, {"screen"}, lambda prompt: prompt.lineage_id),
-        failed=frozenset(item.prompt_id for item in screened if item.verdict == "teacher"),
+        failed=frozenset(item.prompt_id for item in screened if item.reading == "lacks"),
     )
 
 

@@ -22,7 +22,7 @@ from evolvedirector.records import (
     digest,
     normalise_prompt,
 )
-from evolvedirector.records.looks import verdict_of_check, verdict_of_pair
+from evolvedirector.records.looks import is_readable, preference_of, reading_of
 
 MAX_SHARED_WORDS = 0.5
 """Of two swapped prompts: an image of "a cat and a dog" also shows "a cat"."""
@@ -92,7 +92,7 @@ def _ask_singles(context: RoundContext, singles: Sequence[_Single]) -> dict[str,
 
 def _ask_again(context: RoundContext, gold: Sequence[_Single], looks: Mapping[str, Look]) -> dict[str, Look]:
     """Return what was read this time, under the key of the first time; the question of each round has its own."""
-    unread = [single for single in gold if single.key in looks and verdict_of_check(looks[single.key]) == "invalid"]
+    unread = [single for single in gold if single.key in looks and not is_readable(looks[single.key])]
     turn = context.info.index
     names = {digest("again", single.key, turn, length=32): single for single in unread}
     answers = _ask_singles(context, [single._replace(key=key) for key, single in names.items()])
@@ -185,22 +185,22 @@ def _report(
 ) -> HealthReport:
     by_kind: dict[str, list[bool]] = {}
     for single in {single.key: single for single in singles}.values():
-        verdict = verdict_of_check(looks.get(single.key))
+        reading = reading_of(looks.get(single.key))
         if single.kind == "overlay" and single.key in looks:  # a gate that refuses to look is right
-            by_kind.setdefault("overlay", []).append(verdict != "student")
-        elif verdict != "invalid":
-            by_kind.setdefault(single.kind, []).append((verdict == "student") == single.shows)
-    own_first = [verdict_of_pair(looks[own.key], None) for own, _ in orders if own.key in looks]
-    own_second = [verdict_of_pair(None, looks[other.key]) for _, other in orders if other.key in looks]
-    both = [verdict_of_pair(looks[a.key], looks[b.key]) for a, b in orders if a.key in looks and b.key in looks]
-    places = [verdict_of_pair(looks[p.key], None, UNDECIDED) for p in twice if p.key in looks]
-    firsts = [{"student": 1.0, "tie": 0.5, "teacher": 0.0}[verdict] for verdict in places if verdict != "invalid"]
+            by_kind.setdefault("overlay", []).append(reading != "shows")
+        elif reading != "unreadable":
+            by_kind.setdefault(single.kind, []).append((reading == "shows") == single.shows)
+    own_first = [preference_of(looks[own.key]) for own, _ in orders if own.key in looks]
+    own_second = [preference_of(None, looks[other.key]) for _, other in orders if other.key in looks]
+    both = [preference_of(looks[a.key], looks[b.key]) for a, b in orders if a.key in looks and b.key in looks]
+    places = [preference_of(looks[p.key], None, UNDECIDED) for p in twice if p.key in looks]
+    firsts = [{"first": 1.0, "tie": 0.5, "second": 0.0}[place] for place in places if place != "unreadable"]
     overlays = {single.key for single in singles if single.kind == "overlay"}
-    unreadable = sum(verdict_of_check(look) == "invalid" for key, look in looks.items() if key not in overlays)
+    unreadable = sum(not is_readable(look) for key, look in looks.items() if key not in overlays)
     return HealthReport(
         **{kind: _tally(right) for kind, right in by_kind.items()},
-        pairs=_tally(verdict == "student" for verdict in (*own_first, *own_second) if verdict != "invalid"),
-        swaps=_tally(verdict != "tie" for verdict in both if verdict != "invalid"),
+        pairs=_tally(preferred == "first" for preferred in (*own_first, *own_second) if preferred != "unreadable"),
+        swaps=_tally(preferred != "tie" for preferred in both if preferred != "unreadable"),
         same=_tally(share == 0.5 for share in firsts),
         position_bias=sum(firsts) / len(firsts) - 0.5 if firsts else 0.0,
         looks=len(looks.keys() - overlays),

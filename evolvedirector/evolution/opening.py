@@ -24,13 +24,13 @@ def run_seeding(context: RoundContext) -> str:
     problem = report.problem(context.judge_health) if report is not None and context.judge_health is not None else None
     if problem is not None:
         warnings.warn(f"The images of the seeds are not checked: {problem}", stacklevel=2)
-    checks = getattr(context.policy, "checks_seeds", False) and problem is None
+    checks = context.policy.checks_seeds and problem is None
     purchases = buy(context, waiting, {}, check_teacher=checks)
     context.crew.enter("train")
     if not purchases.samples and not purchases.failed:
         return info.revision_sha
     if not purchases.samples and not any(entry.sample for entry in state.entries.values()):
-        counted = ", ".join(f"{name} {number}" for name, number in context.figures.items() if "teacher: " in name)
+        counted = ", ".join(f"teacher: {cause} {number}" for cause, number in context.figures.no_image.items())
         raise RuntimeError(
             f"None of {len(waiting)} seed prompts got an image to train on ({counted}). Either the teachers cannot "
             "draw them, or the judge refuses what they draw. Look at both, or write other seeds; everything bought is "
@@ -53,7 +53,7 @@ def complete_info(context: RoundContext, state: DatasetState) -> HealthReport | 
     ledger, info = context.store.ledger, context.info
     report = check_judge(context, context.judge_health, state) if context.judge_health is not None else None
     spent, here = ledger.spend(), ledger.spend(info.round_id)
-    rounds = {row["round_id"] for row in ledger.rounds()}
+    rounds = {row.round_id for row in ledger.rounds()}
     in_rounds = sum(ledger.spend(round_id).teacher_calls for round_id in rounds)
     context.info = replace(
         info,
@@ -77,7 +77,7 @@ def open_round(context: RoundContext, state: DatasetState) -> str | None:
     report = complete_info(context, state)
     if report is None or context.judge_health is None:
         return None
-    context.figures.update(report.to_figures())
+    context.figures.judge.update(report.to_figures())
     return report.problem(context.judge_health)
 
 
@@ -89,8 +89,7 @@ def skip_round(context: RoundContext, problem: str) -> str:
         problem: Why; shown as a warning.
     """
     warnings.warn(f"Round {context.info.index + 1} is skipped, training goes on: {problem}", stacklevel=3)
-    context.figures["skipped"] = 1
-    figures = {**context.figures, "skipped because": problem}
-    context.store.ledger.close_round(context.info.round_id, context.info.revision_sha, figures)
+    context.figures.skipped, context.figures.skipped_because = True, problem
+    context.store.ledger.close_round(context.info.round_id, context.info.revision_sha, context.figures)
     context.crew.enter("train")
     return context.info.revision_sha

@@ -9,7 +9,6 @@ point is finished by running it again.
 from __future__ import annotations
 
 import warnings
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -28,6 +27,7 @@ from evolvedirector.records import (
     PromptEntry,
     PromptState,
     RevisionChange,
+    RoundFigures,
     RoundPlan,
     Sample,
     TrainingMix,
@@ -93,10 +93,10 @@ def _with_parents(plan: RoundPlan, state: DatasetState) -> list[tuple[WriteReque
     ]
 
 
-def _count(figures: Counter[str], decisions: Sequence[Decision], allowance: Allowance) -> None:
-    figures.update(decision.kind for decision in decisions)
-    if allowance.teacher_calls is not None and figures["buy"] > allowance.teacher_calls:
-        figures["buy decisions beyond the allowance"] = figures["buy"] - allowance.teacher_calls
+def _count(figures: RoundFigures, decisions: Sequence[Decision], allowance: Allowance) -> None:
+    figures.decisions.update(decision.kind for decision in decisions)
+    if allowance.teacher_calls is not None:
+        figures.buys_beyond_allowance = max(0, figures.decisions["buy"] - allowance.teacher_calls)
 
 
 def _judge(context: RoundContext, state: DatasetState, plan: RoundPlan, candidates: Sequence[Prompt]) -> list[Evidence]:
@@ -124,10 +124,10 @@ def _buy(
     if (
         opening.teacher_calls == 0 or opening.cost_usd == 0
     ):  # a writer may cost money too, and nobody could draw its texts
-        context.figures["not written: budget spent"] += sum(request.count for request, _ in requests)
+        context.figures.unwritten += sum(request.count for request, _ in requests)
         requests = []
     children = steps.write(context, requests, {*state.entries, *by_id})
-    context.figures["written"] += len(children) + len(candidates)
+    context.figures.written += len(children) + len(candidates)
     if plan.budget_teacher_calls != 0:  # what is written only to measure may be known already
         _warn_of_refusals(context.figures)
     favourites = {
@@ -145,14 +145,13 @@ def _buy(
     )
 
 
-def _warn_of_refusals(figures: Counter[str]) -> None:
-    causes = {name: count for name, count in figures.items() if name.startswith("refused: ")}
-    causes.pop(f"refused: {NOT_REACHED}", None)
+def _warn_of_refusals(figures: RoundFigures) -> None:
+    causes = {cause: count for cause, count in figures.refused.items() if cause != NOT_REACHED}
     refused = sum(causes.values())
-    if refused > MOST_REFUSED * (refused + figures["written"]):
-        said = ", ".join(f"{name.removeprefix('refused: ')} {count}" for name, count in causes.items())
+    if refused > MOST_REFUSED * (refused + figures.written):
+        said = ", ".join(f"{cause} {count}" for cause, count in causes.items())
         warnings.warn(
-            f"{refused} of {refused + figures['written']} texts of the writer were refused in this round ({said}). The "
+            f"{refused} of {refused + figures.written} texts of the writer were refused in this round ({said}). The "
             "writer may have no news left: give it more words, another skill, or end evolution with `max_rounds`.",
             stacklevel=3,
         )
@@ -215,7 +214,7 @@ def _change(
     state: DatasetState,
     decisions: Sequence[Decision],
     purchases: Purchases,
-    figures: Counter[str],
+    figures: RoundFigures,
     mix: TrainingMix | None,
 ) -> RevisionChange:
     states: dict[str, PromptState] = {prompt.id: "retired" for prompt in purchases.failed}
@@ -228,7 +227,7 @@ def _change(
         if states.get(key) == "retired":
             del states[key]
             left.append(key)
-            figures["kept: nothing else would be live"] += 1
+            figures.kept_to_train += 1
     samples: tuple[Sample, ...] = purchases.samples
     failed = tuple(prompt for prompt in purchases.failed if prompt.id not in state.entries)
     return RevisionChange(

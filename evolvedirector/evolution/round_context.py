@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from evolvedirector.evolution.budget import Budget, allowance_of
 from evolvedirector.execution.executor import Crew
 from evolvedirector.judges.health.report import JudgeHealth
 from evolvedirector.policies.policy import Policy
-from evolvedirector.records import Allowance, ImageRequest, Prompt, RoundInfo
+from evolvedirector.records import Allowance, ImageRequest, Prompt, RoundFigures, RoundInfo
 from evolvedirector.store.dataset import DatasetStore
 from evolvedirector.store.ledger.calls import Spend
 from evolvedirector.writers.prompt_writer import PromptWriter
@@ -105,8 +104,8 @@ class RoundContext:
     stop: Callable[[], str | None] = lambda: None
     report: Callable[[Progress], None] = lambda progress: None
     teacher_prices_usd: Mapping[str, float] = field(default_factory=dict)
-    figures: Counter[str] = field(default_factory=Counter)
-    """What happened, by name; becomes the round's row in the ledger."""
+    figures: RoundFigures = field(default_factory=RoundFigures)
+    """What happened; kept with the round in the ledger."""
 
     def allowance(self) -> Allowance:
         """Say what this round may still spend."""

@@ -9,7 +9,6 @@ from typing import Literal, TypeVar
 
 from evolvedirector.evolution.candidates import accept_texts
 from evolvedirector.evolution.round_context import RoundContext, in_groups
-from evolvedirector.judges.judge import close_parts
 from evolvedirector.records import (
     Evidence,
     ImageAndPrompt,
@@ -21,7 +20,8 @@ from evolvedirector.records import (
     digest,
     seed_of,
 )
-from evolvedirector.records.looks import verdict_of_check, verdict_of_pair
+from evolvedirector.records.looks import preference_of, reading_of, verdict_of
+from evolvedirector.records.part import close_parts
 
 Pair = tuple[Prompt, str, str]
 """Prompt, sha256 of the student's image, sha256 of the teacher's image."""
@@ -55,7 +55,7 @@ def write(
         warnings.warn(f"The writer writes nothing at present: {unheard[0].refusal}", stacklevel=2)
     written = accept_texts(requests, replies, known_ids, ledger.held_out())
     ledger.add_prompts(written.prompts)
-    context.figures.update({f"refused: {cause}": count for cause, count in written.refused.items()})
+    context.figures.refused.update(written.refused)
     return written.prompts
 
 
@@ -114,8 +114,8 @@ def check(
         Evidence(
             prompt.id,
             kind,
-            verdict_of_check(looks[key]),
-            (looks[key],),
+            reading=reading_of(looks[key]),
+            looks=(looks[key],),
             student_sha256=None if of_teacher else sha256,
             teacher_sha256=sha256 if of_teacher else None,
             skill=prompt.skill,
@@ -153,8 +153,17 @@ def compare(context: RoundContext, pairs: Sequence[Pair], both_orders: bool) -> 
     for prompt, student, teacher in pairs:
         taken = by_order.get(prompt.id, {})
         if len(taken) == (2 if both_orders else 1):
-            verdict = verdict_of_pair(taken.get(True), taken.get(False), context.tie_margin)
-            evidence.append(Evidence(prompt.id, "compare", verdict, tuple(taken.values()), student, teacher))
+            preference = preference_of(taken.get(True), taken.get(False), context.tie_margin)
+            evidence.append(
+                Evidence(
+                    prompt.id,
+                    "compare",
+                    verdict=verdict_of(preference, first="student"),
+                    looks=tuple(taken.values()),
+                    student_sha256=student,
+                    teacher_sha256=teacher,
+                )
+            )
     _record(context, evidence)
     return evidence
 
@@ -173,7 +182,7 @@ def ask(
     missing = list({key: position for position, key in enumerate(keys) if key not in looks}.values())
     allowed = context.allowance().judge_calls
     if allowed is not None and len(missing) > allowed:
-        context.figures["looks beyond the budget"] += len(missing) - allowed
+        context.figures.looks_beyond_budget += len(missing) - allowed
         missing = missing[:allowed]
     context.crew.enter("judge")
     for unit in context.units(missing, "judge", context.crew.unit_of(None)):
@@ -195,4 +204,4 @@ def ask(
 
 def _record(context: RoundContext, evidence: Sequence[Evidence]) -> None:
     context.store.ledger.add_evidence(context.info.round_id, evidence)
-    context.figures.update(f"{item.kind}: {item.verdict}" for item in evidence)
+    context.figures.add(evidence)

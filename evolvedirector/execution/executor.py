@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 
 from evolvedirector.judges.judge import Judge
 from evolvedirector.records import ImageAndPrompt, ImageReply, ImageRequest, Look, OrderedPair
+from evolvedirector.records.part import requests_in_flight_of
 from evolvedirector.teachers.teacher import Teacher
 
 Phase = Literal["render", "judge", "teach", "train"]
@@ -77,12 +78,12 @@ class LocalCrew:
         self.unit = -(-unit // self.chunk) * self.chunk
 
     def unit_of(self, teacher: str | None) -> int:
-        """Return what the part asks for in `requests_per_unit`, or the common unit where it is larger.
+        """Return what the part asks for in `requests_in_flight`, or the common unit where it is larger.
 
         Args:
             teacher: By name; None is the judge.
         """
-        return max(self.unit, int(getattr(self._part(teacher), "requests_per_unit", 0)))
+        return max(self.unit, requests_in_flight_of(self._part(teacher)))
 
     def is_remote(self, teacher: str | None) -> bool:
         """Say whether a part asks a service: then one process asks for all, within the limits of the one key.
@@ -90,7 +91,7 @@ class LocalCrew:
         Args:
             teacher: By name; None is the judge.
         """
-        return int(getattr(self._part(teacher), "requests_per_unit", 0)) > 0
+        return requests_in_flight_of(self._part(teacher)) > 0
 
     def _part(self, teacher: str | None) -> Teacher | Judge:
         return self._judge if teacher is None else self._teachers[teacher]

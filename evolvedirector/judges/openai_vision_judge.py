@@ -13,15 +13,13 @@ from typing import Any
 from evolvedirector.judges.chat_messages import ImageLayout, question_messages
 from evolvedirector.judges.judge_images import check_size
 from evolvedirector.judges.questions.judge_questions import (
-    CHECK_QUESTION,
     PAIR_QUESTION,
     SIDE_BY_SIDE_QUESTION,
-    check_question,
     look_of_answer,
     pair_question,
 )
 from evolvedirector.records import ImageAndPrompt, Look, OrderedPair, digest
-from evolvedirector.records.questions import Answer, Question
+from evolvedirector.records.questions import CHECK_QUESTION, Answer, Question, check_question
 from evolvedirector.store.errors import StoreError
 from evolvedirector.transport.api_key import read_key
 from evolvedirector.transport.chat.answer_ladder import (
@@ -151,9 +149,9 @@ class OpenAIVisionJudge:
             yield from run_concurrently(questions, ask, self._client, in_flight)
 
     @property
-    def requests_per_unit(self) -> int:
+    def requests_in_flight(self) -> int:
         """Return how many questions a round should hand over at once, so that all slots stay busy."""
-        return self.endpoint.requests_per_unit
+        return self.endpoint.requests_in_flight
 
     def price_usd(self) -> float | None:
         """Return the price of a look; None where it is not known."""
@@ -166,6 +164,10 @@ class OpenAIVisionJudge:
             ValueError: With what is wrong.
         """
         check_served_model(self.endpoint, self.model, needs_images=True)
+
+    def models(self) -> frozenset[str]:
+        """Name the model, so that it is known again under other questions and settings."""
+        return frozenset({self.fingerprint, f"model {self.model}"})
 
     def close(self) -> None:
         """Do nothing: connections live no longer than the questions of one call."""

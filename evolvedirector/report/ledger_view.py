@@ -10,13 +10,15 @@ from typing import Any
 
 from evolvedirector.store.errors import StoreError
 from evolvedirector.store.ledger.calls import Ledger
-from evolvedirector.store.ledger.schema import SCHEMA_VERSION
+from evolvedirector.store.ledger.schema import MIGRATIONS, SCHEMA_VERSION
 
 Row = tuple[Any, ...]
 
 
 class LedgerView(Ledger):
     """Read the books of a dataset root, changing nothing, not even the file's journal mode.
+
+    Books of an older schema are read from a copy of their own that is brought up to date.
 
     Args:
         path: The SQLite file.
@@ -35,6 +37,9 @@ class LedgerView(Ledger):
             )
             try:
                 version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+                if version in MIGRATIONS:
+                    self._connection = _copy(self._connection)
+                    version = self._migrate(version)
                 if version == SCHEMA_VERSION:
                     return
                 problem = f"has schema {version}; this version reads schema {SCHEMA_VERSION}"
@@ -92,3 +97,11 @@ class LedgerView(Ledger):
         if total == 0:
             return [], 0
         return self._connection.execute(query, {"most": min(most, total), "total": total}).fetchall(), total
+
+
+def _copy(connection: sqlite3.Connection) -> sqlite3.Connection:
+    """Copy a database into a nameless one that SQLite keeps in memory, or on disk when it is large, and deletes."""
+    copy = sqlite3.connect("", isolation_level=None)
+    connection.backup(copy)
+    connection.close()
+    return copy

@@ -1,4 +1,4 @@
-"""Student beside teacher: what the judge was shown, what it answered, and the verdict."""
+"""Student beside teacher: what the judge was shown, what it answered, and what follows from it."""
 
 from __future__ import annotations
 
@@ -26,18 +26,19 @@ def pairs_of(view: LedgerView, blobs: Blobs, thumbnails: Thumbnails, most: int =
         most: Pairs at most.
 
     Returns:
-        `pairs` with round, prompt, skill, verdict, looks and pictures; `total`, how many there are; and their `kind`.
+        `pairs` with round, prompt, skill, outcome (a verdict, or a reading), looks and pictures; `total`, how many
+        there are; and their `kind`.
     """
     kind = "compare"
     rows, total = view.evenly("round_id, prompt_id, verdict, body", "evidence", "kind='compare'", most)
     if not rows:
         kind = "screen"
-        rows, total = view.evenly("round_id, prompt_id, verdict, body", "evidence", "kind='screen'", most)
+        rows, total = view.evenly("round_id, prompt_id, reading, body", "evidence", "kind='screen'", most)
     prompts = _prompts(view, [row[1] for row in rows])
     sold_by = _teachers(view, [row[1] for row in rows])
-    numbers = {row["round_id"]: row["number"] + 1 for row in view.rounds()}
+    numbers = {row.round_id: row.number + 1 for row in view.rounds()}
     pairs = []
-    for round_id, prompt_id, verdict, body in reversed(rows):  # the newest first: they show the student as it is
+    for round_id, prompt_id, outcome, body in reversed(rows):  # the newest first: they show the student as it is
         fields = json.loads(body)
         text, skill, origin = prompts.get(prompt_id, (prompt_id, "?", "?"))
         teacher_sha = fields.get("teacher_sha256")
@@ -47,7 +48,7 @@ def pairs_of(view: LedgerView, blobs: Blobs, thumbnails: Thumbnails, most: int =
                 "text": clipped(text),
                 "skill": skill,
                 "origin": origin,
-                "verdict": verdict,
+                "outcome": outcome,
                 "looks": looks_of(body),
                 "student": _picture(thumbnails, blobs, fields.get("student_sha256")),
                 "teacher": _picture(thumbnails, blobs, teacher_sha),

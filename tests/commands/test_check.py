@@ -92,6 +92,8 @@ class Judge:
 
 
 class Writer:
+    fingerprint = "toy writer"
+
     def write(self, requests: Sequence[WriteRequest]) -> Iterator[WriteReply]:
         raise AssertionError("check must not ask anything")
 

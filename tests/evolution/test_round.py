@@ -119,11 +119,11 @@ def test_the_published_round(world_of) -> None:
     world.seed()
     child = run_round(world.context())
     state = world.store.state(child)
-    row = world.store.ledger.rounds()[-1]["figures"]
-    assert row["expand"] == 8
-    assert row["compare: teacher"] == 8
+    row = world.store.ledger.rounds()[-1].figures
+    assert row.decisions["expand"] == 8
+    assert row.compared["teacher"] == 8
     children = [e for e in state.in_state("live") if e.prompt.origin == "expansion"]
-    assert len(children) == row["written"] == len(world.asked()) - 8 > 12
+    assert len(children) == row.written == len(world.asked()) - 8 > 12
     assert all(entry.sample and entry.sample.teacher == "toy" for entry in children)
     assert {e.prompt.parent_id for e in children} <= {p.id for p in toys.ToyPrompts(8).prompts()}
 
@@ -135,12 +135,12 @@ def test_what_the_student_can_do_is_retired_but_never_everything(world_of) -> No
                 first = abs(toys.mean_tone(pair.first) - 128) < 1
                 yield toys.Look(pair.item_id, 0.9 if first else 0.1)
 
-    world = world_of(judge=Pleased(), policy=EvolveDirectorPolicy(mutation=False))
+    world = world_of(judge=Pleased(), policy=EvolveDirectorPolicy(without={"mutation"}))
     world.seed()
     state = world.store.state(run_round(world.context()))
     assert len(state.in_state("live")) == 1
     assert len(state.in_state("retired")) == 7
-    assert world.store.ledger.rounds()[-1]["figures"]["kept: nothing else would be live"] == 1
+    assert world.store.ledger.rounds()[-1].figures.kept_to_train == 1
 
 
 @pytest.mark.parametrize(("tie_margin", "verdict"), [(0.0, "teacher"), (0.3, "teacher"), (0.45, "tie")])
@@ -148,16 +148,16 @@ def test_a_preference_within_the_margin_is_a_tie(world_of, tie_margin: float, ve
     world = world_of()  # the toy judge is 0.9 sure
     world.seed()
     run_round(world.context(tie_margin=tie_margin))
-    assert world.store.ledger.rounds()[-1]["figures"][f"compare: {verdict}"] == 8
+    assert world.store.ledger.rounds()[-1].figures.compared == {verdict: 8}
 
 
 def test_every_look_invalid_keeps_everything_and_is_counted(world_of) -> None:
     world = world_of(judge=toys.ToyJudge(mass=0.1))
     world.seed()
     state = world.store.state(run_round(world.context()))
-    figures = world.store.ledger.rounds()[-1]["figures"]
+    figures = world.store.ledger.rounds()[-1].figures
     assert len(state.in_state("live")) == 8
-    assert figures["compare: invalid"] == figures["keep"] == 8
+    assert figures.compared["invalid"] == figures.decisions["keep"] == 8
 
 
 def test_a_repeated_round_spends_nothing_and_publishes_the_same(world_of) -> None:
@@ -212,7 +212,7 @@ def test_a_spent_budget_asks_the_writer_for_nothing(world_of) -> None:
     world.seed()
     run_round(world.context())
     assert world.writer.asked == 0
-    assert world.store.ledger.rounds()[-1]["figures"]["not written: budget spent"] == 24
+    assert world.store.ledger.rounds()[-1].figures.unwritten == 24
 
 
 def test_the_budget_of_looks_and_of_money_and_of_lineages(world_of) -> None:
@@ -220,7 +220,7 @@ def test_the_budget_of_looks_and_of_money_and_of_lineages(world_of) -> None:
     world.seed()
     run_round(world.context())
     assert world.judge.asked == 3
-    assert world.store.ledger.rounds()[-1]["figures"]["looks beyond the budget"] == 5
+    assert world.store.ledger.rounds()[-1].figures.looks_beyond_budget == 5
     dear = world_of(teachers={"toy": toys.ToyTeacher(cost_usd=1.0)}, budget=Budget(budget_cost_usd=8.0))
     dear.seed()
     run_round(dear.context())
@@ -356,7 +356,7 @@ def test_an_outage_of_the_writer_is_told_as_one_and_the_next_round_writes(world_
     with pytest.warns(UserWarning) as told:
         world.sha = run_round(world.context())
     assert [str(warning.message) for warning in told] == ["The writer writes nothing at present: nothing"]
-    assert world.store.ledger.rounds()[-1]["figures"]["refused: writer not reached"] == 24
+    assert world.store.ledger.rounds()[-1].figures.refused["writer not reached"] == 24
     world.writer.works = True
     assert len(world.store.state(run_round(world.context("r2", 1))).in_state("live")) > 20
 
@@ -377,7 +377,7 @@ def test_a_silent_teacher_and_a_silent_judge_are_recorded(world_of) -> None:
     mute = world_of(judge=Mute())
     mute.seed()
     run_round(mute.context())
-    assert mute.store.ledger.rounds()[-1]["figures"]["compare: invalid"] == 8
+    assert mute.store.ledger.rounds()[-1].figures.compared["invalid"] == 8
 
 
 class Screening:
@@ -392,7 +392,7 @@ class Screening:
     def decide(
         self, state: DatasetState, evidence: Sequence[Evidence], allowance: Allowance, round: RoundInfo
     ) -> list[Decision]:
-        failing = [e.prompt_id for e in evidence if e.kind == "screen" and e.verdict == "teacher"]
+        failing = [e.prompt_id for e in evidence if e.kind == "screen" and e.reading == "lacks"]
         return [Decision("buy", key) for key in failing][: allowance.teacher_calls]
 
     def mix(self, state: DatasetState, evidence: Sequence[Evidence], round: RoundInfo) -> TrainingMix:
@@ -407,8 +407,8 @@ def test_the_screening_round_buys_only_what_fails(world_of) -> None:
     bought = [e for e in state.in_state("live") if e.prompt.origin == "mutation"]
     assert 0 < len(bought) <= 5
     assert all(abs(toys.tone_of(entry.prompt.text) - 128) >= 10 for entry in bought)
-    kinds = {(e.kind, e.verdict) for e in world.store.ledger.evidence("r1")}
-    assert ("compare", "teacher") in kinds and ("faithfulness", "student") in kinds and ("screen", "teacher") in kinds
+    kinds = {(e.kind, e.reading or e.verdict) for e in world.store.ledger.evidence("r1")}
+    assert ("compare", "teacher") in kinds and ("faithfulness", "shows") in kinds and ("screen", "lacks") in kinds
 
 
 def test_an_unfaithful_image_goes_to_the_next_teacher_once(world_of) -> None:
@@ -445,7 +445,7 @@ def test_held_out_prompts_never_enter(world_of) -> None:
     with pytest.warns(UserWarning, match=r"24 of 24 texts of the writer were refused.*held out 24"):
         state = world.store.state(run_round(world.context()))
     assert len(state.entries) == 8
-    assert world.store.ledger.rounds()[-1]["figures"]["refused: held out"] == 24
+    assert world.store.ledger.rounds()[-1].figures.refused["held out"] == 24
 
 
 def test_a_policy_that_decides_about_nobody_is_told_so(world_of) -> None:
@@ -522,7 +522,7 @@ def test_purchases_beyond_the_allowance_are_cut_and_counted(world_of) -> None:
     world.seed()
     run_round(world.context())
     assert world.store.ledger.spend("r1").teacher_calls == 5
-    assert world.store.ledger.rounds()[-1]["figures"]["buy decisions beyond the allowance"] == 7
+    assert world.store.ledger.rounds()[-1].figures.buys_beyond_allowance == 7
 
 
 def test_a_plan_may_buy_unseen(world_of) -> None:
@@ -555,8 +555,8 @@ def test_a_judge_below_its_floor_skips_the_round_and_keeps_the_revision(world_of
     with pytest.warns(UserWarning, match=r"Round 1 is skipped, training goes on: .*says yes"):
         assert run_round(world.context(judge_health=JudgeHealth())) == sha
     row = world.store.ledger.rounds()[-1]
-    assert row["figures"]["skipped"] == 1 and row["child_sha"] == sha
-    assert "says yes" in row["figures"]["skipped because"]
+    assert row.figures.skipped and row.child_sha == sha
+    assert "says yes" in row.figures.skipped_because
     assert world.store.ledger.spend("r1").teacher_calls == 0
 
 
@@ -566,7 +566,7 @@ def test_a_judge_that_passes_decides_and_its_error_is_known(world_of) -> None:
     world.seed()
     run_round(world.context(judge_health=JudgeHealth()))
     assert 0.0 <= policy.seen[0][0].judge_error < 0.1  # a swapped prompt may name nearly the same tone
-    assert world.store.ledger.rounds()[-1]["figures"]["judge canary blank"] == 1.0
+    assert world.store.ledger.rounds()[-1].figures.judge["canary blank"] == 1.0
 
 
 def test_unfaithful_images_of_seeds_are_not_trained_on(world_of) -> None:
@@ -583,12 +583,12 @@ def test_a_finished_round_that_is_repeated_ends_where_it_ended(world_of) -> None
     world = world_of(policy=Screening(), budget=Budget(teacher_calls_per_round=4))
     start = world.seed()
     first = run_round(world.context("r1"))
-    figures = world.store.ledger.rounds()[-1]["figures"]
+    figures = world.store.ledger.rounds()[-1].figures
     world.sha = first
     run_round(world.context("r2", index=1))
     world.sha = start
     assert run_round(world.context("r1")) == first
-    assert world.store.ledger.rounds()[0]["figures"] == figures
+    assert world.store.ledger.rounds()[0].figures == figures
 
 
 def test_a_plan_about_nobody_is_told_so(world_of) -> None:

@@ -54,7 +54,7 @@ def test_every_part_of_a_round_passes_through(group: dist.ProcessGroup) -> None:
 
 def test_a_service_is_asked_by_one_process_within_the_limits_of_its_key(group: dist.ProcessGroup) -> None:
     class Service(ToyTeacher):
-        requests_per_unit = 40
+        requests_in_flight = 40
 
     local = LocalCrew(draw, {"toy": ToyTeacher(), "service": Service()}, ToyJudge(), chunk=2)
     crew = RankCrew(local, group, lambda: "rank 1 is gone")  # an order to the peers would fail
@@ -66,7 +66,7 @@ def test_a_service_is_asked_by_one_process_within_the_limits_of_its_key(group: d
 @pytest.mark.parametrize("wrap", [CalibratedJudge, lambda judge: PanelJudge({"one": judge, "two": ToyJudge()})])
 def test_a_judge_that_wraps_a_service_is_asked_by_one_process_too(group: dist.ProcessGroup, wrap: Any) -> None:
     class Service(ToyJudge):
-        requests_per_unit = 40
+        requests_in_flight = 40
 
     local = LocalCrew(draw, {}, wrap(Service()), chunk=2)
     crew = RankCrew(local, group, lambda: "rank 1 is gone")  # an order to the peers would fail

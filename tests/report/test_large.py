@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from evolvedirector.records import Prompt
+from evolvedirector.records import Prompt, RoundFigures
 from evolvedirector.report import RunFolder, build_report
 from evolvedirector.store import DatasetStore, RevisionFiles
 from tests import toys
@@ -60,7 +60,7 @@ def large_run(folder: Path) -> Path:
              "states": {}, "skill_weights": None, "replay_share": None}
         )  # fmt: skip
         ledger.record_revision(sha, 1, None, "one")
-        ledger.close_round("one", sha, {"written": SAMPLES})
+        ledger.close_round("one", sha, RoundFigures(written=SAMPLES))
         files.set_current(sha)
     return folder
 

@@ -1,10 +1,11 @@
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from evolvedirector.evaluation.intervals import wilson_interval
 from evolvedirector.evolution import Budget
-from evolvedirector.records import Evidence, ImageReply, Prompt, RevisionChange, Sample
+from evolvedirector.records import Evidence, ImageReply, Prompt, RevisionChange, RoundFigures, Sample
 from evolvedirector.report.summary import SUMMARY_KEYS, evolution_figures
 from evolvedirector.store import DatasetStore
 from evolvedirector.store.ledger.calls import Call
@@ -46,21 +47,22 @@ class TwoRounds:
             store.ledger.add_evidence(
                 "one",
                 [
-                    Evidence(self.failed.id, "screen", "teacher"),
-                    Evidence(self.passed.id, "screen", "student"),
-                    Evidence(self.seed.id, "probe", "invalid"),
-                    Evidence(self.failed.id, "faithfulness", "student"),
+                    Evidence(self.failed.id, "screen", "lacks"),
+                    Evidence(self.passed.id, "screen", "shows"),
+                    Evidence(self.seed.id, "probe", "unreadable"),
+                    Evidence(self.failed.id, "faithfulness", "shows"),
                 ],
             )
             child = store.publish(start, "one", self.buy(store, "one", self.failed))
-            store.ledger.close_round("one", child, {"judge error": 0.1, "buy": 1})
+            store.ledger.close_round("one", child, RoundFigures(decisions=Counter(buy=1), judge={"error": 0.1}))
+            skipped = RoundFigures(skipped=True, judge={"error": 0.4, "agreement": 0.5})
             store.ledger.open_round("two", 1, child, 20)
-            store.ledger.close_round("two", child, {"skipped": 1, "judge error": 0.4, "judge agreement": 0.5})
+            store.ledger.close_round("two", child, skipped)
             store.ledger.open_round("three", 2, child, 30)  # still running
             store.ledger.open_round("other", 1, start, 10)  # forked off from the same seeds
-            store.ledger.add_evidence("other", [Evidence(self.passed.id, "compare", "student")])
+            store.ledger.add_evidence("other", [Evidence(self.passed.id, "compare", verdict="student")])
             fork = store.publish(start, "other", self.buy(store, "other", self.passed))
-            store.ledger.close_round("other", fork, {"judge error": 0.2, "retire": 1})
+            store.ledger.close_round("other", fork, RoundFigures(decisions=Counter(retire=1), judge={"error": 0.2}))
             self.figures = evolution_figures(store, child, Budget())
             self.of_fork = evolution_figures(store, fork, Budget())
 

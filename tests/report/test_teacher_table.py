@@ -33,8 +33,8 @@ def test_shares_duels_and_bad_marks_by_skill(store: DatasetStore) -> None:
     bought = (*samples(store, COUNTING[1:4], "b"), *samples(store, COLOURS[:2], "a"))
     retired = {COUNTING[3].id: "retired"}
     sha = store.publish(start, "r1", RevisionChange(samples=bought, prompts=(COLOURS[2],), states=retired))
-    verdicts = ("second", "second", "tie", "invalid")
-    duels = [Duel(p.id, "a", "b", "x", "y", v) for p, v in zip(COUNTING, verdicts, strict=True)]
+    preferences = ("second", "second", "tie", "unreadable")
+    duels = [Duel(p.id, "a", "b", "x", "y", v) for p, v in zip(COUNTING, preferences, strict=True)]
     store.ledger.add_duels("r1", duels)
     store.ledger.add_duels("another fork's", [Duel(COUNTING[0].id, "a", "b", "x", "y", "first")])
     results = [TeacherResult(COUNTING[0].id, "a", "unfaithful"), TeacherResult(COUNTING[0].id, "b", "faithful")]

@@ -25,14 +25,14 @@ from evolvedirector.evolution.buying.standings import (
     unfaithful_rate,
 )
 from evolvedirector.evolution.round_context import RoundContext
-from evolvedirector.records import Prompt, Sample, Verdict, seed_of
+from evolvedirector.records import Prompt, Reading, Sample, seed_of
 from evolvedirector.store.ledger.calls import StoredReply, TeacherResult
 from evolvedirector.store.ledger.rows import ResultKind
 
 MAX_UNFAITHFUL = 2
 """Unfaithful images after which a prompt is given up: the first one sends it to the next teacher once."""
 
-_RESULT: Mapping[Verdict, ResultKind] = {"student": "faithful", "teacher": "unfaithful"}
+_RESULT: Mapping[Reading, ResultKind] = {"shows": "faithful", "lacks": "unfaithful", "unreadable": "unchecked"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +144,9 @@ def _settle(
         for name in got[order.prompt.id]
         if (sha256 := answers[order.prompt.id, name].image_sha256)
     ]
-    verdicts = _check(context, images) if standings is not None else {}
+    readings = _check(context, images) if standings is not None else {}
     fresh = {
-        (order.prompt.id, name): _result(answers[order.prompt.id, name], verdicts)
+        (order.prompt.id, name): _result(answers[order.prompt.id, name], readings)
         for order in waiting
         for name in got[order.prompt.id]
     }
@@ -160,7 +160,7 @@ def _settle(
             if answer.image_sha256 and (order.prompt.id, name) not in rejected:
                 contenders.append((name, answer.image_sha256))
                 continue
-            context.figures[f"teacher: {'unfaithful' if answer.image_sha256 else answer.status}"] += 1
+            context.figures.no_image["unfaithful" if answer.status == "image" else answer.status] += 1
             order.unfaithful += bool(answer.image_sha256)
             order.outage |= answer.status == "failure"
         if contenders:
@@ -182,15 +182,15 @@ def _close(order: _Order, winner: Contender | None, asked: Sequence[str]) -> Non
         order.closed, order.failed = True, not order.outage
 
 
-def _check(context: RoundContext, images: Sequence[tuple[Prompt, str]]) -> dict[tuple[str, str], Verdict]:
+def _check(context: RoundContext, images: Sequence[tuple[Prompt, str]]) -> dict[tuple[str, str], Reading]:
     """Ask the judge whether each image shows its prompt, one that several teachers drew alike once."""
     evidence = steps.check(context, list(dict.fromkeys(images)), "faithfulness")
-    return {(item.prompt_id, item.teacher_sha256 or ""): item.verdict for item in evidence}
+    return {(item.prompt_id, item.teacher_sha256 or ""): item.reading or "unreadable" for item in evidence}
 
 
-def _result(answer: StoredReply, verdicts: Mapping[tuple[str, str], Verdict]) -> ResultKind:
+def _result(answer: StoredReply, readings: Mapping[tuple[str, str], Reading]) -> ResultKind:
     if answer.status == "image":
-        return _RESULT.get(verdicts.get((answer.prompt_id, answer.image_sha256 or ""), "invalid"), "unchecked")
+        return _RESULT[readings.get((answer.prompt_id, answer.image_sha256 or ""), "unreadable")]
     return answer.status
 
 
@@ -213,6 +213,6 @@ def _rejected(
     for (prompt_id, name), result in fresh.items():
         key = skills[prompt_id], name
         rate = unfaithful_rate(added(standings.get(key, Standing()), now.get(key, Standing())), error)
-        if result == "unfaithful" and not is_faithful("teacher", error, rate):
+        if result == "unfaithful" and not is_faithful("lacks", error, rate):
             found.add((prompt_id, name))
     return found

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TypeAlias
 
 from evolvedirector.evolution.round_context import RoundContext
 from evolvedirector.evolution.steps import ask
-from evolvedirector.records import Look, OrderedPair, Prompt, Verdict, digest, seed_of
-from evolvedirector.records.looks import verdict_of_pair
+from evolvedirector.records import OrderedPair, Prompt, digest, seed_of
+from evolvedirector.records.looks import preference_of
 from evolvedirector.store.ledger.calls import Duel
-from evolvedirector.store.ledger.rows import DuelVerdict
 
 Contender = tuple[str, str]
 """Name of the teacher, sha256 of its image."""
 Match: TypeAlias = tuple[Prompt, Contender, Contender]
 """Prompt, the one that stands, the one that challenges."""
-
-_OF_VERDICT: Mapping[Verdict, DuelVerdict] = {
-    "student": "first",
-    "teacher": "second",
-    "tie": "tie",
-    "invalid": "invalid",
-}
 
 
 def knockout(context: RoundContext, entries: Sequence[tuple[Prompt, Sequence[Contender]]]) -> dict[str, Contender]:
@@ -47,9 +39,9 @@ def knockout(context: RoundContext, entries: Sequence[tuple[Prompt, Sequence[Con
         ]
         duels = fight(context, matches)
         context.store.ledger.add_duels(context.info.round_id, duels)
-        context.figures.update(f"duel: {duel.verdict}" for duel in duels)
+        context.figures.duels.update(duel.preference for duel in duels)
         for duel in duels:
-            if duel.verdict == "second":
+            if duel.preference == "second":
                 standing[duel.prompt_id] = (duel.second_teacher, duel.second_sha256)
     return standing
 
@@ -78,17 +70,14 @@ def fight(context: RoundContext, matches: Sequence[Match]) -> list[Duel]:
         forth, back = (
             looks.get(_question(context, prompt, *pair_of)[0]) for pair_of in ((first, second), (second, first))
         )
-        verdict = "tie" if first == second else _verdict(forth, back, context.tie_margin)
-        if verdict is not None:
-            duels.append(Duel(prompt.id, one, other, first, second, verdict))
+        if first == second:
+            duels.append(Duel(prompt.id, one, other, first, second, "tie"))
+        elif forth is not None and back is not None:  # else one of the orders was not paid for
+            preference = preference_of(forth, back, context.tie_margin)
+            duels.append(Duel(prompt.id, one, other, first, second, preference))
     return duels
 
 
 def _question(context: RoundContext, prompt: Prompt, first: str, second: str) -> tuple[str, Prompt, str, str]:
     key = digest("look", context.judge_fingerprint, prompt.text, first, second, length=32)
     return key, prompt, first, second
-
-
-def _verdict(forth: Look | None, back: Look | None, tie_margin: float) -> DuelVerdict | None:
-    """Read both orders; None where one of them was not paid for."""
-    return None if forth is None or back is None else _OF_VERDICT[verdict_of_pair(forth, back, tie_margin)]

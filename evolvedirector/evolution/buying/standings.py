@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from evolvedirector.policies.screening.rates import corrected_share
-from evolvedirector.records import Prompt, Tally, Verdict, seed_of
+from evolvedirector.records import Prompt, Reading, Tally, seed_of
 from evolvedirector.store.ledger.calls import Duel, Ledger, TeacherResult
 
 PRIOR_UNFAITHFUL = 0.1
@@ -24,7 +24,7 @@ class Standing:
     wins: float = 0.0
     """Duels won, a tie counting one half."""
     duels: int = 0
-    """Duels with a readable verdict."""
+    """Duels with a readable answer."""
     images: int = 0
     faithful: int = 0
     """Images the judge found faithful, its mistakes included."""
@@ -42,7 +42,7 @@ def standings_of(results: Iterable[TeacherResult], duels: Iterable[Duel], skills
 
     Args:
         results: What came of asking teachers.
-        duels: Comparisons of two teachers; one whose verdict is invalid does not count.
+        duels: Comparisons of two teachers; an unreadable one does not count.
         skills: Skill by prompt id; what is about other prompts does not count.
     """
     counts: dict[tuple[str, str], Counter[str]] = {}
@@ -51,8 +51,8 @@ def standings_of(results: Iterable[TeacherResult], duels: Iterable[Duel], skills
         if item.prompt_id in skills:
             counts.setdefault((skills[item.prompt_id], item.teacher), Counter())[item.result] += 1
     for duel in duels:
-        if duel.prompt_id in skills and duel.verdict != "invalid":
-            won = {"first": 1.0, "tie": 0.5}.get(duel.verdict, 0.0)
+        if duel.prompt_id in skills and duel.preference != "unreadable":
+            won = {"first": 1.0, "tie": 0.5}.get(duel.preference, 0.0)
             for teacher, share in ((duel.first_teacher, won), (duel.second_teacher, 1.0 - won)):
                 key = skills[duel.prompt_id], teacher
                 counts.setdefault(key, Counter())["duel"] += 1
@@ -151,18 +151,18 @@ def unfaithful_rate(standing: Standing, judge_error: float, prior: float = PRIOR
     return (PRIOR_WEIGHT * prior + weight * share) / (PRIOR_WEIGHT + weight)
 
 
-def is_faithful(verdict: Verdict, judge_error: float, unfaithful_rate: float) -> bool:
-    """Say whether to train on a teacher's image, given the judge's verdict on it.
+def is_faithful(reading: Reading, judge_error: float, unfaithful_rate: float) -> bool:
+    """Say whether to train on a teacher's image, given what the judge reads in it.
 
     By Bayes an image judged unfaithful is so with probability pi (1 - e) / (pi (1 - e) + (1 - pi) e); it is rejected
     where that is over 1/2, which is pi > e. An exact judge (e = 0) is thus always believed; one that is wrong more
-    often than the teacher is not. An unreadable verdict rejects nothing.
+    often than the teacher is not. An unreadable answer rejects nothing.
 
     Args:
-        verdict: `teacher` for an image judged unfaithful.
+        reading: `lacks` for an image judged unfaithful.
         judge_error: e, share of wrong looks, 0 to 0.5.
         unfaithful_rate: pi, the teacher's share of unfaithful images in that skill.
     """
-    if verdict != "teacher":
+    if reading != "lacks":
         return True
     return judge_error > 0.0 and unfaithful_rate <= judge_error

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple
-from typing import Any
 
-from evolvedirector.records import Decision, Evidence, ImageReply, Look, Prompt, WriteReply
+from evolvedirector.records import Decision, Evidence, ImageReply, Look, Prompt, RoundFigures, WriteReply
 from evolvedirector.store.ledger.file import LedgerFile
+from evolvedirector.store.ledger.rounds import RoundRow, figures_from_json, figures_to_json
 from evolvedirector.store.ledger.rows import Call, Duel, Spend, StoredReply, TeacherResult
 
 __all__ = ["Call", "Duel", "Ledger", "Spend", "StoredReply", "TeacherResult"]
+
+_EVIDENCE_COLUMNS = ("prompt_id", "kind", "reading", "verdict")
+"""In this order the first fields of `Evidence`; the others are spelled out in `body`."""
 
 
 class Ledger(LedgerFile):
@@ -54,14 +57,14 @@ class Ledger(LedgerFile):
             "INSERT INTO revisions VALUES (?,?,?,?) ON CONFLICT DO NOTHING", [(sha, number, parent_sha, round_id)]
         )
 
-    def finished_rounds(self, revision_sha: str) -> list[dict[str, Any]]:
+    def finished_rounds(self, revision_sha: str) -> list[RoundRow]:
         """List the rounds that led to a revision, oldest first, skipped ones too; a fork sees its own past only."""
         query = (
             "WITH RECURSIVE past AS (SELECT sha, parent_sha FROM revisions WHERE sha=? UNION "
             "SELECT r.sha, r.parent_sha FROM revisions r JOIN past ON r.sha = past.parent_sha) SELECT sha FROM past"
         )
         ancestors = {row[0] for row in self._connection.execute(query, (revision_sha,))}
-        return [row for row in self.rounds() if row["child_sha"] in ancestors]
+        return [row for row in self.rounds() if row.child_sha in ancestors]
 
     def rounds_to(self, revision_sha: str) -> list[str]:
         """List the rounds whose revisions led to this one, oldest first; a fork sees its own past only.
@@ -84,11 +87,11 @@ class Ledger(LedgerFile):
             [(round_id, number, revision_sha, global_step)],
         )
 
-    def close_round(self, round_id: str, child_sha: str, figures: Mapping[str, Any]) -> None:
+    def close_round(self, round_id: str, child_sha: str, figures: RoundFigures) -> None:
         """Record the revision a round published and its figures."""
         self._many(
             "UPDATE rounds SET child_sha=?, figures=? WHERE round_id=?",
-            [(child_sha, json.dumps(dict(figures), sort_keys=True), round_id)],
+            [(child_sha, json.dumps(figures_to_json(figures), sort_keys=True), round_id)],
         )
 
     def published(self, round_id: str) -> str | None:
@@ -96,11 +99,11 @@ class Ledger(LedgerFile):
         row = self._connection.execute("SELECT child_sha FROM rounds WHERE round_id=?", (round_id,)).fetchone()
         return row[0] if row else None
 
-    def rounds(self) -> list[dict[str, Any]]:
+    def rounds(self) -> list[RoundRow]:
         """List all rounds in order, each with its figures."""
-        names = ("round_id", "number", "revision_sha", "global_step", "child_sha")
-        rows = self._connection.execute(f"SELECT {', '.join(names)}, figures FROM rounds ORDER BY rowid")
-        return [dict(zip(names, row[:5], strict=True)) | {"figures": json.loads(row[5])} for row in rows]
+        columns = "round_id, number, revision_sha, global_step, child_sha, figures"
+        rows = self._connection.execute(f"SELECT {columns} FROM rounds ORDER BY rowid")
+        return [RoundRow(*row, figures_from_json(json.loads(figures))) for *row, figures in rows]  # type: ignore[call-arg]
 
     # Teachers
 
@@ -225,7 +228,7 @@ class Ledger(LedgerFile):
 
     def duels(self, round_ids: Sequence[str] | None = None) -> list[Duel]:
         """List the comparisons of two teachers in these rounds, or in all when `round_ids` is None."""
-        columns = "prompt_id, first_teacher, second_teacher, first_sha256, second_sha256, verdict"
+        columns = "prompt_id, first_teacher, second_teacher, first_sha256, second_sha256, preference"
         if round_ids is None:
             return [Duel(*row) for row in self._connection.execute(f"SELECT {columns} FROM duels ORDER BY rowid")]
         query = f"SELECT {columns} FROM duels WHERE round_id IN ({{}}) ORDER BY rowid"
@@ -316,17 +319,19 @@ class Ledger(LedgerFile):
         rows = []
         for item in evidence:  # several teachers' images of one prompt are checked, its student image once
             image = (item.teacher_sha256 or "") if item.kind == "faithfulness" else ""
-            rows.append((round_id, item.prompt_id, item.kind, image, item.verdict, json.dumps(asdict(item))))
-        self._many("INSERT OR REPLACE INTO evidence VALUES (?,?,?,?,?,?)", rows)
+            body = {name: value for name, value in asdict(item).items() if name not in _EVIDENCE_COLUMNS}
+            rows.append((round_id, item.prompt_id, item.kind, image, item.reading, item.verdict, json.dumps(body)))
+        self._many("INSERT OR REPLACE INTO evidence VALUES (?,?,?,?,?,?,?)", rows)
 
     def evidence(self, round_id: str | None = None) -> list[Evidence]:
         """List what one round learned, or all rounds when `round_id` is None."""
         where, key = ("WHERE round_id=?", (round_id,)) if round_id else ("", ())
         found = []
-        for (body,) in self._connection.execute(f"SELECT body FROM evidence {where} ORDER BY rowid", key):
-            fields = json.loads(body)
+        columns = ", ".join((*_EVIDENCE_COLUMNS, "body"))
+        for *row, body in self._connection.execute(f"SELECT {columns} FROM evidence {where} ORDER BY rowid", key):
+            fields = {name: value for name, value in json.loads(body).items() if name not in _EVIDENCE_COLUMNS}
             fields["looks"] = tuple(Look(**look) for look in fields["looks"])
-            found.append(Evidence(**fields))
+            found.append(Evidence(*row, **fields))
         return found
 
     def add_decisions(self, round_id: str, decisions: Sequence[Decision]) -> None:

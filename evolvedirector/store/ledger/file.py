@@ -33,11 +33,7 @@ class LedgerFile:
                 self._execute_all(SCHEMA)
                 self._connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
             return
-        while version in MIGRATIONS:
-            with self._transaction():
-                self._execute_all(MIGRATIONS[version])
-                version += 1
-                self._connection.execute(f"PRAGMA user_version={version}")
+        version = self._migrate(version)
         if version != SCHEMA_VERSION:
             self._connection.close()
             raise ValueError(
@@ -48,6 +44,15 @@ class LedgerFile:
     def close(self) -> None:
         """Close the file; safe to call twice."""
         self._connection.close()
+
+    def _migrate(self, version: int) -> int:
+        """Bring the file from a schema to the newest that can be reached, one transaction a step; return that one."""
+        while version in MIGRATIONS:
+            with self._transaction():
+                self._execute_all(MIGRATIONS[version])
+                version += 1
+                self._connection.execute(f"PRAGMA user_version={version}")
+        return version
 
     def _execute_all(self, statements: str) -> None:
         for statement in filter(str.strip, statements.split(";")):

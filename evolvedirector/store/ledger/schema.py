@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 
 # A row of `calls` or `looks` counts all its tries and names the round that made the last one. What other rounds made
 # stands in `earlier_calls` and `earlier_looks` as well, so that the views can book each try to the round that made it.
@@ -24,6 +24,12 @@ CREATE VIEW looks_by_rounds AS
     SELECT round_id, 1 + lost AS looks, lost, cost_usd FROM looks
     UNION ALL SELECT round_id, looks, looks, cost_usd FROM earlier_looks
     UNION ALL SELECT l.round_id, -e.looks, -e.looks, -e.cost_usd FROM looks l CROSS JOIN earlier_looks e USING (key);
+"""
+
+_EVIDENCE = """
+CREATE TABLE evidence (
+    round_id TEXT NOT NULL, prompt_id TEXT NOT NULL, kind TEXT NOT NULL, image_sha256 TEXT NOT NULL,
+    reading TEXT, verdict TEXT, body TEXT NOT NULL, PRIMARY KEY (round_id, prompt_id, kind, image_sha256));
 """
 
 # One statement per table, no semicolon inside. A row in `calls` or `looks` exists from the moment before the request
@@ -56,12 +62,9 @@ CREATE INDEX looks_by_round ON looks (round_id);
 CREATE TABLE renders (
     round_id TEXT NOT NULL, request_id TEXT NOT NULL, image_sha256 TEXT NOT NULL, PRIMARY KEY (round_id, request_id));
 CREATE TABLE writes (request_id TEXT PRIMARY KEY, round_id TEXT NOT NULL, reply TEXT NOT NULL);
-CREATE TABLE evidence (
-    round_id TEXT NOT NULL, prompt_id TEXT NOT NULL, kind TEXT NOT NULL, image_sha256 TEXT NOT NULL,
-    verdict TEXT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (round_id, prompt_id, kind, image_sha256));
 CREATE TABLE duels (
     round_id TEXT NOT NULL, prompt_id TEXT NOT NULL, first_teacher TEXT NOT NULL, second_teacher TEXT NOT NULL,
-    first_sha256 TEXT NOT NULL, second_sha256 TEXT NOT NULL, verdict TEXT NOT NULL,
+    first_sha256 TEXT NOT NULL, second_sha256 TEXT NOT NULL, preference TEXT NOT NULL,
     PRIMARY KEY (round_id, prompt_id, first_teacher, second_teacher));
 CREATE TABLE teacher_results (
     round_id TEXT NOT NULL, prompt_id TEXT NOT NULL, teacher TEXT NOT NULL, result TEXT NOT NULL,
@@ -70,12 +73,26 @@ CREATE TABLE decisions (
     round_id TEXT NOT NULL, prompt_id TEXT NOT NULL, kind TEXT NOT NULL, count INTEGER NOT NULL, reason TEXT NOT NULL,
     PRIMARY KEY (round_id, prompt_id, kind));
 """
-SCHEMA += _BY_ROUND
+SCHEMA += _EVIDENCE + _BY_ROUND
+
+# Before schema 7 a checked image that shows its prompt was recorded as `student`, one that lacks it as `teacher`.
+_READINGS = f"""
+ALTER TABLE evidence RENAME TO evidence_before_7;
+{_EVIDENCE};
+INSERT INTO evidence SELECT round_id, prompt_id, kind, image_sha256,
+    CASE WHEN kind = 'compare' THEN NULL WHEN verdict = 'student' THEN 'shows' WHEN verdict = 'teacher' THEN 'lacks'
+        ELSE 'unreadable' END,
+    CASE WHEN kind = 'compare' THEN verdict END, body FROM evidence_before_7 ORDER BY rowid;
+DROP TABLE evidence_before_7;
+ALTER TABLE duels RENAME COLUMN verdict TO preference;
+UPDATE duels SET preference = 'unreadable' WHERE preference = 'invalid'
+"""
 
 MIGRATIONS = {
     2: "ALTER TABLE looks ADD COLUMN rung TEXT NOT NULL DEFAULT ''",
     3: "ALTER TABLE looks ADD COLUMN cost_usd REAL NOT NULL DEFAULT 0",
     4: "ALTER TABLE calls ADD COLUMN price_usd REAL NOT NULL DEFAULT 0",
     5: f"ALTER TABLE calls ADD COLUMN attempt INTEGER NOT NULL DEFAULT 0; {_BY_ROUND}",
+    6: _READINGS,
 }
 """Statements that bring a file of this schema to the next one."""

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError
 
+from evolvedirector.records.looks import MIN_COVERED_MASS
 from evolvedirector.records.questions import Answer, Question
 from evolvedirector.transport.chat.errors import ErrorKind, error_kind
 from evolvedirector.transport.response import read_error
@@ -112,7 +113,6 @@ Rung = Literal["logprobs", "choice", "schema", "text"]
 RUNGS: tuple[Rung, ...] = get_args(Rung)
 TOP_LOGPROBS = 20
 """The most that any of the usual servers gives."""
-MIN_READABLE_MASS = 0.5
 MAX_CHAT_BYTES = 4 * 2**20
 """Of one reply; longer ones are cut off and refused."""
 
@@ -295,7 +295,7 @@ def answer_of_tokens(tokens: Iterable[tuple[str, float]], question: Question, te
         probabilities = tuple(1.0 / len(sums) for _ in sums)
     else:
         probabilities = tuple(value / mass for value in sums)
-    low = mass < MIN_READABLE_MASS
+    low = mass < MIN_COVERED_MASS
     reason = f"the model wanted to say something else: {text[:60]!r}" if low else ""
     return Answer(question.item_id, probabilities, min(1.0, mass), "logprobs", reason)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
 
 from evolvedirector.records import Prompt, normalise_prompt, seed_of
@@ -92,7 +93,7 @@ def excluder(held_out: PromptSource | None) -> Callable[[Scene], bool]:
         held_out: None holds nothing out.
     """
     if held_out is None:
-        return lambda scene: False
+        return _nothing
     if isinstance(held_out, HeldOutPrompts):
         return held_out.holds
     texts = {normalise_prompt(prompt.text) for prompt in held_out.prompts()}
@@ -102,4 +103,19 @@ def excluder(held_out: PromptSource | None) -> Callable[[Scene], bool]:
             known.add(parse(text))
         except ValueError:
             continue  # another world's prompt cannot be written here anyway
-    return lambda scene: scene in known or normalise_prompt(phrase(scene)) in texts
+    return _Listed(frozenset(known), frozenset(texts)).holds
+
+
+def _nothing(scene: Scene) -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """Scenes and texts that a list holds out; no closure, so that a writer can cross to another process."""
+
+    scenes: frozenset[Scene]
+    texts: frozenset[str]
+
+    def holds(self, scene: Scene) -> bool:
+        return scene in self.scenes or normalise_prompt(phrase(scene)) in self.texts

@@ -144,7 +144,7 @@ def test_a_spent_teacher_is_passed_over_without_a_mark() -> None:
     bought = shop.buy(prompts, favourites={prompt.id: "a" for prompt in prompts})
     assert [sample.teacher for sample in bought.samples] == ["a", "a", "b", "b", "b"]
     assert shop.asked() == {"a": 2, "b": 3}
-    assert not any(name.startswith("teacher:") for name in shop.last.figures)
+    assert not shop.last.figures.no_image
     poor = Shop([Drawing("a"), Drawing("b", status="refusal")], budget=Budget(teacher_budgets={"a": 0}))
     left = poor.buy(tones(2))
     assert len(left.unbought) == 2 and not left.failed  # `a` could still draw them
@@ -252,7 +252,7 @@ def test_a_part_that_keeps_many_requests_in_flight_gets_them_at_once() -> None:
     sizes: list[int] = []
 
     class Remote(Drawing):
-        requests_per_unit = 5
+        requests_in_flight = 5
 
         def generate(self, requests: Sequence[ImageRequest]) -> Iterator[ImageReply]:
             sizes.append(len(requests))

@@ -12,7 +12,7 @@ from evolvedirector.evolution.buying.knockout import Contender, knockout, starti
 from evolvedirector.evolution.round_context import RoundContext
 from evolvedirector.execution.executor import LocalCrew
 from evolvedirector.policies.evolve_director import EvolveDirectorPolicy
-from evolvedirector.records import Look, OrderedPair, Prompt, RoundInfo
+from evolvedirector.records import Look, OrderedPair, Preference, Prompt, RoundInfo
 from evolvedirector.store.dataset import DatasetStore
 from tests import toys
 
@@ -70,23 +70,25 @@ def test_who_begins_is_drawn_by_prompt_and_not_by_the_list() -> None:
 
 
 @pytest.mark.parametrize(
-    ("judge", "verdict"),
-    [(Answering(1.0), "tie"), (Answering(0.0), "tie"), (Answering(0.5), "tie"), (Answering(0.9, 0.1), "invalid")],
+    ("judge", "preference"),
+    [(Answering(1.0), "tie"), (Answering(0.0), "tie"), (Answering(0.5), "tie"), (Answering(0.9, 0.1), "unreadable")],
     ids=["always the first", "always the second", "always undecided", "never readable"],
 )
-def test_a_judge_that_cannot_decide_leaves_the_first_one_standing(ring, judge: Answering, verdict: str) -> None:
+def test_a_judge_that_cannot_decide_leaves_the_first_one_standing(
+    ring, judge: Answering, preference: Preference
+) -> None:
     context = ring(judge)
     all_three = contenders(context, a=90, b=101, c=80)
     assert knockout(context, [(PROMPT, all_three)])[PROMPT.id] == starting_order(all_three, 0, PROMPT)[0]
-    assert [duel.verdict for duel in context.store.ledger.duels()] == [verdict, verdict]
-    assert context.figures[f"duel: {verdict}"] == 2
+    assert [duel.preference for duel in context.store.ledger.duels()] == [preference, preference]
+    assert context.figures.duels == {preference: 2}
 
 
 def test_equal_images_are_a_tie_that_costs_no_look(ring) -> None:
     judge = toys.ToyJudge()
     context = ring(judge)
     knockout(context, [(PROMPT, contenders(context, a=90, b=90))])
-    assert [duel.verdict for duel in context.store.ledger.duels()] == ["tie"]
+    assert [duel.preference for duel in context.store.ledger.duels()] == ["tie"]
     assert judge.asked == 0
 
 
@@ -121,4 +123,4 @@ def test_a_preference_within_the_margin_leaves_the_first_one_standing(ring) -> N
     context.tie_margin = 0.45
     both = contenders(context, a=90, b=101)
     assert knockout(context, [(PROMPT, both)])[PROMPT.id] == starting_order(both, 0, PROMPT)[0]
-    assert [duel.verdict for duel in context.store.ledger.duels()] == ["tie"]
+    assert [duel.preference for duel in context.store.ledger.duels()] == ["tie"]

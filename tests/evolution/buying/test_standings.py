@@ -24,8 +24,8 @@ from evolvedirector.store.ledger.calls import Duel, Ledger, TeacherResult
 PROMPT = Prompt.create("two red squares", skill="counting")
 
 
-def duel(prompt_id: str, first: str, second: str, verdict: str) -> Duel:
-    return Duel(prompt_id, first, second, "x", "y", verdict)  # type: ignore[arg-type]
+def duel(prompt_id: str, first: str, second: str, preference: str) -> Duel:
+    return Duel(prompt_id, first, second, "x", "y", preference)  # type: ignore[arg-type]
 
 
 def test_results_and_duels_are_counted_by_skill_and_teacher() -> None:
@@ -37,7 +37,7 @@ def test_results_and_duels_are_counted_by_skill_and_teacher() -> None:
         TeacherResult("q", "b", "unchecked"),
         TeacherResult("unknown", "a", "failure"),
     ]
-    duels = [duel("p", "a", "b", "first"), duel("p", "b", "a", "tie"), duel("q", "a", "b", "invalid")]
+    duels = [duel("p", "a", "b", "first"), duel("p", "b", "a", "tie"), duel("q", "a", "b", "unreadable")]
     found = standings_of(results, duels, skills)
     assert found == {
         ("counting", "a"): Standing(wins=1.5, duels=2, images=1, faithful=1),
@@ -77,8 +77,8 @@ records = st.builds(Standing, faithful=st.integers(0, 500), unfaithful=st.intege
 
 @given(records)
 def test_an_exact_judge_is_always_believed(record: Standing) -> None:
-    assert not is_faithful("teacher", 0.0, unfaithful_rate(record, 0.0))
-    assert is_faithful("student", 0.0, unfaithful_rate(record, 0.0))
+    assert not is_faithful("lacks", 0.0, unfaithful_rate(record, 0.0))
+    assert is_faithful("shows", 0.0, unfaithful_rate(record, 0.0))
 
 
 @given(records, st.floats(0.0, 0.5))
@@ -87,8 +87,8 @@ def test_a_rate_is_a_share_and_follows_bayes(record: Standing, error: float) -> 
     assert 0.0 <= rate <= 1.0
     wrong, right = rate * (1 - error), (1 - rate) * error
     if abs(wrong - right) > 1e-9:
-        assert is_faithful("teacher", error, rate) == (wrong / (wrong + right) <= 0.5)
-    assert is_faithful("invalid", error, rate)
+        assert is_faithful("lacks", error, rate) == (wrong / (wrong + right) <= 0.5)
+    assert is_faithful("unreadable", error, rate)
 
 
 def test_a_rate_counts_more_unfaithful_looks_as_more() -> None:
@@ -104,7 +104,7 @@ def rejected_share(true_rate: float, error: float, seed: int) -> float:
         rate = unfaithful_rate(Standing(faithful=faithful, unfaithful=unfaithful), error)
         for _ in range(20):
             seen = (rng.random() < true_rate) != (rng.random() < error)
-            rejected += not is_faithful("teacher" if seen else "student", error, rate)
+            rejected += not is_faithful("lacks" if seen else "shows", error, rate)
             faithful, unfaithful = faithful + (not seen), unfaithful + seen
     return rejected / 400
 
@@ -120,7 +120,7 @@ def test_a_teacher_worse_than_the_judge_is_rejected_where_the_judge_says_so() ->
 
 def test_a_coin_flipping_judge_leaves_the_prior() -> None:
     assert unfaithful_rate(Standing(unfaithful=100), 0.5) == 0.1
-    assert is_faithful("teacher", 0.5, 0.1)
+    assert is_faithful("lacks", 0.5, 0.1)
 
 
 def test_the_past_is_the_ancestry_without_the_round_itself(tmp_path: Path) -> None:

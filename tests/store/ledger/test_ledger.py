@@ -1,12 +1,13 @@
 import sqlite3
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from evolvedirector.records import Decision, Evidence, ImageReply, Look, Prompt, WriteReply
+from evolvedirector.records import Decision, Evidence, ImageReply, Look, Prompt, RoundFigures, WriteReply
 from evolvedirector.store.errors import DiskFullError
-from evolvedirector.store.ledger.calls import Call, Duel, Ledger, Spend, TeacherResult
+from evolvedirector.store.ledger import Call, Duel, Ledger, RoundRow, Spend, TeacherResult
 
 CALL = Call("q", "p", "l", "toy")
 
@@ -26,22 +27,18 @@ def test_what_is_recorded_is_there_after_reopening(tmp_path: Path) -> None:
     book.add_prompts([parent, child])
     book.hold_out(["h1", "h1"])
     book.open_round("r", 0, "sha", 7)
-    book.close_round("r", "child", {"retire": 2})
+    figures = RoundFigures(written=3, decisions=Counter(retire=2), screened=Counter(lacks=1), judge={"error": 0.25})
+    book.close_round("r", "child", figures)
     book.add_renders("r", {"s": "ab"})
     book.add_writes("r", [WriteReply("w", ("x",), ("tone",), "")])
-    evidence = Evidence("p", "compare", "tie", (Look("k", 0.5, 0.9, "why"),), "ab", "cd")
+    evidence = Evidence("p", "compare", None, "tie", (Look("k", 0.5, 0.9, "why"),), "ab", "cd")
     book.add_evidence("r", [evidence])
     book.add_decisions("r", [Decision("keep", "p", 1, "because")])
     book.close()
     again = Ledger(path)
     assert again.prompts() == {parent.id: parent, child.id: child}
     assert again.held_out() == {"h1"}
-    assert again.rounds() == [
-        {
-            "round_id": "r", "number": 0, "revision_sha": "sha", "global_step": 7, "child_sha": "child",
-            "figures": {"retire": 2},
-        }
-    ]  # fmt: skip
+    assert again.rounds() == [RoundRow("r", 0, "sha", 7, "child", figures)]
     assert again.renders("r") == {"s": "ab"}
     assert again.writes(["w", "missing"]) == {"w": WriteReply("w", ("x",), ("tone",), "")}
     assert again.evidence("r") == [evidence]
@@ -124,10 +121,11 @@ def test_more_keys_than_sqlite_takes_at_once(ledger: Ledger) -> None:
 
 def test_a_ledger_of_the_schema_before_is_brought_up_to_date(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
-    with closing(Ledger(path)) as ledger:
-        ledger.reserve_looks("r1", "judge", ["old"])
-        ledger.settle_looks([Look("old", 0.9)])
     with closing(sqlite3.connect(path)) as file:
+        file.executescript((Path(__file__).parent / "schema_6.sql").read_text())
+        file.execute(
+            "INSERT INTO looks (key, round_id, judge, probability, covered_mass) VALUES ('old','r1','j',0.9,1)"
+        )
         for view in ("calls_by_rounds", "looks_by_rounds"):
             file.execute(f"DROP VIEW {view}")
         for table in ("earlier_calls", "earlier_looks"):
@@ -183,21 +181,24 @@ def test_another_schema_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version=99")
     connection.close()
-    with pytest.raises(ValueError, match=r"ledger schema 99.*reads schema 6"):
+    with pytest.raises(ValueError, match=r"ledger schema 99.*reads schema 7"):
         Ledger(path)
 
 
 def test_several_teachers_images_of_one_prompt_are_evidence_each(ledger: Ledger) -> None:
     images = [
-        Evidence("p", "faithfulness", verdict, (), None, sha) for verdict, sha in (("teacher", "a"), ("tie", "b"))
+        Evidence("p", "faithfulness", reading, teacher_sha256=sha)
+        for reading, sha in (("lacks", "a"), ("unreadable", "b"))
     ]
-    screens = [Evidence("p", "screen", "teacher", (), "s1"), Evidence("p", "screen", "student", (), "s2")]
+    screens = [
+        Evidence("p", "screen", reading, student_sha256=sha) for reading, sha in (("lacks", "s1"), ("shows", "s2"))
+    ]
     ledger.add_evidence("r", [*images, *images, *screens])
     assert ledger.evidence("r") == [*images, screens[1]]  # a prompt is screened once
 
 
 def test_duels_and_results_are_kept_by_round(ledger: Ledger) -> None:
-    duels = [Duel("p", "a", "b", "x", "y", "second"), Duel("p", "b", "c", "y", "z", "invalid")]
+    duels = [Duel("p", "a", "b", "x", "y", "second"), Duel("p", "b", "c", "y", "z", "unreadable")]
     ledger.add_duels("r1", duels)
     ledger.add_duels("r1", duels)
     ledger.add_duels("r2", duels[:1])

@@ -126,6 +126,8 @@ class Events:
 
 
 class Writer:
+    fingerprint = "toy writer"
+
     def write(self, requests: Sequence[Any]) -> Iterator[WriteReply]:
         for request in requests:
             tones = [30 + seed_of(request.seed, position) % 200 for position in range(request.count)]
