@@ -84,11 +84,9 @@ CLAIM = ("static N", "static 5N", "no judge N", "published N", "screening N", "s
 def student(seed: int, steps: int) -> TextToImage:
     """Make the student of configs/quickstart.yaml."""
     return TextToImage(
-        PixArt(sample_size=32, text_dimension=384, patch_size=8, layers=4, heads=4, head_dim=48),
-        MiniLMEncoder(layer=2),
+        PixArt(MiniLMEncoder(layer=2), 32, text_length=16, patch_size=8, layers=4, heads=4, head_dim=48),
         FlowMatching(prediction="x0", time_mean=1.2, time_deviation=1.2, smallest_time=0.3, shift=4.0),
         image_size_px=32,
-        text_length=16,
         optimizer=lambda parameters: torch.optim.AdamW(parameters, 2e-3, betas=(0.9, 0.99), weight_decay=0.01),
         lr_scheduler=lambda optimizer: WarmupDecayLR(optimizer, total_steps=steps, warmup_steps=50),
         guidance_scale=1.0,

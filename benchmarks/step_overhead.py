@@ -29,6 +29,7 @@ from evolvedirector.lightning_modules.draws import draw
 from evolvedirector.lightning_modules.gradient_clipping import clip_gradients
 from evolvedirector.lightning_modules.sampling import from_uint8
 from evolvedirector.records import ImageRequest, RevisionChange, Sample
+from evolvedirector.records.condition import Extras, Size
 from evolvedirector.store import DatasetStore
 from evolvedirector.worlds.shapes import MiniaturePrompts, MiniatureTeacher
 
@@ -38,11 +39,9 @@ clock = time.process_time
 def student() -> TextToImage:
     """Make the student of configs/model/tiny.yaml, with a text encoder that needs no package."""
     return TextToImage(
-        PixArt(sample_size=32, text_dimension=384, patch_size=8, layers=6, heads=4, head_dim=48),
-        RandomTextEncoder(384),
+        PixArt(RandomTextEncoder(384), 32, text_length=24, patch_size=8, layers=6, heads=4, head_dim=48),
         FlowMatching(prediction="x0"),
         image_size_px=32,
-        text_length=24,
     )
 
 
@@ -72,10 +71,11 @@ def bare_loop_seconds(module: TextToImage, batches: list[dict[str, Any]]) -> flo
         clean = from_uint8(batch["image"])
         noisy = module.objective.corrupt(clean, draws.noise, draws.time)
         texts = ["" if dropped else text for text, dropped in zip(batch["prompt"], draws.dropped, strict=True)]
-        states, mask = module.text_states.get(texts, torch.device("cpu"))
+        states = module.text_states.get(texts, torch.device("cpu"))
+        condition = module.family.condition(states, [Size(32, 32)] * len(texts), Extras())
         times = module.objective.transformer_time(draws.time)
         assert module.transformer is not None
-        prediction = module.family.predict(module.transformer, noisy, times, states, mask)
+        prediction = module.family.predict(module.transformer, noisy, times, condition)
         loss = module.objective.loss(prediction, clean, draws.noise, draws.time).mean()
         optimizer.zero_grad()
         loss.backward()

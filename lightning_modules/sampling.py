@@ -4,18 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from evolvedirector.lightning_modules.objectives.objective import Objective
+from evolvedirector.records.condition import Condition, join
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, UInt8
+    from jaxtyping import Float, UInt8
 
-Predict = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-"""(noisy images, times on the scale 0...1000, text states, text mask) -> prediction."""
+Predict = Callable[[Tensor, Tensor, Condition], Tensor]
+"""(noisy images, times on the scale 0...1000, condition) -> prediction."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Drawing:
+    """What images are drawn from.
+
+    Args:
+        predict: The network with everything but its input bound.
+        objective: Names the scheduler and what the prediction means.
+        noise: Float[batch, channel, height, width], the unit Gaussian start.
+        condition: What the network reads for each image.
+        null: What it reads without a prompt, one row per image; None where there is no guidance.
+        steps: Scheduler steps.
+        guidance_scale: 1 asks for no guidance and halves the work.
+    """
+
+    predict: Predict
+    objective: Objective
+    noise: Tensor
+    condition: Condition
+    null: Condition | None
+    steps: int
+    guidance_scale: float
 
 
 def initial_noise(seeds: list[int], shape: tuple[int, ...]) -> Float[Tensor, "batch ..."]:
@@ -34,43 +59,25 @@ def guide(
     return unconditional + scale * (conditional - unconditional)
 
 
-def sample(
-    predict: Predict,
-    objective: Objective,
-    noise: Float[Tensor, "batch channel height width"],
-    states: Float[Tensor, "batch token dimension"],
-    mask: Bool[Tensor, "batch token"],
-    null_states: Float[Tensor, "1 token dimension"],
-    null_mask: Bool[Tensor, "1 token"],
-    steps: int,
-    guidance_scale: float,
-) -> Float[Tensor, "batch channel height width"]:
+def sample(drawing: Drawing) -> Float[Tensor, "batch channel height width"]:
     """Integrate from noise to clean images; guided and unguided predictions share one forward pass.
 
     Args:
-        predict: the transformer with everything but its input bound.
-        objective: names the scheduler and what the prediction means.
-        noise: unit Gaussian start.
-        states: text states of the prompts.
-        mask: which of them are text.
-        null_states: text states of the empty prompt.
-        null_mask: which of them are text.
-        steps: scheduler steps.
-        guidance_scale: 1 asks for no guidance and halves the work.
+        drawing: What the images are drawn from.
     """
-    scheduler = objective.scheduler(steps)  # a fresh one: schedulers carry state from step to step
-    guided = guidance_scale != 1
-    if guided:
-        states = torch.cat([states, null_states.expand_as(states)])
-        mask = torch.cat([mask, null_mask.expand_as(mask)])
-    noisy = noise * scheduler.init_noise_sigma if hasattr(scheduler, "init_noise_sigma") else noise
+    objective, noisy = drawing.objective, drawing.noise
+    scheduler = objective.scheduler(drawing.steps)  # a fresh one: schedulers carry state from step to step
+    guided = drawing.null is not None and drawing.guidance_scale != 1
+    condition = join([drawing.condition, drawing.null]) if drawing.null is not None and guided else drawing.condition
+    if hasattr(scheduler, "init_noise_sigma"):
+        noisy = noisy * scheduler.init_noise_sigma
     for time in scheduler.timesteps:
         doubled = torch.cat([noisy, noisy]) if guided else noisy
         times = time.to(device=noisy.device, dtype=torch.float32).expand(len(doubled))
-        prediction = predict(doubled, times, states, mask).float()
+        prediction = drawing.predict(doubled, times, condition).float()
         if guided:
             conditional, unconditional = prediction.chunk(2)
-            prediction = guide(conditional, unconditional, guidance_scale)
+            prediction = guide(conditional, unconditional, drawing.guidance_scale)
         model_output = objective.scheduler_input(prediction, noisy, times[:1])
         noisy = scheduler.step(model_output, time, noisy, return_dict=False)[0]
     return noisy

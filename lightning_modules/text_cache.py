@@ -2,93 +2,91 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
 
-from evolvedirector.lightning_modules.text_encoders.text_encoder import TextEncoder
+from evolvedirector.lightning_modules.families.family import Family
+from evolvedirector.lightning_modules.text_store import TextStore
 from evolvedirector.records import digest
-
-if TYPE_CHECKING:
-    from jaxtyping import Bool, Float
+from evolvedirector.records.condition import TextStates, Tokens, join
 
 ENCODE_CHUNK = 16
 
 
+@runtime_checkable
+class HasDataRoot(Protocol):
+    """A datamodule with a folder of its own, beside whose data the text states are kept."""
+
+    data_root: Path
+
+
 class TextCache:
-    """Keep text states by content (encoder, text, length), in memory and optionally in a folder of safetensors files.
+    """Keep text states by content: the last ones in memory, those of training texts on disk too.
 
     Texts are encoded in chunks of fixed size and length, so the states of a text do not depend on which other texts
     were missing at the time. Only real tokens are kept; padding is added when states are read.
 
     Args:
-        encoder: makes what is missing.
-        text_length: tokens per text; longer texts are cut.
-        max_bytes: cap of the memory part; the longest unused states leave first.
-        folder: where states are also kept across runs; None keeps them in memory only.
+        family: Makes what is missing.
+        max_bytes: Cap of the memory part; the longest unused states leave first.
+        store: Where states are also kept across runs and for other processes; None keeps them in memory only.
     """
 
-    def __init__(
-        self, encoder: TextEncoder, text_length: int, max_bytes: int = 1 << 30, folder: Path | None = None
-    ) -> None:
-        self.encoder = encoder
-        self.text_length = text_length
+    def __init__(self, family: Family, max_bytes: int, store: TextStore | None = None) -> None:
+        self.store = store
+        self._family = family
         self._max_bytes = max_bytes
-        self._folder = folder
-        self._states: OrderedDict[str, Tensor] = OrderedDict()
+        self._fingerprint: str | None = None
+        self._states: OrderedDict[str, TextStates] = OrderedDict()
         self._bytes = 0
 
-    def get(
-        self, texts: Sequence[str], device: torch.device
-    ) -> tuple[Float[Tensor, "text token dimension"], Bool[Tensor, "text token"]]:
-        """Return padded states and their mask on `device`; missing texts are encoded there.
+    def get(self, texts: Sequence[str], device: torch.device, keep: bool = True) -> TextStates:
+        """Return states on `device`, padded to the longest of the texts; missing texts are encoded there.
 
         Args:
-            texts: prompts; the empty text is the null condition.
-            device: where the states are wanted.
+            texts: Prompts; the empty text is the null condition.
+            device: Where the states are wanted.
+            keep: Also write what is missing to disk; false for texts that may never come back.
         """
-        keys = [digest("text states", self.encoder.fingerprint, self.text_length, text, length=32) for text in texts]
-        found = self._found_or_encoded(dict(zip(keys, texts, strict=True)), device)
-        states = next(iter(found.values())).new_zeros(len(texts), self.text_length, self.encoder.dimension)
-        mask = torch.zeros(len(texts), self.text_length, dtype=torch.bool)
-        for row, key in enumerate(keys):
-            length = len(found[key])
-            states[row, :length] = found[key]
-            mask[row, :length] = True
-        return states.to(device, non_blocking=True), mask.to(device, non_blocking=True)
+        if self._fingerprint is None:  # may read files
+            self._fingerprint = self._family.text_fingerprint
+        keys = [digest("text states", self._fingerprint, text, length=32) for text in texts]
+        found = self._found_or_encoded(dict(zip(keys, texts, strict=True)), device, keep)
+        return join([found[key] for key in keys]).to(device)
 
-    def _found_or_encoded(self, text_of: dict[str, str], device: torch.device) -> dict[str, Tensor]:
-        found = {}
+    def _found_or_encoded(self, text_of: dict[str, str], device: torch.device, keep: bool) -> dict[str, TextStates]:
+        found: dict[str, TextStates] = {}
         missing = []
         for key in text_of:
             states = self._states.get(key)
-            if states is None:
-                states = self._read(key)
+            if states is None and self.store is not None:
+                states = self.store.read(key)
             if states is None:
                 missing.append(key)
             else:
                 found[key] = states
                 self._remember(key, states)
         if missing:
-            self.encoder.to(device)
+            for encoder in self._family.text_encoders.values():
+                encoder.to(device)
         for start in range(0, len(missing), ENCODE_CHUNK):
             chunk = missing[start : start + ENCODE_CHUNK]
             texts = [text_of[key] for key in chunk]
             texts += texts[-1:] * (ENCODE_CHUNK - len(chunk))
-            states, mask = (part.cpu() for part in self.encoder.encode(texts, self.text_length))
-            for row, key in enumerate(chunk):
-                found[key] = states[row, : int(mask[row].sum())].clone()
-                self._write(key, found[key])
-                self._remember(key, found[key])
+            states = self._family.encode_text(texts).to(torch.device("cpu"))
+            rows = {key: _trimmed(states.select([row])) for row, key in enumerate(chunk)}
+            if keep and self.store is not None:
+                self.store.write(rows)
+            for key, row in rows.items():
+                found[key] = row
+                self._remember(key, row)
         return found
 
-    def _remember(self, key: str, states: Tensor) -> None:
+    def _remember(self, key: str, states: TextStates) -> None:
         if key not in self._states:
             self._bytes += states.nbytes
             self._states[key] = states
@@ -96,31 +94,16 @@ class TextCache:
         while self._bytes > self._max_bytes and len(self._states) > 1:
             self._bytes -= self._states.popitem(last=False)[1].nbytes
 
-    def _path(self, key: str) -> Path | None:
-        return self._folder and self._folder / key[:2] / f"{key}.safetensors"
 
-    def _read(self, key: str) -> Tensor | None:
-        path = self._path(key)
-        if path is None or not path.is_file():
-            return None
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            states = load_file(path).get("states")
-        except (SafetensorError, OSError):  # a torn or foreign file: encode again, and replace it
-            return None
-        if states is None or states.ndim != 2 or states.shape[1] != self.encoder.dimension:
-            return None
-        return states if len(states) <= self.text_length else None
-
-    def _write(self, key: str, states: Tensor) -> None:
-        path = self._path(key)
-        if path is None:
-            return
-        from safetensors.torch import save_file
-
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.tmp.{uuid.uuid4().hex}")  # several ranks may write the same text
-        save_file({"states": states}, part)
-        os.replace(part, path)
+def _trimmed(states: TextStates) -> TextStates:
+    """Cut the padding behind the one text of these states."""
+    tokens = {}
+    for name, part in states.tokens.items():
+        length = int(part.mask.sum())
+        if not part.mask[0, :length].all():
+            raise ValueError(
+                f"The field {name!r} of a text has padding before or between its tokens. Allowed is padding behind "
+                "them. Write the encoder so that it pads on the right."
+            )
+        tokens[name] = Tokens(part.values[:, :length].clone(), part.mask[:, :length].clone())
+    return TextStates(tokens, {name: values.clone() for name, values in states.vectors.items()})

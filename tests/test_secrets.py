@@ -22,13 +22,18 @@ seed_everything: 0
 model:
   class_path: evolvedirector.lightning_modules.TextToImage
   init_args:
-    transformer:
+    family:
       class_path: evolvedirector.lightning_modules.PixArt
-      init_args: {sample_size: 16, in_channels: 3, patch_size: 8, layers: 1, heads: 1, head_dim: 16, text_dimension: 32}
-    text_encoder: {class_path: evolvedirector.lightning_modules.text_encoders.random_text_encoder.RandomTextEncoder}
+      init_args:
+        text_encoder: {class_path: evolvedirector.lightning_modules.RandomTextEncoder}
+        text_length: 8
+        sample_size: 16
+        patch_size: 8
+        layers: 1
+        heads: 1
+        head_dim: 16
     objective: {class_path: evolvedirector.lightning_modules.FlowMatching}
     image_size_px: 16
-    text_length: 8
     sampling_steps: 1
     generation_chunk_size: 4
 data:

@@ -1,12 +1,13 @@
-"""Families of transformers: what each is built from and how it is called."""
+"""Families of networks: what each is built from, what it reads and how it is called."""
 
 from typing import Any
 
-from evolvedirector.lightning_modules.families.family import TransformerFamily
+from evolvedirector.lightning_modules.families.family import Family, KeyMap, Layout
 from evolvedirector.lightning_modules.families.pixart import PixArt, edgen_xl_2, pixart_alpha_xl_2
+from evolvedirector.lightning_modules.families.sd3 import SD3
 from evolvedirector.renamed import old_attribute
 
-__all__ = ["PixArt", "TransformerFamily", "edgen_xl_2", "pixart_alpha_xl_2"]
+__all__ = ["SD3", "Family", "KeyMap", "Layout", "PixArt", "edgen_xl_2", "pixart_alpha_xl_2"]
 
 
 def __getattr__(name: str) -> Any:

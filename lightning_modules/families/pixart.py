@@ -2,122 +2,307 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
+from evolvedirector.lightning_modules.codecs.autoencoder import Autoencoder
+from evolvedirector.lightning_modules.codecs.codec import Codec, latent_shape
+from evolvedirector.lightning_modules.codecs.pixels import Pixels
+from evolvedirector.lightning_modules.families.family import KeyMap, Layout, diffusers_names_only, patch_tokens
+from evolvedirector.lightning_modules.families.pretrained import Pretrained, agree, on_meta
+from evolvedirector.lightning_modules.text_encoders.t5_encoder import T5Encoder
+from evolvedirector.lightning_modules.text_encoders.text_encoder import FrozenPart, TextEncoder, bytes_per_value
+from evolvedirector.records import digest
+from evolvedirector.records.condition import Condition, Extras, Size, TextStates, Tokens, join
 
-@dataclass(frozen=True)
+_ARGUMENTS = {
+    "num_attention_heads": "heads",
+    "attention_head_dim": "head_dim",
+    "num_layers": "layers",
+    "caption_channels": "text_dimension",
+}
+
+
 class PixArt:
-    """Describe a PixArt transformer (Chen et al. 2023, arXiv:2310.00426) by its dimensions.
+    """Describe a PixArt transformer (Chen et al. 2023, arXiv:2310.00426) by its dimensions, encoder and codec.
 
-    In latent space these are the numbers of PixArt-alpha and Edgen (see `pixart_alpha_xl_2`, `edgen`); with
-    `in_channels=3` and a patch of 8 the same network draws small pictures in pixel space.
+    In latent space the defaults are the numbers of PixArt-alpha XL/2; Edgen (arXiv:2410.07133) normalises queries and
+    keys, too. Without a codec and with a patch of 8 the same network draws small pictures in pixel space. Images need
+    not be square.
 
     Args:
-        sample_size: side of the image in pixels, or of the latent.
-        text_dimension: dimension of the text states.
-        in_channels: 3 for pixels, 4 for latents of a Stable Diffusion autoencoder.
+        text_encoder: Turns prompts into token states.
+        sample_size: Side of the square image in pixels, or of its latent, for which positions are laid out.
+        codec: Maps images to latents; None trains on pixels.
+        text_length: Tokens per prompt; longer prompts are cut. Short is fast: choose what the prompts need.
+        text_dimension: Dimension of the text states; None takes the encoder's.
+        in_channels: Channels of image or latent; None takes the codec's.
         out_channels: None equals `in_channels`; twice as many for a model with learned variance.
-        patch_size: side of a patch; (sample_size / patch_size)^2 tokens.
-        layers: number of blocks.
-        heads: heads per attention.
-        head_dim: channels per head; the width of the network is heads x head_dim.
+        patch_size: Side of a patch; (sample_size / patch_size)^2 tokens.
+        layers: Number of blocks.
+        heads: Heads per attention.
+        head_dim: Channels per head; the width of the network is heads x head_dim.
         qk_norm: LayerNorm without parameters on queries and keys, as in Edgen.
-        gradient_checkpointing: recompute blocks in the backward pass; saves memory, costs a third more time.
-        pretrained: diffusers folder or repository name whose weights are the start; None starts from random ones.
-        revision: its git revision; needed for a repository name.
+        gradient_checkpointing: Recompute blocks in the backward pass; saves memory, costs a third more time.
+        pretrained: Diffusers folder or repository whose weights are the start; None starts from random ones.
+        revision: Its git revision; needed for a repository.
+        pretrained_subfolder: Folder of the network inside it, `transformer` in a pipeline; None for none.
+        interpolation_scale: Scale of the position embedding (published: 0.5, 1 and 2 at 256, 512 and 1024 px); None
+            takes that of the pretrained weights, else what diffusers derives from `sample_size`.
+        use_additional_conditions: Embed resolution and aspect ratio, as the 1024 px weights of PixArt-alpha do; None
+            follows the pretrained weights, else does not.
 
     Raises:
-        ValueError: if patches do not fill the image, or a repository is named without revision.
+        ValueError: The parts do not fit each other, patches do not fill the image, or a revision is missing.
     """
 
-    sample_size: int
-    text_dimension: int
-    in_channels: int = 3
-    out_channels: int | None = None
-    patch_size: int = 2
-    layers: int = 28
-    heads: int = 16
-    head_dim: int = 72
-    qk_norm: bool = False
-    gradient_checkpointing: bool = False
-    pretrained: str | None = None
-    revision: str | None = None
+    roles: Sequence[str] = ()
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        text_encoder: TextEncoder,
+        sample_size: int,
+        codec: Codec | None = None,
+        text_length: int = 120,
+        text_dimension: int | None = None,
+        in_channels: int | None = None,
+        out_channels: int | None = None,
+        patch_size: int = 2,
+        layers: int = 28,
+        heads: int = 16,
+        head_dim: int = 72,
+        qk_norm: bool = False,
+        gradient_checkpointing: bool = False,
+        pretrained: str | None = None,
+        revision: str | None = None,
+        pretrained_subfolder: str | None = None,
+        interpolation_scale: float | None = None,
+        use_additional_conditions: bool | None = None,
+    ) -> None:
+        self.text_encoder = text_encoder
+        self.codec: Codec = codec or Pixels()
+        self.sample_size, self.patch_size, self.text_length = sample_size, patch_size, text_length
+        self.in_channels = self.codec.channels if in_channels is None else in_channels
+        self.text_dimension = text_encoder.dimension if text_dimension is None else text_dimension
+        self.out_channels = out_channels or self.in_channels
+        self.layers, self.heads, self.head_dim = layers, heads, head_dim
+        self.qk_norm, self.gradient_checkpointing = qk_norm, gradient_checkpointing
+        self.pretrained = Pretrained(pretrained, revision, pretrained_subfolder) if pretrained else None
+        self.interpolation_scale = interpolation_scale
+        self.use_additional_conditions = use_additional_conditions
+        self._check()
+
+    @property
+    def fingerprint(self) -> str:
+        """Name the numbers, the pretrained weights and the frozen parts."""
+        start = (self.pretrained.name, self.pretrained.revision or "") if self.pretrained else ()
+        numbers = json.dumps(self.config(), sort_keys=True)
+        return f"pixart-{digest(numbers, self.qk_norm, self.text_fingerprint, self.codec.fingerprint, *start)}"
+
+    @property
+    def text_fingerprint(self) -> str:
+        """Name encoder and length."""
+        return f"{self.text_encoder.fingerprint}-{self.text_length}"
+
+    @property
+    def text_encoders(self) -> Mapping[str, FrozenPart]:
+        """Name the one encoder."""
+        return {"text_encoder": self.text_encoder}
+
+    def verify(self) -> None:
+        """Check that the pretrained weights are there.
+
+        Raises:
+            ValueError: They are not.
+        """
+        if self.pretrained:
+            self.pretrained.verify()
+
+    def check_image_size(self, image_size_px: int) -> None:
+        """Refuse a size other than the one that positions are laid out for.
+
+        Raises:
+            ValueError: It is another.
+        """
+        if self.sample_size * self.codec.downscaling != image_size_px:
+            raise ValueError(
+                f"image_size_px {image_size_px} does not fit the network's sample_size {self.sample_size} behind a "
+                f"downscaling of {self.codec.downscaling}. Their product must be the image size. "
+                f"Write sample_size: {image_size_px // self.codec.downscaling}."
+            )
+
+    def tokens(self, size: Size) -> int:
+        """Return the number of patches."""
+        return patch_tokens(latent_shape(self.codec, size), size, self.patch_size, self.codec.downscaling)
+
+    def text_bytes(self) -> int:
+        """Return what the states of a text of full length take."""
+        return self.text_length * self.text_encoder.dimension * bytes_per_value(self.text_encoder)
+
+    def encode_text(self, texts: Sequence[str]) -> TextStates:
+        """Return token states."""
+        states, mask = self.text_encoder.encode(texts, self.text_length)
+        return TextStates({"text": Tokens(states, mask)})
+
+    def condition(self, states: TextStates, sizes: Sequence[Size], extras: Extras) -> Condition:
+        """Pad the texts to one length; add resolution and aspect ratio where the network embeds them."""
+        padded = join([states], {"text": self.text_length})
+        if not self._embeds_sizes():
+            return padded
+        sides = torch.tensor(sizes, dtype=torch.float32, device=states.tokens["text"].values.device)
+        return Condition(padded.tokens, {"resolution": sides, "aspect_ratio": sides[:, :1] / sides[:, 1:]})
+
+    def config(self) -> dict[str, Any]:
+        """Return the diffusers configuration; values left to pretrained weights are left out."""
+        config = self._described()
+        if self.interpolation_scale is not None:
+            config["interpolation_scale"] = self.interpolation_scale
+        return config | {"use_additional_conditions": bool(self.use_additional_conditions)}
+
+    def build(self) -> nn.Module:
+        """Make the network, with PixArt's initial weights or pretrained ones."""
+        from diffusers import PixArtTransformer2DModel
+
+        from evolvedirector.lightning_modules.families.edgen import QKNormPixArtTransformer2DModel
+
+        model_class: Any = QKNormPixArtTransformer2DModel if self.qk_norm else PixArtTransformer2DModel
+        network: Any = model_class(**(self.config() | self._loaded()))
+        if self.pretrained is None:
+            initialise(network)
+        elif not on_meta():
+            network.load_state_dict(self.pretrained.weights(self._class_of_weights()))
+        if self.gradient_checkpointing:
+            network.enable_gradient_checkpointing()
+        return cast(nn.Module, network)
+
+    def blocks(self, network: nn.Module) -> list[nn.Module]:
+        """List the transformer blocks."""
+        return list(cast(nn.ModuleList, network.transformer_blocks))
+
+    def lora_targets(self) -> Sequence[str]:
+        """Name the projections of self- and cross-attention."""
+        return ("to_q", "to_k", "to_v", "to_out.0")
+
+    def predict(self, network: nn.Module, noisy: Tensor, time: Tensor, condition: Condition) -> Tensor:
+        """Run the network and leave out the learned variance, where there is one."""
+        text = condition.tokens["text"]
+        output = network(
+            noisy,
+            encoder_hidden_states=text.values,
+            timestep=time,
+            encoder_attention_mask=text.mask,
+            added_cond_kwargs=dict(condition.vectors) or None,
+            return_dict=False,
+        )[0]
+        return cast(Tensor, output[:, : self.in_channels])
+
+    def pipeline(self, network: nn.Module, scheduler: Any) -> Any:
+        """Return the stock PixArt-alpha pipeline.
+
+        Raises:
+            ValueError: The family draws in pixels, or with another encoder than T5: there is no stock pipeline.
+        """
+        from diffusers import PixArtAlphaPipeline
+
+        if not isinstance(self.text_encoder, T5Encoder) or not isinstance(self.codec, Autoencoder):
+            raise ValueError(
+                f"This PixArt has {type(self.text_encoder).__name__} and {type(self.codec).__name__}. The stock "
+                "pipeline has T5Encoder and Autoencoder. Draw with TextToImage.generate instead."
+            )
+        encoder, tokenizer = self.text_encoder.models()
+        pipeline: Any = PixArtAlphaPipeline
+        return pipeline(tokenizer, encoder, self.codec.model(), network, scheduler)
+
+    def key_map(self, layout: Layout) -> KeyMap:
+        """Return the names that diffusers uses; no others are published.
+
+        Raises:
+            ValueError: Another layout is asked for.
+        """
+        return diffusers_names_only("PixArt", layout)
+
+    def _check(self) -> None:
         if self.sample_size % self.patch_size:
             nearest = max(1, self.sample_size // self.patch_size) * self.patch_size
             raise ValueError(
                 f"sample_size {self.sample_size} is not a multiple of patch_size {self.patch_size}. Patches must fill "
                 f"the image. Write sample_size: {nearest}."
             )
-        if self.pretrained and not Path(self.pretrained).exists() and not self.revision:
+        if self.in_channels != self.codec.channels:
             raise ValueError(
-                f"pretrained {self.pretrained!r} is no folder here and has no revision. A repository needs one, so "
-                f"that a run can be repeated. Write revision: <git hash>, or the path of a diffusers folder."
+                f"The network has in_channels {self.in_channels}, the images have {self.codec.channels} channels "
+                f"({'pixels: no codec is set' if isinstance(self.codec, Pixels) else 'latents of the codec'}). "
+                f"Both must be the same. Write in_channels: {self.codec.channels}."
+            )
+        if self.text_dimension != self.text_encoder.dimension:
+            raise ValueError(
+                f"The network has text_dimension {self.text_dimension}, the text encoder gives "
+                f"{self.text_encoder.dimension}. Both must be the same. "
+                f"Write text_dimension: {self.text_encoder.dimension}."
             )
 
-    def config(self) -> dict[str, Any]:
-        """Return the diffusers configuration."""
+    def _described(self) -> dict[str, Any]:
         return {
             "num_attention_heads": self.heads,
             "attention_head_dim": self.head_dim,
             "in_channels": self.in_channels,
-            "out_channels": self.out_channels or self.in_channels,
+            "out_channels": self.out_channels,
             "num_layers": self.layers,
             "cross_attention_dim": self.heads * self.head_dim,
             "sample_size": self.sample_size,
             "patch_size": self.patch_size,
             "caption_channels": self.text_dimension,
-            "use_additional_conditions": False,
         }
 
-    def build(self) -> nn.Module:
-        """Make the transformer, with PixArt's initial weights or pretrained ones."""
+    def _embeds_sizes(self) -> bool:
+        loaded = self._loaded() if self.use_additional_conditions is None else {}
+        return bool(loaded.get("use_additional_conditions", self.use_additional_conditions))
+
+    def _loaded(self) -> dict[str, Any]:
+        """Return the config of the pretrained weights, made to agree with the description; nothing without them."""
+        if self.pretrained is None:
+            return {}
+        if self._loaded_config is None:
+            self._loaded_config = self._agreed(self.pretrained)
+        return self._loaded_config
+
+    _loaded_config: dict[str, Any] | None = None
+
+    def _agreed(self, pretrained: Pretrained) -> dict[str, Any]:
+        from diffusers import PixArtTransformer2DModel
+
+        from evolvedirector.lightning_modules.families.edgen import QK_NORM_TYPE
+
+        loaded = pretrained.config(PixArtTransformer2DModel)
+        is_qk_norm = loaded.pop("norm_type") == QK_NORM_TYPE
+        if is_qk_norm and not self.qk_norm:
+            raise ValueError(
+                f"qk_norm is false, but {pretrained.name!r} was trained with normalised queries and keys. Allowed is "
+                "true: without them its weights compute something else. Write qk_norm: true."
+            )
+        self._weights_have_qk_norm = is_qk_norm
+        if loaded["use_additional_conditions"] is None:  # as the class decides
+            loaded["use_additional_conditions"] = loaded["sample_size"] == 128
+        wanted = self._described()
+        if self.use_additional_conditions is not None:
+            wanted["use_additional_conditions"] = self.use_additional_conditions
+        if self.interpolation_scale is not None:  # another resolution, laid out on purpose
+            loaded |= {"interpolation_scale": self.interpolation_scale, "sample_size": self.sample_size}
+        agree(wanted, loaded, _ARGUMENTS, pretrained.name)
+        return loaded
+
+    _weights_have_qk_norm = False
+
+    def _class_of_weights(self) -> Any:
         from diffusers import PixArtTransformer2DModel
 
         from evolvedirector.lightning_modules.families.edgen import QKNormPixArtTransformer2DModel
 
-        model_class: Any = QKNormPixArtTransformer2DModel if self.qk_norm else PixArtTransformer2DModel
-        transformer: Any = model_class(**self.config())
-        if self.pretrained:
-            transformer.load_state_dict(self._pretrained_weights())
-        else:
-            initialise(transformer)
-        if self.gradient_checkpointing:
-            transformer.enable_gradient_checkpointing()
-        return cast(nn.Module, transformer)
-
-    def _pretrained_weights(self) -> dict[str, Tensor]:
-        from diffusers import PixArtTransformer2DModel
-
-        from evolvedirector.lightning_modules.families.edgen import QK_NORM_TYPE, QKNormPixArtTransformer2DModel
-
-        name = str(self.pretrained)
-        config = PixArtTransformer2DModel.load_config(name, revision=self.revision)
-        is_qk_norm = config.get("norm_type") == QK_NORM_TYPE
-        if is_qk_norm and not self.qk_norm:
-            raise ValueError(
-                f"qk_norm is false, but {name!r} was trained with normalised queries and keys. Allowed is true: "
-                "without them its weights compute something else. Write qk_norm: true."
-            )
-        source: Any = QKNormPixArtTransformer2DModel if is_qk_norm else PixArtTransformer2DModel
-        model = source.from_pretrained(name, revision=self.revision, use_safetensors=True)
-        return cast(dict[str, Tensor], model.state_dict())
-
-    def blocks(self, transformer: nn.Module) -> list[nn.Module]:
-        """List the transformer blocks."""
-        return list(cast(nn.ModuleList, transformer.transformer_blocks))
-
-    def predict(self, transformer: nn.Module, noisy: Tensor, time: Tensor, states: Tensor, mask: Tensor) -> Tensor:
-        """Run the transformer and leave out the learned variance, where there is one."""
-        output = transformer(
-            noisy, encoder_hidden_states=states, timestep=time, encoder_attention_mask=mask, return_dict=False
-        )[0]
-        return cast(Tensor, output[:, : self.in_channels])
+        return QKNormPixArtTransformer2DModel if self._weights_have_qk_norm else PixArtTransformer2DModel
 
 
 def initialise(transformer: nn.Module) -> None:
@@ -139,11 +324,11 @@ def initialise(transformer: nn.Module) -> None:
     nn.init.zeros_(cast(nn.Linear, transformer.proj_out).weight)
 
 
-def pixart_alpha_xl_2(sample_size: int = 64) -> PixArt:
-    """Return the numbers of PixArt-alpha XL/2; `sample_size` 64 is 512 pixels behind an autoencoder of factor 8."""
-    return PixArt(sample_size=sample_size, text_dimension=4096, in_channels=4, out_channels=8)
+def pixart_alpha_xl_2(text_encoder: TextEncoder, codec: Codec, sample_size: int = 64) -> PixArt:
+    """Return PixArt-alpha XL/2; `sample_size` 64 is 512 pixels behind an autoencoder of factor 8."""
+    return PixArt(text_encoder, sample_size, codec, out_channels=8)
 
 
-def edgen_xl_2(sample_size: int = 64) -> PixArt:
-    """Return the numbers of Edgen: PixArt-alpha XL/2 with normalised queries and keys (arXiv:2410.07133)."""
-    return PixArt(sample_size=sample_size, text_dimension=4096, in_channels=4, out_channels=8, qk_norm=True)
+def edgen_xl_2(text_encoder: TextEncoder, codec: Codec, sample_size: int = 64) -> PixArt:
+    """Return Edgen: PixArt-alpha XL/2 with normalised queries and keys (arXiv:2410.07133)."""
+    return PixArt(text_encoder, sample_size, codec, out_channels=8, qk_norm=True)

@@ -83,11 +83,26 @@ class MiniLMEncoder:
         if self._model is not None:
             self._model.to(device)
 
+    def verify(self) -> None:
+        """Check the installed files against their published checksums.
+
+        Raises:
+            ValueError: A file differs.
+        """
+        verify_files(self._folder(), SHA256)
+
+    def estimated_bytes(self) -> int:
+        """Return the size of the weights."""
+        return (self._folder() / "model.safetensors").stat().st_size
+
+    def _folder(self) -> Path:
+        return Path(importlib.import_module(PACKAGE).get_model_path())
+
     def _load(self) -> None:
         from transformers import AutoTokenizer, BertModel
         from transformers.utils import logging
 
-        folder = Path(importlib.import_module(PACKAGE).get_model_path())
+        folder = self._folder()
         verify_files(folder, SHA256)
         shows_bars = logging.is_progress_bar_enabled()
         logging.disable_progress_bar()  # 90 MB from the disk: a bar of half a second says nothing

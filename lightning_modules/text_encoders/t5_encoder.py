@@ -1,13 +1,14 @@
-"""T5: the text encoder of PixArt-alpha and Edgen."""
+"""T5: the text encoder of PixArt-alpha and Edgen, and the third one of SD3."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+from evolvedirector.lightning_modules.component import Component, needs_revision
 
 
 class T5Encoder:
@@ -22,6 +23,7 @@ class T5Encoder:
         dtype: precision of its weights.
         subfolder: folder of the text encoder inside the repository, for diffusers pipelines; None for none.
         tokenizer_subfolder: likewise for the tokenizer.
+        attend_padding: padding is attended to and stays part of the states, as SD3 was trained; false masks it.
 
     Raises:
         ValueError: if a repository is named without revision.
@@ -35,23 +37,24 @@ class T5Encoder:
         dtype: Literal["float32", "bfloat16"] = "bfloat16",
         subfolder: str | None = None,
         tokenizer_subfolder: str | None = None,
+        attend_padding: bool = False,
     ) -> None:
-        if revision is None and not Path(name).is_dir():
-            raise ValueError(
-                f"T5 encoder {name!r} is no folder here and has no revision. A repository needs one, so that a run can "
-                f"be repeated. Write revision: <git hash>, or the path of a folder."
-            )
-        self.name, self.revision, self.dtype = name, revision, dtype
+        needs_revision("T5 encoder", name, revision)
+        self.component = Component("the T5 text encoder", name, revision, subfolder)
+        self.tokenizer_component = Component(
+            "the T5 text encoder", name, revision, tokenizer_subfolder or subfolder, "tokenizer_config.json"
+        )
+        self.name, self.revision, self.dtype, self.attend_padding = name, revision, dtype, attend_padding
         self._dimension = dimension
-        self._subfolder, self._tokenizer_subfolder = subfolder, tokenizer_subfolder
         self._device = torch.device("cpu")
         self._model: Any = None
         self._tokenizer: Any = None
 
     @property
     def fingerprint(self) -> str:
-        """Name repository, revision and precision."""
-        return f"t5-{self.name}-{self.revision}-{self.dtype}"
+        """Name repository, revision, precision and whether padding is attended to; of a folder, its weights."""
+        padding = "-unmasked" if self.attend_padding else ""
+        return f"t5-{self.name}-{self.revision}-{self.dtype}{padding}{self.component.content_digest()}"
 
     @property
     def dimension(self) -> int:
@@ -60,14 +63,14 @@ class T5Encoder:
 
     def encode(self, texts: Sequence[str], max_tokens: int) -> tuple[Tensor, Tensor]:
         """Return the encoder's last states, all texts padded to `max_tokens`."""
-        if self._model is None:
-            self._load()
-        tokens = self._tokenizer(
+        model, tokenizer = self.models()
+        tokens = tokenizer(
             list(texts), padding="max_length", truncation=True, max_length=max_tokens, return_tensors="pt"
         ).to(self._device)
+        mask = None if self.attend_padding else tokens.attention_mask
         with torch.no_grad(), torch.autocast(self._device.type, enabled=False):
-            states = self._model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).last_hidden_state
-        return states, tokens.attention_mask.bool()
+            states = model(input_ids=tokens.input_ids, attention_mask=mask).last_hidden_state
+        return states, torch.ones_like(tokens.attention_mask).bool() if mask is None else mask.bool()
 
     def to(self, device: torch.device) -> None:
         """Move the weights."""
@@ -75,24 +78,44 @@ class T5Encoder:
         if self._model is not None:
             self._model.to(device)
 
-    def _load(self) -> None:
-        from transformers import AutoTokenizer, T5EncoderModel
+    def verify(self) -> None:
+        """Check weights, tokenizer and, where its config is here, the dimension.
 
-        with torch.random.fork_rng(devices=[]):
-            model = T5EncoderModel.from_pretrained(
-                self.name,
-                revision=self.revision or "main",  # a folder has no revisions; a repository always names one
-                subfolder=self._subfolder or "",
-                dtype=getattr(torch, self.dtype),
-                use_safetensors=True,
+        Raises:
+            ValueError: One of them would not work.
+        """
+        self.component.verify_weights()
+        self.tokenizer_component.verify_tokenizer()
+        if (config := self.component.config()) is not None:
+            self._check(config["d_model"])
+
+    def estimated_bytes(self) -> int:
+        """Return the size of the weights; 0 before they are downloaded."""
+        return self.component.weight_bytes(self.dtype)
+
+    def models(self) -> tuple[Any, Any]:
+        """Return model and tokenizer, loaded at the first call."""
+        if self._model is None:
+            from transformers import AutoTokenizer, T5EncoderModel
+
+            with torch.random.fork_rng(devices=[]):
+                model: Any = T5EncoderModel.from_pretrained(
+                    self.name,
+                    revision=self.revision or "main",  # a folder has no revisions; a repository always names one
+                    subfolder=self.component.subfolder or "",
+                    dtype=getattr(torch, self.dtype),
+                    use_safetensors=True,
+                )
+            self._check(model.config.d_model)
+            self._model = model.eval().requires_grad_(False).to(self._device)
+            self._tokenizer = AutoTokenizer.from_pretrained(
+                self.name, revision=self.revision, subfolder=self.tokenizer_component.subfolder or ""
             )
-        if model.config.d_model != self._dimension:
+        return self._model, self._tokenizer
+
+    def _check(self, dimension: int) -> None:
+        if dimension != self._dimension:
             raise ValueError(
-                f"T5 encoder {self.name!r} has dimension {model.config.d_model}, but dimension is {self._dimension}. "
-                f"Allowed is its own. Write dimension: {model.config.d_model}, and the same text_dimension for the "
-                "transformer."
+                f"T5 encoder {self.name!r} has dimension {dimension}, but dimension is {self._dimension}. "
+                f"Allowed is its own. Write dimension: {dimension}, and the same text_dimension for the network."
             )
-        self._model = model.eval().requires_grad_(False).to(self._device)
-        self._tokenizer = AutoTokenizer.from_pretrained(
-            self.name, revision=self.revision, subfolder=self._tokenizer_subfolder or self._subfolder or ""
-        )

@@ -23,8 +23,8 @@ from evolvedirector.worlds.shapes import MiniatureJudge, MiniaturePrompts, Minia
 
 folder = Path(sys.argv[1])
 module = TextToImage(
-    PixArt(sample_size=32, text_dimension=16, patch_size=8, layers=2, heads=2, head_dim=16),
-    RandomTextEncoder(16), FlowMatching(prediction="x0"), 32, 12, sampling_steps=2, generation_chunk_size=4,
+    PixArt(RandomTextEncoder(16), 32, text_length=12, patch_size=8, layers=2, heads=2, head_dim=16),
+    FlowMatching(prediction="x0"), 32, sampling_steps=2, generation_chunk_size=4,
 )
 drawn = []
 generate = module.generate

@@ -82,11 +82,9 @@ def full(tensor: torch.Tensor) -> torch.Tensor:
 def main(strategy_name: str, output: Path, resume: Path | None, precision: Any = "32-true") -> None:
     torch.set_num_threads(1)
     module = TextToImage(
-        PixArt(sample_size=9, text_dimension=16, patch_size=3, layers=2, heads=2, head_dim=10, qk_norm=True),
-        RandomTextEncoder(dimension=16),
+        PixArt(RandomTextEncoder(16), 9, text_length=4, patch_size=3, layers=2, heads=2, head_dim=10, qk_norm=True),
         FlowMatching(prediction="x0"),
         image_size_px=9,
-        text_length=4,
         sampling_steps=2,
         generation_chunk_size=2,
         optimizer=lambda parameters: torch.optim.AdamW(parameters, 1e-3),

@@ -5,13 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
+import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.strategies import Strategy
 
-from evolvedirector.lightning_modules import PixArt, TextToImage
+from evolvedirector.lightning_modules import SD3, PixArt, TextToImage
 from evolvedirector.lightning_modules.families import edgen_xl_2
+from evolvedirector.records.condition import Size
+from evolvedirector.records.part import Verifiable
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -40,14 +44,35 @@ def test_tiny_config_builds_a_small_model_with_its_schedule() -> None:
 
 
 def test_edgen_config_has_the_numbers_of_edgen() -> None:
-    transformer = parse(CONFIGS / "model" / "edgen.yaml", instantiate=False).init_args.transformer.init_args
-    described = PixArt(**vars(transformer))
-    assert described.config() == edgen_xl_2().config() and described.qk_norm
+    module = parse(CONFIGS / "model" / "edgen.yaml")
+    family = module.family
+    assert isinstance(family, PixArt) and family.qk_norm
+    assert family.config() == edgen_xl_2(family.text_encoder, family.codec).config()
+    rate = [module.make_lr_scheduler(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 1.0)).get_last_lr()[0]]
+    assert rate == [1 / 1000]  # the first of 1000 steps of warm-up
 
 
-def test_edgen_config_asks_for_revisions() -> None:
-    with pytest.raises(ValueError, match="Write revision"):
-        parse(CONFIGS / "model" / "edgen.yaml")
+def test_sd3_config_has_the_numbers_of_its_weights() -> None:
+    module = parse(CONFIGS / "model" / "sd3.yaml")
+    assert isinstance(module.family, SD3)
+    with torch.device("meta"):
+        network = diffusers.SD3Transformer2DModel(**module.family.config())
+    assert sum(part.numel() for part in network.parameters()) == 2_243_171_520
+    assert module.family.tokens(Size(1024, 1024)) == 4096
+
+
+@pytest.mark.parametrize("name", ["edgen", "sd3"])
+def test_parts_that_are_not_there_say_so_offline(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    parts = parse(CONFIGS / "model" / f"{name}.yaml").parts()
+    assert {"family", "codec"} < parts.keys()
+    for part in parts.values():
+        if part is parts["family"] and name == "edgen":
+            continue  # starts from random weights
+        assert isinstance(part, Verifiable)
+        with pytest.raises(ValueError, match=r"neither on this machine nor can the hub be asked .* download it first"):
+            part.verify()
 
 
 def test_strategy_configs_build() -> None:

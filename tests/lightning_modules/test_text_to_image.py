@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningDataModule, Trainer
+from PIL import Image
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from evolvedirector.lightning_modules import (
@@ -20,7 +24,9 @@ from evolvedirector.lightning_modules import (
     TextToImage,
     WarmupDecayLR,
 )
-from evolvedirector.records import ImageRequest
+from evolvedirector.records import FileRef, ImageRequest
+from evolvedirector.records.condition import Condition, Extras, Size, TextStates
+from evolvedirector.records.part import Part
 
 SIDE = 8
 
@@ -29,11 +35,11 @@ def student(seed: int = 0, objective: Any = None, encoder_seed: int = 0, **setti
     torch.set_num_threads(1)
     settings.setdefault("optimizer", lambda parameters: torch.optim.AdamW(parameters, 2e-3))
     return TextToImage(
-        PixArt(SIDE, text_dimension=16, patch_size=4, layers=2, heads=2, head_dim=16),
-        RandomTextEncoder(16, seed=encoder_seed),
+        PixArt(
+            RandomTextEncoder(16, seed=encoder_seed), SIDE, text_length=4, patch_size=4, layers=2, heads=2, head_dim=16
+        ),
         objective or FlowMatching(prediction="x0"),
         image_size_px=SIDE,
-        text_length=4,
         seed=seed,
         **{"sampling_steps": 6, "generation_chunk_size": 4, "guidance_scale": 1.5} | settings,
     )
@@ -150,9 +156,25 @@ def test_evaluation_steps_draw(trained: TextToImage) -> None:
         assert step([request("colour a", 0)], 0)[0].shape == (3, SIDE, SIDE)
 
 
-def test_other_size_is_refused(trained: TextToImage) -> None:
-    with pytest.raises(ValueError, match="asks for 16 x 8 px"):
-        trained.generate([ImageRequest("r", "colour a", 0, 16, 8)])
+def test_sizes_may_differ_and_neighbours_of_another_size_change_no_image(trained: TextToImage) -> None:
+    sizes = [(SIDE, SIDE), (SIDE, 2 * SIDE), (SIDE, SIDE), (2 * SIDE, SIDE)]
+    requests = [
+        ImageRequest(str(index), "colour a", index, width_px, height_px)
+        for index, (height_px, width_px) in enumerate(sizes)
+    ]
+    images = trained.generate(requests)
+    assert [tuple(image.shape[1:]) for image in images] == sizes
+    for request, image in zip(requests, images, strict=True):
+        assert torch.equal(trained.generate([request])[0], image)
+    with pytest.raises(ValueError, match="Take 8 x 8 px"):
+        trained.generate([ImageRequest("r", "colour a", 0, SIDE + 1, SIDE)])
+
+
+def test_training_images_need_not_be_square(losses: Callable[..., list[float]]) -> None:
+    wide = batch_of() | {"image": batch_of()["image"].repeat(1, 1, 1, 2)}
+    assert losses(student(), [batch_of(), wide, batch_of()])[2] == losses(student(), [batch_of()])[0]
+    with pytest.raises(ValueError, match="patches of 4 px"):
+        losses(student(), [batch_of() | {"image": batch_of()["image"][..., :6]}])
 
 
 @pytest.mark.parametrize("objective", [FlowMatching(), DDPMEpsilon(sampler="ddim")])
@@ -190,20 +212,20 @@ def test_checkpoint_holds_the_transformer_alone_and_resumes_exactly(tmp_path: Pa
     again.on_load_checkpoint(saved)
     assert again.images_seen == 40
     assert torch.equal(again.generate([request("colour a", 0)])[0], module.generate([request("colour a", 0)])[0])
-    with pytest.raises(ValueError, match=r"text encoder 'random-16-512-7'.*'random-16-512-0'"):
+    with pytest.raises(ValueError, match=r"text_encoder 'random-16-512-7'.*'random-16-512-0'"):
         student(encoder_seed=7).on_load_checkpoint(saved)
 
 
 def test_parts_that_do_not_fit_are_refused() -> None:
-    parts: dict[str, Any] = {"text_encoder": RandomTextEncoder(16), "objective": FlowMatching(), "text_length": 4}
+    encoder = RandomTextEncoder(16)
     with pytest.raises(ValueError, match="Write sample_size: 16"):
-        TextToImage(PixArt(8, 16), image_size_px=16, **parts)
+        TextToImage(PixArt(encoder, 8), FlowMatching(), 16)
     with pytest.raises(ValueError, match="Write text_dimension: 16"):
-        TextToImage(PixArt(8, 32), image_size_px=8, **parts)
+        PixArt(encoder, 8, text_dimension=32)
     with pytest.raises(ValueError, match="Write in_channels: 3"):
-        TextToImage(PixArt(8, 16, in_channels=4), image_size_px=8, **parts)
+        PixArt(encoder, 8, in_channels=4)
     with pytest.raises(ValueError, match="sampling_steps 0"):
-        TextToImage(PixArt(8, 16), image_size_px=8, sampling_steps=0, **parts)
+        TextToImage(PixArt(encoder, 8), FlowMatching(), 8, sampling_steps=0)
 
 
 @pytest.fixture(scope="module")
@@ -226,12 +248,19 @@ def tiny_autoencoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_latent_space(tiny_autoencoder: Path, losses: Callable[..., list[float]]) -> None:
     def build() -> TextToImage:
         return TextToImage(
-            PixArt(8, text_dimension=16, in_channels=4, out_channels=8, patch_size=4, layers=1, heads=2, head_dim=8),
-            RandomTextEncoder(16),
+            PixArt(
+                RandomTextEncoder(16),
+                8,
+                Autoencoder(str(tiny_autoencoder), downscaling=2),
+                text_length=4,
+                out_channels=8,
+                patch_size=4,
+                layers=1,
+                heads=2,
+                head_dim=8,
+            ),
             DDPMEpsilon(sampler="ddim"),
             image_size_px=16,
-            text_length=4,
-            autoencoder=Autoencoder(str(tiny_autoencoder), downscaling=2),
             sampling_steps=2,
             generation_chunk_size=2,
         )
@@ -242,9 +271,74 @@ def test_latent_space(tiny_autoencoder: Path, losses: Callable[..., list[float]]
     assert all(name.startswith("transformer.") for name in module.state_dict())
     assert module.generate([ImageRequest("r", "colour a", 0, 16, 16)])[0].shape == (3, 16, 16)
     with pytest.raises(ValueError, match="downscaling: 2"):
-        Autoencoder(str(tiny_autoencoder)).encode(torch.zeros(1, 3, 16, 16), torch.zeros(1, 4, 8, 8))
+        Autoencoder(str(tiny_autoencoder)).encode(torch.zeros(1, 3, 16, 16))
 
 
 def test_autoencoder_repository_needs_a_revision() -> None:
     with pytest.raises(ValueError, match="Write revision"):
         Autoencoder("someone/some-autoencoder")
+
+
+class MaskedFamily(PixArt):
+    """A network that reads the noisy image times a mask, which comes with every sample."""
+
+    roles = ("mask",)
+
+    def condition(self, states: TextStates, sizes: Sequence[Size], extras: Extras) -> Condition:
+        text = super().condition(states, sizes, extras)
+        return Condition(text.tokens, spatial={"mask": extras.files["mask"][:, :1] / 255})
+
+    def predict(self, network: torch.nn.Module, noisy: Tensor, time: Tensor, condition: Condition) -> Tensor:
+        return super().predict(network, noisy * condition.spatial["mask"], time, condition)
+
+
+def masked_student() -> TextToImage:
+    family = MaskedFamily(RandomTextEncoder(16), SIDE, text_length=4, patch_size=4, layers=1, heads=2, head_dim=8)
+    module = TextToImage(family, FlowMatching(), SIDE, sampling_steps=2, generation_chunk_size=2)
+    module.configure_model()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.05)
+    return module
+
+
+def masked(request: ImageRequest, tone: int) -> ImageRequest:
+    buffer = io.BytesIO()
+    Image.new("L", (SIDE, SIDE), tone).save(buffer, "PNG")
+    return replace(request, files={"mask": FileRef.of(buffer.getvalue(), "image/png", SIDE, SIDE)})
+
+
+def test_a_family_reads_further_files_in_training_and_in_drawing(losses: Callable[..., list[float]]) -> None:
+    module = masked_student()
+    white, black = (torch.full((8, 1, SIDE, SIDE), tone, dtype=torch.uint8) for tone in (255, 0))
+    first, second = losses(module, [batch_of() | {"mask": mask} for mask in (white, black)])
+    assert first != second
+    with pytest.raises(ValueError, match="no tensor 'mask'"):
+        losses(module, [batch_of()])
+    one, other = module.generate([masked(request("colour a", 0), tone) for tone in (255, 0)])
+    assert not torch.equal(one, other)
+    assert torch.equal(module.generate([masked(request("colour a", 0), 0)])[0], other)
+    with pytest.raises(ValueError, match="brings no content for the role 'mask'"):
+        module.generate([request("colour a", 0)])
+
+
+def test_text_states_of_training_lie_beside_the_data(tmp_path: Path) -> None:
+    class Data(LightningDataModule):
+        data_root = tmp_path / "root"
+
+        def train_dataloader(self) -> Any:
+            batches: Any = [batch_of(0), batch_of(1)]
+            return DataLoader(batches, batch_size=None)
+
+    module = student(condition_dropout=0.0)
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    Trainer(accelerator="cpu", max_steps=2, enable_model_summary=False, **quiet).fit(module, Data())
+    assert len(list((tmp_path / "root" / "caches" / "text").glob("*.states"))) == 1
+    assert module.text_states.store is None  # closed with the training
+
+
+def test_parts_are_named(tiny_autoencoder: Path) -> None:
+    module = student()
+    assert list(module.parts()) == ["family", "text_encoder", "codec"]
+    assert all(isinstance(part, Part) for part in module.parts().values())
+    assert module.parts()["family"].fingerprint != student(encoder_seed=1).parts()["family"].fingerprint

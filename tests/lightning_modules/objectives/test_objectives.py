@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from evolvedirector.lightning_modules import DDPMEpsilon, FlowMatching, Objective
+from evolvedirector.lightning_modules import DDPMEpsilon, FlowMatching, Objective, ResolutionFlowMatching
 from evolvedirector.lightning_modules.objectives.prediction_targets import (
     diffuse,
     interpolate,
@@ -15,12 +15,14 @@ from evolvedirector.lightning_modules.objectives.prediction_targets import (
     velocity,
     velocity_from_clean,
 )
-from evolvedirector.lightning_modules.sampling import from_uint8, guide, initial_noise, sample, to_uint8
+from evolvedirector.lightning_modules.objectives.resolution_flow import at_resolution, shift_exponent
+from evolvedirector.lightning_modules.sampling import Drawing, from_uint8, guide, initial_noise, sample, to_uint8
+from evolvedirector.records.condition import Condition, Tokens
 
 CLEAN = torch.linspace(-1, 1, 2 * 3 * 4 * 4).view(2, 3, 4, 4)
 NOISE = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 TIME = torch.tensor([0.3, 0.8])
-NO_TEXT = (torch.zeros(2, 1, 1), torch.ones(2, 1, dtype=torch.bool), torch.zeros(1, 1, 1), torch.ones(1, 1).bool())
+NO_TEXT = Condition({"text": Tokens(torch.zeros(2, 1, 1), torch.ones(2, 1, dtype=torch.bool))})
 
 
 def test_path_runs_from_image_to_noise() -> None:
@@ -70,12 +72,12 @@ def test_diffusion_agrees_with_diffusers() -> None:
 @pytest.mark.parametrize("steps", [4, 50])
 @pytest.mark.parametrize("prediction", ["x0", "velocity"])
 def test_flow_sampling_with_a_perfect_prediction_lands_on_the_image(prediction: str, steps: int) -> None:
-    def predict(noisy: Tensor, times: Tensor, states: Tensor, mask: Tensor) -> Tensor:
+    def predict(noisy: Tensor, times: Tensor, condition: Condition) -> Tensor:
         clean = CLEAN.repeat(len(noisy) // 2, 1, 1, 1)
         return clean if prediction == "x0" else velocity_from_clean(noisy, clean, times / 1000, 1e-3)
 
     objective = FlowMatching(prediction=prediction)  # type: ignore[arg-type]
-    found = sample(predict, objective, NOISE, *NO_TEXT, steps=steps, guidance_scale=3.0)
+    found = sample(Drawing(predict, objective, NOISE, NO_TEXT, NO_TEXT, steps, guidance_scale=3.0))
     torch.testing.assert_close(found, CLEAN, rtol=1e-4, atol=1e-4)
 
 
@@ -85,12 +87,12 @@ def test_flow_sampling_with_a_perfect_prediction_lands_on_the_image(prediction: 
 def test_noise_sampling_with_a_perfect_prediction_lands_on_the_image(sampler: str) -> None:
     alphas = linear_alphas_cumprod(1000, 0.0001, 0.02)
 
-    def predict(noisy: Tensor, times: Tensor, states: Tensor, mask: Tensor) -> Tensor:
+    def predict(noisy: Tensor, times: Tensor, condition: Condition) -> Tensor:
         alpha = alphas[times.long()].view(-1, 1, 1, 1)
         return (noisy - alpha.sqrt() * CLEAN) / (1 - alpha).sqrt()
 
     objective = DDPMEpsilon(sampler=sampler)  # type: ignore[arg-type]
-    found = sample(predict, objective, NOISE, *NO_TEXT, steps=20, guidance_scale=1.0)
+    found = sample(Drawing(predict, objective, NOISE, NO_TEXT, None, 20, guidance_scale=1.0))
     torch.testing.assert_close(found, CLEAN, rtol=2e-2, atol=2e-2)
 
 
@@ -110,3 +112,27 @@ def test_pixels_survive_the_round_trip() -> None:
 
 def test_objectives_fit_the_seam() -> None:
     assert isinstance(FlowMatching(), Objective) and isinstance(DDPMEpsilon(), Objective)
+
+
+def test_the_shift_follows_the_number_of_tokens_as_in_the_stock_pipelines() -> None:
+    from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import calculate_shift
+
+    for tokens in (64, 256, 1024, 4096):
+        assert shift_exponent(tokens, 256, 4096, 0.5, 1.15) == calculate_shift(tokens)
+
+
+def test_larger_images_are_trained_and_drawn_with_more_noise() -> None:
+    small, large = (at_resolution(ResolutionFlowMatching(), tokens) for tokens in (256, 4096))
+    for distribution in ("logit_normal", "uniform"):
+        first, second = (
+            at_resolution(ResolutionFlowMatching(time_distribution=distribution), tokens)  # type: ignore[arg-type]
+            for tokens in (256, 4096)
+        )
+        one, other = (
+            torch.tensor(objective.draw_time(torch.Generator().manual_seed(3))).logit() for objective in (first, second)
+        )
+        assert float(other - one) == pytest.approx(1.15 - 0.5, abs=1e-4)  # logit(t') = logit(t) + mu
+    assert (large.scheduler(4).timesteps[1:] > small.scheduler(4).timesteps[1:]).all()
+    assert at_resolution(FlowMatching(shift=3.0), 4096) == FlowMatching(shift=3.0)
+    with pytest.raises(ValueError, match=r"Write shift: 1\.0"):
+        ResolutionFlowMatching(shift=3.0)

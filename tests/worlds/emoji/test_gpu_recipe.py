@@ -22,9 +22,9 @@ def test_the_documented_larger_size_reaches_every_part() -> None:
         text = text.replace(old, new)
     config = yaml.safe_load(text)
     model, data = config["model"]["init_args"], config["data"]["init_args"]
-    transformer = model["transformer"]["init_args"]
+    family = model["family"]["init_args"]
     callbacks = [callback.get("init_args", {}) for callback in config["trainer"]["callbacks"]]
     (health,) = (arguments["judge_health"] for arguments in callbacks if "judge_health" in arguments)
     gold_px = health["gold"]["init_args"]["image_size_px"]
-    sizes_px = (transformer["sample_size"], model["image_size_px"], data["image_size_px"])
-    assert (*sizes_px, gold_px, transformer["patch_size"]) == (128, 128, 128, 128, 16)
+    sizes_px = (family["sample_size"], model["image_size_px"], data["image_size_px"])
+    assert (*sizes_px, gold_px, family["patch_size"]) == (128, 128, 128, 128, 16)

@@ -1,0 +1,119 @@
+"""Flow matching whose schedule follows the size of the image."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+
+from evolvedirector.lightning_modules.objectives.flow_matching import FlowMatching
+from evolvedirector.lightning_modules.objectives.objective import Objective
+from evolvedirector.lightning_modules.objectives.prediction_targets import logit_normal_time
+
+
+@runtime_checkable
+class DependsOnResolution(Protocol):
+    """An objective with a schedule of its own for each image size."""
+
+    def at_resolution(self, tokens: int) -> Objective:
+        """Return the objective for images of that many tokens."""
+        ...
+
+
+def at_resolution(objective: Objective, tokens: int) -> Objective:
+    """Return the objective for images of that many tokens; most are the same for all.
+
+    Args:
+        objective: As configured.
+        tokens: Of one image, as the family counts them.
+    """
+    return objective.at_resolution(tokens) if isinstance(objective, DependsOnResolution) else objective
+
+
+def shift_exponent(tokens: int, base_tokens: int, max_tokens: int, base_shift: float, max_shift: float) -> float:
+    """Return mu, linear in the tokens: more of them need more noise to be as hard to read.
+
+    The shift t -> s t / (1 + (s - 1) t) with s = exp(mu) (Esser et al. 2024, arXiv:2403.03206, section 5.3.2), as the
+    stock pipelines of SD3 and FLUX.1 compute it.
+
+    Args:
+        tokens: Of one image.
+        base_tokens: Tokens at which mu is `base_shift`.
+        max_tokens: Tokens at which mu is `max_shift`.
+        base_shift: See `base_tokens`.
+        max_shift: See `max_tokens`.
+    """
+    slope = (max_shift - base_shift) / (max_tokens - base_tokens)
+    return tokens * slope + (base_shift - slope * base_tokens)
+
+
+@dataclass(frozen=True)
+class ResolutionFlowMatching(FlowMatching):
+    """Flow matching with a shift that grows with the number of tokens, in training and in sampling.
+
+    For schedulers with `use_dynamic_shifting`; a fixed shift (SD3 and SD 3.5 as published: 3) is `FlowMatching`'s own.
+
+    Args:
+        prediction: what the transformer gives: the clean image (`x0`) or the `velocity`.
+        time_distribution: `logit_normal` puts most draws at medium noise; `uniform` draws all alike.
+        time_mean: mean of the normal distribution before the sigmoid, to which mu is added.
+        time_deviation: its standard deviation.
+        smallest_time: floor of t in the x0 loss; it caps the weight 1/t^2.
+        shift: must stay 1: the number of tokens says the shift.
+        base_tokens: tokens at which mu is `base_shift`.
+        max_tokens: tokens at which mu is `max_shift`.
+        base_shift: logarithm of the shift at `base_tokens`.
+        max_shift: logarithm of the shift at `max_tokens`.
+        tokens: of the images at hand; the student fills it in.
+
+    Raises:
+        ValueError: `shift` is not 1.
+    """
+
+    base_tokens: int = 256
+    max_tokens: int = 4096
+    base_shift: float = 0.5
+    max_shift: float = 1.15
+    tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.shift != 1.0:
+            raise ValueError(
+                f"shift is {self.shift}. Here the size of an image says it: base_shift and max_shift are its "
+                "logarithms. Write shift: 1.0, or FlowMatching for a fixed one."
+            )
+
+    def at_resolution(self, tokens: int) -> Objective:
+        """Return the objective for images of that many tokens."""
+        return replace(self, tokens=tokens)
+
+    def draw_time(self, generator: torch.Generator) -> float:
+        """Draw the flow time of one sample, shifted for its size: logit(t') = logit(t) + mu."""
+        if self.time_distribution == "uniform":
+            time = float(torch.rand((), generator=generator))
+            shift = math.exp(self._mu)
+            return shift * time / (1 + (shift - 1) * time)
+        gaussian = float(torch.randn((), generator=generator))
+        return logit_normal_time(gaussian, self.time_mean + self._mu, self.time_deviation)
+
+    def scheduler(self, steps: int) -> Any:
+        """Make an Euler scheduler of the flow with dynamic shifting."""
+        from diffusers import FlowMatchEulerDiscreteScheduler
+
+        scheduler: Any = FlowMatchEulerDiscreteScheduler(
+            use_dynamic_shifting=True,
+            base_image_seq_len=self.base_tokens,
+            max_image_seq_len=self.max_tokens,
+            base_shift=self.base_shift,
+            max_shift=self.max_shift,
+        )
+        scheduler.set_timesteps(steps, mu=self._mu)
+        scheduler.set_begin_index(0)  # spares a search, and a wait for the device, in every step
+        return scheduler
+
+    @property
+    def _mu(self) -> float:
+        tokens = self.base_tokens if self.tokens is None else self.tokens
+        return shift_exponent(tokens, self.base_tokens, self.max_tokens, self.base_shift, self.max_shift)
