@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from evolvedirector.callbacks import EvolutionCallback, RunCheckpoint
+from evolvedirector.callbacks.checkpoint import latest_committed
 from evolvedirector.datamodules import EvolvingDataModule
 from evolvedirector.evolution import Budget
 from evolvedirector.lightning_modules.families.family import Family
@@ -34,12 +35,12 @@ K = 3
 class Run:
     """One run of the method in a folder."""
 
-    def __init__(self, folder: Path, epochs: int = 3) -> None:
+    def __init__(self, folder: Path, exported: Path) -> None:
         self.root = folder / "data"
         self.student = student(optimizer=partial(torch.optim.SGD, lr=0.01))
-        if not (folder / "exported").exists():
-            export(self.student, folder / "exported")
-        self.teacher, self.policy = SelfTeacher(str(folder / "exported")), BestOfKInMasks(K)
+        if not exported.exists():
+            export(self.student, exported)
+        self.teacher, self.policy = SelfTeacher(str(exported)), BestOfKInMasks(K)
         self.stages = Stages(whole_from_step=4)
         self.evolution = EvolutionCallback(
             teachers={"self": self.teacher},
@@ -55,7 +56,7 @@ class Run:
         )  # fmt: skip
         self.trainer = pl.Trainer(
             default_root_dir=folder,
-            max_epochs=epochs,
+            max_epochs=3,
             accelerator="cpu",
             devices=1,
             logger=False,
@@ -72,7 +73,7 @@ class Run:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    return Run(tmp_path).fit()
+    return Run(tmp_path, tmp_path / "exported").fit()
 
 
 def test_its_parts_stand_behind_the_seams() -> None:
@@ -114,7 +115,7 @@ def test_the_mask_decides_what_is_drawn(run: Run) -> None:
     losses = []
     for mask in (batch["mask"], 255 - batch["mask"]):
         run.student.log = lambda *args, **kwargs: None  # no loop is running
-        losses.append(float(run.student.training_step({**batch, "mask": mask}, 0)))
+        losses.append(run.student.training_step({**batch, "mask": mask}, 0).item())
     assert losses[0] != losses[1]
 
 
@@ -131,21 +132,27 @@ def test_any_webdataset_tool_reads_image_and_mask(run: Run) -> None:
     assert {"png", "mask.png", "txt", "json"} <= names
 
 
+class Stop(pl.Callback):
+    """Ends a run in the middle of its second epoch."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: object) -> None:
+        if trainer.global_step == 5:
+            raise RuntimeError("stopped")
+
+
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path: Path, run: Run) -> None:
     folder = tmp_path / "again"
-    (folder / "exported").parent.mkdir()
-    (folder / "exported").symlink_to(tmp_path / "exported")
-    first = Run(folder, epochs=2)
-    first.teacher.folder = run.teacher.folder
-    first.fit()
-    second = Run(folder)
-    second.teacher.folder = run.teacher.folder
-    checkpoint = max((folder / "checkpoints").iterdir())
-    second.fit(ckpt_path=str(checkpoint))
+    first = Run(folder, tmp_path / "exported")
+    first.trainer.callbacks.append(Stop())
+    with pytest.raises(RuntimeError, match="stopped"):
+        first.fit()
+    second = Run(folder, tmp_path / "exported")
+    second.fit(ckpt_path=str(latest_committed(folder)))
     for name, value in run.student.transformer.state_dict().items():
         assert torch.equal(value, second.student.transformer.state_dict()[name]), name
     with DatasetStore(run.root) as whole, DatasetStore(second.root) as continued:
         assert whole.current() == continued.current()
+        assert whole.ledger.spend() == continued.ledger.spend()
 
 
 def test_the_reward_has_no_score_without_a_mask() -> None:

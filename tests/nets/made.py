@@ -296,11 +296,9 @@ def run_of_20_steps(root: Path) -> tuple[list[float], np.ndarray, np.ndarray]:
     """
     first, second = make_root(root)
     module = TextToImage(
-        PixArt(SIDE_PX, 16, patch_size=2, layers=2, heads=2, head_dim=8),
-        RandomTextEncoder(16),
+        PixArt(RandomTextEncoder(16), SIDE_PX, text_length=6, patch_size=2, layers=2, heads=2, head_dim=8),
         OBJECTIVES["x0"](),
         SIDE_PX,
-        6,
         optimizer=partial(torch.optim.AdamW, lr=2e-3, betas=(0.9, 0.99), weight_decay=0.01),
         lr_scheduler=partial(WarmupDecayLR, total_steps=20, warmup_steps=4, decay_share=0.3),
         guidance_scale=2.0,
