@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
@@ -20,6 +20,16 @@ STATE_NAME = "state.ckpt"
 COMMIT_NAME = "COMMIT.json"
 PIN_NAME = "pinned"
 """A file of this name inside a checkpoint's folder keeps it from being pruned."""
+
+
+@runtime_checkable
+class ReadsRevision(Protocol):
+    """A datamodule that reads one revision of a dataset."""
+
+    @property
+    def revision_sha(self) -> str:
+        """Name it."""
+        ...
 
 
 class RunCheckpoint(Checkpoint):
@@ -186,11 +196,12 @@ def _commit(folder: Path, trainer: Trainer) -> None:
     for path in files:
         _fsync(path)
     earlier = _commits(folder.parent.parent)
+    data = trainer.datamodule  # type: ignore[attr-defined]
     marker = {
         "files": {path.relative_to(folder).as_posix(): path.stat().st_size for path in files},
         "global_step": trainer.global_step,
         "order": 1 + max((commit["order"] for commit, _ in earlier), default=0),
-        "revision_sha": getattr(getattr(trainer, "datamodule", None), "revision_sha", None),
+        "revision_sha": data.revision_sha if isinstance(data, ReadsRevision) else None,
     }
     partial = folder / f"{COMMIT_NAME}.tmp"
     partial.write_text(json.dumps(marker, indent=1), encoding="utf-8")

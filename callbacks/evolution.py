@@ -182,7 +182,7 @@ class EvolutionCallback(pl.Callback):
         if next(c for c in trainer.callbacks if isinstance(c, Evolves)) is self:  # type: ignore[attr-defined]
             check_parts(trainer, pl_module)  # all parts of the run, once
         self._gold = gold_name(self.judge_health)
-        check_only_owner(trainer, self, self.root, "root")
+        check_only_owner(trainer, self, self.root)
         self._driver = RoundDriver(self, trainer, pl_module)
         if self.budget.buys_nothing and trainer.is_global_zero:
             print("Evolution: budget_teacher_calls is 0, so this run only trains: nothing is judged or bought.")
@@ -265,6 +265,10 @@ class EvolutionCallback(pl.Callback):
     def summary_entries(self) -> dict[str, Any]:
         """Return this callback's part of `summary.json`."""
         return self._driver.summary(self._opened().revision_sha) if self._driver is not None else {}
+
+    def owned_root(self) -> Path | None:
+        """Return the dataset root that this callback writes; None before the run is set up."""
+        return self.root
 
     def parts(self) -> dict[str, Part]:
         """Name everybody who takes part, for those who verify and size them."""

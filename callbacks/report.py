@@ -11,7 +11,7 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 
-from evolvedirector.callbacks.evolution import EvolutionCallback
+from evolvedirector.callbacks._run.host_checks import OwnsRoot
 from evolvedirector.planning.roles import HasRoot
 from evolvedirector.report.build import build_report, write_page
 from evolvedirector.report.run_folder import STATUS_FILE, RunFolder
@@ -130,7 +130,7 @@ class ReportCallback(pl.Callback):
 def _data_root(trainer: pl.Trainer) -> Path | None:
     """Find the dataset root that this run writes to; None lets the run folder say."""
     callbacks, data = trainer.callbacks, trainer.datamodule  # type: ignore[attr-defined]
-    places = [callback.root for callback in callbacks if isinstance(callback, EvolutionCallback)]
+    places = [callback.owned_root() for callback in callbacks if isinstance(callback, OwnsRoot)]
     places += [Path(data.data_root)] if isinstance(data, HasRoot) else []
     return next((place for place in places if place is not None and (place / "format.json").is_file()), None)
 

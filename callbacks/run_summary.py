@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import lightning.pytorch as pl
 
 from evolvedirector.callbacks.preview import PreviewCallback
-from evolvedirector.evaluation.judge_gap import is_marked
+from evolvedirector.evaluation.comparisons import is_marked
 from evolvedirector.report.summary import SUMMARY_KEYS
 
 _MAX_SUMMARY_BYTES = 64 * 2**20

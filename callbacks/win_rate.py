@@ -18,8 +18,7 @@ from evolvedirector.callbacks._run.held_out import (
     warn_of_training_judge,
 )
 from evolvedirector.callbacks._run.to_loggers import log_figures
-from evolvedirector.evaluation.comparisons import compare_in_both_orders, win_rate_figures
-from evolvedirector.evaluation.judge_gap import gap_figures
+from evolvedirector.evaluation.comparisons import compare_in_both_orders, gap_figures, win_rate_figures
 from evolvedirector.evaluation.prompt_choice import all_sized, requests_to_draw, spread_over_skills, unknown_size
 from evolvedirector.evaluation.teacher_images import TeacherImages
 from evolvedirector.evolution import Budget, ImageGenerator

@@ -12,6 +12,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parameter import is_lazy
 
 from evolvedirector.callbacks._run.drawing import AveragesWeights
+from evolvedirector.errors import UserError
 from evolvedirector.planning.memory import (
     Offload,
     StudentBytes,
@@ -51,7 +52,7 @@ def check_memory(plan: EvolutionPlan, trainer: pl.Trainer, module: pl.LightningM
         module: The student, configured.
 
     Raises:
-        ValueError: Weights alone are too large for the device.
+        UserError: Weights alone are too large for the device.
     """
     listed = phases_of(plan, student_on_device(trainer, module), trainer.callbacks)  # type: ignore[attr-defined]
     device = trainer.strategy.root_device
@@ -59,7 +60,7 @@ def check_memory(plan: EvolutionPlan, trainer: pl.Trainer, module: pl.LightningM
     if device.type == "cuda":
         problem = too_large(listed, torch.cuda.get_device_properties(device).total_memory, offload)
         if problem is not None:
-            raise ValueError(problem)
+            raise UserError(problem)
     elif device.type == "cpu" and (memory := main_memory_bytes()) is not None:
         problem = too_large(listed, memory // max(1, trainer.num_devices), "none")
         if problem is not None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import lightning.pytorch as pl
 
+from evolvedirector.errors import UserError
 from evolvedirector.evolution import EvolvingData, ImageGenerator
 from evolvedirector.execution.ranks import on_rank_zero
 from evolvedirector.planning.preflight import problems_of, told
@@ -74,12 +75,12 @@ def check_parts(trainer: pl.Trainer, module: pl.LightningModule) -> None:
         module: Holds text encoders, codec and weights.
 
     Raises:
-        ValueError: With every problem.
+        UserError: With every problem.
     """
     hosts = (module, trainer.datamodule)  # type: ignore[attr-defined]
     problems = on_rank_zero(lambda: problems_of(trainer.callbacks, hosts))  # type: ignore[attr-defined]
     if problems:
-        raise ValueError(told(problems))
+        raise UserError(told(problems))
 
 
 def student_name(trainer: pl.Trainer, module: pl.LightningModule) -> list[str]:
@@ -134,14 +135,23 @@ def check_sized(trainer: pl.Trainer) -> None:
         )
 
 
-def check_only_owner(trainer: pl.Trainer, callback: pl.Callback, root: Path, attribute: str) -> None:
-    """Refuse a second callback of the same kind on the same root: two drivers would publish against each other.
+@runtime_checkable
+class OwnsRoot(Protocol):
+    """A callback that writes a dataset root."""
+
+    def owned_root(self) -> Path | None:
+        """Return the folder; None before it is known."""
+        ...
+
+
+def check_only_owner(trainer: pl.Trainer, callback: OwnsRoot, root: Path) -> None:
+    """Refuse a second callback that evolves the same root: two drivers would publish against each other.
 
     Raises:
         RuntimeError: With the line to write.
     """
     for other in trainer.callbacks:  # type: ignore[attr-defined]
-        if other is not callback and type(other) is type(callback) and getattr(other, attribute, None) == root:
+        if other is not callback and isinstance(other, OwnsRoot) and other.owned_root() == root:
             raise RuntimeError(
                 f"Two {type(callback).__name__}s evolve the same root {root}. Each root has one driver. Remove one, or "
                 "give it data of its own: `data: NAME` names an attribute of the datamodule."

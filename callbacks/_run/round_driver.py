@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import signal
 import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch.distributed as dist
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from evolvedirector.callbacks._run.drawing import offloader, student_part
 from evolvedirector.callbacks._run.held_out import size_px_of
@@ -26,6 +22,7 @@ from evolvedirector.execution.executor import Executor
 from evolvedirector.execution.heartbeat import Heartbeat
 from evolvedirector.execution.local import LocalExecutor
 from evolvedirector.execution.ranks import PeerFailed, RankExecutor
+from evolvedirector.execution.signals import TermRequest
 from evolvedirector.planning.spending import told_prices_usd
 from evolvedirector.records import RoundInfo
 from evolvedirector.records.part import close_parts
@@ -37,11 +34,6 @@ if TYPE_CHECKING:
 
 GROUP_TIMEOUT = timedelta(days=30)
 """No round is ended by a collective's timeout: the heartbeat tells dead from slow."""
-
-
-TERM_EXIT_CODE = 128 + signal.SIGTERM
-TERM_GRACE_S = 8.0
-"""Time a unit of work has to end by itself after SIGTERM; schedulers often kill after 30 s."""
 
 
 class RoundDriver:
@@ -60,7 +52,7 @@ class RoundDriver:
         self._store: DatasetStore | None = None
         self._group: dist.ProcessGroup | None = None
         self._heartbeat: Heartbeat | None = None
-        self._sigterm = False
+        self._term = TermRequest()
 
     def run(self, info: RoundInfo) -> str:
         """Run one round on all ranks; every rank returns the sha of the published revision."""
@@ -88,15 +80,16 @@ class RoundDriver:
         student = student_part(self._trainer, self._module)
         local = self._local_executor(student)
         if not (dist.is_available() and dist.is_initialized() and self._trainer.world_size > 1):
-            with self._term_handled(None):
+            with self._term.handled():
                 result = self._drive(work, info, student, local)
-            self._end_if_told()
+            self._term.end_if_received()
             return result
         heartbeat, group = self._meet()
         executor = RankExecutor(local, group, lambda: heartbeat.reason)
+        self._term.listen()
         heartbeat.start()
         try:
-            with self._term_handled(heartbeat):
+            with self._term.handled(lambda: heartbeat.announce(f"rank {self._trainer.global_rank} received SIGTERM")):
                 if not self._trainer.is_global_zero:
                     result = executor.serve()
                 else:
@@ -108,18 +101,13 @@ class RoundDriver:
                     executor.dismiss(result)
         except BaseException as error:
             heartbeat.announce(f"rank {self._trainer.global_rank}: {type(error).__name__}: {error}")
-            if self._sigterm:
-                raise SIGTERMException(TERM_EXIT_CODE) from error
+            self._term.end_if_received(error)
             raise
         dist.barrier(group)  # everyone is through its last collective before the beats end
         heartbeat.stop()
-        self._end_if_told()
+        self._term.stop_listening()
+        self._term.end_if_received()  # it came during the last unit, after which nothing asked for it
         return result
-
-    def _end_if_told(self) -> None:
-        """End after all when SIGTERM came during the last unit: nothing asked for it any more."""
-        if self._sigterm:
-            raise SIGTERMException(TERM_EXIT_CODE)
 
     def _tell(self, executor: RankExecutor, heartbeat: Heartbeat, error: BaseException) -> None:
         """End the service of the peers: in step when the failure is ours alone, else through the heartbeat."""
@@ -151,9 +139,9 @@ class RoundDriver:
                 child = work(Round(parts, info, RoundWatch(self._stop_reason, bar.report)))
             except RoundInterrupted as error:
                 executor.enter("train")
-                if self._sigterm:
+                if self._term.received:
                     print(error)
-                    raise SIGTERMException(TERM_EXIT_CODE) from error
+                self._term.end_if_received(error)
                 raise
             bar.finish(parts.store, child, settings.budget.budget_teacher_calls)
             return child
@@ -182,9 +170,7 @@ class RoundDriver:
         return self._store
 
     def _stop_reason(self) -> str | None:
-        if self._sigterm:
-            return "SIGTERM received"
-        return self._heartbeat.reason if self._heartbeat is not None else None
+        return self._term.stop_reason or (self._heartbeat.reason if self._heartbeat is not None else None)
 
     def _meet(self) -> tuple[Heartbeat, dist.ProcessGroup]:
         """Make the group and the heartbeat at the first round; both last as long as the driver."""
@@ -199,36 +185,9 @@ class RoundDriver:
             dist.broadcast_object_list(place, src=0, group=self._group)
             host, port = place[0]
             if dist.get_rank() == 0:
-                self._heartbeat = Heartbeat(host, port, 0, dist.get_world_size())
+                self._heartbeat = Heartbeat(host, port, 0, dist.get_world_size(), self._term.arrived)
                 dist.barrier(self._group)
             else:
                 dist.barrier(self._group)  # rank 0 listens now
-                self._heartbeat = Heartbeat(host, port, dist.get_rank(), dist.get_world_size())
+                self._heartbeat = Heartbeat(host, port, dist.get_rank(), dist.get_world_size(), self._term.arrived)
         return self._heartbeat, self._group
-
-    @contextmanager
-    def _term_handled(self, heartbeat: Heartbeat | None) -> Iterator[None]:
-        """Take SIGTERM as a wish to stop after this unit; Lightning's handler would hang in a broadcast."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        main_thread = threading.get_ident()
-        insist = threading.Timer(TERM_GRACE_S, signal.pthread_kill, (main_thread, signal.SIGTERM))
-        insist.daemon = True
-
-        def handle(signum: int, frame: Any) -> None:
-            if self._sigterm and heartbeat is None:
-                raise SIGTERMException(TERM_EXIT_CODE)  # a unit that takes too long; the ledger is whole at any moment
-            if heartbeat is not None:
-                heartbeat.announce(f"rank {self._trainer.global_rank} received SIGTERM")
-            elif not self._sigterm:
-                insist.start()
-            self._sigterm = True
-
-        before = signal.signal(signal.SIGTERM, handle)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, before)
-            insist.cancel()

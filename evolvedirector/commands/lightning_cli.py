@@ -22,9 +22,10 @@ from evolvedirector.callbacks.evolution import EvolutionCallback
 from evolvedirector.callbacks.run_progress import RunProgress
 from evolvedirector.commands.config_mistakes import condense, explain_mistake
 from evolvedirector.commands.console import readable_console
-from evolvedirector.commands.readable_errors import ConfigurationMistake, causes, is_ours
+from evolvedirector.commands.readable_errors import ConfigurationMistake, causes, is_for_users
 from evolvedirector.commands.run_notes import RunNotes, refuse_second_run
 from evolvedirector.commands.secret_arguments import SecretInConfig, known_secrets, parse_guarded
+from evolvedirector.errors import UserError
 from evolvedirector.execution.signals import run_until_signal
 from evolvedirector.secrecy.guard import redacted
 
@@ -116,7 +117,7 @@ class EvolveDirectorCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except ValueError as error:
-            if "Union subtypes" not in str(error) or any(is_ours(cause) for cause in causes(error)):
+            if "Union subtypes" not in str(error) or any(is_for_users(cause) for cause in causes(error)):
                 raise
             raise ConfigurationMistake(condense(str(error))) from error
 
@@ -160,11 +161,11 @@ def resolve_last(run_folder: Path, word: str) -> str | None:
     """Return the newest committed checkpoint of a run folder; None (start from scratch) when `fit` finds none.
 
     Raises:
-        FileNotFoundError: There is none and `word` is not `fit`.
+        UserError: There is none and `word` is not `fit`.
     """
     newest = latest_committed(run_folder)
     if newest is None and word != "fit":
-        raise FileNotFoundError(
+        raise UserError(
             f"No finished checkpoint lies in {run_folder}. `{word} --ckpt_path last` needs one. Run `fit` first, or "
             "name the run folder with --trainer.default_root_dir."
         )

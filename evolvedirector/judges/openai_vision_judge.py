@@ -202,7 +202,7 @@ class OpenAIVisionJudge:
             )
         except StoreError as error:
             return unreadable(question, str(error))
-        self._memory.is_tried()
+        self._memory.note_attempt()
         end = client.give_up_at()
         refused: list[Rung] = []
         reading = Reading(None)
@@ -224,7 +224,7 @@ class OpenAIVisionJudge:
             if reading.error is not None:
                 refused.append(rung)
             elif not reading.obeyed:
-                self._memory.is_ignored(rung)
+                self._memory.note_ignored(rung)
         return unreadable(question, reading.reason)
 
     async def _reply(

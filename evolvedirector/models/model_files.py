@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from evolvedirector.models.packaged_model import packaged_model
 from evolvedirector.records import digest
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -190,3 +189,30 @@ def _samples(path: Path) -> Iterator[bytes]:
         for number in range(_SAMPLES):
             file.seek(number * (size - _SAMPLE_BYTES) // (_SAMPLES - 1))
             yield file.read(_SAMPLE_BYTES)
+
+
+PREFIX = "package:"
+
+
+def packaged_model(model: str) -> Path | None:
+    """Return the folder of a model that is part of this package, so that a recipe needs no path of any machine.
+
+    Args:
+        model: `package:` and a folder inside of the package, such as "package:worlds/shapes/vlm"; or any other name.
+
+    Returns:
+        The folder; None for a name without `package:`.
+
+    Raises:
+        ValueError: The package has no such model.
+    """
+    if not model.startswith(PREFIX):
+        return None
+    root = Path(__file__).resolve().parents[1]
+    folder = (root / model.removeprefix(PREFIX)).resolve()
+    if root not in folder.parents or not (folder / "config.json").is_file():
+        raise ValueError(
+            f"There is no model {model!r} in this package. Allowed is 'package:' and a folder of it with a saved "
+            "model. Write package:worlds/shapes/vlm."
+        )
+    return folder

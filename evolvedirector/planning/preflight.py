@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from evolvedirector.errors import UserError
 from evolvedirector.evolution.budget import check_teacher_names
 from evolvedirector.evolution.round_id import RoundSettings
 from evolvedirector.planning.roles import BuysImages, Evolves
@@ -88,7 +89,7 @@ def _check_seam(role: str, part: object, seam: type) -> None:
     """Refuse a part of another project that lacks a member of its seam, before a round asks for it."""
     members = (name for name in vars(seam) if not name.startswith("_"))
     if missing := [name for name in members if name not in dir(part)]:
-        raise ValueError(
+        raise UserError(
             f"{role} is a {type(part).__name__} without {', '.join(f'`{name}`' for name in missing)}. Allowed is every "
             f"class with the members of {seam.__module__}.{seam.__name__}. Add what is missing; a fingerprint may be a "
             "text that names the settings."
@@ -101,7 +102,7 @@ def _check_told_apart(teachers: Mapping[str, Teacher]) -> None:
     for name, teacher in teachers.items():
         other = names.setdefault(teacher.fingerprint, name)
         if other != name:
-            raise ValueError(
+            raise UserError(
                 f"teachers.{other} and teachers.{name} cannot be told apart (same fingerprint {teacher.fingerprint}). "
                 "Allowed: one fingerprint per teacher, since images are kept and counted under it. Serve them under "
                 "different names, or give them different parameters."

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+from evolvedirector.errors import UserError
 from evolvedirector.evolution.budget import Budget
 from evolvedirector.judges.health.report import JudgeHealth
 from evolvedirector.policies.policy import Policy, RunSize
@@ -133,12 +134,12 @@ def check_prices(budget: Budget, teachers: Mapping[str, object], judge: object =
         judge: `Priced` by the look, or free.
 
     Raises:
-        ValueError: `price_usd()` of a part knows no price, and the budget lists none.
+        UserError: `price_usd()` of a part knows no price, and the budget lists none.
     """
     if budget.budget_cost_usd is None:
         return
     if _is_unpriced(judge, budget):
-        raise ValueError(
+        raise UserError(
             f"budget_cost_usd is {budget.budget_cost_usd:g}, but the price of a look of {type(judge).__name__} is "
             "unknown, so the limit could not be kept. Every part needs a price where money is limited. Write "
             "`budget: {price_per_look_usd: 0.0005}` with your provider's price, or `cost_usd_per_look: 0` in a judge "
@@ -151,7 +152,7 @@ def check_prices(budget: Budget, teachers: Mapping[str, object], judge: object =
     ]
     if unknown:
         line = ", ".join(f"{name}: 0.04" for name in unknown)
-        raise ValueError(
+        raise UserError(
             f"budget_cost_usd is {budget.budget_cost_usd:g}, but the price of an image by {', '.join(unknown)} is "
             "unknown, so the limit could not be kept. Every teacher needs a price where money is limited. Write "
             f"`budget: {{prices_usd: {{{line}}}}}` with your provider's prices, or `cost_usd_per_image` in the teacher."

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Set
 from typing import Literal, TypeAlias, get_args
 
+from evolvedirector.errors import UserError
+
 Operation: TypeAlias = Literal["discrimination", "expansion", "deletion", "mutation"]
 
 
@@ -15,10 +17,10 @@ def checked_operations(without: Set[Operation]) -> tuple[Operation, ...]:
         without: Operations to leave out.
 
     Raises:
-        ValueError: One of them is none of the four.
+        UserError: One of them is none of the four.
     """
     unknown = sorted(set(without) - set(get_args(Operation)))
     if unknown:
         allowed = ", ".join(get_args(Operation))
-        raise ValueError(f"without names {unknown[0]!r}. Allowed: {allowed}. Write `without: [deletion]`, say.")
+        raise UserError(f"without names {unknown[0]!r}. Allowed: {allowed}. Write `without: [deletion]`, say.")
     return tuple(operation for operation in get_args(Operation) if operation in without)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evolvedirector.evaluation.judge_gap import is_marked
+from evolvedirector.evaluation.comparisons import is_marked
 from evolvedirector.report.charts import Chart, chart, label
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from evolvedirector.errors import UserError
 from evolvedirector.models.model_files import ModelSettings, ModelSource, digest_of_model
 from evolvedirector.models.model_loading import load_model, place_of
 from evolvedirector.models.on_demand import MemoryGuard, ModelOnDemand
@@ -32,14 +33,14 @@ class CLIPScore:
         batch_size: Images scored together.
 
     Raises:
-        ValueError: A batch size below 1.
+        UserError: A batch size below 1.
     """
 
     def __init__(
         self, model: str, revision: str | None = None, device: str | None = None, batch_size: int = 32
     ) -> None:
         if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}. Allowed is 1 or more. Write `batch_size: 32`.")
+            raise UserError(f"batch_size is {batch_size}. Allowed is 1 or more. Write `batch_size: 32`.")
         self.model = model
         self.revision = revision
         self.device = device
@@ -65,7 +66,7 @@ class CLIPScore:
             items: Encoded images of any size with their prompts.
 
         Raises:
-            ValueError: There is no such model, or one batch does not fit the memory.
+            UserError: There is no such model, or one batch does not fit the memory.
         """
         for start in range(0, len(items), self.batch_size):
             yield from self._guard.run(items[start : start + self.batch_size])
@@ -74,7 +75,7 @@ class CLIPScore:
         """Check, without loading weights, that the model exists and has safetensors weights.
 
         Raises:
-            ValueError: With what is wrong and what to write.
+            UserError: With what is wrong and what to write.
         """
         self._clip.checked_source()
 
@@ -82,7 +83,7 @@ class CLIPScore:
         """Estimate the memory of the weights from the headers of their files; None if they are not here yet.
 
         Raises:
-            ValueError: There is no such model.
+            UserError: There is no such model.
         """
         return self._clip.estimated_bytes()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from evolvedirector.errors import UserError
 from evolvedirector.records import ImageAndPrompt, Score, digest
 from evolvedirector.records.looks import MIN_COVERED_MASS
 from evolvedirector.records.part import bytes_of, close_parts, price_of, requests_in_flight_of, verify_parts
@@ -23,12 +24,12 @@ class VQAScore:
         question: Asked about each image, with `{prompt}`, answered by yes or no.
 
     Raises:
-        ValueError: A question without `{prompt}`.
+        UserError: A question without `{prompt}`.
     """
 
     def __init__(self, answerer: QuestionAnswerer, question: str = CHECK_QUESTION) -> None:
         if "{prompt}" not in question:
-            raise ValueError(
+            raise UserError(
                 f"question is {question[:200]!r}. Allowed is a text with `{{prompt}}`, or every prompt scores alike. "
                 f"Write {CHECK_QUESTION!r}, say."
             )
@@ -70,7 +71,7 @@ class VQAScore:
         """Let the model check that it can work, before anything is spent.
 
         Raises:
-            ValueError: It cannot.
+            UserError: It cannot.
         """
         verify_parts(self.answerer)
 

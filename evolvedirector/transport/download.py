@@ -12,8 +12,7 @@ import aiohttp
 import aiohttp.abc
 from yarl import URL
 
-from evolvedirector.transport.connection import BROKEN, NOT_SENT, open_session, proxy_for, read_body
-from evolvedirector.transport.connection_words import connection_reason
+from evolvedirector.transport.connection import BROKEN, NOT_SENT, connection_reason, open_session, proxy_for, read_body
 from evolvedirector.transport.fault import TransportFault
 from evolvedirector.transport.url_guard import check_address, check_url, is_address
 from evolvedirector.transport.waiting import asked_wait_s

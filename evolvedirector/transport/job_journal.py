@@ -46,6 +46,10 @@ class JobJournal:
         self._connection: sqlite3.Connection | None = None
         self._lock = threading.Lock()
 
+    def __reduce__(self) -> tuple[type[JobJournal], tuple[Path]]:
+        """Cross to another process as its path: connection and lock are made anew there."""
+        return JobJournal, (self.path,)
+
     def check(self) -> None:
         """See that the file can be opened and written.
 

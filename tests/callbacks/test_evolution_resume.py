@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from evolvedirector.callbacks import EvolutionCallback, RunCheckpoint, evolution
-from evolvedirector.callbacks._run import round_driver
 from evolvedirector.datamodules import EvolvingDataModule
 from evolvedirector.evolution import Budget
+from evolvedirector.execution import signals
 from evolvedirector.policies.evolve_director import EvolveDirectorPolicy
 from evolvedirector.records import Allowance, DatasetState, Decision, Evidence, OrderedPair, RoundInfo, prompt_id_of
 from evolvedirector.store import DatasetStore, DiskFullError, StoreError, durable
@@ -284,7 +284,7 @@ def test_sigterm_in_a_round_ends_the_run_with_143(tmp_path: Path, monkeypatch: p
                 time.sleep(60)
             yield from super().look(pairs)
 
-    monkeypatch.setattr(round_driver, "TERM_GRACE_S", 0.2)
+    monkeypatch.setattr(signals, "TERM_GRACE_S", 0.2)
     began = time.monotonic()
     with pytest.raises(SystemExit) as ending:
         Run(tmp_path, judge=Terminated()).fit()

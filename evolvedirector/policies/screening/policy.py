@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 
+from evolvedirector.errors import UserError
 from evolvedirector.policies.operations import Operation, checked_operations
 from evolvedirector.policies.policy import LOOKS_PER_BOUGHT_IMAGE, RunSize
 from evolvedirector.policies.screening import lineages
@@ -63,7 +64,7 @@ class ScreeningPolicy:
             `mutation`: every candidate has a parent.
 
     Raises:
-        ValueError: An empty list of skills, or an unknown operation.
+        UserError: An empty list of skills, or an unknown operation.
     """
 
     checks_seeds = True
@@ -79,7 +80,7 @@ class ScreeningPolicy:
         without: Set[Operation] = frozenset(),
     ) -> None:
         if skills is not None and not skills:
-            raise ValueError("skills is []. Allowed: at least one skill, or null. Write `skills: null` to find them.")
+            raise UserError("skills is []. Allowed: at least one skill, or null. Write `skills: null` to find them.")
         self.skills = skills
         self.pace = pace
         self.screening = screening
@@ -94,10 +95,10 @@ class ScreeningPolicy:
             budget_teacher_calls: Teacher calls of the whole run; None is unlimited.
 
         Raises:
-            ValueError: There is no limit.
+            UserError: There is no limit.
         """
         if budget_teacher_calls is None:
-            raise ValueError(
+            raise UserError(
                 "ScreeningPolicy shares out budget_teacher_calls over the rounds, and it is None. Allowed: a number, 0 "
                 "or more. Set `budget_teacher_calls: 1000`, say, or use EvolveDirectorPolicy."
             )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from evolvedirector.errors import UserError
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class Pace:
     """When the budget is spent, and how much of a round one skill or one lineage may take.
 
@@ -20,7 +22,7 @@ class Pace:
         test_all_share: Share of the bought prompts that every teacher draws, 0 to 1.
 
     Raises:
-        ValueError: A share or count out of its range.
+        UserError: A share or count out of its range.
     """
 
     buying_share: float = 0.5
@@ -42,7 +44,7 @@ class Pace:
             _check(self, "calls_per_lineage", "1 or more, or null for no cap", 1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Screening:
     """Which candidates are written, and how many failures make a skill worth buying from.
 
@@ -55,7 +57,7 @@ class Screening:
             deviations; a perfect judge needs one failure.
 
     Raises:
-        ValueError: A share or count out of its range.
+        UserError: A share or count out of its range.
     """
 
     candidates_per_call: int = 4
@@ -72,7 +74,7 @@ class Screening:
         _check(self, "error_deviations", "0 or more", 0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Weighting:
     """How looks become failure rates, and rates the shares in which skills are written, bought and drawn.
 
@@ -84,7 +86,7 @@ class Weighting:
             are left to measure f, else max(floor, 4 f (1 - f)).
 
     Raises:
-        ValueError: A rate or weight out of its range.
+        UserError: A rate or weight out of its range.
     """
 
     smoothing: float = 0.5
@@ -100,7 +102,7 @@ class Weighting:
         _check(self, "least_weight", "over 0", 1e-6)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Mastery:
     """When a lineage is mastered or taken back, and how often mastered prompts are drawn again.
 
@@ -112,7 +114,7 @@ class Mastery:
         replay_share: Share of training draws that repeat mastered prompts, 0 to 1; 0 draws them like live ones.
 
     Raises:
-        ValueError: A share or count out of its range.
+        UserError: A share or count out of its range.
     """
 
     master_failed_share: float = 0.1
@@ -141,4 +143,4 @@ def _check(group: object, name: str, allowed: str, least: float, most: float = m
     value = getattr(group, name)
     if not least <= value <= most:
         place = f"{type(group).__name__.lower()}.{name}"
-        raise ValueError(f"{place} is {value}. Allowed: {allowed}. Leave {name} out to take its default.")
+        raise UserError(f"{place} is {value}. Allowed: {allowed}. Leave {name} out to take its default.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from evolvedirector.records import ImageRequest
@@ -21,6 +22,38 @@ MAX_SEED = 2**31
 _REFUSED = {"Request Moderated": False, "Content Moderated": True}
 """State of a refused job, to whether the image was made by then."""
 _FAILED = ("Error", "Task not found", "Failed")
+
+
+class _BFL:
+    """The job API of Black Forest Labs, for one model."""
+
+    def __init__(
+        self,
+        model: str,
+        size_as: Literal["pixels", "aspect_ratio", "nothing"],
+        extra: Mapping[str, Any],
+    ) -> None:
+        self._model = model
+        self._size_as = size_as
+        self._extra = extra
+
+    async def check(self, client: Client) -> None:
+        """Check key and host by asking for a job that does not exist."""
+        nobody = "v1/get_result?id=00000000-0000-0000-0000-000000000000"
+        await client.request("GET", nobody, accept=_is_no_denial)
+
+    async def submit(self, client: Client, request: ImageRequest) -> Job:
+        body: dict[str, Any] = {**self._extra, "prompt": request.prompt, "seed": request.seed % MAX_SEED}
+        if self._size_as == "pixels":
+            body |= {"width": request.width_px, "height": request.height_px}
+        elif self._size_as == "aspect_ratio":
+            body["aspect_ratio"] = nearest_aspect_ratio(request.width_px, request.height_px)
+        answer = await client.request_json("POST", f"v1/{self._model}", body, idempotency_key=request.idempotency_key)
+        return Job(str(answer["id"]), str(answer["polling_url"]))
+
+    async def look(self, client: Client, job: Job) -> Progress:
+        answer = await client.request("GET", job.polling_url, allowed_hosts=HOSTS, accept=_is_unknown_job)
+        return read_result(answer.json())
 
 
 class BFLTeacher(APITeacher):
@@ -59,28 +92,11 @@ class BFLTeacher(APITeacher):
         check_extra(extra or {}, ("prompt", "seed", "width", "height", "webhook_url"))
         self.model, self.size_as, self.extra = model, size_as, dict(extra or {})
         price = listed_price_usd("bfl", model) if cost_usd_per_image is None else cost_usd_per_image
-        jobs = QueuedJobs(endpoint, self._submit, self._look, poll_every_s, HOSTS, price, jobs_path)
+        service = _BFL(model, size_as, self.extra)
+        jobs = QueuedJobs(endpoint, service, poll_every_s, HOSTS, price, jobs_path)
         parameters = {**self.extra, "size_as": size_as}
-        api = ImageAPI("bfl", endpoint, jobs.draw, model, parameters, price, safety, "x-key", "", polled=True)
-        super().__init__(api, jobs, self._ask_for_nothing)
-
-    async def _ask_for_nothing(self, client: Client) -> None:
-        """Check key and host by asking for a job that does not exist."""
-        nobody = "v1/get_result?id=00000000-0000-0000-0000-000000000000"
-        await client.request("GET", nobody, accept=_is_no_denial)
-
-    async def _submit(self, client: Client, request: ImageRequest) -> Job:
-        body: dict[str, Any] = {**self.extra, "prompt": request.prompt, "seed": request.seed % MAX_SEED}
-        if self.size_as == "pixels":
-            body |= {"width": request.width_px, "height": request.height_px}
-        elif self.size_as == "aspect_ratio":
-            body["aspect_ratio"] = nearest_aspect_ratio(request.width_px, request.height_px)
-        answer = await client.request_json("POST", f"v1/{self.model}", body, idempotency_key=request.idempotency_key)
-        return Job(str(answer["id"]), str(answer["polling_url"]))
-
-    async def _look(self, client: Client, job: Job) -> Progress:
-        answer = await client.request("GET", job.polling_url, allowed_hosts=HOSTS, accept=_is_unknown_job)
-        return read_result(answer.json())
+        api = ImageAPI("bfl", endpoint, jobs, model, parameters, price, safety, "x-key", "", polled=True)
+        super().__init__(api, jobs)
 
 
 def read_result(document: Any) -> Progress:

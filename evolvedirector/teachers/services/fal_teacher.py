@@ -23,6 +23,52 @@ MAX_SEED = 2**31
 _POLICY = "content_policy_violation"
 
 
+class _Fal:
+    """The queue of fal, for one model."""
+
+    def __init__(
+        self,
+        model: str,
+        size_as: Literal["pixels", "aspect_ratio", "nothing"],
+        extra: Mapping[str, Any],
+    ) -> None:
+        self._model = model
+        self._size_as = size_as
+        self._extra = extra
+
+    async def check(self, client: Client) -> None:
+        """Ask nothing: fal has no question known to us that costs nothing."""
+
+    async def submit(self, client: Client, request: ImageRequest) -> Job | Progress:
+        body: dict[str, Any] = {**self._extra, "prompt": request.prompt, "seed": request.seed % MAX_SEED}
+        if self._size_as == "pixels":
+            body["image_size"] = {"width": request.width_px, "height": request.height_px}
+        elif self._size_as == "aspect_ratio":
+            body["aspect_ratio"] = nearest_aspect_ratio(request.width_px, request.height_px)
+        try:
+            answer = await client.request_json("POST", self._model, body, idempotency_key=request.idempotency_key)
+        except TransportFault as fault:
+            if is_policy_violation(fault):
+                return Progress("refusal", reason=_POLICY, paid=False)
+            raise
+        # Both addresses, a space between them: an address holds none.
+        return Job(str(answer["request_id"]), f"{answer['status_url']} {answer['response_url']}")
+
+    async def look(self, client: Client, job: Job) -> Progress:
+        status_url, response_url = job.polling_url.split(" ")
+        status = await client.request_json("GET", status_url, allowed_hosts=QUEUE_HOSTS)
+        if status["status"] != "COMPLETED":
+            return PENDING
+        try:
+            return read_result(await client.request_json("GET", response_url, allowed_hosts=QUEUE_HOSTS))
+        except TransportFault as fault:
+            if is_policy_violation(fault):
+                return Progress("refusal", reason=_POLICY)
+            if fault.kind == "busy" and (fault.status or 0) >= 500:  # of a finished job: it will not change
+                return Progress("failure", reason=fault.reason)
+            raise
+
+
 class FalTeacher(APITeacher):
     """Buy images of any text-to-image model on fal: put a request into its queue, poll it, fetch the image.
 
@@ -62,41 +108,11 @@ class FalTeacher(APITeacher):
         self.model, self.size_as, self.extra = model.strip("/"), size_as, dict(extra or {})
         price = listed_price_usd("fal", self.model) if cost_usd_per_image is None else cost_usd_per_image
         hosts = IMAGE_HOSTS if image_hosts is None else image_hosts
-        jobs = QueuedJobs(endpoint, self._submit, self._look, poll_every_s, hosts, price, jobs_path)
+        service = _Fal(self.model, size_as, self.extra)
+        jobs = QueuedJobs(endpoint, service, poll_every_s, hosts, price, jobs_path)
         parameters = {**self.extra, "size_as": size_as}
-        api = ImageAPI(
-            "fal", endpoint, jobs.draw, self.model, parameters, price, safety, auth_scheme="Key", polled=True
-        )
-        super().__init__(api, jobs)  # fal has no question known to us that costs nothing
-
-    async def _submit(self, client: Client, request: ImageRequest) -> Job | Progress:
-        body: dict[str, Any] = {**self.extra, "prompt": request.prompt, "seed": request.seed % MAX_SEED}
-        if self.size_as == "pixels":
-            body["image_size"] = {"width": request.width_px, "height": request.height_px}
-        elif self.size_as == "aspect_ratio":
-            body["aspect_ratio"] = nearest_aspect_ratio(request.width_px, request.height_px)
-        try:
-            answer = await client.request_json("POST", self.model, body, idempotency_key=request.idempotency_key)
-        except TransportFault as fault:
-            if is_policy_violation(fault):
-                return Progress("refusal", reason=_POLICY, paid=False)
-            raise
-        # Both addresses, a space between them: an address holds none.
-        return Job(str(answer["request_id"]), f"{answer['status_url']} {answer['response_url']}")
-
-    async def _look(self, client: Client, job: Job) -> Progress:
-        status_url, response_url = job.polling_url.split(" ")
-        status = await client.request_json("GET", status_url, allowed_hosts=QUEUE_HOSTS)
-        if status["status"] != "COMPLETED":
-            return PENDING
-        try:
-            return read_result(await client.request_json("GET", response_url, allowed_hosts=QUEUE_HOSTS))
-        except TransportFault as fault:
-            if is_policy_violation(fault):
-                return Progress("refusal", reason=_POLICY)
-            if fault.kind == "busy" and (fault.status or 0) >= 500:  # of a finished job: it will not change
-                return Progress("failure", reason=fault.reason)
-            raise
+        api = ImageAPI("fal", endpoint, jobs, self.model, parameters, price, safety, auth_scheme="Key", polled=True)
+        super().__init__(api, jobs)
 
 
 def read_result(document: Mapping[str, Any]) -> Progress:

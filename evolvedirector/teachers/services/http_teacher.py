@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evolvedirector.records import ImageReply, ImageRequest
@@ -24,6 +24,85 @@ PLACEHOLDERS = ("prompt", "seed", "width_px", "height_px", "size", "request_id")
 _KEY = re.compile(r"(?:(?P<scheme>[A-Za-z][\w-]*) )?\{key\}")
 _HEADER = re.compile(r"[A-Za-z0-9-]{1,64}")
 _OURS = ("host", "content-length", "content-type", "transfer-encoding", "connection", "idempotency-key")
+
+
+class _HTTPService:
+    """An API that a template and paths describe."""
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any],
+        headers: Mapping[str, str],
+        answers: HTTPAnswers,
+        hosts: Sequence[str],
+        polling: HTTPPolling | None,
+        verify_path: str | None,
+    ) -> None:
+        self._method = method
+        self._path = path
+        self._body = body
+        self._headers = headers
+        self._answers = answers
+        self._hosts = hosts
+        self._polling = polling
+        self._verify_path = verify_path
+
+    async def check(self, client: Client) -> None:
+        """Read the address that costs nothing, if one is named."""
+        if self._verify_path is not None:
+            await client.request("GET", self._verify_path, headers=self._headers)
+
+    def _filled(self, request: ImageRequest) -> Any:
+        values = {
+            "prompt": request.prompt,
+            "seed": request.seed % 2**31,
+            "width_px": request.width_px,
+            "height_px": request.height_px,
+            "size": f"{request.width_px}x{request.height_px}",
+            "request_id": request.idempotency_key,
+        }
+        return fill(self._body, values)
+
+    async def draw(self, client: Client, request: ImageRequest) -> ImageReply:
+        answer = await self._sent(client, request)
+        if self._answers.image_path is None and answer.status < 300:
+            return ImageReply(request.request_id, "image", answer.body)
+        progress = self._answers.read(json_of(answer))
+        if progress.state != "image":
+            status = "refusal" if progress.state == "refusal" else "failure"
+            return ImageReply(request.request_id, status, reason=progress.reason)  # type: ignore[arg-type]
+        if progress.image is not None:
+            return ImageReply(request.request_id, "image", progress.image)
+        try:
+            return ImageReply(request.request_id, "image", await client.download(progress.image_url, self._hosts))
+        except TransportFault as fault:
+            fault.maybe_paid = True  # it was drawn
+            raise
+
+    async def submit(self, client: Client, request: ImageRequest) -> Job | Progress:
+        return self._answers.read_submission(json_of(await self._sent(client, request)))
+
+    async def _sent(self, client: Client, request: ImageRequest) -> Response:
+        return await client.request(
+            self._method,
+            self._path,
+            self._filled(request),
+            headers=self._headers,
+            idempotency_key=request.idempotency_key,
+            accept=self._answers.is_refusal_by_status,
+        )
+
+    async def look(self, client: Client, job: Job) -> Progress:
+        hosts = self._polling.key_hosts if self._polling else ()
+        status_url, _, result_url = job.polling_url.partition(" ")
+        answer = await client.request_json("GET", status_url, headers=self._headers, allowed_hosts=hosts)
+        progress = self._answers.read_status(answer)
+        if progress is not None:
+            return progress
+        answer = await client.request_json("GET", result_url, headers=self._headers, allowed_hosts=hosts)
+        return self._answers.read(answer)
 
 
 class HTTPTeacher(APITeacher):
@@ -84,77 +163,22 @@ class HTTPTeacher(APITeacher):
             raise ValueError("image_path is null, but jobs are polled. Allowed is a path. Write where the image is.")
         _check_path(path, "path")
         check_allowed_hosts(image_hosts or [])
-        self.model, self._path, self._body, self._method = model, path, body, method
-        self._headers, auth_header, auth_scheme = split_headers(headers)
-        self._polling, self._verify_path = polling, verify_path
-        self._answers = HTTPAnswers(image_path, refusal_path, refusal_values, polling)
-        self._hosts = list(image_hosts or [])
+        self.model = model
+        plain_headers, auth_header, auth_scheme = split_headers(headers)
+        answers = HTTPAnswers(image_path, refusal_path, refusal_values, polling)
+        hosts = list(image_hosts or [])
+        service = _HTTPService(method, path, body, plain_headers, answers, hosts, polling, verify_path)
         price = listed_price_usd("http", model) if cost_usd_per_image is None else cost_usd_per_image
         jobs = None
         if polling is not None:
             every_s = polling.poll_every_s
-            jobs = QueuedJobs(endpoint, self._submit, self._look, every_s, self._hosts, price, jobs_path)
-        draw = self._draw if jobs is None else jobs.draw
+            jobs = QueuedJobs(endpoint, service, every_s, hosts, price, jobs_path)
         # headers hold no key here: the one that carries it is a template, and split off
-        parameters = {"path": path, "body": body, "method": method, "image_path": image_path, "headers": self._headers}
-        polled = jobs is not None
-        api = ImageAPI(
-            "http", endpoint, draw, model, parameters, price, safety, auth_header, auth_scheme, polled=polled
-        )
-        super().__init__(api, jobs, None if verify_path is None else self._read_verify_path)
-
-    async def _read_verify_path(self, client: Client) -> None:
-        await client.request("GET", self._verify_path or "", headers=self._headers)
-
-    def _filled(self, request: ImageRequest) -> Any:
-        values = {
-            "prompt": request.prompt,
-            "seed": request.seed % 2**31,
-            "width_px": request.width_px,
-            "height_px": request.height_px,
-            "size": f"{request.width_px}x{request.height_px}",
-            "request_id": request.idempotency_key,
-        }
-        return fill(self._body, values)
-
-    async def _draw(self, client: Client, request: ImageRequest) -> ImageReply:
-        answer = await self._sent(client, request)
-        if self._answers.image_path is None and answer.status < 300:
-            return ImageReply(request.request_id, "image", answer.body)
-        progress = self._answers.read(json_of(answer))
-        if progress.state != "image":
-            status = "refusal" if progress.state == "refusal" else "failure"
-            return ImageReply(request.request_id, status, reason=progress.reason)  # type: ignore[arg-type]
-        if progress.image is not None:
-            return ImageReply(request.request_id, "image", progress.image)
-        try:
-            return ImageReply(request.request_id, "image", await client.download(progress.image_url, self._hosts))
-        except TransportFault as fault:
-            fault.maybe_paid = True  # it was drawn
-            raise
-
-    async def _submit(self, client: Client, request: ImageRequest) -> Job | Progress:
-        return self._answers.read_submission(json_of(await self._sent(client, request)))
-
-    async def _sent(self, client: Client, request: ImageRequest) -> Response:
-        return await client.request(
-            self._method,
-            self._path,
-            self._filled(request),
-            headers=self._headers,
-            idempotency_key=request.idempotency_key,
-            accept=self._answers.is_refusal_by_status,
-        )
-
-    async def _look(self, client: Client, job: Job) -> Progress:
-        hosts = self._polling.key_hosts if self._polling else ()
-        status_url, _, result_url = job.polling_url.partition(" ")
-        answer = await client.request_json("GET", status_url, headers=self._headers, allowed_hosts=hosts)
-        progress = self._answers.read_status(answer)
-        if progress is not None:
-            return progress
-        answer = await client.request_json("GET", result_url, headers=self._headers, allowed_hosts=hosts)
-        return self._answers.read(answer)
+        parameters = {"path": path, "body": body, "method": method, "image_path": image_path, "headers": plain_headers}
+        # a service of jobs draws through their journal
+        draws, auth = service if jobs is None else jobs, (auth_header, auth_scheme)
+        api = ImageAPI("http", endpoint, draws, model, parameters, price, safety, *auth, polled=jobs is not None)
+        super().__init__(api, jobs)
 
 
 def json_of(answer: Response) -> Any:

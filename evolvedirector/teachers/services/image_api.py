@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from evolvedirector.records import ImageReply, ImageRequest, digest
 from evolvedirector.store.errors import StoreError
@@ -47,13 +47,11 @@ class APITeacher:
     Args:
         api: Sends requests to the service and reads what comes back.
         jobs: Keeps the journal of a service that draws in jobs; None for one that answers with the image.
-        check: Asks the service something that costs nothing; None where it has no such question.
     """
 
-    def __init__(self, api: ImageAPI, jobs: QueuedJobs | None = None, check: Check | None = None) -> None:
+    def __init__(self, api: ImageAPI, jobs: QueuedJobs | None = None) -> None:
         self._api = api
         self._jobs = jobs
-        self._check = check
 
     @property
     def fingerprint(self) -> str:
@@ -86,7 +84,7 @@ class APITeacher:
         """
         if self._jobs is not None:
             self._jobs.verify()
-        self._api.verify(self._check)
+        self._api.verify()
 
     def close(self) -> None:
         """Close the journal of jobs, if there is one; connections end with each `generate`."""
@@ -94,10 +92,22 @@ class APITeacher:
             self._jobs.close()
 
 
-Draw = Callable[[Client, ImageRequest], Awaitable[ImageReply]]
-"""Draws one image: submit, poll, fetch. Refusals are replies; a `TransportFault` may simply be let through."""
-Check = Callable[[Client], Awaitable[None]]
-"""Asks the service something that costs nothing; raises `ValueError` or `TransportFault`."""
+class ImageService(Protocol):
+    """How one service is asked for an image: what a class for a service says itself."""
+
+    async def draw(self, client: Client, request: ImageRequest) -> ImageReply:
+        """Draw one image: submit, poll, fetch. Refusals are replies; a `TransportFault` may simply be let through."""
+        ...
+
+
+@runtime_checkable
+class AnswersForFree(Protocol):
+    """A service that can be asked something that costs nothing."""
+
+    async def check(self, client: Client) -> None:
+        """Ask it; raise `ValueError` or `TransportFault` where it cannot be used."""
+        ...
+
 
 _UNITS_PER_SLOT = 2
 """Pieces of work per request slot: those that wait before another try leave their slot to others."""
@@ -109,7 +119,7 @@ class ImageAPI:
     Args:
         provider: short name of the kind of service, part of the fingerprint.
         endpoint: service and limits.
-        draw: draws one image over an open client, within the endpoint's deadline.
+        service: draws one image over an open client, within the endpoint's deadline.
         model: name of the model, part of the fingerprint.
         parameters: everything else that changes the images; plain values.
         price_usd: price of one image in US dollars; None for unknown.
@@ -127,7 +137,7 @@ class ImageAPI:
         self,
         provider: str,
         endpoint: Endpoint,
-        draw: Draw,
+        service: ImageService,
         model: str,
         parameters: Mapping[str, Any],
         price_usd: float | None = None,
@@ -140,7 +150,7 @@ class ImageAPI:
             raise ValueError(f"cost_usd_per_image={price_usd}. Allowed is 0 or more, or null. Write the price of one.")
         self.provider, self.endpoint, self.model = provider, endpoint, model
         self.price_usd, self.safety = price_usd, safety
-        self._draw, self._auth = draw, (auth_header, auth_scheme)
+        self._service, self._auth = service, (auth_header, auth_scheme)
         self._units = endpoint.max_in_flight * (1 if polled else _UNITS_PER_SLOT)
         self._polled = polled
         self.requests_in_flight = endpoint.requests_in_flight
@@ -164,17 +174,16 @@ class ImageAPI:
         """Make a client for this service, not yet open."""
         return Client(self.endpoint, *self._auth)
 
-    def verify(self, check: Check | None = None) -> None:
+    def verify(self) -> None:
         """Find out before anything is spent whether the service can be used; a key that was denied is tried anew.
 
-        Args:
-            check: asks the service; None looks only whether the key is set.
+        A service that answers nothing for free is not asked: then a key must be set.
 
         Raises:
             ValueError: with one clear reason.
         """
         breaker_of(self.endpoint).reset()
-        for reason in run_concurrently([check], self._verify, self.open_client, 1):
+        for reason in run_concurrently([None], self._verify, self.open_client, 1):
             if reason:
                 raise ValueError(f"The {self.provider} teacher {self.model!r} cannot be used: {reason}.")
 
@@ -187,7 +196,7 @@ class ImageAPI:
         """
         try:
             async with ends_at(client.give_up_at()):
-                reply = await self._draw(client, request)
+                reply = await self._service.draw(client, request)
             if reply.status != "image":
                 failed = reply.status == "failure"
                 return replace(reply, request_id=request.request_id, image=None, closed=failed)
@@ -225,11 +234,11 @@ class ImageAPI:
     def _failure(self, request: ImageRequest, reason: str, maybe_paid: bool) -> ImageReply:
         return ImageReply(request.request_id, "failure", None, reason, (self.price_usd or 0.0) if maybe_paid else 0.0)
 
-    async def _verify(self, client: Client, check: Check | None) -> str:
+    async def _verify(self, client: Client, nothing: None) -> str:
         try:
             client.check_key()
-            if check is not None:
-                await check(client)
+            if isinstance(self._service, AnswersForFree):
+                await self._service.check(client)
         except TransportFault as fault:
             return fault.reason
         except ValueError as error:

@@ -46,6 +46,81 @@ _OURS = ("model", "prompt", "n", "size", "stream")
 _DATA_URL = re.compile(r"data:image/[a-z.+-]{1,20};base64,")
 
 
+class _OpenAIImages:
+    """The OpenAI Images protocol, for one model."""
+
+    def __init__(
+        self,
+        model: str,
+        sizes: Sequence[str],
+        fields: Mapping[str, Any],
+        send_seed: bool,
+        image_hosts: Sequence[str],
+    ) -> None:
+        self._model = model
+        self._sizes = sizes
+        self._fields = fields
+        self._send_seed = send_seed
+        self._image_hosts = image_hosts
+
+    async def check(self, client: Client) -> None:
+        """Check key, host and model name by listing the models; a service that lists none need only be reached."""
+        try:
+            answer = await client.request_json("GET", "models")
+        except TransportFault as fault:
+            if fault.status in (404, 405, 501):
+                return  # reached, but this service lists no models
+            raise
+        names = model_names(answer)
+        if names and self._model not in names:
+            known = ", ".join(sorted(names)[:8]) + (", ..." if len(names) > 8 else "")
+            raise ValueError(f"it has no such model. It has {known}. Write one of them as model")
+
+    async def draw(self, client: Client, request: ImageRequest) -> ImageReply:
+        body: dict[str, Any] = {
+            "model": self._model,
+            "prompt": request.prompt,
+            "n": 1,
+            "size": nearest_size(request.width_px, request.height_px, self._sizes),
+            **self._fields,
+        }
+        if self._send_seed:
+            body["seed"] = request.seed % 2**31
+        try:
+            answer = await client.request_json(
+                "POST", "images/generations", body, idempotency_key=request.idempotency_key, accept=_is_refusal
+            )
+        except TransportFault as fault:
+            words = read_error(fault.body)[1]
+            if fault.kind == "rejected" and is_moderated(fault.code, words):
+                return ImageReply(request.request_id, "refusal", reason=fault.reason)
+            raise
+        code, message = read_error(answer) if isinstance(answer, Mapping) and answer.get("error") else ("", "")
+        if code or message:
+            status: Literal["refusal", "failure"] = "refusal" if is_moderated(code, message) else "failure"
+            reason = without_secrets(f"the answer holds an error: {code} {message}")
+            return ImageReply(request.request_id, status, reason=reason)
+        image = await self._image(client, answer["data"][0])
+        return ImageReply(request.request_id, "image", image)
+
+    async def _image(self, client: Client, entry: Mapping[str, Any]) -> bytes:
+        text, url = entry.get("b64_json"), entry.get("url")
+        if text is None and url and (found := _DATA_URL.match(url)):
+            text = url[found.end() :]
+        if text is not None:
+            try:
+                return base64.b64decode(_DATA_URL.sub("", text[:64]) + text[64:], validate=True)
+            except (binascii.Error, ValueError):
+                raise TransportFault("ambiguous", "the image in the answer is no base64", maybe_paid=True) from None
+        try:
+            return await client.download(entry["url"], self._image_hosts)
+        except TransportFault as fault:
+            fault.maybe_paid = True  # it was drawn
+            if fault.kind == "forbidden_url":
+                fault.reason += ". Write `response_format: b64_json`, or add the host to image_hosts if you trust it"
+            raise
+
+
 class OpenAIImagesTeacher(APITeacher):
     """Buy images from anything that speaks the OpenAI Images protocol: hosted, vLLM-Omni, SGLang, LocalAI, a proxy.
 
@@ -106,65 +181,8 @@ class OpenAIImagesTeacher(APITeacher):
         self.image_hosts = [*(RESULT_HOSTS if image_hosts is None else image_hosts), endpoint.host]
         price = listed_price_usd("openai", model, quality) if cost_usd_per_image is None else cost_usd_per_image
         parameters = {**self.fields, "sizes": self.sizes, "send_seed": send_seed}
-        api = ImageAPI("openai-images", endpoint, self._draw, model, parameters, price, safety)
-        super().__init__(api, check=self._ask_for_models)
-
-    async def _ask_for_models(self, client: Client) -> None:
-        """Check key, host and model name by listing the models; a service that lists none need only be reached."""
-        try:
-            answer = await client.request_json("GET", "models")
-        except TransportFault as fault:
-            if fault.status in (404, 405, 501):
-                return  # reached, but this service lists no models
-            raise
-        names = model_names(answer)
-        if names and self.model not in names:
-            known = ", ".join(sorted(names)[:8]) + (", ..." if len(names) > 8 else "")
-            raise ValueError(f"it has no such model. It has {known}. Write one of them as model")
-
-    async def _draw(self, client: Client, request: ImageRequest) -> ImageReply:
-        body: dict[str, Any] = {
-            "model": self.model,
-            "prompt": request.prompt,
-            "n": 1,
-            "size": nearest_size(request.width_px, request.height_px, self.sizes),
-            **self.fields,
-        }
-        if self.send_seed:
-            body["seed"] = request.seed % 2**31
-        try:
-            answer = await client.request_json(
-                "POST", "images/generations", body, idempotency_key=request.idempotency_key, accept=_is_refusal
-            )
-        except TransportFault as fault:
-            words = read_error(fault.body)[1]
-            if fault.kind == "rejected" and is_moderated(fault.code, words):
-                return ImageReply(request.request_id, "refusal", reason=fault.reason)
-            raise
-        code, message = read_error(answer) if isinstance(answer, Mapping) and answer.get("error") else ("", "")
-        if code or message:
-            status: Literal["refusal", "failure"] = "refusal" if is_moderated(code, message) else "failure"
-            reason = without_secrets(f"the answer holds an error: {code} {message}")
-            return ImageReply(request.request_id, status, reason=reason)
-        image = await self._image(client, answer["data"][0])
-        return ImageReply(request.request_id, "image", image)
-
-    async def _image(self, client: Client, entry: Mapping[str, Any]) -> bytes:
-        text, url = entry.get("b64_json"), entry.get("url")
-        if text is None and url and (found := _DATA_URL.match(url)):
-            text = url[found.end() :]
-        if text is not None:
-            try:
-                return base64.b64decode(_DATA_URL.sub("", text[:64]) + text[64:], validate=True)
-            except (binascii.Error, ValueError):
-                raise TransportFault("ambiguous", "the image in the answer is no base64", maybe_paid=True) from None
-        try:
-            return await client.download(entry["url"], self.image_hosts)
-        except TransportFault as fault:
-            fault.maybe_paid = True  # it was drawn
-            if fault.kind == "forbidden_url":
-                fault.reason += ". Write `response_format: b64_json`, or add the host to image_hosts if you trust it"
-            raise
+        service = _OpenAIImages(model, self.sizes, self.fields, send_seed, self.image_hosts)
+        super().__init__(ImageAPI("openai-images", endpoint, service, model, parameters, price, safety))
 
 
 def _is_refusal(response: Response) -> bool:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from evolvedirector.records import ImageReply, ImageRequest
 from evolvedirector.transport.api_key import read_key
@@ -38,8 +38,22 @@ class Progress:
 
 
 PENDING = Progress("pending")
-Submit = Callable[[Client, ImageRequest], Awaitable["Job | Progress"]]
-Look = Callable[[Client, Job], Awaitable[Progress]]
+
+
+class JobService(Protocol):
+    """How one service is asked for a job, and for how far it is."""
+
+    async def submit(self, client: Client, request: ImageRequest) -> Job | Progress:
+        """Submit one request; a refusal at once is a `Progress`."""
+        ...
+
+    async def look(self, client: Client, job: Job) -> Progress:
+        """Ask once how far a job is."""
+        ...
+
+    async def check(self, client: Client) -> None:
+        """Ask something that costs nothing, or nothing at all where there is no such question."""
+        ...
 
 
 class QueuedJobs:
@@ -50,8 +64,7 @@ class QueuedJobs:
 
     Args:
         endpoint: service and limits.
-        submit: submits one request; a refusal at once is a `Progress`.
-        look: asks once how far a job is.
+        service: submits jobs and asks how far they are.
         poll_every_s: seconds between two such questions.
         image_hosts: from which images may be fetched, beside the endpoint itself.
         price_usd: of one image; None for unknown.
@@ -64,8 +77,7 @@ class QueuedJobs:
     def __init__(
         self,
         endpoint: Endpoint,
-        submit: Submit,
-        look: Look,
+        service: JobService,
         poll_every_s: float,
         image_hosts: Sequence[str],
         price_usd: float | None,
@@ -77,7 +89,7 @@ class QueuedJobs:
         self.image_hosts = [*image_hosts, endpoint.host]
         self.price_usd = price_usd
         self.journal = JobJournal(jobs_path)
-        self._submit, self._look = submit, look
+        self._service = service
         self._whose: dict[tuple[str, str], str] = {}
 
     async def draw(self, client: Client, request: ImageRequest) -> ImageReply:
@@ -95,7 +107,7 @@ class QueuedJobs:
         async with ends_at(client.give_up_at()) as work:
             job = await self._noted(self.journal.find, account, name)
             if job is None:
-                submitted = await self._submit(client, request)
+                submitted = await self._service.submit(client, request)
                 if isinstance(submitted, Progress):
                     return self._reply(request, submitted)
                 job = submitted
@@ -116,6 +128,14 @@ class QueuedJobs:
                 await self._noted(self.journal.forget, account, name)
             return self._reply(request, progress, image)
         raise AssertionError  # the block above ends by `return` or `raise`
+
+    async def check(self, client: Client) -> None:
+        """Ask the service something that costs nothing.
+
+        Args:
+            client: open.
+        """
+        await self._service.check(client)
 
     def watched(self, replies: Iterable[ImageReply]) -> Iterator[ImageReply]:
         """Pass replies on and forget the jobs of images that cannot be used: the next try must make another.
@@ -161,7 +181,7 @@ class QueuedJobs:
             raise TransportFault("ambiguous", "the service gave two requests the same job", maybe_paid=True)
 
     async def _finished(self, client: Client, job: Job) -> Progress:
-        while (progress := await self._look(client, job)).state == "pending":
+        while (progress := await self._service.look(client, job)).state == "pending":
             await asyncio.sleep(self.poll_every_s)
         return progress
 

@@ -24,6 +24,54 @@ _MODEL = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?::(?P<version>[0-9a-f]{40,64}))
 _REFUSED = re.compile(r"nsfw|moderat|flagged|sensitive|safety", re.IGNORECASE)
 
 
+class _Replicate:
+    """The predictions API of Replicate, for one model."""
+
+    def __init__(
+        self,
+        name: str,
+        version: str | None,
+        size_as: Literal["pixels", "aspect_ratio", "nothing"],
+        extra: Mapping[str, Any],
+        wait_s: int,
+    ) -> None:
+        self._name = name
+        self._version = version
+        self._size_as = size_as
+        self._extra = extra
+        self._wait_s = wait_s
+
+    async def check(self, client: Client) -> None:
+        """Check key, host and model by asking about the model."""
+        try:
+            await client.request_json("GET", f"models/{self._name}")
+        except TransportFault as fault:
+            if fault.status == 404:
+                raise ValueError("it has no such model that this key may see. Write `owner/name` as model") from None
+            raise
+
+    async def submit(self, client: Client, request: ImageRequest) -> Job | Progress:
+        fields: dict[str, Any] = {**self._extra, "prompt": request.prompt, "seed": request.seed % MAX_SEED}
+        if self._size_as == "pixels":
+            fields |= {"width": request.width_px, "height": request.height_px}
+        elif self._size_as == "aspect_ratio":
+            fields["aspect_ratio"] = nearest_aspect_ratio(request.width_px, request.height_px)
+        path = f"models/{self._name}/predictions"
+        body: dict[str, Any] = {"input": fields}
+        if self._version is not None:
+            path, body["version"] = "predictions", self._version
+        headers = {"Prefer": f"wait={self._wait_s}"} if self._wait_s else None
+        answer = await client.request_json(
+            "POST", path, body, headers, idempotency_key=request.idempotency_key, accept=_is_refusal
+        )
+        if "id" not in answer and answer.get("error"):
+            return Progress("refusal", reason=f"Replicate says: {' '.join(read_error(answer))}", paid=False)
+        return Job(str(answer["id"]), str(answer["urls"]["get"]))
+
+    async def look(self, client: Client, job: Job) -> Progress:
+        return read_prediction(await client.request_json("GET", job.polling_url))
+
+
 class ReplicateTeacher(APITeacher):
     """Buy images of a model on Replicate: create a prediction, poll it, fetch the image at once.
 
@@ -74,42 +122,12 @@ class ReplicateTeacher(APITeacher):
         check_extra(extra or {}, ("prompt", "seed", "width", "height"))
         self.model, self.size_as, self.extra = model, size_as, dict(extra or {})
         self.wait_s = min(wait_s, int(endpoint.timeout_s / 2))  # held longer, the outcome would be unknown
-        self._name, self._version = found["name"], found["version"]
         price = listed_price_usd("replicate", model) if cost_usd_per_image is None else cost_usd_per_image
-        jobs = QueuedJobs(endpoint, self._submit, self._look, poll_every_s, IMAGE_HOSTS, price, jobs_path)
+        service = _Replicate(found["name"], found["version"], size_as, self.extra, self.wait_s)
+        jobs = QueuedJobs(endpoint, service, poll_every_s, IMAGE_HOSTS, price, jobs_path)
         parameters = {**self.extra, "size_as": size_as}
-        api = ImageAPI("replicate", endpoint, jobs.draw, model, parameters, price, safety, polled=True)
-        super().__init__(api, jobs, self._ask_about_model)
-
-    async def _ask_about_model(self, client: Client) -> None:
-        """Check key, host and model by asking about the model."""
-        try:
-            await client.request_json("GET", f"models/{self._name}")
-        except TransportFault as fault:
-            if fault.status == 404:
-                raise ValueError("it has no such model that this key may see. Write `owner/name` as model") from None
-            raise
-
-    async def _submit(self, client: Client, request: ImageRequest) -> Job | Progress:
-        fields: dict[str, Any] = {**self.extra, "prompt": request.prompt, "seed": request.seed % MAX_SEED}
-        if self.size_as == "pixels":
-            fields |= {"width": request.width_px, "height": request.height_px}
-        elif self.size_as == "aspect_ratio":
-            fields["aspect_ratio"] = nearest_aspect_ratio(request.width_px, request.height_px)
-        path = f"models/{self._name}/predictions"
-        body: dict[str, Any] = {"input": fields}
-        if self._version is not None:
-            path, body["version"] = "predictions", self._version
-        headers = {"Prefer": f"wait={self.wait_s}"} if self.wait_s else None
-        answer = await client.request_json(
-            "POST", path, body, headers, idempotency_key=request.idempotency_key, accept=_is_refusal
-        )
-        if "id" not in answer and answer.get("error"):
-            return Progress("refusal", reason=f"Replicate says: {' '.join(read_error(answer))}", paid=False)
-        return Job(str(answer["id"]), str(answer["urls"]["get"]))
-
-    async def _look(self, client: Client, job: Job) -> Progress:
-        return read_prediction(await client.request_json("GET", job.polling_url))
+        api = ImageAPI("replicate", endpoint, jobs, model, parameters, price, safety, polled=True)
+        super().__init__(api, jobs)
 
 
 def _is_refusal(response: Response) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from evolvedirector.records import ImageReply, ImageRequest
 from evolvedirector.teachers.services.image_api import APITeacher, ImageAPI, nearest_aspect_ratio
 from evolvedirector.teachers.services.image_safety import ImageSafety
@@ -14,6 +16,53 @@ from evolvedirector.transport.response import Response
 
 ASPECT_RATIOS = ("1:1", "16:9", "9:16", "3:2", "2:3", "5:4", "4:5", "21:9", "9:21")
 MAX_SEED = 2**32 - 1
+
+
+class _Stability:
+    """The image API of Stability, for one model."""
+
+    def __init__(
+        self,
+        model: str,
+        extra: Mapping[str, str],
+        price_usd: float | None,
+    ) -> None:
+        self._model = model
+        self._extra = extra
+        self._price_usd = price_usd
+
+    async def check(self, client: Client) -> None:
+        """Check key and host by asking for the balance; a service of one's own may keep none."""
+        answer = await client.request("GET", "v1/user/balance", accept=lambda response: response.status == 404)
+        credits = answer.json().get("credits") if answer.status == 200 else None
+        if isinstance(credits, int | float) and credits <= 0:
+            raise ValueError("no credit is left. Add some, or name another key")
+
+    async def draw(self, client: Client, request: ImageRequest) -> ImageReply:
+        form = {
+            **self._extra,
+            "prompt": request.prompt,
+            "seed": str(request.seed % MAX_SEED),
+            "aspect_ratio": nearest_aspect_ratio(request.width_px, request.height_px, ASPECT_RATIOS),
+            "output_format": "png",
+        }
+        answer = await client.request(
+            "POST",
+            f"v2beta/stable-image/generate/{self._model}",
+            form=form,
+            headers={"Accept": "image/*"},
+            idempotency_key=request.idempotency_key,
+            accept=is_moderated,
+        )
+        if answer.status != 200:
+            return ImageReply(request.request_id, "refusal", reason="Stability refuses the prompt (moderation)")
+        finish = answer.headers.get("finish-reason", "SUCCESS")
+        if finish == "CONTENT_FILTERED":
+            reason = "Stability refuses the image (CONTENT_FILTERED)"
+            return ImageReply(request.request_id, "refusal", reason=reason, cost_usd=self._price_usd or 0.0)
+        if answer.headers.get("content-type", "").startswith("application/json"):
+            raise TransportFault("ambiguous", "the answer holds JSON where an image belongs", 200, maybe_paid=True)
+        return ImageReply(request.request_id, "image", answer.body)
 
 
 class StabilityTeacher(APITeacher):
@@ -49,41 +98,8 @@ class StabilityTeacher(APITeacher):
         self.model, self.extra = model, dict(extra or {})
         variant = self.extra.get("model")
         price = listed_price_usd("stability", model, variant) if cost_usd_per_image is None else cost_usd_per_image
-        api = ImageAPI("stability", endpoint, self._draw, model, self.extra, price, safety)
-        super().__init__(api, check=self._ask_for_balance)
-
-    async def _ask_for_balance(self, client: Client) -> None:
-        """Check key and host by asking for the balance; a service of one's own may keep none."""
-        answer = await client.request("GET", "v1/user/balance", accept=lambda response: response.status == 404)
-        credits = answer.json().get("credits") if answer.status == 200 else None
-        if isinstance(credits, int | float) and credits <= 0:
-            raise ValueError("no credit is left. Add some, or name another key")
-
-    async def _draw(self, client: Client, request: ImageRequest) -> ImageReply:
-        form = {
-            **self.extra,
-            "prompt": request.prompt,
-            "seed": str(request.seed % MAX_SEED),
-            "aspect_ratio": nearest_aspect_ratio(request.width_px, request.height_px, ASPECT_RATIOS),
-            "output_format": "png",
-        }
-        answer = await client.request(
-            "POST",
-            f"v2beta/stable-image/generate/{self.model}",
-            form=form,
-            headers={"Accept": "image/*"},
-            idempotency_key=request.idempotency_key,
-            accept=is_moderated,
-        )
-        if answer.status != 200:
-            return ImageReply(request.request_id, "refusal", reason="Stability refuses the prompt (moderation)")
-        finish = answer.headers.get("finish-reason", "SUCCESS")
-        if finish == "CONTENT_FILTERED":
-            reason = "Stability refuses the image (CONTENT_FILTERED)"
-            return ImageReply(request.request_id, "refusal", reason=reason, cost_usd=self._api.price_usd or 0.0)
-        if answer.headers.get("content-type", "").startswith("application/json"):
-            raise TransportFault("ambiguous", "the answer holds JSON where an image belongs", 200, maybe_paid=True)
-        return ImageReply(request.request_id, "image", answer.body)
+        service = _Stability(model, self.extra, price)
+        super().__init__(ImageAPI("stability", endpoint, service, model, self.extra, price, safety))
 
 
 def is_moderated(response: Response) -> bool:

@@ -46,7 +46,7 @@ class LadderMemory:
         """List the rungs worth a request, best first; plain text always is."""
         return tuple(rung for rung in self._all if rung not in self._given_up or rung == RUNGS[-1])
 
-    def is_tried(self) -> None:
+    def note_attempt(self) -> None:
         """Note that a question is about to be asked."""
         self._tried += 1
 
@@ -79,9 +79,9 @@ class LadderMemory:
             self._worked.add(rung)
         self._given_up |= {other for other in refused if other not in self._worked}
         if not obeyed:
-            self.is_ignored(rung)
+            self.note_ignored(rung)
 
-    def is_ignored(self, rung: Rung) -> None:
+    def note_ignored(self, rung: Rung) -> None:
         """Note that the endpoint replied as if it had not been asked for this form.
 
         Args:

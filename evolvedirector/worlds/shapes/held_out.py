@@ -86,17 +86,6 @@ class HeldOutPrompts:
         return listed
 
 
-@dataclass(frozen=True, slots=True)
-class _Listed:
-    """Say whether a scene is listed; no closure, so that a writer with one can cross to another process."""
-
-    scenes: frozenset[Scene] = frozenset()
-    texts: frozenset[str] = frozenset()
-
-    def __call__(self, scene: Scene) -> bool:
-        return scene in self.scenes or normalise_prompt(phrase(scene)) in self.texts
-
-
 def excluder(held_out: PromptSource | None) -> Callable[[Scene], bool]:
     """Return what tells whether a scene is held out: by whole combinations where the source knows them, else by text.
 
@@ -104,7 +93,7 @@ def excluder(held_out: PromptSource | None) -> Callable[[Scene], bool]:
         held_out: None holds nothing out.
     """
     if held_out is None:
-        return _Listed()
+        return _nothing
     if isinstance(held_out, HeldOutPrompts):
         return held_out.holds
     texts = {normalise_prompt(prompt.text) for prompt in held_out.prompts()}
@@ -114,4 +103,19 @@ def excluder(held_out: PromptSource | None) -> Callable[[Scene], bool]:
             known.add(parse(text))
         except ValueError:
             continue  # another world's prompt cannot be written here anyway
-    return _Listed(frozenset(known), frozenset(texts))
+    return _Listed(frozenset(known), frozenset(texts)).holds
+
+
+def _nothing(scene: Scene) -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """Scenes and texts that a list holds out; no closure, so that a writer can cross to another process."""
+
+    scenes: frozenset[Scene]
+    texts: frozenset[str]
+
+    def holds(self, scene: Scene) -> bool:
+        return scene in self.scenes or normalise_prompt(phrase(scene)) in self.texts

@@ -13,16 +13,22 @@ from evolvedirector.transport.client import Client
 from evolvedirector.transport.endpoint import Endpoint
 
 
-async def refuse(client: Client, request: ImageRequest) -> ImageReply:
-    return ImageReply(request.request_id, "refusal", reason="never")
+class Refusing:
+    """A service that draws nothing."""
+
+    async def draw(self, client: Client, request: ImageRequest) -> ImageReply:
+        return ImageReply(request.request_id, "refusal", reason="never")
 
 
-async def deny(client: Client) -> None:
-    raise ValueError("it is closed today")
+class Closed(Refusing):
+    """A service that says so for free."""
+
+    async def check(self, client: Client) -> None:
+        raise ValueError("it is closed today")
 
 
 def test_a_service_needs_only_a_way_to_draw() -> None:
-    api = ImageAPI("toy", Endpoint("http://127.0.0.1:9", max_in_flight=3), refuse, "toy-1", {}, price_usd=0.5)
+    api = ImageAPI("toy", Endpoint("http://127.0.0.1:9", max_in_flight=3), Refusing(), "toy-1", {}, price_usd=0.5)
     teacher = APITeacher(api)
     assert isinstance(teacher, Teacher)
     assert teacher.fingerprint == api.fingerprint and teacher.fingerprint.startswith("toy/toy-1/")
@@ -35,9 +41,9 @@ def test_a_service_needs_only_a_way_to_draw() -> None:
 
 
 def test_its_question_decides_whether_a_service_can_be_used() -> None:
-    api = ImageAPI("toy", Endpoint("http://127.0.0.1:9"), refuse, "toy-1", {})
+    api = ImageAPI("toy", Endpoint("http://127.0.0.1:9"), Closed(), "toy-1", {})
     with pytest.raises(ValueError, match="toy teacher 'toy-1' cannot be used: it is closed today"):
-        APITeacher(api, check=deny).verify()
+        APITeacher(api).verify()
 
 
 def test_a_journal_that_cannot_be_written_is_found_before_anything_is_bought(tmp_path: Path) -> None:

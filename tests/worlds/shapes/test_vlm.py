@@ -17,7 +17,7 @@ from benchmarks.tiny_vlm_questions import Questioner, Taught, near_miss
 from benchmarks.tiny_vlm_train import QuestionTraining, Schedule, new_heads, train_eyes
 from evolvedirector.judges import TransformersJudge
 from evolvedirector.judges.questions.judge_questions import PAIR_QUESTION
-from evolvedirector.models.packaged_model import packaged_model
+from evolvedirector.models.model_files import packaged_model
 from evolvedirector.records import ImageAndPrompt, OrderedPair
 from evolvedirector.records.questions import CHECK_QUESTION, YES_NO, Question
 from evolvedirector.worlds.shapes.artist import draw, to_png
