@@ -39,6 +39,7 @@ def remembered(
     silent: Callable[[Sequence[str]], Mapping[str, Answer]] = _settle_nobody,
     within: Callable[[Sequence[str]], Sequence[str]] = lambda missing: missing,
     afford: Callable[[int], int] = lambda number: number,
+    group_seconds: float = 0.02,
 ) -> dict[str, Answer]:
     """Answer questions by key, from the ledger where it holds the answer.
 
@@ -58,6 +59,7 @@ def remembered(
         silent: Records that these were never answered, and returns the answers that this makes.
         within: Returns those of the missing keys that a limit allows, in order.
         afford: Returns how many of so many requests can be paid for now; asked again until it says 0.
+        group_seconds: How long replies may wait for others before they are settled.
 
     Returns:
         The answers by key; what a limit kept from being asked is left out.
@@ -71,12 +73,13 @@ def remembered(
             asked, left = left[:number], left[number:]
             reserve(asked)
             open_keys = dict.fromkeys(asked)
-            with closing(in_groups(executor.ask(part, method, requests(asked)))) as groups:
+            replies = executor.ask(part, method, requests(asked))
+            with closing(in_groups(replies, seconds=group_seconds)) as groups:
                 for group in groups:
                     # an answer nobody asked for is no answer
-                    replies = [reply for reply in group if _key_of(reply) in open_keys]
-                    known |= settle(replies)
-                    for reply in replies:
+                    wanted = [reply for reply in group if _key_of(reply) in open_keys]
+                    known |= settle(wanted)
+                    for reply in wanted:
                         open_keys.pop(_key_of(reply), None)
             known |= silent(list(open_keys))
     return known

@@ -120,6 +120,7 @@ def render(round: Round, prompts: Sequence[Prompt], variant: int = 0) -> dict[st
         recorded=in_whole_chunks,
         requests=lambda keys: [requests[key] for key in keys],
         settle=settle,
+        group_seconds=math.inf,  # a unit is drawn as a whole: its images come all at once
     )
     return {prompt.id: drawn[student_request(round, prompt, variant).request_id] for prompt in prompts}
 
