@@ -26,6 +26,7 @@ GREY_LEVELS = 1
 pytestmark = pytest.mark.filterwarnings(
     "default",  # an old name costs a warning that says the new one; here it may
     "ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning",
+    "ignore:.torch.jit.*:DeprecationWarning",
     "ignore:Be aware that when using `ckpt_path`",  # callbacks left out on purpose
 )
 
