@@ -85,6 +85,17 @@ class HeldOutPrompts:
         return listed
 
 
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """Say whether a scene is listed; no closure, so that a writer with one can cross to another process."""
+
+    scenes: frozenset[Scene] = frozenset()
+    texts: frozenset[str] = frozenset()
+
+    def __call__(self, scene: Scene) -> bool:
+        return scene in self.scenes or normalise_prompt(phrase(scene)) in self.texts
+
+
 def excluder(held_out: PromptSource | None) -> Callable[[Scene], bool]:
     """Return what tells whether a scene is held out: by whole combinations where the source knows them, else by text.
 
