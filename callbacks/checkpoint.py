@@ -14,6 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from evolvedirector.callbacks._run.epoch_resume import leave_finished_epoch
+from evolvedirector.errors import RunError, UserError
 
 CHECKPOINT_FOLDER = "checkpoints"
 STATE_NAME = "state.ckpt"
@@ -59,18 +60,18 @@ class RunCheckpoint(Checkpoint):
             keep_last: How many committed checkpoints to keep; older ones go, except pinned ones.
 
         Raises:
-            ValueError: A number is out of range.
+            UserError: A number is out of range.
         """
         super().__init__()
         if every_n_epochs < 0:
-            raise ValueError(f"every_n_epochs is {every_n_epochs}. It counts epochs from 0 (never) up. Write 1.")
+            raise UserError(f"every_n_epochs is {every_n_epochs}. It counts epochs from 0 (never) up. Write 1.")
         if every_n_train_steps is not None and every_n_train_steps < 1:
-            raise ValueError(
+            raise UserError(
                 f"every_n_train_steps is {every_n_train_steps}. It counts optimizer steps from 1 up, or is null. "
                 "Write null to save at epochs only."
             )
         if keep_last < 1:
-            raise ValueError(f"keep_last is {keep_last}. At least 1 checkpoint must stay. Write 2.")
+            raise UserError(f"keep_last is {keep_last}. At least 1 checkpoint must stay. Write 2.")
         self.every_n_epochs = every_n_epochs
         self.every_n_train_steps = every_n_train_steps
         self.keep_last = keep_last
@@ -132,11 +133,11 @@ def save_committed(trainer: Trainer, run_folder: Path, name: str) -> Path:
         The path that `ckpt_path` takes: a file, or a folder for sharded strategies.
 
     Raises:
-        ValueError: The name does not begin with `step-` (leftovers are recognised by it).
+        UserError: The name does not begin with `step-` (leftovers are recognised by it).
         OSError: It could not be written (full disk, ...). Older checkpoints are untouched.
     """
     if not re.fullmatch(r"step-[A-Za-z0-9_-]+", name):
-        raise ValueError(
+        raise UserError(
             f"{name!r} is no checkpoint name. It is step- and letters, digits, - or _. Write step-00001200."
         )
     folder: Path | None = None
@@ -187,7 +188,7 @@ def _new_folder(root: Path, name: str) -> Path:
             return folder
         except FileExistsError:
             continue
-    raise RuntimeError(f"{root} holds 9999 checkpoints named {name}. One run folder serves one run. Name another one.")
+    raise RunError(f"{root} holds 9999 checkpoints named {name}. One run folder serves one run. Name another one.")
 
 
 def _commit(folder: Path, trainer: Trainer) -> None:

@@ -11,6 +11,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from evolvedirector.errors import RunError, UserError
+
 
 def warmed_decay(decay: float, updates: int) -> float:
     """Return min(decay, (1 + n) / (10 + n)): an average that is not dominated by its first, untrained weights.
@@ -36,12 +38,12 @@ class EMA(Callback):
         starts_at_step: optimizer step of the first copy; before it the weights themselves are used.
 
     Raises:
-        ValueError: for a decay outside [0, 1) or a step count below 1.
+        UserError: for a decay outside [0, 1) or a step count below 1.
     """
 
     def __init__(self, decay: float = 0.9999, every_n_steps: int = 1, starts_at_step: int = 0) -> None:
         if not 0 <= decay < 1 or every_n_steps < 1:
-            raise ValueError(
+            raise UserError(
                 f"decay is {decay} and every_n_steps {every_n_steps}. Allowed: 0 <= decay < 1, every_n_steps >= 1. "
                 f"Write decay: 0.999, every_n_steps: 1."
             )
@@ -94,10 +96,10 @@ class EMA(Callback):
         """Store the average as full tensors; all ranks take part, rank 0 keeps them.
 
         Raises:
-            RuntimeError: while averaged weights are swapped in, because they would be saved as the trained ones.
+            RunError: while averaged weights are swapped in, because they would be saved as the trained ones.
         """
         if self._depth and self._average:
-            raise RuntimeError(
+            raise RunError(
                 "A checkpoint is being saved while averaged weights are swapped in. It would lose the trained weights. "
                 "Save before `with ema.averaged(module):` or after it."
             )
@@ -168,7 +170,7 @@ class EMA(Callback):
         parameters = trainable(pl_module)
         if parameters.keys() != self._loaded.keys():
             odd = sorted(parameters.keys() ^ self._loaded.keys())[:3]
-            raise ValueError(
+            raise UserError(
                 f"The checkpoint's averaged weights do not fit the model: {', '.join(odd)} is in one of them only. "
                 f"They must be of the same model. Configure the model of the checkpoint, or remove the EMA callback."
             )

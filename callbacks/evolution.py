@@ -22,6 +22,7 @@ from evolvedirector.callbacks._run.host_checks import (
 )
 from evolvedirector.callbacks._run.round_driver import RoundDriver
 from evolvedirector.callbacks.checkpoint import RunCheckpoint, prune, save_committed
+from evolvedirector.errors import RunError, UserError
 from evolvedirector.evolution.budget import Budget
 from evolvedirector.evolution.host import EvolvingData
 from evolvedirector.evolution.round_id import RoundSettings, gold_name, round_id_of
@@ -107,16 +108,16 @@ class EvolutionCallback(pl.Callback):
             rewards: Score images by name, where the policy's plan asks for scores. None: no reward takes part.
 
         Raises:
-            ValueError: No teacher, or a number out of range.
+            UserError: No teacher, or a number out of range.
         """
         super().__init__()
         if not teachers:
-            raise ValueError(
+            raise UserError(
                 "teachers is empty. Allowed: at least one. Write "
                 "`teachers: {exact: {class_path: evolvedirector.worlds.shapes.MiniatureTeacher}}`, say."
             )
         if not 0.0 <= tie_margin < 0.5:
-            raise ValueError(
+            raise UserError(
                 f"tie_margin is {tie_margin}. Allowed: 0 to under 0.5, where everything is a tie. "
                 "Write `tie_margin: 0.05`, say."
             )
@@ -221,7 +222,7 @@ class EvolutionCallback(pl.Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Assert that this epoch reads the revision that the last round published."""
         if self._published_sha and self._opened().revision_sha != self._published_sha:
-            raise RuntimeError(
+            raise RunError(
                 f"This epoch reads revision {self._opened().revision_sha[:12]}, but the last round published "
                 f"{self._published_sha[:12]}. Allowed is the revision that `open_revision` named. Let the "
                 "datamodule's `train_dataloader` build a new loader each time it is called."

@@ -16,6 +16,7 @@ from evolvedirector.callbacks._run.held_out import (
 )
 from evolvedirector.callbacks._run.host_checks import evolving_data_of
 from evolvedirector.callbacks._run.to_loggers import log_figures
+from evolvedirector.errors import RunError, UserError
 from evolvedirector.evaluation.prompt_choice import requests_to_draw, spread_over_skills, unknown_size
 from evolvedirector.evaluation.shares import share_of_prompts
 from evolvedirector.evolution import ImageGenerator
@@ -62,12 +63,12 @@ class Forgetting(pl.Callback):
             data: Attribute of the datamodule that holds the evolving data. None: the datamodule itself.
 
         Raises:
-            ValueError: A number below 1.
+            UserError: A number below 1.
         """
         super().__init__()
         for name, value in (("max_prompts", max_prompts), ("every_n_epochs", every_n_epochs)):
             if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}. Allowed: 1 or more. Write `{name}: 16`, say.")
+                raise UserError(f"{name} is {value}. Allowed: 1 or more. Write `{name}: 16`, say.")
         self.reader = reader
         self.max_prompts = max_prompts
         self.every_n_epochs = every_n_epochs
@@ -93,16 +94,16 @@ class Forgetting(pl.Callback):
         """Refuse a host without mastered prompts; warn when the reader chooses the training data too.
 
         Raises:
-            RuntimeError: The data does not evolve, or the size of the images is unknown.
+            RunError: The data does not evolve, or the size of the images is unknown.
         """
         if stage != "fit":
             return
         try:
             evolving_data_of(trainer, self.data)
         except RuntimeError as error:
-            raise RuntimeError(f"Forgetting reads the mastered prompts of an evolving dataset. {error}") from None
+            raise RunError(f"Forgetting reads the mastered prompts of an evolving dataset. {error}") from None
         if size_to_draw_px(trainer, pl_module, self.data) is None and isinstance(pl_module, ImageGenerator):
-            raise RuntimeError(unknown_size(type(pl_module).__name__, "Forgetting"))
+            raise RunError(unknown_size(type(pl_module).__name__, "Forgetting"))
         warn_of_training_judge(trainer, self.reader, "Forgetting.reader")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

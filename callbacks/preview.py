@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 from evolvedirector.callbacks._run.drawing import chunk_of, student_draw
 from evolvedirector.callbacks._run.held_out import size_px_of
 from evolvedirector.callbacks._run.to_loggers import log_picture
+from evolvedirector.errors import UserError
 from evolvedirector.records import ImageRequest, digest, seed_of
 from evolvedirector.records.part import Part
 from evolvedirector.records.prompt_source import PromptSource
@@ -65,14 +66,14 @@ class PreviewCallback(pl.Callback):
             seed: Root of the fixed seeds.
 
         Raises:
-            ValueError: No prompts, or a number below 1.
+            UserError: No prompts, or a number below 1.
         """
         super().__init__()
         for name, value in (("every_n_epochs", every_n_epochs), ("max_prompts", max_prompts), ("columns", columns)):
             if value < 1:
-                raise ValueError(f"{name} is {value}. Allowed: 1 or more. Write `{name}: 4`, say.")
+                raise UserError(f"{name} is {value}. Allowed: 1 or more. Write `{name}: 4`, say.")
         if isinstance(prompts, Sequence) and not prompts:
-            raise ValueError("prompts is empty. Allowed: at least one text. Write `prompts: [a red circle]`, say.")
+            raise UserError("prompts is empty. Allowed: at least one text. Write `prompts: [a red circle]`, say.")
         self.prompts = prompts
         self.every_n_epochs = every_n_epochs
         self.teacher = teacher

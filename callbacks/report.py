@@ -12,6 +12,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 
 from evolvedirector.callbacks._run.host_checks import OwnsRoot
+from evolvedirector.errors import UserError
 from evolvedirector.planning.roles import HasRoot
 from evolvedirector.report.build import build_report, write_page
 from evolvedirector.report.run_folder import STATUS_FILE, RunFolder
@@ -42,11 +43,11 @@ class ReportCallback(pl.Callback):
                 took 2 s the next one is written 40 s later at the earliest. The last page is always written.
 
         Raises:
-            ValueError: A share out of range.
+            UserError: A share out of range.
         """
         super().__init__()
         if not 0.0 < time_share <= 1.0:
-            raise ValueError(f"time_share is {time_share}. Allowed: over 0 to 1. Write `time_share: 0.05`, say.")
+            raise UserError(f"time_share is {time_share}. Allowed: over 0 to 1. Write `time_share: 0.05`, say.")
         self.time_share = time_share
         self._thumbnails = Thumbnails()
         self._next_s = 0.0  # on the monotonic clock

@@ -12,6 +12,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from evolvedirector.errors import UserError
+
 REFRESH_S = 0.5
 """Reading the figures waits for the device; so seldom it costs nothing."""
 _SHORT = {"train/loss": "loss", "accuracy/mean": "accuracy"}
@@ -40,11 +42,11 @@ class RunProgress(ProgressBar):
             plain_lines: Lines over a whole run; 0 says nothing.
 
         Raises:
-            ValueError: A negative number.
+            UserError: A negative number.
         """
         super().__init__()
         if plain_lines < 0:
-            raise ValueError(f"plain_lines is {plain_lines}. Allowed: 0 or more. Write `plain_lines: 10`, say.")
+            raise UserError(f"plain_lines is {plain_lines}. Allowed: 0 or more. Write `plain_lines: 10`, say.")
         self.plain_lines = plain_lines
         self.progress: Progress | None = None
         """The display; rounds show themselves in it."""

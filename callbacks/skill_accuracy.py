@@ -20,6 +20,7 @@ from evolvedirector.callbacks._run.held_out import (
     warn_of_training_judge,
 )
 from evolvedirector.callbacks._run.to_loggers import log_figures
+from evolvedirector.errors import UserError
 from evolvedirector.evaluation.prompt_choice import all_sized, requests_to_draw, unknown_size
 from evolvedirector.evaluation.shares import Share, mean_of_shares, share_of_prompts
 from evolvedirector.evolution import ImageGenerator
@@ -63,11 +64,11 @@ class SkillAccuracy(pl.Callback):
             seed: Root of the seeds of the last reading.
 
         Raises:
-            ValueError: A number below 1.
+            UserError: A number below 1.
         """
         super().__init__()
         if seeds_per_prompt < 1:
-            raise ValueError(
+            raise UserError(
                 f"seeds_per_prompt is {seeds_per_prompt}. Allowed: 1 or more. Write `seeds_per_prompt: 4`, say."
             )
         self.reader = reader

@@ -18,6 +18,7 @@ from evolvedirector.callbacks._run.held_out import (
     warn_of_training_judge,
 )
 from evolvedirector.callbacks._run.to_loggers import log_figures
+from evolvedirector.errors import RunError, UserError
 from evolvedirector.evaluation.comparisons import compare_in_both_orders, gap_figures, win_rate_figures
 from evolvedirector.evaluation.prompt_choice import all_sized, requests_to_draw, spread_over_skills, unknown_size
 from evolvedirector.evaluation.teacher_images import TeacherImages
@@ -79,11 +80,11 @@ class WinRate(pl.Callback):
                 can tell where only that one sees progress. It doubles the looks; they are outside of the budget.
 
         Raises:
-            ValueError: No teacher, or a number out of range.
+            UserError: No teacher, or a number out of range.
         """
         super().__init__()
         if not teachers:
-            raise ValueError(
+            raise UserError(
                 "teachers is empty. Allowed: at least one. Write "
                 "`teachers: {exact: {class_path: evolvedirector.worlds.shapes.MiniatureTeacher}}`, say."
             )
@@ -93,7 +94,7 @@ class WinRate(pl.Callback):
             ("budget_teacher_calls", budget_teacher_calls, 0),
         ):
             if value is not None and value < least:
-                raise ValueError(f"{name} is {value}. Allowed: {least} or more. Write `{name}: 16`, say.")
+                raise UserError(f"{name} is {value}. Allowed: {least} or more. Write `{name}: 16`, say.")
         self.judge = judge
         self.teachers = teachers
         self.max_prompts = max_prompts
@@ -118,13 +119,13 @@ class WinRate(pl.Callback):
         """Refuse prompts of unknown size before training; warn when the judge chooses the training data too.
 
         Raises:
-            RuntimeError: The size of the images is unknown.
+            RunError: The size of the images is unknown.
         """
         if stage != "fit":
             return
         sized = all_sized(held_out_prompts(trainer), size_to_draw_px(trainer, pl_module))
         if not sized and isinstance(pl_module, ImageGenerator):
-            raise RuntimeError(unknown_size(type(pl_module).__name__, "WinRate"))
+            raise RunError(unknown_size(type(pl_module).__name__, "WinRate"))
         warn_of_training_judge(trainer, self.judge, "WinRate.judge")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -14,6 +14,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from evolvedirector.datamodules.batches import EvolvingLoader, RevisionBatches, SampleCache, describe_epoch
 from evolvedirector.datamodules.position import StreamPosition
 from evolvedirector.datamodules.requests import RequestChunk, RequestLoader, read_prompts, requests_for
+from evolvedirector.errors import UserError
 from evolvedirector.records import IMAGE_ROLE, Prompt, check_role
 from evolvedirector.records.prompt_source import PromptSource
 from evolvedirector.store import DatasetStore, RevisionFiles, RevisionReader, StoreError
@@ -66,11 +67,11 @@ class EvolvingDataModule(LightningDataModule):
                 masks with one channel, arrays as tensors. Every sample must have them.
 
         Raises:
-            ValueError: If the root is missing, a size is below 1 or a role cannot be used.
+            UserError: If the root is missing, a size is below 1 or a role cannot be used.
         """
         super().__init__()
         if not str(root or "").strip():
-            raise ValueError(
+            raise UserError(
                 "The datamodule has no root. It must be a folder. Write `data.init_args.root: runs/mine/data`."
             )
         sizes = {
@@ -81,12 +82,12 @@ class EvolvingDataModule(LightningDataModule):
         }
         for name, value in sizes.items():
             if value < 1:
-                raise ValueError(f"{name} is {value}. It must be at least 1. Write `data.init_args.{name}: 1` or more.")
+                raise UserError(f"{name} is {value}. It must be at least 1. Write `data.init_args.{name}: 1` or more.")
         for role in roles:
             if role != IMAGE_ROLE:
                 check_role(role)
         if not roles or len(set(roles)) < len(roles):
-            raise ValueError(
+            raise UserError(
                 f"roles is {list(roles)}. Each role is named once, at least one. Write `data.init_args.roles: [image]`."
             )
         self.prepare_data_per_node = False  # one writer: the root is on a file system that all nodes see
@@ -185,11 +186,11 @@ class EvolvingDataModule(LightningDataModule):
         Raises:
             StoreError: If the revision has no image to train on, a sample lacks one of the roles, or the resumed
                 stream is another one.
-            ValueError: If the batch cannot be shared equally by the ranks.
+            UserError: If the batch cannot be shared equally by the ranks.
         """
         rank, world_size = self._rank_and_world_size()
         if self.global_batch_size % world_size:
-            raise ValueError(
+            raise UserError(
                 f"global_batch_size is {self.global_batch_size}, which {world_size} ranks cannot share equally. It must"
                 f" be a multiple of {world_size}. Write `data.init_args.global_batch_size:"
                 f" {-(-self.global_batch_size // world_size) * world_size}`."

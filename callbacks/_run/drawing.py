@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from evolvedirector.errors import RunError
 from evolvedirector.evolution.host import StudentPart
 from evolvedirector.records import ImageRequest
 
@@ -49,7 +50,7 @@ def student_draw(trainer: pl.Trainer, module: pl.LightningModule) -> Callable[[S
         with eval_mode(module), torch.no_grad(), averaged_weights(trainer, module):
             images = module.generate(requests)  # type: ignore[operator]
         if len(images) != len(requests):
-            raise RuntimeError(
+            raise RunError(
                 f"{type(module).__name__}.generate returned {len(images)} images for {len(requests)} requests. "
                 "Allowed is one image for each. Return one uint8 tensor (3, height, width) per request, in order."
             )

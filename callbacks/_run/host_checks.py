@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import lightning.pytorch as pl
 
-from evolvedirector.errors import UserError
+from evolvedirector.errors import RunError, UserError
 from evolvedirector.evolution import EvolvingData, ImageGenerator
 from evolvedirector.execution.ranks import on_rank_zero
 from evolvedirector.planning.preflight import problems_of, told
@@ -18,7 +18,7 @@ def evolving_data_of(trainer: pl.Trainer, attribute: str | None) -> EvolvingData
     """Find the evolving data of a trainer: its datamodule, or an attribute of it.
 
     Raises:
-        RuntimeError: There is no datamodule, or it lacks the parts of `EvolvingData`.
+        RunError: There is no datamodule, or it lacks the parts of `EvolvingData`.
     """
     host: Any = getattr(trainer, "datamodule", None)
     where = "the datamodule"
@@ -26,14 +26,14 @@ def evolving_data_of(trainer: pl.Trainer, attribute: str | None) -> EvolvingData
         where = f"the datamodule's attribute `{attribute}`"
         host = getattr(host, attribute, None)
     if host is None:
-        raise RuntimeError(
+        raise RunError(
             f"EvolutionCallback finds no evolving data: {where} is missing. It needs a LightningDataModule with "
             "`data_root`, `revision_sha` and `open_revision(revision_sha)`. Write "
             "`data: {class_path: evolvedirector.datamodules.EvolvingDataModule, init_args: {root: runs/mine/data}}`."
         )
     missing = [name for name in ("data_root", "revision_sha", "open_revision") if not _has(host, name)]
     if missing:
-        raise RuntimeError(
+        raise RunError(
             f"{where} ({type(host).__name__}) lacks {', '.join(f'`{name}`' for name in missing)}. "
             "It needs `data_root: Path`, `revision_sha: str` and `open_revision(self, revision_sha: str) -> None`. "
             "Add them, or use evolvedirector.datamodules.EvolvingDataModule."
@@ -50,17 +50,17 @@ def check_host(trainer: pl.Trainer, module: pl.LightningModule) -> None:
     """Refuse a trainer or module that a round could not work with, before anything is bought.
 
     Raises:
-        RuntimeError: With the line to write.
+        RunError: With the line to write.
     """
     every = getattr(trainer, "reload_dataloaders_every_n_epochs", 0)  # set by a connector: unknown to type checkers
     if every != 1:
-        raise RuntimeError(
+        raise RunError(
             f"reload_dataloaders_every_n_epochs is {every}: a new revision of the dataset would not be read. "
             "It must be 1. Write `trainer: {reload_dataloaders_every_n_epochs: 1}` or "
             "Trainer(reload_dataloaders_every_n_epochs=1)."
         )
     if not isinstance(module, ImageGenerator):
-        raise RuntimeError(
+        raise RunError(
             f"{type(module).__name__} has no `generate`: the judge could not see what the student draws. It needs "
             "`def generate(self, requests: Sequence[ImageRequest]) -> list[Tensor]` (one uint8 image "
             "(3, height, width) per request). Add it, or use evolvedirector.lightning_modules.TextToImage."
@@ -126,10 +126,10 @@ def check_sized(trainer: pl.Trainer) -> None:
     """Refuse a train loader without a length: Lightning would lose one of its batches at every resume.
 
     Raises:
-        RuntimeError: With the line to write.
+        RunError: With the line to write.
     """
     if trainer.num_training_batches == float("inf"):
-        raise RuntimeError(
+        raise RunError(
             "The train loader has no length: Lightning would skip one of its batches at every resume, and an epoch "
             "would never end. It needs `__len__`. Give the loader a fixed number of batches per epoch."
         )
@@ -148,11 +148,11 @@ def check_only_owner(trainer: pl.Trainer, callback: OwnsRoot, root: Path) -> Non
     """Refuse a second callback that evolves the same root: two drivers would publish against each other.
 
     Raises:
-        RuntimeError: With the line to write.
+        RunError: With the line to write.
     """
     for other in trainer.callbacks:  # type: ignore[attr-defined]
         if other is not callback and isinstance(other, OwnsRoot) and other.owned_root() == root:
-            raise RuntimeError(
+            raise RunError(
                 f"Two {type(callback).__name__}s evolve the same root {root}. Each root has one driver. Remove one, or "
                 "give it data of its own: `data: NAME` names an attribute of the datamodule."
             )

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from evolvedirector.callbacks._run.drawing import offloader, student_part
 from evolvedirector.callbacks._run.held_out import size_px_of
 from evolvedirector.callbacks._run.round_bar import RoundBar
+from evolvedirector.errors import RunError
 from evolvedirector.evolution.host import StudentPart
 from evolvedirector.evolution.opening import run_seeding
 from evolvedirector.evolution.round import run_round
@@ -152,7 +153,7 @@ class RoundDriver:
     def _image_size_px(self) -> int:
         size = self._plan.image_size_px or size_px_of(self._module)
         if not isinstance(size, int):
-            raise RuntimeError(
+            raise RunError(
                 f"The size of the images to ask for is unknown: {type(self._module).__name__} has no `image_size_px`. "
                 "Allowed is a size of either. Write `image_size_px: 512`, say, in EvolutionCallback."
             )

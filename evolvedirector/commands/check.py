@@ -21,6 +21,7 @@ from evolvedirector.callbacks._run.device_fit import averages
 from evolvedirector.callbacks.checkpoint import RunCheckpoint
 from evolvedirector.commands.lightning_cli import EvolveDirectorCLI
 from evolvedirector.commands.readable_errors import print_paragraph
+from evolvedirector.errors import UserError
 from evolvedirector.planning.preflight import problems_of
 from evolvedirector.planning.roles import CountsBatches, HasRoot, HasSeeds, SizesImages, Summarised
 from evolvedirector.planning.run_costs import class_of, looks_and_money, memory_of
@@ -97,7 +98,7 @@ def check_folders(run: BuiltRun) -> None:
     """Check that the run folder and the dataset root can be written.
 
     Raises:
-        ValueError: One cannot.
+        UserError: One cannot.
     """
     folders = {"trainer.default_root_dir": Path(run.trainer.default_root_dir)}
     if (root := data_root(run)) is not None:
@@ -105,7 +106,7 @@ def check_folders(run: BuiltRun) -> None:
     for option, folder in folders.items():
         existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
         if not existing.is_dir() or not os.access(existing, os.W_OK):
-            raise ValueError(
+            raise UserError(
                 f"{option} is {folder}, which cannot be written ({existing} is {_what(existing)}). It names a folder "
                 f"that exists or can be made. Write another folder, as {option}: runs/mine."
             )

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from evolvedirector.commands.part_files import build_part, read_part
+from evolvedirector.errors import UserError
 
 if TYPE_CHECKING:
     from evolvedirector.evaluation.judge_trial import Trial
@@ -80,11 +81,11 @@ def _parser() -> argparse.ArgumentParser:
 def _names(files: Sequence[Path]) -> dict[str, Path]:
     """Name each judge by its file, with its folder where two files have one name."""
     if len(files) > MAX_JUDGES:
-        raise ValueError(f"{len(files)} judges are given. Allowed: 1 to {MAX_JUDGES}. Name fewer files.")
+        raise UserError(f"{len(files)} judges are given. Allowed: 1 to {MAX_JUDGES}. Name fewer files.")
     stems = [path.stem for path in files]
     names = [path.stem if stems.count(path.stem) == 1 else str(path) for path in files]
     if len(set(names)) < len(names):
-        raise ValueError(f"'{max(names, key=names.count)}' is named twice. Allowed: each judge once. Leave one out.")
+        raise UserError(f"'{max(names, key=names.count)}' is named twice. Allowed: each judge once. Leave one out.")
     return dict(zip(names, files, strict=True))
 
 
@@ -95,7 +96,7 @@ def _gold(options: argparse.Namespace) -> list[GoldItem]:
 
     for name, value, least in (("--items", options.items, 2), ("--pairs", options.pairs, 0)):
         if value < least:
-            raise ValueError(f"{name} is {value}. Allowed: {least} or more. Write `{name} 50`, say.")
+            raise UserError(f"{name} is {value}. Allowed: {least} or more. Write `{name} 50`, say.")
     if options.gold.suffix in (".yaml", ".yml"):
         source = build_part(read_part(options.gold, "gold"), GoldSource, "gold", str(options.gold))
     else:

@@ -17,6 +17,7 @@ import yaml
 from evolvedirector.commands.config_mistakes import explain_mistake
 from evolvedirector.commands.readable_errors import ConfigurationMistake
 from evolvedirector.commands.secret_arguments import written
+from evolvedirector.errors import UserError
 from evolvedirector.records import ImageRequest, prompt_id_of
 from evolvedirector.records.part import verify_parts
 from evolvedirector.secrecy.guard import named_variables, refuse_secrets, secret_values
@@ -36,7 +37,7 @@ def main(args: list[str]) -> int:
         Exit code: 0; 1 when the one image was refused or failed.
 
     Raises:
-        ValueError: The teacher cannot be built or used, or an option is outside of what is allowed.
+        UserError: The teacher cannot be built or used, or an option is outside of what is allowed.
     """
     parser = _parser()
     options, further = parser.parse_known_args(args)
@@ -45,7 +46,7 @@ def main(args: list[str]) -> int:
     if strange is not None or (further and not further[0].startswith("--teacher.")):
         parser.error(f"unrecognized argument: {strange or further[0]}")
     if not re.fullmatch(r"[1-9][0-9]{0,3}x[1-9][0-9]{0,3}", options.size):
-        raise ValueError(f"--size is {options.size!r}. Allowed is WIDTHxHEIGHT in pixels. Write 512x512, say.")
+        raise UserError(f"--size is {options.size!r}. Allowed is WIDTHxHEIGHT in pixels. Write 512x512, say.")
     teacher = build_teacher(options.teacher, further)
     verify_parts(teacher)
     return _serve(teacher, options) if options.serve else _draw(teacher, options)
@@ -88,13 +89,13 @@ def _read_teacher(path: Path) -> Any:
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(
+        raise UserError(
             f"The teacher file '{path}' cannot be read: {' '.join(str(error).split())}. Allowed is a YAML with "
             "class_path and init_args. Correct its path or content."
         ) from error
     content = content.get("teacher", content) if isinstance(content, dict) else content
     if not isinstance(content, dict) or not isinstance(content.get("class_path"), str):
-        raise ValueError(
+        raise UserError(
             f"The teacher file '{path}' names no class_path. Allowed is a YAML with class_path and init_args. Write "
             "`class_path: evolvedirector.worlds.shapes.MiniatureTeacher`, say."
         )
@@ -107,7 +108,7 @@ def _serve(teacher: Teacher, options: argparse.Namespace) -> int:
 
     width, _, height = options.size.partition("x")
     if width != height:
-        raise ValueError(f"--size is {options.size}. Allowed with --serve is a square. Write {width}x{width}, say.")
+        raise UserError(f"--size is {options.size}. Allowed with --serve is a square. Write {width}x{width}, say.")
     server = TeacherServer(
         teacher,
         options.name or type(teacher).__name__,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
+from evolvedirector.errors import UserError
 from evolvedirector.records import Allowance
 from evolvedirector.store.ledger import Spend
 
@@ -28,7 +29,7 @@ class Budget:
         price_per_look_usd: Price of a look, charged when it is asked; 0 for a judge of your own.
 
     Raises:
-        ValueError: A limit or a price is negative.
+        UserError: A limit or a price is negative.
     """
 
     budget_teacher_calls: int | None = None
@@ -46,7 +47,7 @@ class Budget:
             named = {f".{name}": part for name, part in value.items()} if isinstance(value, dict) else {"": value}
             for suffix, part in named.items():
                 if part is not None and not part >= 0:  # NaN is no limit either
-                    raise ValueError(
+                    raise UserError(
                         f"{limit.name}{suffix} is {part}. Allowed: 0 or more, or null for no limit. "
                         f"Write `{limit.name}{suffix}: 0` to spend nothing."
                     )
@@ -65,13 +66,13 @@ def check_teacher_names(budget: Budget, names: Iterable[str]) -> None:
         names: Teachers of the run.
 
     Raises:
-        ValueError: `teacher_budgets` or `prices_usd` names an unknown teacher.
+        UserError: `teacher_budgets` or `prices_usd` names an unknown teacher.
     """
     known = list(names)
     for field, table in (("teacher_budgets", budget.teacher_budgets), ("prices_usd", budget.prices_usd)):
         unknown = sorted(set(table or {}) - set(known))
         if unknown:
-            raise ValueError(
+            raise UserError(
                 f"{field} names {', '.join(map(repr, unknown))}, but no teacher is called so. "
                 f"Allowed: {', '.join(known)}. Write one of these names under `{field}`, or add the teacher."
             )

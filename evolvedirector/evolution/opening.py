@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 
+from evolvedirector.errors import RunError
 from evolvedirector.evolution.buying.buy import buy
 from evolvedirector.evolution.judge_health import check_judge
 from evolvedirector.evolution.round_parts import Round
@@ -29,7 +30,7 @@ def run_seeding(round: Round) -> str:
         return info.revision_sha
     if not purchases.samples and not any(entry.sample for entry in state.entries.values()):
         said = ", ".join(f"teacher: {cause} {number}" for cause, number in round.figures.no_image.items())
-        raise RuntimeError(
+        raise RunError(
             f"None of {len(waiting)} seed prompts got an image to train on ({said}). Either the teachers cannot "
             "draw them, or the judge refuses what they draw. Look at both, or write other seeds; everything bought is "
             "kept."

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from evolvedirector.errors import UserError
 from evolvedirector.evolution import steps
 from evolvedirector.evolution.buying.ask_teachers import Wish, ask_teachers, choose_draws
 from evolvedirector.evolution.buying.buy import Purchases, buy
@@ -238,24 +239,24 @@ def _write_requests(
 def _check_plan(round: Round, plan: RoundPlan, state: DatasetState) -> None:
     for prompt_id in (*plan.compare, *plan.probe, *plan.score):
         if prompt_id not in state.entries:
-            raise ValueError(
+            raise UserError(
                 f"The policy wants to look at prompt {prompt_id!r}, which is none of the {len(state.entries)} prompts "
                 "of the revision. Name prompts of the state in `compare`, `probe` and `score`."
             )
     if not (plan.score or plan.score_candidates):
         return
     if not round.parts.rewards:
-        raise ValueError(
+        raise UserError(
             "The policy wants scores, but no reward takes part. Allowed is such a plan with at least one reward. Write "
             "`rewards: {clip: {class_path: evolvedirector.rewards.CLIPScore}}`, say, in EvolutionCallback."
         )
     if plan.drawn_by is not None and plan.drawn_by not in round.parts.teachers:
-        raise ValueError(
+        raise UserError(
             f"The policy wants {plan.drawn_by!r} to draw what is scored, but no teacher is called so. Allowed: "
             f"{', '.join(round.parts.teachers)}. Write one of these names, or None for the student."
         )
     if plan.images_per_prompt < 1:
-        raise ValueError(
+        raise UserError(
             f"images_per_prompt is {plan.images_per_prompt}. Allowed: 1 or more. Write 1 for one image of each prompt."
         )
 
@@ -270,7 +271,7 @@ def _check_decisions(
             continue
         known = buyable if decision.kind == "buy" else state.entries
         if decision.prompt_id not in known:
-            raise ValueError(
+            raise UserError(
                 f"The policy decided {decision.kind!r} for prompt {decision.prompt_id!r}, which is not among the "
                 f"{len(known)} prompts it may decide about. Return decisions only for prompts of the state or "
                 "candidates of this round."
@@ -279,7 +280,7 @@ def _check_decisions(
 
 def _check_choice(decision: Decision, scored: _Scored) -> None:
     if decision.kind != "buy" or (decision.prompt_id, decision.image_sha256) not in scored.samples:
-        raise ValueError(
+        raise UserError(
             f"The policy decided {decision.kind!r} with image {decision.image_sha256!r} for prompt "
             f"{decision.prompt_id!r}. Allowed is `buy` with one of the {len(scored.samples)} images that a teacher "
             "drew for scoring in this round. Name the teacher, a self-teacher say, in the plan's `drawn_by`."

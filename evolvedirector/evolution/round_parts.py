@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from evolvedirector.errors import RunError
 from evolvedirector.evolution.budget import Budget, allowance_of
 from evolvedirector.evolution.host import StudentPart
 from evolvedirector.execution.executor import Executor, Tenants
@@ -92,7 +93,7 @@ def tenants_of(
     }
 
 
-class RoundInterrupted(RuntimeError):
+class RoundInterrupted(RunError):
     """A round was asked to stop between two units; everything done so far is recorded, and repeating it goes on."""
 
 

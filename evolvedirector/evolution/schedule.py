@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from evolvedirector.errors import UserError
+
 
 @dataclass(frozen=True, slots=True)
 class RoundSchedule:
@@ -14,7 +16,7 @@ class RoundSchedule:
         max_rounds: Rounds in all. None: as many as there is room for.
 
     Raises:
-        ValueError: A number out of range.
+        UserError: A number out of range.
     """
 
     every_n_epochs: int
@@ -23,7 +25,7 @@ class RoundSchedule:
     def __post_init__(self) -> None:
         for name, value, least in (("every_n_epochs", self.every_n_epochs, 1), ("max_rounds", self.max_rounds, 0)):
             if value is not None and value < least:
-                raise ValueError(f"{name} is {value}. Allowed: {least} or more. Write `{name}: 1`, say.")
+                raise UserError(f"{name} is {value}. Allowed: {least} or more. Write `{name}: 1`, say.")
 
     def is_due(self, epochs_done: int, rounds_done: int, trains_on: bool) -> bool:
         """Say whether a round follows the epoch that has just ended.

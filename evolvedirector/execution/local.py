@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from evolvedirector.errors import UserError
 from evolvedirector.execution.executor import InStep, Phase, Tenants
 from evolvedirector.records.part import Part, close_parts, requests_in_flight_of
 
@@ -76,14 +77,14 @@ class LocalExecutor:
         """Return the phase and the name of a part.
 
         Raises:
-            ValueError: It takes no part in this round.
+            UserError: It takes no part in this round.
         """
         for phase, parts in self.tenants.items():
             for name, own in parts.items():
                 if own is part:
                     return phase, name
         known = [f"{phase} {name}" for phase, parts in self.tenants.items() for name in parts]
-        raise ValueError(
+        raise UserError(
             f"{type(part).__name__} takes no part in this round. Allowed are {', '.join(known)}. Ask one of these, or "
             "hand the part to the executor under its phase."
         )

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import torch.distributed as dist
 
+from evolvedirector.errors import RunError
 from evolvedirector.execution.executor import InStep, Phase
 from evolvedirector.execution.local import LocalExecutor
 from evolvedirector.records.part import Part, requests_in_flight_of
@@ -58,7 +59,7 @@ def _group() -> Iterator[dist.ProcessGroup]:
         dist.destroy_process_group(group)
 
 
-class PeerFailed(RuntimeError):
+class PeerFailed(RunError):
     """A rank failed in a round; the message says which and why.
 
     Args:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from evolvedirector.errors import UserError
 from evolvedirector.judges.health.calibration import Calibration, calibrated
 from evolvedirector.judges.judge import Judge, models_of
 from evolvedirector.records import ImageAndPrompt, Look, OrderedPair, digest
@@ -28,7 +29,7 @@ class CalibratedJudge:
         first_shift: Its preference for the first place, in log-odds; under 0 where it prefers the second.
 
     Raises:
-        ValueError: A temperature of 0 or less, or a value that is no finite number.
+        UserError: A temperature of 0 or less, or a value that is no finite number.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class CalibratedJudge:
         ):
             if not low < value < float("inf"):
                 allowed = "over 0" if low == 0.0 else "a number"
-                raise ValueError(
+                raise UserError(
                     f"{name} is {value}. Allowed: {allowed}. Write `{name}: {1.0 + low if low == 0 else 0.0}`."
                 )
         self.judge = judge

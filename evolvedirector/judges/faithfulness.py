@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
+from evolvedirector.errors import UserError
 from evolvedirector.records import AtomAnswer, FaithfulnessLook, ImageAndPrompt, Look
 from evolvedirector.records.looks import MIN_COVERED_MASS
 
@@ -92,14 +93,14 @@ def look_of(answers: FaithfulnessLook, expected_error: float = 0.0, min_readable
         over all answers, or 0 where too few can be read; its reason names the kinds that are missing.
 
     Raises:
-        ValueError: an error or a share outside of its limits.
+        UserError: an error or a share outside of its limits.
     """
     if not 0.0 <= expected_error < 0.5:
-        raise ValueError(
+        raise UserError(
             f"expected_error={expected_error}. Allowed is 0 to under 0.5; at 0.5 an answer says nothing. Write 0.1."
         )
     if not 0.0 < min_readable_share <= 1.0:
-        raise ValueError(f"min_readable_share={min_readable_share}. Allowed is over 0 and at most 1. Write 0.5.")
+        raise UserError(f"min_readable_share={min_readable_share}. Allowed is over 0 and at most 1. Write 0.5.")
     total = len(answers.answers)
     read = sum(map(_is_readable, answers.answers))
     if read == 0 or read < min_readable_share * total:

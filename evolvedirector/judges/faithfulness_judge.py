@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import cast
 
+from evolvedirector.errors import UserError
 from evolvedirector.judges.faithfulness import look_of
 from evolvedirector.judges.judge import ComparesPairs, Judge, models_of, outage_of
 from evolvedirector.judges.questions.english_questions import EnglishQuestions
@@ -51,7 +52,7 @@ class FaithfulnessJudge:
             memory for both. Off: their scores are compared.
 
     Raises:
-        ValueError: A share out of its range, or `ask_pairs` of a model that is no judge, or beside `judge`.
+        UserError: A share out of its range, or `ask_pairs` of a model that is no judge, or beside `judge`.
     """
 
     def __init__(
@@ -66,11 +67,11 @@ class FaithfulnessJudge:
     ) -> None:
         look_of(FaithfulnessLook("", ()), expected_error, min_readable_share)  # it knows the allowed shares
         if not 0.0 <= equal_within <= 1.0:
-            raise ValueError(f"equal_within is {equal_within}. Allowed: 0 to 1. Write `equal_within: 0.05`.")
+            raise UserError(f"equal_within is {equal_within}. Allowed: 0 to 1. Write `equal_within: 0.05`.")
         # not `Judge`: isinstance would ask for the fingerprint, which may need the model's files
         if ask_pairs and (judge is not None or not isinstance(answerer, ComparesPairs)):
             why = "beside a judge of pairs" if judge is not None else f"of {type(answerer).__name__}, which is no judge"
-            raise ValueError(f"ask_pairs is true {why}. Allowed: one of both. Leave `ask_pairs` or `judge` out.")
+            raise UserError(f"ask_pairs is true {why}. Allowed: one of both. Leave `ask_pairs` or `judge` out.")
         self.answerer = answerer
         self.judge = judge
         self.questions = questions or EnglishQuestions()

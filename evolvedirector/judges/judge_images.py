@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
+from evolvedirector.errors import UserError
 from evolvedirector.store.images import decode_image
 
 if TYPE_CHECKING:
@@ -100,10 +101,10 @@ def check_size(size_px: int) -> None:
         size_px: Side of a square in pixels.
 
     Raises:
-        ValueError: If it is out of range.
+        UserError: If it is out of range.
     """
     if not 8 <= size_px <= MAX_JUDGE_SIDE_PX:
-        raise ValueError(f"Judges cannot be shown {size_px} px. Allowed is 8 to {MAX_JUDGE_SIDE_PX}. Write 448.")
+        raise UserError(f"Judges cannot be shown {size_px} px. Allowed is 8 to {MAX_JUDGE_SIDE_PX}. Write 448.")
 
 
 def _png(picture: Image) -> bytes:

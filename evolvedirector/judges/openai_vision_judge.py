@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from evolvedirector.errors import UserError
 from evolvedirector.judges.chat_messages import ImageLayout, question_messages
 from evolvedirector.judges.judge_images import check_size
 from evolvedirector.judges.questions.judge_questions import (
@@ -275,20 +276,18 @@ def _cannot_show(reason: str, images: int) -> str:
 
 def _check_settings(model: str, rung: str, tokens: int, cost_usd: float | None, templates: Sequence[str]) -> None:
     if not model.strip():
-        raise ValueError(
-            "model is empty. Allowed is a name that the server knows. Write `model: Qwen3-VL-8B-Instruct`."
-        )
+        raise UserError("model is empty. Allowed is a name that the server knows. Write `model: Qwen3-VL-8B-Instruct`.")
     if rung not in RUNGS:
-        raise ValueError(f"first_rung is {rung!r}. Allowed: {', '.join(RUNGS)}. Write `first_rung: logprobs`.")
+        raise UserError(f"first_rung is {rung!r}. Allowed: {', '.join(RUNGS)}. Write `first_rung: logprobs`.")
     if tokens < 1:
-        raise ValueError(f"max_answer_tokens is {tokens}. Allowed is 1 or more. Write `max_answer_tokens: 64`.")
+        raise UserError(f"max_answer_tokens is {tokens}. Allowed is 1 or more. Write `max_answer_tokens: 64`.")
     if cost_usd is not None and not cost_usd >= 0.0:
-        raise ValueError(
+        raise UserError(
             f"cost_usd_per_look is {cost_usd}. Allowed is 0 or more, or null. Write 0 for a server of yours."
         )
     for template in templates:
         if "{prompt}" not in template:
-            raise ValueError(
+            raise UserError(
                 f"The question {template[:60]!r} does not name the prompt. Allowed is a text with `{{prompt}}`, or "
                 "every prompt is judged alike. Write `{prompt}` where it belongs."
             )

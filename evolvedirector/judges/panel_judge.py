@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+from evolvedirector.errors import UserError
 from evolvedirector.judges.judge import Judge, models_of, outage_of
 from evolvedirector.records import ImageAndPrompt, Look, OrderedPair, digest
 from evolvedirector.records.looks import MIN_COVERED_MASS
@@ -40,7 +41,7 @@ class PanelJudge:
             they are then loaded again for every unit of questions of a round.
 
     Raises:
-        ValueError: No member, weights that name others, or a number out of its range.
+        UserError: No member, weights that name others, or a number out of its range.
     """
 
     def __init__(
@@ -52,13 +53,13 @@ class PanelJudge:
         one_at_a_time: bool = False,
     ) -> None:
         if not judges:
-            raise ValueError("judges is empty. Allowed: at least one. Write `judges: {one: {class_path: ...}}`.")
+            raise UserError("judges is empty. Allowed: at least one. Write `judges: {one: {class_path: ...}}`.")
         weights = dict.fromkeys(judges, 1.0) if weights is None else weights
         _check_weights(judges, weights)
         if not 0.5 < agreement <= 1.0:
-            raise ValueError(f"agreement is {agreement}. Allowed: over 0.5 to 1. Write `agreement: 1.0` for all.")
+            raise UserError(f"agreement is {agreement}. Allowed: over 0.5 to 1. Write `agreement: 1.0` for all.")
         if not 1 <= min_readable <= len(judges):
-            raise ValueError(f"min_readable is {min_readable}. Allowed: 1 to {len(judges)}, all judges. Write 1.")
+            raise UserError(f"min_readable is {min_readable}. Allowed: 1 to {len(judges)}, all judges. Write 1.")
         self.judges = judges
         self.weights = weights
         self.agreement = agreement
@@ -177,10 +178,10 @@ def _is_readable(look: Look) -> bool:
 
 def _check_weights(judges: Mapping[str, Judge], weights: Mapping[str, float]) -> None:
     if set(weights) != set(judges):
-        raise ValueError(
+        raise UserError(
             f"weights names {', '.join(sorted(weights)) or 'nobody'}, the judges are {', '.join(sorted(judges))}. "
             "Allowed: one weight for each. Leave `weights` out for equal ones."
         )
     for name, weight in weights.items():
         if not 0.0 < weight < float("inf"):
-            raise ValueError(f"weights.{name} is {weight}. Allowed: over 0. Leave a judge out to give it no voice.")
+            raise UserError(f"weights.{name} is {weight}. Allowed: over 0. Leave a judge out to give it no voice.")

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from evolvedirector.errors import UserError
 from evolvedirector.judges.judge_images import check_size, judge_image, side_by_side_image
 from evolvedirector.judges.questions.judge_questions import (
     PAIR_QUESTION,
@@ -209,15 +210,15 @@ class TransformersJudge:
 def _check_settings(batch_size: int, min_covered_mass: float, templates: Sequence[str]) -> None:
     """Refuse settings that could not be meant."""
     if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size}. Allowed is 1 or more. Write 8.")
+        raise UserError(f"batch_size={batch_size}. Allowed is 1 or more. Write 8.")
     if not MIN_COVERED_MASS <= min_covered_mass <= 1.0:
-        raise ValueError(
+        raise UserError(
             f"min_covered_mass={min_covered_mass}. Allowed is {MIN_COVERED_MASS} to 1: with less, a round counts the "
             f"look as unreadable anyway. Write {MIN_COVERED_MASS}."
         )
     for template in templates:
         if "{prompt}" not in template:
-            raise ValueError(
+            raise UserError(
                 f"The question {template[:80]!r} names no prompt. Allowed is a text with {{prompt}}. Write for example "
                 f"{CHECK_QUESTION!r}."
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from evolvedirector.errors import UserError
 from evolvedirector.records.looks import MIN_COVERED_MASS
 from evolvedirector.records.questions import Answer
 
@@ -54,10 +55,10 @@ def answer_tokens(answers: Sequence[str], encode: Encode) -> tuple[frozenset[int
         encode: Text to token ids.
 
     Raises:
-        ValueError: If there are fewer than two answers, or two of them cannot be told apart by their first token.
+        UserError: If there are fewer than two answers, or two of them cannot be told apart by their first token.
     """
     if len(answers) < 2:
-        raise ValueError(f"Answers {tuple(answers)}: too few. Allowed are two or more. Write ('yes', 'no').")
+        raise UserError(f"Answers {tuple(answers)}: too few. Allowed are two or more. Write ('yes', 'no').")
     tokens = [first_tokens(answer, encode) for answer in answers]
     own = []
     for place, found in enumerate(tokens):
@@ -65,7 +66,7 @@ def answer_tokens(answers: Sequence[str], encode: Encode) -> tuple[frozenset[int
         own.append(found - others)
         if not own[-1]:
             rivals = [answers[at] for at, other in enumerate(tokens) if at != place and other & found]
-            raise ValueError(
+            raise UserError(
                 f"The answer {answers[place]!r} begins with the same token as {rivals}. Allowed are answers that this "
                 "model's tokenizer tells apart by their first token. Write short words that begin differently."
             )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from evolvedirector.errors import UserError
 from evolvedirector.records import digest
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -72,13 +73,13 @@ def find_model(model: str, revision: str | None) -> ModelSource:
         revision: Branch, tag or commit on the hub; None is its main branch.
 
     Raises:
-        ValueError: If there is no such folder, or neither hub nor local copy has the name.
+        UserError: If there is no such folder, or neither hub nor local copy has the name.
     """
     folder = packaged_model(model) or Path(model).expanduser()
     if (folder / "config.json").is_file():
         return ModelSource(model, folder, None)
     if folder.is_dir() or folder.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
-        raise ValueError(
+        raise UserError(
             f"The model folder {model!r} {'has no config.json' if folder.is_dir() else 'does not exist'}. Allowed is a "
             "folder written by save_pretrained, or a name on the model hub such as 'owner/model'. Correct the path."
         )
@@ -90,7 +91,7 @@ def find_model(model: str, revision: str | None) -> ModelSource:
             return ModelSource(model, Path(found).parent, Path(found).parent.name)
         return ModelSource(model, None, HfApi().model_info(model, revision=revision, timeout=10).sha)
     except Exception as error:  # a wrong name and a hub that is away have many exceptions of their own
-        raise ValueError(
+        raise UserError(
             f"There is no folder {model!r} here, and no such model (revision {revision or 'main'}) on the hub or among "
             f"its local copies ({type(error).__name__}). Allowed is a folder written by save_pretrained, or a name "
             "that the hub shows. Correct the name, or download the model first."
@@ -169,7 +170,7 @@ def _tensors(path: Path) -> Iterator[tuple[str, str, list[int]]]:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > _MAX_HEADER_BYTES:
-            raise ValueError(
+            raise UserError(
                 f"{path.name} is no safetensors file: its header has {length} bytes. Allowed are at most "
                 f"{_MAX_HEADER_BYTES}. Save or download the model again."
             )
@@ -204,14 +205,14 @@ def packaged_model(model: str) -> Path | None:
         The folder; None for a name without `package:`.
 
     Raises:
-        ValueError: The package has no such model.
+        UserError: The package has no such model.
     """
     if not model.startswith(PREFIX):
         return None
     root = Path(__file__).resolve().parents[1]
     folder = (root / model.removeprefix(PREFIX)).resolve()
     if root not in folder.parents or not (folder / "config.json").is_file():
-        raise ValueError(
+        raise UserError(
             f"There is no model {model!r} in this package. Allowed is 'package:' and a folder of it with a saved "
             "model. Write package:worlds/shapes/vlm."
         )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from evolvedirector.errors import UserError
 from evolvedirector.models.model_files import Dtype, ModelSettings, ModelSource, Quantisation, has_weights
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def readable_errors(model: str) -> Iterator[None]:
         model: Name or folder, for the sentence.
 
     Raises:
-        ValueError: Instead of whatever the library raised.
+        UserError: Instead of whatever the library raised.
     """
     from transformers.utils import logging as library
 
@@ -69,11 +70,11 @@ def readable_errors(model: str) -> Iterator[None]:
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
         said = " ".join(str(error).split())
         if "trust_remote_code" in said:
-            raise ValueError(
+            raise UserError(
                 f"The model {model!r} brings program code of its own, which is never run here (there is no "
                 "trust_remote_code). Allowed are models whose code is part of the transformers library. Write another."
             ) from error
-        raise ValueError(
+        raise UserError(
             f"The model {model!r} cannot be loaded: {said[:300]}. Allowed is a complete folder or hub model that the "
             "installed transformers knows. Save or download it again, or install what is named."
         ) from error
@@ -114,10 +115,10 @@ def check_weights(source: ModelSource) -> None:
         source: Where the model comes from; a model of the hub is checked when it is loaded.
 
     Raises:
-        ValueError: If there are none.
+        UserError: If there are none.
     """
     if source.folder is not None and source.commit is None and not has_weights(source.folder):
-        raise ValueError(
+        raise UserError(
             f"The model folder {source.model!r} has no complete safetensors weights. Allowed is model.safetensors, or "
             "its parts with model.safetensors.index.json; pickled weights are never read. Save it with save_pretrained."
         )
@@ -132,7 +133,7 @@ def load_model(load: Callable[..., Any], source: ModelSource, settings: ModelSet
         settings: How its weights are held, and where.
 
     Raises:
-        ValueError: If the model cannot be loaded, or does not fit the device.
+        UserError: If the model cannot be loaded, or does not fit the device.
     """
     check_weights(source)
     dtype, quantisation, device = settings.dtype, settings.quantisation, rank_device(settings.device)
@@ -149,7 +150,7 @@ def load_model(load: Callable[..., Any], source: ModelSource, settings: ModelSet
         if not is_out_of_memory(error):
             raise
         free_memory()
-        raise ValueError(
+        raise UserError(
             f"The weights of {source.model!r} do not fit {device} (dtype {dtype}, quantisation {quantisation}). "
             "Allowed is what its memory holds beside the student. Write `quantisation: nf4`, or `offload_student: all`."
         ) from error

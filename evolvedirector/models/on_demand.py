@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
+from evolvedirector.errors import UserError
 from evolvedirector.models.model_files import ModelSettings, ModelSource, find_model, weight_bytes
 from evolvedirector.models.model_loading import check_weights, free_memory, is_out_of_memory
 
@@ -40,7 +41,7 @@ class MemoryGuard(Generic[Item, Result]):
             items: A batch.
 
         Raises:
-            ValueError: If the first batch of all does not fit.
+            UserError: If the first batch of all does not fit.
         """
         if not items:
             return []
@@ -52,7 +53,7 @@ class MemoryGuard(Generic[Item, Result]):
             if not is_out_of_memory(error):
                 raise
             if not self._has_worked:
-                raise ValueError(
+                raise UserError(
                     f"The first batch of {len(items)} does not fit the memory beside the model. {self._advice}"
                 ) from error
         free_memory()  # outside of the handler, whose traceback still holds the tensors

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from evolvedirector.errors import UserError
 from evolvedirector.models.model_files import ModelSettings, ModelSource
 from evolvedirector.models.model_loading import load_config, load_model, place_of, readable_errors
 from evolvedirector.models.seeded_sampling import SeededSampling
@@ -35,7 +36,7 @@ class InstructionReader:
         revision: Branch, tag or commit on the hub; None is its main branch.
 
     Raises:
-        ValueError: If the model does not write text, or its tokenizer cannot be loaded.
+        UserError: If the model does not write text, or its tokenizer cannot be loaded.
     """
 
     def __init__(self, source: ModelSource, revision: str | None) -> None:
@@ -43,7 +44,7 @@ class InstructionReader:
 
         self.config: PreTrainedConfig = load_config(source, revision)
         if type(self.config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-            raise ValueError(
+            raise UserError(
                 f"The model {source.model!r} (type {self.config.model_type!r}) cannot write prompts. Allowed are "
                 "models that continue text, such as Qwen3, Llama or Mistral. Write the name or folder of one."
             )

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from evolvedirector.errors import UserError
 from evolvedirector.models.answer_tokens import answer_tokens
 from evolvedirector.models.model_files import ModelSettings, ModelSource
 from evolvedirector.models.model_loading import load_config, load_model
@@ -31,13 +32,13 @@ def image_text_config(source: ModelSource, revision: str | None) -> PreTrainedCo
         revision: Branch, tag or commit on the hub; None is its main branch.
 
     Raises:
-        ValueError: If the model has no image input, or an encoder and a decoder.
+        UserError: If the model has no image input, or an encoder and a decoder.
     """
     from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
     config = load_config(source, revision)
     if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING or getattr(config, "is_encoder_decoder", False):
-        raise ValueError(
+        raise UserError(
             f"The model {source.model!r} (type {config.model_type!r}) cannot judge images: it takes no pictures and "
             "text to continue. Allowed are image-text-to-text models, such as LLaVA-NeXT, Qwen-VL or InternVL. "
             "Write the name or folder of one."
@@ -53,7 +54,7 @@ class QuestionReader:
         revision: Branch, tag or commit on the hub; None is its main branch.
 
     Raises:
-        ValueError: If the model takes no pictures, or its processor cannot be loaded.
+        UserError: If the model takes no pictures, or its processor cannot be loaded.
     """
 
     def __init__(self, source: ModelSource, revision: str | None) -> None:
@@ -98,7 +99,7 @@ class QuestionReader:
             size_px: Side of each.
 
         Raises:
-            ValueError: If the processor cannot place them.
+            UserError: If the processor cannot place them.
         """
         from PIL import Image
 
@@ -111,7 +112,7 @@ class QuestionReader:
         signs = [getattr(self.config, name, None) for name in ("image_token_id", "image_token_index")]
         known = [sign for sign in signs if isinstance(sign, int)]
         if not ids or (known and not any(sign in ids for sign in known)):
-            raise ValueError(
+            raise UserError(
                 f"The {type(self.processor).__name__} cannot show {count} picture(s) of {size_px} px: {problem}. "
                 "Allowed is what the model's processor takes. Write `image_layout: side_by_side` if one picture is all "
                 "it takes, or another model."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from evolvedirector.errors import UserError
 from evolvedirector.models.model_files import ModelSource
 from evolvedirector.models.model_loading import place_of, readable_errors
 
@@ -26,7 +27,7 @@ def load_processor(source: ModelSource, revision: str | None, config: PreTrained
         config: Of the model.
 
     Raises:
-        ValueError: If there is none, or it takes no pictures.
+        UserError: If there is none, or it takes no pictures.
     """
     from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
@@ -46,7 +47,7 @@ def load_processor(source: ModelSource, revision: str | None, config: PreTrained
         else:
             processor = AutoProcessor.from_pretrained(place, **settings)
     if not all(hasattr(processor, part) for part in _PICTURE_PARTS):
-        raise ValueError(
+        raise UserError(
             f"The model {source.model!r} has a {type(processor).__name__}, which takes no pictures with text. Allowed "
             "are models with image input, such as LLaVA or Qwen-VL. Write another, or save its processor beside it."
         )
@@ -121,7 +122,7 @@ def question_text(processor: Any, text: str, pictures: int) -> str:
         pictures: How many.
 
     Raises:
-        ValueError: If neither a chat template nor a sign for pictures is known.
+        UserError: If neither a chat template nor a sign for pictures is known.
     """
     template = getattr(processor, "chat_template", None)
     if template is not None:
@@ -132,7 +133,7 @@ def question_text(processor: Any, text: str, pictures: int) -> str:
         return processor.apply_chat_template(turn, add_generation_prompt=True, tokenize=False, **thinking)
     sign = getattr(processor, "image_token", None) or getattr(processor.tokenizer, "image_token", None)
     if not isinstance(sign, str):
-        raise ValueError(
+        raise UserError(
             f"The {type(processor).__name__} has neither a chat template nor a sign that stands for a picture. Allowed "
             "is one of them. Save a chat_template.jinja beside the model, or write another model."
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence, Set
 
+from evolvedirector.errors import UserError
 from evolvedirector.policies.operations import Operation, checked_operations
 from evolvedirector.policies.policy import RunSize
 from evolvedirector.records import (
@@ -43,7 +44,7 @@ class EvolveDirectorPolicy:
             would). `mutation`: nothing is mutated.
 
     Raises:
-        ValueError: A share or probability outside of [0, 1], a negative count, or an unknown operation.
+        UserError: A share or probability outside of [0, 1], a negative count, or an unknown operation.
     """
 
     def __init__(
@@ -57,10 +58,10 @@ class EvolveDirectorPolicy:
     ) -> None:
         for name, value in (("select_share", select_share), ("mutation_probability", mutation_probability)):
             if not 0.0 <= value <= 1.0:
-                raise ValueError(f"{name} is {value}. Allowed: 0 to 1. Write `{name}: 0.2`, say.")
+                raise UserError(f"{name} is {value}. Allowed: 0 to 1. Write `{name}: 0.2`, say.")
         for name, value in (("expansions", expansions), ("select_all_up_to", select_all_up_to)):
             if value < 0:
-                raise ValueError(f"{name} is {value}. Allowed: 0 or more. Write `{name}: 3`, say.")
+                raise UserError(f"{name} is {value}. Allowed: 0 or more. Write `{name}: 3`, say.")
         self.select_share = select_share
         self.select_all_up_to = select_all_up_to
         self.expansions = expansions

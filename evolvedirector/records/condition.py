@@ -12,6 +12,8 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
+from evolvedirector.errors import UserError
+
 
 class Size(NamedTuple):
     """Height and width of an image in pixels."""
@@ -29,7 +31,7 @@ class Tokens:
         mask: Bool[batch, token]; false is padding. Never anything but bool: as numbers, a mask selects rows by index.
 
     Raises:
-        ValueError: If the shapes differ, or the mask is not bool.
+        UserError: If the shapes differ, or the mask is not bool.
     """
 
     values: Tensor
@@ -37,7 +39,7 @@ class Tokens:
 
     def __post_init__(self) -> None:
         if self.mask.dtype != torch.bool or self.mask.shape != self.values.shape[:2]:
-            raise ValueError(
+            raise UserError(
                 f"The mask is {self.mask.dtype} of shape {tuple(self.mask.shape)}, the states have shape "
                 f"{tuple(self.values.shape)}. It must be bool, one value per text and token. Write mask.bool(), "
                 "one row per text."
@@ -54,7 +56,7 @@ class Condition:
         spatial: Float[batch, channel, height, width]: a masked source, a mask, depth.
 
     Raises:
-        ValueError: If the fields have different numbers of rows.
+        UserError: If the fields have different numbers of rows.
     """
 
     tokens: Mapping[str, Tokens] = field(default_factory=dict)
@@ -63,7 +65,7 @@ class Condition:
 
     def __post_init__(self) -> None:
         if len(set(self._rows().values())) > 1:
-            raise ValueError(
+            raise UserError(
                 f"The fields of a condition have different numbers of rows: {self._rows()}. Each has one row per image."
                 " Repeat the fields that all images share."
             )
@@ -95,10 +97,10 @@ class Condition:
         """Return the one row `count` times, without copying it.
 
         Raises:
-            ValueError: If there is not exactly one row.
+            UserError: If there is not exactly one row.
         """
         if self.count != 1:
-            raise ValueError(
+            raise UserError(
                 f"A condition of {self.count} images cannot be repeated. Allowed is one of a single image. Select it "
                 "first: condition.select([0])."
             )
@@ -156,12 +158,12 @@ def join(conditions: Sequence[Condition], lengths: Mapping[str, int] | None = No
         lengths: Tokens of a padded field, by name; a field without an entry gets the length of its longest part.
 
     Raises:
-        ValueError: If the fields differ, or a text is longer than its field.
+        UserError: If the fields differ, or a text is longer than its field.
     """
     first = conditions[0]
     for other in conditions[1:]:
         if other.names() != first.names():
-            raise ValueError(
+            raise UserError(
                 f"Two conditions of one batch have different fields: {first.names()} and {other.names()}. A network "
                 "reads the same fields for all images. Give every image all of them."
             )
@@ -176,7 +178,7 @@ def _padded(parts: Sequence[Tokens], name: str, lengths: Mapping[str, int]) -> T
     longest = max(part.mask.shape[1] for part in parts)
     length = lengths.get(name, longest)
     if longest > length:
-        raise ValueError(
+        raise UserError(
             f"The field {name!r} has {longest} tokens, but its length is {length}. Longer texts are cut where they are "
             f"encoded. Write a length of {longest} or more."
         )

@@ -6,6 +6,8 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 
+from evolvedirector.errors import UserError
+
 IMAGE_ROLE = "image"
 """The role of the picture itself; every other role (a mask, a source, a reference) stands beside it."""
 
@@ -20,10 +22,10 @@ def check_role(role: str) -> None:
     """Refuse the name of a further role that could not be a part of a file name and a name in a training batch.
 
     Raises:
-        ValueError: With what is allowed.
+        UserError: With what is allowed.
     """
     if not _ROLE.fullmatch(role) or role in _TAKEN:
-        raise ValueError(
+        raise UserError(
             f"The role {role!r} cannot be used. Allowed are 1 to {MAX_ROLE_CHARACTERS} of a-z, 0-9 and '_', beginning"
             f" with a letter, but not {', '.join(sorted(_TAKEN))}. Write one such as 'mask' or 'reference_2'."
         )

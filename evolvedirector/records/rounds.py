@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from evolvedirector.errors import UserError
 from evolvedirector.records.looks import Look, Reading, Verdict
 from evolvedirector.records.prompts import Prompt, PromptState, Sample
 from evolvedirector.records.requests import WriteRequest
@@ -82,7 +83,7 @@ class Evidence:
     """What a round learned about one prompt.
 
     Raises:
-        ValueError: An outcome of another kind: each kind has its own, and no other.
+        UserError: An outcome of another kind: each kind has its own, and no other.
     """
 
     prompt_id: str
@@ -109,7 +110,7 @@ class Evidence:
         has = (self.reading is not None, self.verdict is not None, bool(self.scores))
         if has != (not of_pair and not of_rewards, of_pair, of_rewards):
             allowed = "verdict" if of_pair else "scores" if of_rewards else "reading"
-            raise ValueError(
+            raise UserError(
                 f"Evidence of kind {self.kind!r} has reading {self.reading!r}, verdict {self.verdict!r} and scores "
                 f"{dict(self.scores)!r}. Allowed for this kind is `{allowed}` alone. Write `Evidence(prompt_id, "
                 f"{self.kind!r}, {allowed}=...)`."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+from evolvedirector.errors import UserError
 from evolvedirector.report import charts
 from evolvedirector.report.film import film_of
 from evolvedirector.report.gather import gather
@@ -35,10 +36,10 @@ def compare_runs(runs: Sequence[RunFolder], thumbnails: Thumbnails, damaged: Col
         damaged: Places of runs whose `summary.json` is to be left out.
 
     Raises:
-        ValueError: Too few or too many.
+        UserError: Too few or too many.
     """
     if not 2 <= len(runs) <= MAX_RUNS:
-        raise ValueError(f"{len(runs)} runs are to be compared. Allowed: 2 to {MAX_RUNS}. Name that many run folders.")
+        raise UserError(f"{len(runs)} runs are to be compared. Allowed: 2 to {MAX_RUNS}. Name that many run folders.")
     pages = [gather(run, Thumbnails(0), use_summary=place not in damaged) for place, run in enumerate(runs)]
     names = _names(runs)
     problems = [

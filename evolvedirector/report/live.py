@@ -10,6 +10,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from evolvedirector.errors import UserError
 from evolvedirector.records import digest
 from evolvedirector.report.build import build_report
 from evolvedirector.report.run_folder import STATUS_FILE, RunFolder
@@ -118,7 +119,7 @@ def server_of(port: int, read: Callable[[str], tuple[str, str] | None]) -> Threa
         read: Returns (content type, text) of a path, or None.
 
     Raises:
-        ValueError: The port is taken.
+        UserError: The port is taken.
     """
 
     class Handler(BaseHTTPRequestHandler):
@@ -150,7 +151,7 @@ def server_of(port: int, read: Callable[[str], tuple[str, str] | None]) -> Threa
     try:
         return ThreadingHTTPServer((LOOPBACK, port), Handler)
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"--port {port} cannot be used ({error.strerror}). Allowed is any that no other program uses. Leave it out "
             "to take one that is free."
         ) from error

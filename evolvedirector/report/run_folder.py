@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from evolvedirector.errors import UserError
 from evolvedirector.store.revision import RevisionFiles
 
 MAX_JSON_BYTES = 64 * 2**20
@@ -46,23 +47,23 @@ class RunFolder:
             data_root: The root of its dataset. None: `data` in the run folder, or what its config.yaml names.
 
         Raises:
-            ValueError: The folder is none of a run.
+            UserError: The folder is none of a run.
         """
         path = Path(path)
         if not path.is_dir():
-            raise ValueError(f"'{path}' is no folder. A report is made of a run folder. Write `runs/quickstart`, say.")
+            raise UserError(f"'{path}' is no folder. A report is made of a run folder. Write `runs/quickstart`, say.")
         run = cls(path, data_root)
         if data_root is None:
             places = [path / "data", *run._configured_roots()]
             run = cls(path, next((place for place in places if (place / "format.json").is_file()), None))
         elif not (data_root / "format.json").is_file():
-            raise ValueError(
+            raise UserError(
                 f"'{data_root}' is no dataset root: it has no format.json. Name the `root` of the run's data, say "
                 "`--data runs/quickstart/data`."
             )
         known = ("summary.json", "config.yaml", STATUS_FILE)
         if run.data_root is None and not any((path / name).exists() for name in known):
-            raise ValueError(
+            raise UserError(
                 f"'{path}' is no run folder: it has neither data/, {', '.join(known[:-1])} nor {STATUS_FILE}. A report "
                 "needs one of them. Name the run's `trainer.default_root_dir`, say `runs/quickstart`; if its dataset "
                 "lies elsewhere, add `--data` and the dataset root."

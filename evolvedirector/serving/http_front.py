@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
 from typing import Any
 
+from evolvedirector.errors import UserError
 from evolvedirector.serving.images_protocol import MAX_BODY_BYTES, Answer, CallRefused
 
 MAX_CONNECTIONS = 256
@@ -57,13 +58,13 @@ class HttpFront(ThreadingHTTPServer):
             answer_call: Answers a call, or raises `CallRefused`.
 
         Raises:
-            ValueError: The port cannot be opened.
+            UserError: The port cannot be opened.
         """
         try:
             front = cls((host, port), _Connection)
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise ValueError(
+            raise UserError(
                 f"'{host}' with port {port} cannot be listened on ({reason}). Allowed are an address of this machine "
                 "and a port that no other program uses. Write --port 0 to take one that is free."
             ) from error

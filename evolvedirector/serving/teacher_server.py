@@ -11,6 +11,7 @@ from collections import Counter
 from concurrent.futures import TimeoutError as FutureTimeout
 from email.message import Message
 
+from evolvedirector.errors import UserError
 from evolvedirector.serving.http_front import HttpFront
 from evolvedirector.serving.images_protocol import Answer, CallLimits, CallRefused, models_answer, parse_call
 from evolvedirector.serving.kept_answers import KeptAnswers
@@ -57,15 +58,15 @@ class TeacherServer:
             timeout_s: Seconds after which a call is answered with 503 although it is still being drawn.
 
         Raises:
-            ValueError: The port cannot be opened, the variable holds no key, or a number is none that can be.
+            UserError: The port cannot be opened, the variable holds no key, or a number is none that can be.
         """
         if batch_size < 1 or timeout_s <= 0:
-            raise ValueError(
+            raise UserError(
                 f"batch_size is {batch_size} and timeout_s {timeout_s}. Allowed are 1 or more and over 0. Write 8 and "
                 "600, say."
             )
         if api_key_env is not None and not os.environ.get(api_key_env):
-            raise ValueError(
+            raise UserError(
                 f"api_key_env is '{api_key_env}', but this environment variable is empty. Allowed is the name of one "
                 f"that holds the key. Write `export {api_key_env}=...` in the shell before."
             )

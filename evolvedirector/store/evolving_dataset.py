@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from evolvedirector.errors import UserError
 from evolvedirector.records import IMAGE_ROLE
 from evolvedirector.store.errors import StoreError
 from evolvedirector.store.files import decode_file, split_member
@@ -70,10 +71,10 @@ class EvolvingDataset:
             batches: How many.
 
         Raises:
-            ValueError: If the batch cannot be shared equally or the revision has no samples.
+            UserError: If the batch cannot be shared equally or the revision has no samples.
         """
         if global_batch_size % world_size or not 0 <= rank < world_size:
-            raise ValueError(
+            raise UserError(
                 f"Rank {rank} of {world_size} cannot take an equal part of {global_batch_size} images. The batch must"
                 f" be divisible by the number of ranks. Write global_batch_size={world_size * global_batch_size}."
             )

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from evolvedirector.errors import UserError
 from evolvedirector.records import seed_of
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -149,10 +150,10 @@ class KeyedOrder:
             replay_share: Share of draws that repeat mastered samples; 0 draws them like live ones.
 
         Raises:
-            ValueError: If there are no rows or the batch size is below 1.
+            UserError: If there are no rows or the batch size is below 1.
         """
         if len(stratum_of_row) == 0 or global_batch_size < 1:
-            raise ValueError(
+            raise UserError(
                 f"There is no order over {len(stratum_of_row)} rows in batches of {global_batch_size}."
                 " Both must be at least 1."
             )

@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from evolvedirector.errors import UserError
+
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _KEY_PREFIXES = ("sk_", "sk-", "hf_", "r8_", "fal_", "bfl_", "key_", "ghp_", "gsk_", "nvapi")
 _LOCAL_SUFFIXES = (".local", ".internal", ".lan", ".localhost", ".home.arpa")
@@ -34,7 +36,7 @@ class Endpoint:
             being paid twice.
 
     Raises:
-        ValueError: a field is out of range, or a key was written where a name belongs.
+        UserError: a field is out of range, or a key was written where a name belongs.
     """
 
     base_url: str
@@ -51,17 +53,17 @@ class Endpoint:
         if self.api_key_env is not None:
             _check_variable_name(self.api_key_env)
         if self.max_in_flight < 1:
-            raise ValueError(
+            raise UserError(
                 f"max_in_flight={self.max_in_flight}. Allowed is 1 or more. Write 1 for one request at a time."
             )
         if self.attempts < 1:
-            raise ValueError(f"attempts={self.attempts}. Allowed is 1 or more. Write 1 for no second try.")
+            raise UserError(f"attempts={self.attempts}. Allowed is 1 or more. Write 1 for no second try.")
         rate = self.requests_per_minute
         if rate is not None and not 0.0 < rate < math.inf:
-            raise ValueError(f"requests_per_minute={rate}. Allowed is more than 0. Write null for no limit.")
+            raise UserError(f"requests_per_minute={rate}. Allowed is more than 0. Write null for no limit.")
         for name, seconds in (("timeout_s", self.timeout_s), ("deadline_s", self.deadline_s)):
             if not 0.0 < seconds < math.inf:
-                raise ValueError(f"{name}={seconds}. Allowed are seconds over 0. Write 600 for ten minutes.")
+                raise UserError(f"{name}={seconds}. Allowed are seconds over 0. Write 600 for ten minutes.")
 
     @property
     def host(self) -> str:
@@ -111,21 +113,21 @@ def _check_base_url(url: str) -> None:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError:
-        raise ValueError(
+        raise UserError(
             "base_url is no address. Allowed is scheme, host, port and path. Write `https://api.openai.com/v1`, say."
         ) from None
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         # Not quoted: what stands there may be a secret.
-        raise ValueError(
+        raise UserError(
             "base_url holds a user name, a password or a part after `?` or `#`. Allowed are scheme, host, port and "
             "path. Put the key into an environment variable and write its name as api_key_env."
         )
     if parts.scheme not in ("http", "https") or not host or "\\" in url or any(sign.isspace() for sign in url):
-        raise ValueError(
+        raise UserError(
             f"base_url={url!r} is no web address. Allowed are https, and http nearby. Write https://api.openai.com/v1."
         )
     if parts.scheme == "http" and not is_private_host(host):
-        raise ValueError(
+        raise UserError(
             f"base_url={url!r} would send the key and the prompts unencrypted. Plain http is allowed for this machine "
             f"and private networks only. Write https{url[4:]}."
         )
@@ -135,7 +137,7 @@ def _check_variable_name(name: str) -> None:
     """Refuse what is no name, or is a key by its looks. The text is never quoted: it may be the key."""
     if _VARIABLE.fullmatch(name) and not _looks_like_a_key(name):
         return
-    raise ValueError(
+    raise UserError(
         "api_key_env is not the name of an environment variable; it looks like a key itself. Allowed is a name of "
         "letters, digits and `_`. Write `export MY_API_KEY=...` in the shell and `api_key_env: MY_API_KEY` here, and "
         "replace the key if it was ever saved in a file."

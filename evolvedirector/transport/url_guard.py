@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import Iterable, Sequence
 from urllib.parse import SplitResult, urlsplit
 
+from evolvedirector.errors import UserError
 from evolvedirector.transport.fault import TransportFault
 
 MAX_URL_CHARACTERS = 8192
@@ -98,12 +99,12 @@ def check_allowed_hosts(allowed_hosts: Iterable[str]) -> None:
     """Refuse host patterns that allow more than meant.
 
     Raises:
-        ValueError: a pattern is no host name, or covers a whole top-level domain.
+        UserError: a pattern is no host name, or covers a whole top-level domain.
     """
     for name in allowed_hosts:
         bare = name.removeprefix("*.")
         if not bare or not all(sign.isalnum() or sign in "-." for sign in bare) or "." not in bare.strip("."):
-            raise ValueError(
+            raise UserError(
                 f"{name!r} is no host that images may be fetched from. Allowed are names such as cdn.example.com and "
                 "*.example.com. Write the host alone, without scheme and path."
             )

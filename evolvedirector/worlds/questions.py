@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from evolvedirector.errors import UserError
 from evolvedirector.judges.questions.english_questions import english_questions
 from evolvedirector.judges.questions.prompt_questions import MAX_QUESTIONS, PromptQuestion
 from evolvedirector.worlds.shapes.atoms import atoms_of
@@ -19,12 +20,12 @@ class GrammarQuestions:
         most: Questions per prompt at most.
 
     Raises:
-        ValueError: Less than one question.
+        UserError: Less than one question.
     """
 
     def __init__(self, most: int = MAX_QUESTIONS) -> None:
         if most < 1:
-            raise ValueError(f"most is {most}. Allowed: 1 or more. Write `most: {MAX_QUESTIONS}`.")
+            raise UserError(f"most is {most}. Allowed: 1 or more. Write `most: {MAX_QUESTIONS}`.")
         self.most = most
 
     @property

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from evolvedirector.errors import UserError
 from evolvedirector.records import WriteReply, WriteRequest, digest, seed_of
 from evolvedirector.transport.api_key import read_key
 from evolvedirector.transport.chat.answer_ladder import MAX_CHAT_BYTES, ChatReply
@@ -83,7 +84,7 @@ class OpenAIChatWriter:
         rouge_limit: ROUGE-L over which a text is a near copy, 0 to 1; 1 refuses none for it.
 
     Raises:
-        ValueError: A setting out of its range.
+        UserError: A setting out of its range.
     """
 
     def __init__(
@@ -99,16 +100,16 @@ class OpenAIChatWriter:
         rouge_limit: float = ROUGE_LIMIT,
     ) -> None:
         if not model.strip():
-            raise ValueError("model is empty. Allowed is a name that the server knows. Write `model: gpt-4o-mini`.")
+            raise UserError("model is empty. Allowed is a name that the server knows. Write `model: gpt-4o-mini`.")
         if not 0.0 <= temperature <= 2.0:
-            raise ValueError(f"temperature is {temperature}. Allowed is 0 to 2. Write `temperature: 1.0`.")
+            raise UserError(f"temperature is {temperature}. Allowed is 0 to 2. Write `temperature: 1.0`.")
         if not 0.0 <= rouge_limit <= 1.0:
-            raise ValueError(f"rouge_limit is {rouge_limit}. Allowed is 0 to 1. Write `rouge_limit: {ROUGE_LIMIT}`.")
+            raise UserError(f"rouge_limit is {rouge_limit}. Allowed is 0 to 1. Write `rouge_limit: {ROUGE_LIMIT}`.")
         counts = {"max_output_tokens": (max_output_tokens, 1), "texts_per_chat": (texts_per_chat, 1)}
         counts |= {"extra_chats": (extra_chats, 0), "examples_per_request": (examples_per_request, 0)}
         for name, (value, least) in counts.items():
             if value < least:
-                raise ValueError(f"{name} is {value}. Allowed is {least} or more. Write `{name}: {max(least, 1)}`.")
+                raise UserError(f"{name} is {value}. Allowed is {least} or more. Write `{name}: {max(least, 1)}`.")
         self.endpoint = endpoint
         self.model = model
         self.temperature = temperature

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from evolvedirector.errors import UserError
 from evolvedirector.models.model_files import Dtype, ModelSettings, Quantisation
 from evolvedirector.models.on_demand import MemoryGuard, ModelOnDemand
 from evolvedirector.models.text_model import InstructionReader, TextModel, Written
@@ -63,7 +64,7 @@ class TransformersWriter:
         device: As PyTorch names it. None: the GPU of the rank, or the CPU where there is none.
 
     Raises:
-        ValueError: A setting out of its range.
+        UserError: A setting out of its range.
     """
 
     def __init__(
@@ -86,15 +87,15 @@ class TransformersWriter:
         counts = {"batch_size": batch_size, "max_new_tokens": max_new_tokens, "texts_per_reply": texts_per_reply}
         for name, value in counts.items():
             if value < 1:
-                raise ValueError(f"{name} is {value}. Allowed is 1 or more. Write `{name}: 8`.")
+                raise UserError(f"{name} is {value}. Allowed is 1 or more. Write `{name}: 8`.")
         if examples_per_request < 0:
-            raise ValueError(f"examples_per_request is {examples_per_request}. Allowed is 0 or more. Write 3.")
+            raise UserError(f"examples_per_request is {examples_per_request}. Allowed is 0 or more. Write 3.")
         if not 0.0 <= temperature <= 2.0:
-            raise ValueError(f"temperature is {temperature}. Allowed is 0 to 2. Write `temperature: 1.0`.")
+            raise UserError(f"temperature is {temperature}. Allowed is 0 to 2. Write `temperature: 1.0`.")
         if not 0.0 < top_p <= 1.0:
-            raise ValueError(f"top_p is {top_p}. Allowed is over 0 and at most 1. Write `top_p: 0.95`.")
+            raise UserError(f"top_p is {top_p}. Allowed is over 0 and at most 1. Write `top_p: 0.95`.")
         if not 0.0 <= rouge_limit <= 1.0:
-            raise ValueError(f"rouge_limit is {rouge_limit}. Allowed is 0 to 1. Write `rouge_limit: {ROUGE_LIMIT}`.")
+            raise UserError(f"rouge_limit is {rouge_limit}. Allowed is 0 to 1. Write `rouge_limit: {ROUGE_LIMIT}`.")
         self.model = model
         self.revision = revision
         self.dtype: Dtype = dtype
@@ -163,14 +164,14 @@ class TransformersWriter:
         """Check, without loading weights, that the model exists, writes text and holds an instruction and its reply.
 
         Raises:
-            ValueError: With what is wrong and what to write.
+            UserError: With what is wrong and what to write.
         """
         reader = InstructionReader(self._text.checked_source(), self.revision)
         request = WriteRequest("verify", "expansion", "a photo of a cat", None, self.texts_per_reply, 0)
         used = reader.inputs([reader.text(instruction_for(request, ()))])["input_ids"].shape[1]
         room = reader.context_tokens()
         if room is not None and used + self.max_new_tokens > room:
-            raise ValueError(
+            raise UserError(
                 f"An instruction of {used} tokens and max_new_tokens={self.max_new_tokens} do not fit the {room} "
                 f"tokens of {self.model!r}. Allowed is what it holds. Write fewer max_new_tokens, or another model."
             )

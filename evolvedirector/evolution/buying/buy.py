@@ -10,6 +10,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from evolvedirector.errors import UserError
 from evolvedirector.evolution import steps
 from evolvedirector.evolution.budget import check_teacher_names
 from evolvedirector.evolution.buying.ask_teachers import Wish, ask_teachers, choose_draws
@@ -85,12 +86,12 @@ def buy(
             leaves it to the budget.
 
     Raises:
-        ValueError: The budget names an unknown teacher, or the share is not between 0 and 1.
+        UserError: The budget names an unknown teacher, or the share is not between 0 and 1.
     """
     names = list(round.parts.teachers)
     check_teacher_names(round.parts.budget, names)
     if not 0.0 <= test_all_share <= 1.0:
-        raise ValueError(f"test_all_share is {test_all_share}. Allowed: 0 to 1. Write 0 to re-test no teacher.")
+        raise UserError(f"test_all_share is {test_all_share}. Allowed: 0 to 1. Write 0 to re-test no teacher.")
     info = round.info
     standings = past_standings(round.parts.ledger, info.revision_sha, info.round_id)
     orders = [

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from evolvedirector.errors import UserError
+
 LEAST_PROBABILITY = 1e-3
 """A judge that answers in words says 0 or 1; its log-odds are taken at this distance from them."""
 MOST_TEMPERATURE = 20.0
@@ -69,7 +71,7 @@ def fit_calibration(probabilities: Sequence[float], truths: Sequence[bool]) -> C
         truths: Whether the answer is yes (for a pair: the first).
 
     Raises:
-        ValueError: The judge says the contrary of what is true, so no temperature helps.
+        UserError: The judge says the contrary of what is true, so no temperature helps.
     """
     odds = [log_odds(probability) for probability in probabilities]
     slope, offset = 1.0, 0.0
@@ -83,7 +85,7 @@ def fit_calibration(probabilities: Sequence[float], truths: Sequence[bool]) -> C
         if scale * max(map(abs, step)) < 1e-9:
             break
     if slope < 1.0 / MOST_TEMPERATURE:
-        raise ValueError(
+        raise UserError(
             f"The judge's answers say nothing about the truth, or its contrary (slope {slope:.2f} over {len(odds)} "
             f"known answers). Allowed: {1 / MOST_TEMPERATURE} or more. Ask another judge, or correct the gold set."
         )

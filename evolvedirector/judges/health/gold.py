@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
+from evolvedirector.errors import UserError
 from evolvedirector.records import GoldItem
 
 
@@ -24,16 +25,16 @@ def check_gold(items: Sequence[GoldItem]) -> None:
         items: The whole gold set.
 
     Raises:
-        ValueError: It is empty, or all of its items have the same answer.
+        UserError: It is empty, or all of its items have the same answer.
     """
     shown = sum(item.shows for item in items)
     if not items:
-        raise ValueError(
+        raise UserError(
             "The gold set is empty. Allowed are one or more items with each answer. Name another file, or write "
             "`gold: null` to check the judge by canaries alone."
         )
     if shown in (0, len(items)):
-        raise ValueError(
+        raise UserError(
             f"All {len(items)} items of the gold set have `shows: {str(bool(shown)).lower()}`: a judge that always "
             "says so would be perfect. Allowed is a set with both answers, best half and half. Add items with "
             f"`shows: {str(not shown).lower()}`."

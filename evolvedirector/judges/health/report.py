@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from evolvedirector.errors import UserError
 from evolvedirector.judges.health.gold import GoldSource
 from evolvedirector.records import Tally
 
@@ -34,7 +35,7 @@ class JudgeHealth:
             canaries of newly bought images cost looks.
 
     Raises:
-        ValueError: A share outside of 0 to 1, or a negative number of canaries.
+        UserError: A share outside of 0 to 1, or a negative number of canaries.
     """
 
     gold: GoldSource | None = None
@@ -51,16 +52,14 @@ class JudgeHealth:
         for name in ("min_agreement", "min_canary_pass", "min_swap_consistency", "max_unreadable"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 never = 1.0 if name == "max_unreadable" else 0.0
-                raise ValueError(
+                raise UserError(
                     f"{name} is {getattr(self, name)}. Allowed is a share from 0 to 1. Write {never} to skip no round "
                     "for it."
                 )
         if self.canaries_per_round < 0:
-            raise ValueError(
-                f"canaries_per_round is {self.canaries_per_round}. Allowed is 0 or more. Write 0 for none."
-            )
+            raise UserError(f"canaries_per_round is {self.canaries_per_round}. Allowed is 0 or more. Write 0 for none.")
         if self.every_n_rounds < 1:
-            raise ValueError(f"every_n_rounds is {self.every_n_rounds}. Allowed is 1 or more. Write 1 for every round.")
+            raise UserError(f"every_n_rounds is {self.every_n_rounds}. Allowed is 1 or more. Write 1 for every round.")
 
 
 CLEARLY_OVER = 0.1

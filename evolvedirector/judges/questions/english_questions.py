@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from evolvedirector.errors import UserError
 from evolvedirector.judges.questions.prompt_questions import MAX_QUESTIONS, PromptQuestion
 from evolvedirector.records.questions import quoted
 
@@ -60,12 +61,12 @@ class EnglishQuestions:
         most: Questions per prompt at most.
 
     Raises:
-        ValueError: Less than one question.
+        UserError: Less than one question.
     """
 
     def __init__(self, most: int = MAX_QUESTIONS) -> None:
         if most < 1:
-            raise ValueError(f"most is {most}. Allowed: 1 or more. Write `most: {MAX_QUESTIONS}`.")
+            raise UserError(f"most is {most}. Allowed: 1 or more. Write `most: {MAX_QUESTIONS}`.")
         self.most = most
 
     @property

@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from evolvedirector.errors import UserError
 from evolvedirector.store.errors import StoreError
 from evolvedirector.store.images import decode_image
 
@@ -23,12 +24,12 @@ class RapidOCRReader:
         min_confidence: Lines read with less confidence are left out, 0 to 1.
 
     Raises:
-        ValueError: A confidence outside of 0 to 1.
+        UserError: A confidence outside of 0 to 1.
     """
 
     def __init__(self, min_confidence: float = 0.5) -> None:
         if not 0.0 <= min_confidence <= 1.0:
-            raise ValueError(f"min_confidence is {min_confidence}. Allowed: 0 to 1. Write `min_confidence: 0.5`.")
+            raise UserError(f"min_confidence is {min_confidence}. Allowed: 0 to 1. Write `min_confidence: 0.5`.")
         self.min_confidence = min_confidence
         self._model: Any = None
 
@@ -59,10 +60,10 @@ class RapidOCRReader:
         """Check that the extra is installed.
 
         Raises:
-            ValueError: It is not.
+            UserError: It is not.
         """
         if importlib.util.find_spec("rapidocr_onnxruntime") is None:
-            raise ValueError(
+            raise UserError(
                 "RapidOCRReader needs the package rapidocr-onnxruntime, which is not installed. Allowed: Python below "
                 "3.13 with the extra `ocr`. Write `pip install 'evolvedirector[ocr]'`, or leave the OCRGate out."
             )

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from evolvedirector.errors import UserError
 from evolvedirector.store.errors import DiskFullError, StoreError
 from evolvedirector.store.ledger.schema import MIGRATIONS, SCHEMA, SCHEMA_VERSION
 
@@ -31,7 +32,7 @@ class LedgerFile:
         """Open a file, made when missing and brought up to date when older.
 
         Raises:
-            ValueError: The file was written by another schema version.
+            UserError: The file was written by another schema version.
         """
         connection = sqlite3.connect(path, isolation_level=None, timeout=30)
         connection.execute("PRAGMA journal_mode=WAL")  # unsafe on network file systems: docs/guarantees.md
@@ -40,7 +41,7 @@ class LedgerFile:
         version = file._migrate()
         if version != SCHEMA_VERSION:
             file.close()
-            raise ValueError(
+            raise UserError(
                 f"{path} has ledger schema {version}. This version reads schema {SCHEMA_VERSION}. "
                 "Use the evolvedirector version that wrote it, or start a new root."
             )

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from evolvedirector.errors import UserError
 from evolvedirector.records import ImageReply, ImageRequest
 from evolvedirector.store.errors import StoreError
 from evolvedirector.teachers.local.prompt_index import (
@@ -68,11 +69,11 @@ class FolderTeacher:
         """Check that the folder has pictures with captions.
 
         Raises:
-            ValueError: With what is missing.
+            UserError: With what is missing.
         """
         if not self._index.images:
             how = f"a line in '{self.captions}'" if self.captions else "a .txt with its caption beside it"
-            raise ValueError(
+            raise UserError(
                 f"The folder '{self.path}' has no picture that can be found. Allowed are PNG, JPEG and WebP files, "
                 f"each with {how}. Add captions."
             )
@@ -95,7 +96,7 @@ class FolderTeacher:
     @cached_property
     def _index(self) -> PromptIndex[str]:
         if not self.path.is_dir():
-            raise ValueError(f"'{self.path}' is no folder. Allowed is a folder with pictures. Correct `path`.")
+            raise UserError(f"'{self.path}' is no folder. Allowed is a folder with pictures. Correct `path`.")
         problems: list[str] = []
         listed = self._beside(problems) if self.captions is None else self._listed(self.captions, problems)
         return index_of(listed, problems, str(self.path), "pictures")

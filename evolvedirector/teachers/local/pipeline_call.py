@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, get_args
 
+from evolvedirector.errors import UserError
 from evolvedirector.teachers.local.pipeline_files import DType, Offload, Quantisation
 
 if TYPE_CHECKING:
@@ -38,20 +39,20 @@ def check_arguments(
     """Refuse arguments of a teacher that no pipeline could have.
 
     Raises:
-        ValueError: Names the argument and what is allowed.
+        UserError: Names the argument and what is allowed.
     """
     for name, value, allowed in (("dtype", dtype, DType), ("offload", offload, Offload)):
         if value not in get_args(allowed):
-            raise ValueError(f"{name} is '{value}'. Allowed are {', '.join(get_args(allowed))}. Write one of them.")
+            raise UserError(f"{name} is '{value}'. Allowed are {', '.join(get_args(allowed))}. Write one of them.")
     if quantisation is not None and quantisation not in get_args(Quantisation):
-        raise ValueError(f"quantisation is '{quantisation}'. Allowed are nf4, int8 and null. Write nf4.")
+        raise UserError(f"quantisation is '{quantisation}'. Allowed are nf4, int8 and null. Write nf4.")
     if batch_size < 1 or (num_inference_steps is not None and num_inference_steps < 1):
-        raise ValueError(
+        raise UserError(
             f"batch_size is {batch_size} and num_inference_steps {num_inference_steps}. Allowed is 1 or more. "
             "Write 4 and leave the steps out, say."
         )
     if not 1 <= min_side_px <= max_side_px:
-        raise ValueError(
+        raise UserError(
             f"min_side_px is {min_side_px} and max_side_px {max_side_px}. Allowed is 1 <= min_side_px <= "
             "max_side_px. Write 512 and 2048, say."
         )
@@ -66,28 +67,28 @@ def check_options(found: type, options: Mapping[str, Any], extra: Mapping[str, A
         extra: Further arguments of the call.
 
     Raises:
-        ValueError: Names the argument and what is accepted instead.
+        UserError: Names the argument and what is accepted instead.
     """
     accepted = inspect.signature(found.__call__).parameters  # type: ignore[operator]
     offered = ", ".join(name for name in accepted if name not in _OURS)
     if "prompt" not in accepted:
-        raise ValueError(
+        raise UserError(
             f"The model's pipeline is a {found.__name__}, which takes no prompt. Allowed are text-to-image pipelines. "
             "Write another model."
         )
     for name in extra:
         if name in _OURS:
-            raise ValueError(
+            raise UserError(
                 f"extra sets '{name}', which is {_OURS[name] or 'no option'}. Allowed are {offered}. Take '{name}' out "
                 "of `extra`."
             )
     for name in [*options, *extra]:
         if name not in accepted:
-            raise ValueError(
+            raise UserError(
                 f"{name} is set, but {found.__name__} does not accept it. Allowed are {offered}. Leave {name} out."
             )
     if "negative_prompt" in options and "true_cfg_scale" in accepted and not extra.get("true_cfg_scale", 0) > 1:
-        raise ValueError(
+        raise UserError(
             f"negative_prompt has no effect on {found.__name__}, whose guidance is distilled. Allowed is one beside a "
             "true_cfg_scale over 1, with which every image takes twice as long. Write `extra: {true_cfg_scale: 3.5}` "
             "or leave negative_prompt out."
@@ -133,7 +134,7 @@ def check_plain(value: Any, where: str = "extra") -> None:
         for part in value:
             check_plain(part, where)
     elif value is not None and not isinstance(value, str | int | float | bool):
-        raise ValueError(
+        raise UserError(
             f"{where} is a {type(value).__name__}. Allowed are texts, numbers, true, false, null, lists and mappings. "
             "Write such a value."
         )

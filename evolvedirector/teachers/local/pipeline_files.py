@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from evolvedirector.errors import UserError
 from evolvedirector.records import digest
 
 DType = Literal["bfloat16", "float16", "float32"]
@@ -34,11 +35,11 @@ def read_index(folder: Path) -> dict[str, Any]:
         folder: The pipeline.
 
     Raises:
-        ValueError: The file is missing, no JSON object, or names a pipeline that brings its own code.
+        UserError: The file is missing, no JSON object, or names a pipeline that brings its own code.
     """
     index = _read_json(folder / INDEX)
     if not isinstance(index.get("_class_name"), str):
-        raise ValueError(
+        raise UserError(
             f"'{folder / INDEX}' names the pipeline class {index.get('_class_name')!r}. Allowed is the name of a class "
             "of diffusers: code that comes with a model is never run. Choose a model that diffusers knows."
         )
@@ -73,12 +74,12 @@ def check_weights(folder: Path, index: Mapping[str, Any], variant: str | None = 
     """Refuse a folder in which the weights of a part are missing or only there as pickle.
 
     Raises:
-        ValueError: Names the part and says how to convert it.
+        UserError: Names the part and says how to convert it.
     """
     for name in component_names(index):
         component = folder / name
         if not component.is_dir():
-            raise ValueError(
+            raise UserError(
                 f"The pipeline '{folder}' lacks its part '{name}', which {INDEX} names. Allowed is a whole folder, as "
                 "`pipeline.save_pretrained(folder)` writes it. Download or copy it again."
             )
@@ -87,7 +88,7 @@ def check_weights(folder: Path, index: Mapping[str, Any], variant: str | None = 
             continue
         pickled = sorted(path.name for path in component.iterdir() if path.suffix in _PICKLED)
         found = f"only {pickled[0]}, a pickle, which may run code" if pickled else "no weights"
-        raise ValueError(
+        raise UserError(
             f"The part '{name}' of '{folder}' has {found}. Allowed are safetensors files. Write them with "
             "`pipeline.save_pretrained(folder, safe_serialization=True)` where you trust the origin."
         )
@@ -146,7 +147,7 @@ def _tensors(path: Path) -> Iterator[tuple[str, list[int]]]:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if not 2 <= length <= _MAX_JSON_BYTES:
-            raise ValueError(
+            raise UserError(
                 f"'{path}' is no safetensors file: its header has {length} bytes. Allowed are 2 to {_MAX_JSON_BYTES}. "
                 "Download or copy it again."
             )
@@ -156,7 +157,7 @@ def _tensors(path: Path) -> Iterator[tuple[str, list[int]]]:
             if name != "__metadata__":
                 yield name, [int(side) for side in about["shape"]]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
+        raise UserError(
             f"The header of '{path}' cannot be read ({error!r}). Allowed is a whole safetensors file. Download or copy "
             "it again."
         ) from error
@@ -180,12 +181,12 @@ def _read_json(path: Path) -> dict[str, Any]:
             raise ValueError(f"it has {path.stat().st_size} bytes, over {_MAX_JSON_BYTES}")
         value = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise ValueError(
+        raise UserError(
             f"'{path}' cannot be read: {error}. Allowed is a pipeline folder, which holds {INDEX} and a folder for "
             "each part. Write one made by `pipeline.save_pretrained(folder)`, or the name of a model of the hub."
         ) from error
     if not isinstance(value, dict):
-        raise ValueError(
+        raise UserError(
             f"'{path}' holds a JSON {type(value).__name__}. Allowed is a JSON object, as "
             "`pipeline.save_pretrained(folder)` writes it. Download or copy the pipeline again."
         )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evolvedirector.errors import RunError, UserError
 from evolvedirector.teachers.local.pipeline_files import (
     INDEX,
     DType,
@@ -43,13 +44,13 @@ def find_pipeline(model: str, revision: str | None) -> PipelineSource:
         revision: Branch, tag or commit; None is `main`.
 
     Raises:
-        ValueError: There is no such folder, or the name cannot be one.
+        UserError: There is no such folder, or the name cannot be one.
     """
     path = Path(model).expanduser()
     if path.is_dir():
         return PipelineSource(model, path, None)
     if path.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1:
-        raise ValueError(
+        raise UserError(
             f"model is '{model}', but there is no such folder. Allowed is a folder with a {INDEX}, or a name of the "
             "hub such as 'PixArt-alpha/PixArt-XL-2-512x512'. Correct the path."
         )
@@ -62,7 +63,7 @@ def find_pipeline(model: str, revision: str | None) -> PipelineSource:
             return PipelineSource(model, Path(found).parent, Path(found).parent.name)
         return PipelineSource(model, None, HfApi().model_info(model, revision=revision, timeout=10).sha)
     except (HFValidationError, RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise ValueError(
+        raise UserError(
             f"model is '{model}' at revision {revision or 'main'}, which the hub does not show. Allowed is a public "
             "name, or a private one with HF_TOKEN set, or a folder. Correct the name."
         ) from error
@@ -77,7 +78,7 @@ def index_of(source: PipelineSource) -> dict[str, Any]:
         source: Where the pipeline comes from.
 
     Raises:
-        ValueError: It cannot be had or read.
+        UserError: It cannot be had or read.
     """
     if source.folder is not None:
         return read_index(source.folder)
@@ -87,7 +88,7 @@ def index_of(source: PipelineSource) -> dict[str, Any]:
         with quiet():
             return read_index(Path(hf_hub_download(source.model, INDEX, revision=source.commit)).parent)
     except Exception as error:
-        raise ValueError(
+        raise UserError(
             f"The pipeline '{source.model}' is not on this machine, and the hub does not give its {INDEX} "
             f"({type(error).__name__}). Allowed is a pipeline of diffusers. Check its name and the network, or "
             "download it before and name the folder."
@@ -101,7 +102,7 @@ def pipeline_class(index: Mapping[str, Any]) -> type:
         index: Content of its `model_index.json`.
 
     Raises:
-        ValueError: diffusers knows no such class.
+        UserError: diffusers knows no such class.
     """
     import diffusers
     from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING, _get_task_class
@@ -110,7 +111,7 @@ def pipeline_class(index: Mapping[str, Any]) -> type:
     found = _get_task_class(AUTO_TEXT2IMAGE_PIPELINES_MAPPING, name, throw_error_if_not_exist=False)
     found = found or getattr(diffusers, name, None)
     if not (isinstance(found, type) and issubclass(found, diffusers.DiffusionPipeline)):
-        raise ValueError(
+        raise UserError(
             f"The pipeline class is '{name}', which diffusers {diffusers.__version__} does not have. Allowed are its "
             "text-to-image pipelines. Update diffusers or choose another model."
         )
@@ -126,17 +127,17 @@ def check_device(device: str, quantisation: Quantisation | None, offload: Offloa
         offload: What stays on the device.
 
     Raises:
-        ValueError: With what to write instead.
+        UserError: With what to write instead.
     """
     import torch
 
     if device.startswith("cuda") and (torch.device(device).index or 0) >= torch.cuda.device_count():
-        raise ValueError(
+        raise UserError(
             f"device is '{device}', which is not on this machine. Allowed are its own devices. Leave it out to take "
             "the rank's own."
         )
     if device.startswith("cpu") and (quantisation is not None or offload != "none"):
-        raise ValueError(
+        raise UserError(
             f"quantisation is {quantisation} and offload is '{offload}', but the device is the CPU. Allowed there are "
             "null and 'none': both need a GPU. Leave them out and write `dtype: bfloat16`."
         )
@@ -155,8 +156,8 @@ def load_pipeline(
     """Load a pipeline onto a device: safetensors only, no foreign code, progress bars off.
 
     Raises:
-        ValueError: Something of it is missing or unreadable.
-        RuntimeError: It does not fit into the device's memory.
+        UserError: Something of it is missing or unreadable.
+        RunError: It does not fit into the device's memory.
     """
     import torch
     from diffusers.utils import deprecation_utils
@@ -183,13 +184,13 @@ def load_pipeline(
                 pipeline.enable_sequential_cpu_offload(device=device)
     except Exception as error:
         if is_out_of_memory(error):
-            raise RuntimeError(
+            raise RunError(
                 f"The pipeline '{source.model}' does not fit into the memory of {device} (quantisation {quantisation}, "
                 f"offload {offload}). Allowed is what that memory holds beside the student. Write `quantisation: nf4`, "
                 "`offload: model` or `offload: sequential`."
             ) from error
         reason = (str(error).strip().splitlines() or ["no reason is given"])[0].rstrip(".")
-        raise ValueError(
+        raise UserError(
             f"The pipeline '{source.model}' cannot be loaded: {type(error).__name__}: {reason}. "
             "Allowed is a whole pipeline of diffusers with safetensors weights. Download or copy it again."
         ) from error

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic, Literal, NamedTuple, TypeVar, get_args
 
+from evolvedirector.errors import UserError
 from evolvedirector.records import ImageReply, ImageRequest, digest, normalise_prompt, prompt_id_of
 from evolvedirector.store.errors import StoreError
 from evolvedirector.store.images import MAX_IMAGE_BYTES, decode_image
@@ -98,12 +99,12 @@ def index_of(pictures: Iterable[Given[Place]], problems: Sequence[str], source: 
         what: What they are called there, in the plural, for the warning.
 
     Raises:
-        ValueError: The source cannot be listed.
+        UserError: The source cannot be listed.
     """
     try:
         index = PromptIndex(pictures)
     except StoreError as error:
-        raise ValueError(str(error)) from error
+        raise UserError(str(error)) from error
     if problems:
         _log.warning("%s: %d %s cannot be used, the first: %s", source, len(problems), what, problems[0])
     return index
@@ -113,10 +114,10 @@ def check_fit(fit: str) -> None:
     """Refuse what is no `Fit`.
 
     Raises:
-        ValueError: With the words that are.
+        UserError: With the words that are.
     """
     if fit not in get_args(Fit):
-        raise ValueError(f"fit is '{fit}'. Allowed are {', '.join(get_args(Fit))}. Write crop.")
+        raise UserError(f"fit is '{fit}'. Allowed are {', '.join(get_args(Fit))}. Write crop.")
 
 
 def fitted(image: bytes, width_px: int, height_px: int, fit: Fit) -> bytes:

@@ -11,6 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from evolvedirector.errors import UserError
 from evolvedirector.records import ImageReply, ImageRequest
 from evolvedirector.store.errors import StoreError
 from evolvedirector.teachers.local.prompt_index import (
@@ -72,10 +73,10 @@ class WebDatasetTeacher:
         """Check that the tars are whole and have pictures with captions.
 
         Raises:
-            ValueError: With what is missing.
+            UserError: With what is missing.
         """
         if not self._index.images:
-            raise ValueError(
+            raise UserError(
                 f"The tars '{self.shards}' have no picture with a caption. Allowed are samples with a png, jpg or webp "
                 "member and a txt or json member. Write them so."
             )
@@ -102,7 +103,7 @@ class WebDatasetTeacher:
         try:
             paths = list(braceexpand.braceexpand(self.shards))
         except ValueError as error:
-            raise ValueError(
+            raise UserError(
                 f"shards is '{self.shards}': {error}. Allowed are names with ranges in braces. Write "
                 "'x-{000..009}.tar', say."
             ) from error

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from evolvedirector.errors import UserError
 from evolvedirector.teachers.services.json_template import value_at
 from evolvedirector.teachers.services.queued_jobs import PENDING, Progress
 from evolvedirector.transport.fault import TransportFault
@@ -34,7 +35,7 @@ class HTTPPolling:
         poll_every_s: seconds between two questions.
 
     Raises:
-        ValueError: no state is final, or a host allows more than meant.
+        UserError: no state is final, or a host allows more than meant.
     """
 
     status_url_path: str
@@ -48,7 +49,7 @@ class HTTPPolling:
 
     def __post_init__(self) -> None:
         if not self.done_values:
-            raise ValueError("done_values is empty. Allowed is at least one state. Write [succeeded], say.")
+            raise UserError("done_values is empty. Allowed is at least one state. Write [succeeded], say.")
         check_allowed_hosts(self.key_hosts)
 
 

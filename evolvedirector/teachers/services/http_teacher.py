@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from evolvedirector.errors import UserError
 from evolvedirector.records import ImageReply, ImageRequest
 from evolvedirector.teachers.services.http_answers import HTTPAnswers, HTTPPolling
 from evolvedirector.teachers.services.image_api import APITeacher, ImageAPI
@@ -133,7 +134,7 @@ class HTTPTeacher(APITeacher):
         safety: what images are accepted.
 
     Raises:
-        ValueError: a template, header, host or price that cannot be.
+        UserError: a template, header, host or price that cannot be.
     """
 
     def __init__(
@@ -156,11 +157,11 @@ class HTTPTeacher(APITeacher):
     ) -> None:
         check_template(body, PLACEHOLDERS, "body")
         if "prompt" not in names_in(body):
-            raise ValueError("body holds no prompt. Allowed is a template that sends it. Write `prompt: '{prompt}'`.")
+            raise UserError("body holds no prompt. Allowed is a template that sends it. Write `prompt: '{prompt}'`.")
         if method not in ("POST", "PUT"):
-            raise ValueError(f"method={method!r}. Allowed are POST and PUT. Write POST.")
+            raise UserError(f"method={method!r}. Allowed are POST and PUT. Write POST.")
         if image_path is None and polling is not None:
-            raise ValueError("image_path is null, but jobs are polled. Allowed is a path. Write where the image is.")
+            raise UserError("image_path is null, but jobs are polled. Allowed is a path. Write where the image is.")
         _check_path(path, "path")
         check_allowed_hosts(image_hosts or [])
         self.model = model
@@ -207,14 +208,14 @@ def split_headers(headers: Mapping[str, str] | None) -> tuple[dict[str, str], st
         (the others, name of the key's header, word before the key).
 
     Raises:
-        ValueError: a header that is ours, or a key in a longer text.
+        UserError: a header that is ours, or a key in a longer text.
     """
     others: dict[str, str] = {}
     key_header, scheme = "Authorization", "Bearer"
     found = False
     for name, value in (headers or {}).items():
         if not _HEADER.fullmatch(name) or name.lower() in _OURS:
-            raise ValueError(
+            raise UserError(
                 f"headers holds {name!r}. Allowed are names of letters, digits and `-` that we do not set. "
                 "Write `X-Model-Version`, say, or leave it out."
             )
@@ -223,7 +224,7 @@ def split_headers(headers: Mapping[str, str] | None) -> tuple[dict[str, str], st
             continue
         match = _KEY.fullmatch(value)
         if match is None or found:
-            raise ValueError(
+            raise UserError(
                 f"the header {name!r} cannot be sent. Allowed is `{{key}}` in one header, alone or after one word. "
                 "Write `X-Key: '{key}'` or `Authorization: 'Key {key}'`."
             )
@@ -233,4 +234,4 @@ def split_headers(headers: Mapping[str, str] | None) -> tuple[dict[str, str], st
 
 def _check_path(path: str, name: str) -> None:
     if "://" in path or "\\" in path or "{" in path or not path.isprintable() or " " in path:
-        raise ValueError(f"{name}={path!r}. Allowed is a path below base_url. Write `images/generations`, say.")
+        raise UserError(f"{name}={path!r}. Allowed is a path below base_url. Write `images/generations`, say.")

@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
+from evolvedirector.errors import UserError
 from evolvedirector.records import ImageReply, ImageRequest, digest
 from evolvedirector.store.errors import StoreError
 from evolvedirector.teachers.services.image_safety import ImageSafety, clean_image
@@ -147,7 +148,7 @@ class ImageAPI:
         polled: bool = False,
     ) -> None:
         if price_usd is not None and not 0.0 <= price_usd < float("inf"):
-            raise ValueError(f"cost_usd_per_image={price_usd}. Allowed is 0 or more, or null. Write the price of one.")
+            raise UserError(f"cost_usd_per_image={price_usd}. Allowed is 0 or more, or null. Write the price of one.")
         self.provider, self.endpoint, self.model = provider, endpoint, model
         self.price_usd, self.safety = price_usd, safety
         self._service, self._auth = service, (auth_header, auth_scheme)

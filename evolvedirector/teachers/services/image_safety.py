@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from evolvedirector.errors import UserError
 from evolvedirector.store.images import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, decode_image
 from evolvedirector.teachers.services.plain_png import plain_png
 
@@ -37,7 +38,7 @@ class ImageSafety:
             over 0.2.
 
     Raises:
-        ValueError: a limit is out of range.
+        UserError: a limit is out of range.
     """
 
     max_bytes: int = MAX_IMAGE_BYTES
@@ -51,13 +52,13 @@ class ImageSafety:
             ("max_pixels", self.max_pixels, MAX_IMAGE_PIXELS),
         ):
             if not 1 <= limit <= most:
-                raise ValueError(f"{name}={limit}. Allowed is 1 to {most}. Write {most}.")
+                raise UserError(f"{name}={limit}. Allowed is 1 to {most}. Write {most}.")
         if self.uniform_share is not None and not 0.0 <= self.uniform_share < 1.0:
-            raise ValueError(
+            raise UserError(
                 f"uniform_share={self.uniform_share}. Allowed is 0 to under 1. Write null to keep one-coloured images."
             )
         if not 0.0 <= self.least_sharpness < 1.0:
-            raise ValueError(
+            raise UserError(
                 f"least_sharpness={self.least_sharpness}. Allowed is 0 to under 1. Write 0 to keep blurred images."
             )
 
@@ -85,10 +86,10 @@ def clean_image(data: bytes, safety: ImageSafety) -> CleanImage:
 
     Raises:
         StoreError: too large, another format, or damaged.
-        ValueError: more bytes than `safety` allows.
+        UserError: more bytes than `safety` allows.
     """
     if len(data) > safety.max_bytes:
-        raise ValueError(f"An image of {len(data)} bytes is too large. At most {safety.max_bytes} are allowed.")
+        raise UserError(f"An image of {len(data)} bytes is too large. At most {safety.max_bytes} are allowed.")
     pixels = decode_image(data, safety.max_pixels)
     height, width = pixels.shape[:2]
     return CleanImage(plain_png(data) or _encoded(pixels), width, height, suspicion_of(pixels, safety))

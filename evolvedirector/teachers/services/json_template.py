@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from evolvedirector.errors import UserError
+
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 
 
@@ -35,7 +37,7 @@ def check_template(template: Any, allowed: Iterable[str], where: str) -> None:
         where: name of the argument, for the message.
 
     Raises:
-        ValueError: names the string.
+        UserError: names the string.
     """
     names = sorted(allowed)
     for text in _strings(template):
@@ -43,12 +45,12 @@ def check_template(template: Any, allowed: Iterable[str], where: str) -> None:
         if not found:
             continue
         if _PLACEHOLDER.fullmatch(text) is None:
-            raise ValueError(
+            raise UserError(
                 f"{where} holds {text!r}. Allowed is a placeholder as a whole string. "
                 f'Write "{{{found[0]}}}" alone; other words belong into a field of their own.'
             )
         if found[0] not in names:
-            raise ValueError(
+            raise UserError(
                 f"{where} holds {text!r}. Allowed are {', '.join(f'{{{name}}}' for name in names)}. Write one of these."
             )
 
@@ -94,10 +96,10 @@ def check_extra(extra: Mapping[str, Any], ours: Iterable[str]) -> None:
         ours: those that belong to the class.
 
     Raises:
-        ValueError: names the first one.
+        UserError: names the first one.
     """
     for name in ours:
         if name in extra:
-            raise ValueError(
+            raise UserError(
                 f"extra holds {name!r}, which this class sets itself. Allowed are other fields. Leave it out of extra."
             )

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from evolvedirector.errors import UserError
 from evolvedirector.records import ImageReply, ImageRequest
 from evolvedirector.teachers.services.image_api import APITeacher, ImageAPI
 from evolvedirector.teachers.services.image_safety import ImageSafety
@@ -74,7 +75,7 @@ class _OpenAIImages:
         names = model_names(answer)
         if names and self._model not in names:
             known = ", ".join(sorted(names)[:8]) + (", ..." if len(names) > 8 else "")
-            raise ValueError(f"it has no such model. It has {known}. Write one of them as model")
+            raise UserError(f"it has no such model. It has {known}. Write one of them as model")
 
     async def draw(self, client: Client, request: ImageRequest) -> ImageReply:
         body: dict[str, Any] = {
@@ -146,7 +147,7 @@ class OpenAIImagesTeacher(APITeacher):
         safety: what images are accepted.
 
     Raises:
-        ValueError: a size, host, price or field that cannot be.
+        UserError: a size, host, price or field that cannot be.
     """
 
     def __init__(
@@ -165,10 +166,10 @@ class OpenAIImagesTeacher(APITeacher):
     ) -> None:
         for size in sizes or []:
             if not _SIZE.fullmatch(size):
-                raise ValueError(f"sizes holds {size!r}. Allowed are sizes in pixels. Write 1024x1024.")
+                raise UserError(f"sizes holds {size!r}. Allowed are sizes in pixels. Write 1024x1024.")
         for name in extra or {}:
             if name in _OURS:
-                raise ValueError(
+                raise UserError(
                     f"extra holds {name!r}, which this class sets itself. Allowed are other fields. Leave it out."
                 )
         check_allowed_hosts(image_hosts or [])

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from evolvedirector.errors import UserError
+
 PRICES_VARIABLE = "EVOLVEDIRECTOR_PRICES"
 """Environment variable that names a user's own list."""
 SHIPPED = Path(__file__).with_name("prices.yaml")
@@ -87,8 +89,8 @@ def _price(path: Path, name: str, entry: Any) -> float:
     return float(price)
 
 
-def _unusable(path: Path, why: str) -> ValueError:
-    return ValueError(
+def _unusable(path: Path, why: str) -> UserError:
+    return UserError(
         f"The price list {str(path)!r} cannot be used: {why}. Allowed is YAML with lines such as "
         f"`bfl/flux-pro-1.1: 0.04`. Correct it, or unset {PRICES_VARIABLE}."
     )

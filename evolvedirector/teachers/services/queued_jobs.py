@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
 
+from evolvedirector.errors import UserError
 from evolvedirector.records import ImageReply, ImageRequest
 from evolvedirector.transport.api_key import read_key
 from evolvedirector.transport.client import Client
@@ -71,7 +72,7 @@ class QueuedJobs:
         jobs_path: file of the journal; None puts it into the user's state folder.
 
     Raises:
-        ValueError: a pause below zero.
+        UserError: a pause below zero.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class QueuedJobs:
         jobs_path: str | None,
     ) -> None:
         if not 0.0 <= poll_every_s <= 60.0:
-            raise ValueError(f"poll_every_s={poll_every_s}. Allowed are 0 to 60 seconds. Write 1.5.")
+            raise UserError(f"poll_every_s={poll_every_s}. Allowed are 0 to 60 seconds. Write 1.5.")
         self.endpoint, self.poll_every_s = endpoint, poll_every_s
         self.image_hosts = [*image_hosts, endpoint.host]
         self.price_usd = price_usd
@@ -153,12 +154,12 @@ class QueuedJobs:
         """Open the journal once.
 
         Raises:
-            ValueError: it cannot be used, with its path.
+            UserError: it cannot be used, with its path.
         """
         try:
             self.journal.check()
         except (OSError, sqlite3.Error) as error:
-            raise ValueError(
+            raise UserError(
                 f"The journal of jobs at {self.journal.path} cannot be used: {error}. Allowed is a file on a local "
                 "disk that may be written. Write another path as jobs_path."
             ) from error

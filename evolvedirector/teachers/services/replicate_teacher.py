@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from evolvedirector.errors import UserError
 from evolvedirector.records import ImageRequest
 from evolvedirector.teachers.services.image_api import APITeacher, ImageAPI, nearest_aspect_ratio
 from evolvedirector.teachers.services.image_safety import ImageSafety
@@ -47,7 +48,7 @@ class _Replicate:
             await client.request_json("GET", f"models/{self._name}")
         except TransportFault as fault:
             if fault.status == 404:
-                raise ValueError("it has no such model that this key may see. Write `owner/name` as model") from None
+                raise UserError("it has no such model that this key may see. Write `owner/name` as model") from None
             raise
 
     async def submit(self, client: Client, request: ImageRequest) -> Job | Progress:
@@ -94,7 +95,7 @@ class ReplicateTeacher(APITeacher):
         safety: what images are accepted.
 
     Raises:
-        ValueError: a model, price, pause or field that cannot be.
+        UserError: a model, price, pause or field that cannot be.
     """
 
     def __init__(
@@ -113,12 +114,12 @@ class ReplicateTeacher(APITeacher):
     ) -> None:
         found = _MODEL.fullmatch(model)
         if found is None:
-            raise ValueError(
+            raise UserError(
                 f"model={model!r}. Allowed is `owner/name`, or `owner/name:version` with a whole version. "
                 "Write black-forest-labs/flux-schnell."
             )
         if not 0 <= wait_s <= 60:
-            raise ValueError(f"wait_s={wait_s}. Allowed are 0 to 60 seconds. Write 0 to poll from the beginning.")
+            raise UserError(f"wait_s={wait_s}. Allowed are 0 to 60 seconds. Write 0 to poll from the beginning.")
         check_extra(extra or {}, ("prompt", "seed", "width", "height"))
         self.model, self.size_as, self.extra = model, size_as, dict(extra or {})
         self.wait_s = min(wait_s, int(endpoint.timeout_s / 2))  # held longer, the outcome would be unknown

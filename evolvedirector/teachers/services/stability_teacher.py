@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from evolvedirector.errors import UserError
 from evolvedirector.records import ImageReply, ImageRequest
 from evolvedirector.teachers.services.image_api import APITeacher, ImageAPI, nearest_aspect_ratio
 from evolvedirector.teachers.services.image_safety import ImageSafety
@@ -36,7 +37,7 @@ class _Stability:
         answer = await client.request("GET", "v1/user/balance", accept=lambda response: response.status == 404)
         credits = answer.json().get("credits") if answer.status == 200 else None
         if isinstance(credits, int | float) and credits <= 0:
-            raise ValueError("no credit is left. Add some, or name another key")
+            raise UserError("no credit is left. Add some, or name another key")
 
     async def draw(self, client: Client, request: ImageRequest) -> ImageReply:
         form = {

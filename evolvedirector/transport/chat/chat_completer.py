@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from evolvedirector.errors import UserError
 from evolvedirector.records import digest
 from evolvedirector.transport.chat.answer_ladder import ChatReply
 from evolvedirector.transport.chat.served_models import check_served_model
@@ -86,7 +87,7 @@ class ChatCompleter:
         cost_usd_per_reply: Price of a reply in USD, for planning; None where it is not known.
 
     Raises:
-        ValueError: No name, a length below 1 or a negative price.
+        UserError: No name, a length below 1 or a negative price.
     """
 
     def __init__(
@@ -97,11 +98,11 @@ class ChatCompleter:
         cost_usd_per_reply: float | None = None,
     ) -> None:
         if not model.strip():
-            raise ValueError("model is empty. Allowed: a name that the server knows. Write `model: gpt-4o-mini`, say.")
+            raise UserError("model is empty. Allowed: a name that the server knows. Write `model: gpt-4o-mini`, say.")
         if max_output_tokens < 1:
-            raise ValueError(f"max_output_tokens is {max_output_tokens}. Allowed: 1 or more. Write 1024, say.")
+            raise UserError(f"max_output_tokens is {max_output_tokens}. Allowed: 1 or more. Write 1024, say.")
         if cost_usd_per_reply is not None and not cost_usd_per_reply >= 0.0:
-            raise ValueError(f"cost_usd_per_reply is {cost_usd_per_reply}. Allowed: 0 or more, or null. Write 0.")
+            raise UserError(f"cost_usd_per_reply is {cost_usd_per_reply}. Allowed: 0 or more, or null. Write 0.")
         self.endpoint = endpoint
         self.model = model
         self.max_output_tokens = max_output_tokens

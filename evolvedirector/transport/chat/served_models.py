@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from evolvedirector.errors import UserError
 from evolvedirector.transport.client import Client
 from evolvedirector.transport.endpoint import Endpoint
 from evolvedirector.transport.fault import TransportFault
@@ -44,12 +45,12 @@ def check_served_model(endpoint: Endpoint, model: str, needs_images: bool = Fals
         names = [name for name, _ in entries]
         near = difflib.get_close_matches(model, names, n=_LISTED, cutoff=0.3) or sorted(names)[:_LISTED]
         more = f" and {len(names) - len(near)} more" if len(names) > len(near) else ""
-        raise ValueError(
+        raise UserError(
             f"{endpoint.host} serves no model called {model!r}. It serves {', '.join(map(repr, near))}{more}. "
             f"Write `model: {near[0]}`."
         )
     if needs_images and _takes_images(entry) is False:
-        raise ValueError(
+        raise UserError(
             f"The model {model!r} of {endpoint.host} takes no images. A judge needs a vision-language model. "
             "Write the name of one that takes images."
         )

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from evolvedirector.assets.asset_error import AssetError
+from evolvedirector.errors import UserError
 from evolvedirector.records import seed_of
 from evolvedirector.worlds.emoji.concept import STYLES, EmojiConcept, EmojiStyle
 from evolvedirector.worlds.emoji.grammar import BACKGROUNDS, scene_text
@@ -55,12 +56,12 @@ class EmojiArtist:
             layout: How several objects lie: `tidy` on a lattice in reading order, `free` anywhere.
 
         Raises:
-            ValueError: There is no such style or layout.
+            UserError: There is no such style or layout.
         """
         if layout not in get_args(Layout):
-            raise ValueError(f"layout is {layout!r}. Allowed are {', '.join(get_args(Layout))}. Write 'tidy'.")
+            raise UserError(f"layout is {layout!r}. Allowed are {', '.join(get_args(Layout))}. Write 'tidy'.")
         if style not in STYLES:
-            raise ValueError(f"style is {style!r}. Allowed are {', '.join(STYLES)}. Write {STYLES[0]}.")
+            raise UserError(f"style is {style!r}. Allowed are {', '.join(STYLES)}. Write {STYLES[0]}.")
         self.vocabulary = vocabulary
         self.style = style
         self.layout: Layout = layout
@@ -92,11 +93,11 @@ class EmojiArtist:
             height_px: As for `draw`.
 
         Raises:
-            ValueError: A side is out of range.
+            UserError: A side is out of range.
             AssetError: A picture cannot be read or rasterised.
         """
         if not 8 <= min(width_px, height_px) <= max(width_px, height_px) <= MAX_IMAGE_PX:
-            raise ValueError(
+            raise UserError(
                 f"The image size is {width_px} x {height_px} px. Allowed are 8 to {MAX_IMAGE_PX} px a side."
             )
         if scene.total == 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from evolvedirector.errors import UserError
 from evolvedirector.records import Prompt, digest
 from evolvedirector.worlds.emoji.vocabulary import EmojiVocabulary
 
@@ -19,14 +20,14 @@ class EmojiHeldOut:
             count: How many prompts. None: all of them.
 
         Raises:
-            ValueError: The vocabulary does not hold out that many.
+            UserError: The vocabulary does not hold out that many.
             AssetError: The assets are missing.
         """
         self.vocabulary = vocabulary or EmojiVocabulary()
         scenes = self.vocabulary.scenes(held_out=True)
         wanted = len(scenes) if count is None else count
         if not 1 <= wanted <= len(scenes):
-            raise ValueError(
+            raise UserError(
                 f"count is {wanted}. Allowed are 1 to {len(scenes)}, the combinations that the vocabulary holds out. "
                 "Write a smaller count, or a larger held_out_backgrounds (1 or more)."
             )

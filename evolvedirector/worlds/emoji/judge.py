@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from evolvedirector.errors import UserError
 from evolvedirector.records import ImageAndPrompt, Look, OrderedPair
 from evolvedirector.worlds.emoji.grammar import BACKGROUNDS
 from evolvedirector.worlds.emoji.templates import FloatArray, TemplateBank, build_bank, concept_scores, read_image
@@ -50,13 +51,13 @@ class EmojiJudge:
             temperature: Correlations this far apart differ by a factor e in probability.
 
         Raises:
-            ValueError: A number is out of range.
+            UserError: A number is out of range.
             AssetError: The assets are missing.
         """
         if not 8 <= working_size_px <= 64:
-            raise ValueError(f"working_size_px is {working_size_px}. Allowed are 8 to 64. Write 32.")
+            raise UserError(f"working_size_px is {working_size_px}. Allowed are 8 to 64. Write 32.")
         if not 0 < nothing_score < 1 or not 0 < temperature <= 1:
-            raise ValueError(
+            raise UserError(
                 f"nothing_score is {nothing_score} and temperature {temperature}. "
                 "Allowed are values between 0 and 1. Write 0.8 and 0.02."
             )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from evolvedirector.errors import UserError
 from evolvedirector.records import Prompt, seed_of
 from evolvedirector.worlds.emoji.scene import EmojiScene
 from evolvedirector.worlds.emoji.vocabulary import EmojiVocabulary
@@ -23,14 +24,14 @@ class EmojiPrompts:
             seed: Which ones.
 
         Raises:
-            ValueError: The vocabulary does not have that many.
+            UserError: The vocabulary does not have that many.
             AssetError: The assets are missing.
         """
         self.vocabulary = vocabulary or EmojiVocabulary()
         scenes = self.vocabulary.scenes(held_out=False)
         texts = [(text, scene) for scene in scenes for text in self.vocabulary.texts(scene)]
         if not 1 <= count <= len(texts):
-            raise ValueError(
+            raise UserError(
                 f"count is {count}. Allowed are 1 to {len(texts)} with this vocabulary. "
                 "Write a smaller count, or more concepts or phrasings."
             )

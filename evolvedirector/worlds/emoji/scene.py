@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from evolvedirector.errors import UserError
 from evolvedirector.worlds.shapes.scene import MAX_OBJECTS, RELATIONS
 
 MAX_THINGS = 3
@@ -27,7 +28,7 @@ class EmojiScene:
         background: Name of a background; None: any.
 
     Raises:
-        ValueError: No or too many things, a concept named twice, or a relation that does not fit.
+        UserError: No or too many things, a concept named twice, or a relation that does not fit.
     """
 
     things: tuple[EmojiThing, ...]
@@ -37,13 +38,13 @@ class EmojiScene:
     def __post_init__(self) -> None:
         """Refuse what could not be drawn without doubt."""
         if not 1 <= len(self.things) <= MAX_THINGS:
-            raise ValueError(f"A scene of {len(self.things)} things. Allowed are 1 to {MAX_THINGS}. Name fewer.")
+            raise UserError(f"A scene of {len(self.things)} things. Allowed are 1 to {MAX_THINGS}. Name fewer.")
         if len({thing.label for thing in self.things}) != len(self.things):
-            raise ValueError("A scene names one concept twice. Allowed is each once. Write a number.")
+            raise UserError("A scene names one concept twice. Allowed is each once. Write a number.")
         if min(thing.count for thing in self.things) < 1 or self.total > MAX_OBJECTS:
-            raise ValueError(f"A scene of {self.total} objects. Allowed are 1 to {MAX_OBJECTS}. Ask for fewer.")
+            raise UserError(f"A scene of {self.total} objects. Allowed are 1 to {MAX_OBJECTS}. Ask for fewer.")
         if self.relation is not None and (self.relation not in RELATIONS or len(self.things) != 2 or self.total != 2):
-            raise ValueError(
+            raise UserError(
                 f"Relation {self.relation!r} over {self.total} objects. Allowed is one of {', '.join(RELATIONS)} "
                 "between two single objects. Write 'a fox left of a pizza'."
             )

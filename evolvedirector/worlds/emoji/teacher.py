@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from evolvedirector.assets.asset_error import AssetError
+from evolvedirector.errors import UserError
 from evolvedirector.records import ImageReply, ImageRequest, digest, seed_of
 from evolvedirector.worlds.emoji.artist import ARTIST_VERSION, EmojiArtist, encode_png
 from evolvedirector.worlds.emoji.concept import EmojiStyle
@@ -45,11 +46,11 @@ class EmojiTeacher:
             wrong_background: Probability of another background than the one that is named.
 
         Raises:
-            ValueError: There is no such style or layout, the price is negative, or a probability is none.
+            UserError: There is no such style or layout, the price is negative, or a probability is none.
             AssetError: The assets are missing.
         """
         if not cost_usd_per_image >= 0:
-            raise ValueError(f"cost_usd_per_image is {cost_usd_per_image}. Allowed are prices from 0. Write 0.0.")
+            raise UserError(f"cost_usd_per_image is {cost_usd_per_image}. Allowed are prices from 0. Write 0.0.")
         self.weaknesses = EmojiWeaknesses(miscount, confuse_relations, wrong_concept, drop_object, wrong_background)
         self.vocabulary = vocabulary or EmojiVocabulary()
         self._artist = EmojiArtist(self.vocabulary, style, layout)

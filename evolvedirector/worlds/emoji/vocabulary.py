@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 
 from evolvedirector.assets.cache import cache_folder
+from evolvedirector.errors import UserError
 from evolvedirector.records import digest
 from evolvedirector.worlds.emoji.concept import EmojiConcept
 from evolvedirector.worlds.emoji.grammar import BACKGROUNDS, PHRASINGS, EmojiGrammar, scene_text
@@ -47,15 +48,15 @@ class EmojiVocabulary:
 
         Raises:
             AssetError: The assets are missing or damaged.
-            ValueError: A label is unknown, or a number is out of range.
+            UserError: A label is unknown, or a number is out of range.
         """
         if not 0 <= held_out_backgrounds < len(BACKGROUNDS):
-            raise ValueError(
+            raise UserError(
                 f"held_out_backgrounds is {held_out_backgrounds}. Allowed are 0 to {len(BACKGROUNDS) - 1}, so that "
                 "each concept keeps a background to train on. Write 1."
             )
         if not 1 <= phrasings <= len(PHRASINGS):
-            raise ValueError(f"phrasings is {phrasings}. Allowed are 1 to {len(PHRASINGS)}. Write 1.")
+            raise UserError(f"phrasings is {phrasings}. Allowed are 1 to {len(PHRASINGS)}. Write 1.")
         self.root = cache_folder(folder) / "emoji"
         known = _in_groups(join_concepts(self.root), groups)
         chosen = _by_label(known, concepts) if isinstance(concepts, list) else _everyday(known, concepts)
@@ -79,11 +80,11 @@ class EmojiVocabulary:
         """Read a prompt.
 
         Raises:
-            ValueError: It is outside of this vocabulary; the message names the nearest concepts.
+            UserError: It is outside of this vocabulary; the message names the nearest concepts.
         """
         scene = self._grammar.parse(text)
         if scene is None:
-            raise ValueError(self._grammar.explain(text))
+            raise UserError(self._grammar.explain(text))
         return scene
 
     def skill_of(self, scene: EmojiScene) -> str:
@@ -120,7 +121,7 @@ def _in_groups(known: tuple[EmojiConcept, ...], groups: list[str] | None) -> tup
     names = sorted({concept.skill for concept in known})
     unknown = [group for group in groups if group not in names]
     if unknown or not groups:
-        raise ValueError(f"groups is {groups}. Allowed are {', '.join(names)}. Write some of them, or null for all.")
+        raise UserError(f"groups is {groups}. Allowed are {', '.join(names)}. Write some of them, or null for all.")
     return tuple(concept for concept in known if concept.skill in groups)
 
 
@@ -132,7 +133,7 @@ def _everyday(known: tuple[EmojiConcept, ...], wanted: int | None) -> tuple[Emoj
     simple = [c for c in known if c.label.isalpha() and c.skill in _EVERYDAY_SKILLS and c.label not in taken]
     rest = [c for c in known if c.label not in taken and c not in simple]
     if not 1 <= count <= len(known):
-        raise ValueError(f"concepts is {count}. Allowed are 1 to {len(known)}, or a list of labels. Write 24.")
+        raise UserError(f"concepts is {count}. Allowed are 1 to {len(known)}, or a list of labels. Write 24.")
     return tuple([*first, *simple, *rest][:count])
 
 
@@ -142,13 +143,13 @@ def _by_label(known: tuple[EmojiConcept, ...], labels: list[str]) -> tuple[Emoji
     for label in labels:
         if label.lower() not in by_label:
             near = difflib.get_close_matches(label.lower(), by_label, n=3, cutoff=0.0)
-            raise ValueError(
+            raise UserError(
                 f"{label!r} is no concept that every emoji style draws. Allowed are {len(known)} labels of the emoji "
                 f"standard. Nearest: {', '.join(repr(by_label[name].label) for name in near)}."
             )
         chosen[label.lower()] = by_label[label.lower()]
     if not chosen:
-        raise ValueError("concepts is an empty list. Allowed are labels or a number. Write 24.")
+        raise UserError("concepts is an empty list. Allowed are labels or a number. Write 24.")
     return tuple(chosen.values())
 
 

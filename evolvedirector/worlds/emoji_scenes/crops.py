@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from evolvedirector.errors import UserError
 from evolvedirector.worlds.emoji.templates import FloatArray
 from evolvedirector.worlds.emoji_scenes.reading import UNKNOWN, EmojiSceneReading, SeenEmoji
 from evolvedirector.worlds.emoji_scenes.regions import Groupings, Region, find_groupings
@@ -24,11 +25,11 @@ def read_pixels(data: bytes) -> FloatArray:
     """Decode an image at a size that costs the same for every input, shape (3, height, width), 0 to 1.
 
     Raises:
-        ValueError: The bytes are no image, or it is too large or under 16 px a side.
+        UserError: The bytes are no image, or it is too large or under 16 px a side.
     """
     image = decode(data)
     if min(image.size) < 16:
-        raise ValueError(f"Image of {image.size} px. Allowed are sides of at least 16 px. Write a larger size.")
+        raise UserError(f"Image of {image.size} px. Allowed are sides of at least 16 px. Write a larger size.")
     factor = min(image.size) // WORK_SIZE_PX
     if factor > 1:
         image = image.reduce(factor)

@@ -10,6 +10,7 @@ import torch
 from PIL import Image, ImageFilter
 from torch.nn import functional
 
+from evolvedirector.errors import UserError
 from evolvedirector.worlds.emoji.artist import EmojiArtist
 from evolvedirector.worlds.emoji.concept import STYLES
 from evolvedirector.worlds.emoji.efficientnet_lite import WEIGHTS_SHA256, EfficientNetLite0, require_weights
@@ -51,11 +52,11 @@ class EmojiFeatureReader:
             device: Where features are computed, as PyTorch names it (cpu, cuda, mps); auto: a GPU where there is one.
 
         Raises:
-            ValueError: A number is out of range.
+            UserError: A number is out of range.
             AssetError: The assets are missing, or the package with the weights is not installed.
         """
         if not 0 < least_score < 1:
-            raise ValueError(f"least_score is {least_score}. Allowed are values between 0 and 1. Write 0.5.")
+            raise UserError(f"least_score is {least_score}. Allowed are values between 0 and 1. Write 0.5.")
         require_weights()
         self.vocabulary = vocabulary or EmojiVocabulary()
         self._least_score = least_score

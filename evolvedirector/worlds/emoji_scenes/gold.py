@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from evolvedirector.errors import UserError
 from evolvedirector.records import GoldItem, digest, seed_of
 from evolvedirector.worlds.emoji.artist import EmojiArtist, encode_png
 from evolvedirector.worlds.emoji.concept import STYLES
@@ -50,11 +51,11 @@ class EmojiGold:
             layout: How several objects lie, as the teachers of the run have it.
 
         Raises:
-            ValueError: Fewer than 2 images, or a size out of range.
+            UserError: Fewer than 2 images, or a size out of range.
             AssetError: The assets are missing or cannot be drawn.
         """
         if count < 2:
-            raise ValueError(f"count is {count}. Allowed is 2 or more: one of each answer. Write 40.")
+            raise UserError(f"count is {count}. Allowed is 2 or more: one of each answer. Write 40.")
         self.world = world or EmojiWorld()
         self._artists = [EmojiArtist(self.world.vocabulary, style, layout) for style in STYLES]
         self._size_px = image_size_px

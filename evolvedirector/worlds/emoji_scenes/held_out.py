@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 
+from evolvedirector.errors import UserError
 from evolvedirector.records import Prompt
 from evolvedirector.worlds.emoji.grammar import scene_text
 from evolvedirector.worlds.emoji_scenes.world import EmojiWorld
@@ -22,17 +23,17 @@ class EmojiSceneHeldOut:
             seed: Which of them; another seed lists others of the same held-out combinations.
 
         Raises:
-            ValueError: Fewer than one per skill, or a skill without held-out combinations.
+            UserError: Fewer than one per skill, or a skill without held-out combinations.
             AssetError: The assets are missing.
         """
         if per_skill < 1:
-            raise ValueError(f"per_skill is {per_skill}. Allowed is 1 or more. Write 16, or leave held_out out.")
+            raise UserError(f"per_skill is {per_skill}. Allowed is 1 or more. Write 16, or leave held_out out.")
         self.world = world or EmojiWorld()
         prompts: list[Prompt] = []
         for skill in self.world.skills:
             scenes = list(islice(self.world.shuffled(skill, seed, held_out=True), per_skill))
             if not scenes:
-                raise ValueError(
+                raise UserError(
                     f"held_out_share {self.world.held_out_share} holds out nothing of {skill} among "
                     f"{len(self.world.labels)} concepts. Allowed is a share that does. Write a larger one, or more "
                     "concepts, or leave the skill out."

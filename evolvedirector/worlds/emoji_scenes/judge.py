@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from evolvedirector.errors import UserError
 from evolvedirector.records import AtomAnswer, FaithfulnessLook, ImageAndPrompt, Look, OrderedPair
 from evolvedirector.worlds.emoji.scene import EmojiScene
 from evolvedirector.worlds.emoji.vocabulary import EmojiVocabulary
@@ -33,7 +34,7 @@ class EmojiSceneJudge:
             reader: Reads images; it must know the vocabulary's concepts. None: templates.
 
         Raises:
-            ValueError: The reader does not know a concept.
+            UserError: The reader does not know a concept.
             AssetError: The assets are missing.
         """
         self.vocabulary = vocabulary or EmojiVocabulary()
@@ -41,7 +42,7 @@ class EmojiSceneJudge:
         self._labels = self.reader.labels
         unread = sorted({concept.label for concept in self.vocabulary.concepts} - set(self._labels))
         if unread:
-            raise ValueError(
+            raise UserError(
                 f"The reader does not know {unread[0]!r} and {len(unread) - 1} more concepts of the vocabulary. "
                 "Allowed is a reader of the same vocabulary. Give both the same one."
             )
@@ -107,7 +108,7 @@ class EmojiSceneJudge:
         scene = self.vocabulary.require(prompt)
         (reading,) = self.reader.read([image])
         if reading is None:
-            raise ValueError(f"{len(image)} bytes are no image that can be read. Allowed are PNG, JPEG and WebP.")
+            raise UserError(f"{len(image)} bytes are no image that can be read. Allowed are PNG, JPEG and WebP.")
         return scene, reading.named_after(scene.objects, self._labels)
 
     def _grade(self, image: bytes, prompt: str) -> float:

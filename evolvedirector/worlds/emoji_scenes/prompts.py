@@ -7,6 +7,7 @@ from itertools import islice
 
 import numpy as np
 
+from evolvedirector.errors import UserError
 from evolvedirector.records import Prompt, seed_of
 from evolvedirector.worlds.emoji.grammar import scene_text
 from evolvedirector.worlds.emoji_scenes.world import EmojiWorld
@@ -28,13 +29,13 @@ class EmojiScenePrompts:
             shares: Weight per skill, for a skewed start. None: all equal.
 
         Raises:
-            ValueError: The world does not have that many, or a share names no skill of it or is negative.
+            UserError: The world does not have that many, or a share names no skill of it or is negative.
             AssetError: The assets are missing.
         """
         self.world = world or EmojiWorld()
         for skill, share in (shares or {}).items():
             if skill not in self.world.skills or not share >= 0:
-                raise ValueError(
+                raise UserError(
                     f"shares[{skill!r}] is {share}. Allowed are weights of 0 or more for "
                     f"{', '.join(self.world.skills)}. Leave the skill out, or add it to the world's skills."
                 )
@@ -46,7 +47,7 @@ class EmojiScenePrompts:
         }
         available = sum(map(len, scenes.values()))
         if not 1 <= count <= available:
-            raise ValueError(
+            raise UserError(
                 f"count is {count}. Allowed are 1 to {available} with this world and these shares. "
                 "Write a smaller count, or more concepts."
             )

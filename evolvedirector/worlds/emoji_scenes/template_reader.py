@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from evolvedirector.errors import UserError
 from evolvedirector.worlds.emoji.artist import EmojiArtist
 from evolvedirector.worlds.emoji.concept import STYLES
 from evolvedirector.worlds.emoji.templates import FloatArray, TemplateBank, bank_of, bank_scores
@@ -35,13 +36,13 @@ class EmojiTemplateReader:
             least_score: Correlation (0 to 1) under which an object is none of the vocabulary's.
 
         Raises:
-            ValueError: A number is out of range.
+            UserError: A number is out of range.
             AssetError: The assets are missing.
         """
         if not 8 <= template_size_px <= 48:
-            raise ValueError(f"template_size_px is {template_size_px}. Allowed are 8 to 48. Write 16.")
+            raise UserError(f"template_size_px is {template_size_px}. Allowed are 8 to 48. Write 16.")
         if not 0 < least_score < 1:
-            raise ValueError(f"least_score is {least_score}. Allowed are values between 0 and 1. Write 0.7.")
+            raise UserError(f"least_score is {least_score}. Allowed are values between 0 and 1. Write 0.7.")
         self.vocabulary = vocabulary or EmojiVocabulary()
         self._size_px = template_size_px
         self._least_score = least_score

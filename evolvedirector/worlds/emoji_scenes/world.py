@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from evolvedirector.errors import UserError
 from evolvedirector.records import UNLABELLED, digest, seed_of
 from evolvedirector.worlds.emoji.grammar import BACKGROUNDS
 from evolvedirector.worlds.emoji.scene import EmojiScene, EmojiThing
@@ -44,20 +45,20 @@ class EmojiWorld:
             skills: Some of single_object, two_objects, counting, background and position. None: all of them.
 
         Raises:
-            ValueError: A number is out of range, a skill unknown, or there are fewer than two concepts.
+            UserError: A number is out of range, a skill unknown, or there are fewer than two concepts.
             AssetError: The assets are missing.
         """
         if not 2 <= max_count <= MAX_OBJECTS:
-            raise ValueError(f"max_count is {max_count}. Allowed are 2 to {MAX_OBJECTS}. Write 4.")
+            raise UserError(f"max_count is {max_count}. Allowed are 2 to {MAX_OBJECTS}. Write 4.")
         if not 0.0 <= held_out_share <= 0.5:
-            raise ValueError(f"held_out_share is {held_out_share}. Allowed are 0 to 0.5. Write 0.2.")
+            raise UserError(f"held_out_share is {held_out_share}. Allowed are 0 to 0.5. Write 0.2.")
         unknown = [skill for skill in skills or () if skill not in EMOJI_SKILLS]
         if unknown or skills == []:
-            raise ValueError(f"skills is {skills}. Allowed are {', '.join(EMOJI_SKILLS)}. Write null for all.")
+            raise UserError(f"skills is {skills}. Allowed are {', '.join(EMOJI_SKILLS)}. Write null for all.")
         self.vocabulary = vocabulary or EmojiVocabulary()
         self.labels = tuple(concept.label for concept in self.vocabulary.concepts)
         if len(self.labels) < 2:
-            raise ValueError("A world of one concept. Allowed are two or more. Add a concept to the vocabulary.")
+            raise UserError("A world of one concept. Allowed are two or more. Add a concept to the vocabulary.")
         self.max_count = max_count
         self.held_out_share = held_out_share
         self.skills = tuple(skill for skill in EMOJI_SKILLS if skills is None or skill in skills)

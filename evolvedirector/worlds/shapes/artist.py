@@ -8,6 +8,7 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw
 
+from evolvedirector.errors import UserError
 from evolvedirector.records import seed_of
 from evolvedirector.worlds.shapes.layout import layout
 from evolvedirector.worlds.shapes.palette import COLOURS
@@ -31,10 +32,10 @@ def draw(scene: Scene, width_px: int, height_px: int, seed: int, tidy: bool = Fa
         tidy: objects on a lattice in reading order, large, with little play; else anywhere.
 
     Raises:
-        ValueError: a size outside of these limits.
+        UserError: a size outside of these limits.
     """
     if not (min(width_px, height_px) >= MIN_SIZE_PX and max(width_px, height_px) <= MAX_SIZE_PX):
-        raise ValueError(
+        raise UserError(
             f"Image size {width_px}x{height_px} px. Allowed are sides of {MIN_SIZE_PX} to {MAX_SIZE_PX} px. Write 32."
         )
     rng = np.random.default_rng(seed_of("artist", repr(scene), seed))

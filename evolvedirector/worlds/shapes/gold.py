@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
+from evolvedirector.errors import UserError
 from evolvedirector.records import GoldItem, digest, seed_of
 from evolvedirector.worlds.shapes.artist import draw, to_png
 from evolvedirector.worlds.shapes.atoms import matches
@@ -41,7 +42,7 @@ class MiniatureGold:
         image_size_px: Side of the images.
 
     Raises:
-        ValueError: Fewer than 2 images, or scenes that the reader cannot read at this size.
+        UserError: Fewer than 2 images, or scenes that the reader cannot read at this size.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class MiniatureGold:
         image_size_px: int = 32,
     ) -> None:
         if count < 2:
-            raise ValueError(f"count={count}. Allowed is 2 or more: one of each answer. Write 40.")
+            raise UserError(f"count={count}. Allowed is 2 or more: one of each answer. Write 40.")
         self.world = world
         self.count = count
         self.seed = seed
@@ -76,11 +77,11 @@ class MiniatureGold:
                     prompt = phrase(scene)
                     return GoldItem(digest("gold", number, prompt), image, prompt, shows)
         if shows:
-            raise ValueError(
+            raise UserError(
                 f"No image of skill {skill!r} can be read at image_size_px={self.image_size_px}. Allowed is a size at "
                 "which objects have 9 px or more. Write 32, or 64 for more than four objects."
             )
-        raise ValueError(
+        raise UserError(
             f"Nothing can be drawn wrongly in skill {skill!r} of this world so that it shows at "
             f"{self.image_size_px} px. Allowed are worlds with two shapes or colours. Add a word, or "
             "leave the skill out."

@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from evolvedirector.errors import UserError
 from evolvedirector.records import UNLABELLED, seed_of
 from evolvedirector.worlds.shapes.palette import COLOURS
 from evolvedirector.worlds.shapes.scene import RELATIONS, Scene, Thing
@@ -32,7 +33,7 @@ def _thing(words: str) -> Thing:
                 return Thing(noun, colour)
             if number in NUMBERS and noun in _SINGULAR:
                 return Thing(_SINGULAR[noun], colour, NUMBERS[number])
-    raise ValueError(
+    raise UserError(
         f"{words!r} is outside of the grammar. Allowed is an article or number up to nine, a colour "
         f"({', '.join(COLOURS)}) and a shape ({', '.join(PLURALS)}). Write {_EXAMPLES}."
     )
@@ -46,14 +47,14 @@ def parse(text: str) -> Scene:
             "a red circle, a blue square and a green star".
 
     Raises:
-        ValueError: the text is outside of the grammar.
+        UserError: the text is outside of the grammar.
     """
     folded = " ".join(text.casefold().split()).rstrip(".")
     pieces = _RELATION.split(folded)
     if len(pieces) == 3:
         return Scene((_thing(pieces[0]), _thing(pieces[2])), pieces[1])
     if len(pieces) != 1:
-        raise ValueError(f"{text[:200]!r} names several relations. Allowed is one. Write {_EXAMPLES}.")
+        raise UserError(f"{text[:200]!r} names several relations. Allowed is one. Write {_EXAMPLES}.")
     return Scene(tuple(_thing(part) for part in _JOINT.split(folded)))
 
 
@@ -99,7 +100,7 @@ def scenes(world: World, skill: str) -> tuple[Scene, ...]:
         skill: one of `SKILLS`.
 
     Raises:
-        ValueError: an unknown skill.
+        UserError: an unknown skill.
     """
     kinds = [Thing(shape, colour) for shape in world.shapes for colour in world.colours]
     pairs = list(itertools.permutations(kinds, 2))
@@ -124,7 +125,7 @@ def scenes(world: World, skill: str) -> tuple[Scene, ...]:
                 for c in colours
             )
         case _:
-            raise ValueError(f"Unknown skill {skill!r}. Allowed are {', '.join(world.skills)}. Write one of them.")
+            raise UserError(f"Unknown skill {skill!r}. Allowed are {', '.join(world.skills)}. Write one of them.")
 
 
 def shuffled(world: World, skill: str, seed: int) -> list[Scene]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
+from evolvedirector.errors import UserError
 from evolvedirector.records import Prompt, normalise_prompt, seed_of
 from evolvedirector.records.prompt_source import PromptSource
 from evolvedirector.worlds.shapes.grammar import parse, phrase, shuffled, skill_of
@@ -41,7 +42,7 @@ class HeldOutPrompts:
             least.
 
     Raises:
-        ValueError: nothing to hold out, or a share outside of these limits.
+        UserError: nothing to hold out, or a share outside of these limits.
     """
 
     def __init__(
@@ -52,9 +53,9 @@ class HeldOutPrompts:
         max_share: float = 0.2,
     ) -> None:
         if per_skill < 1:
-            raise ValueError(f"per_skill={per_skill}. Allowed is 1 or more. Write 16, or leave held_out out.")
+            raise UserError(f"per_skill={per_skill}. Allowed is 1 or more. Write 16, or leave held_out out.")
         if not 0.0 < max_share <= 0.5:
-            raise ValueError(f"max_share={max_share}. Allowed is over 0 and at most 0.5. Write 0.2.")
+            raise UserError(f"max_share={max_share}. Allowed is over 0 and at most 0.5. Write 0.2.")
         self.world = world
         self.per_skill = per_skill
         self.seed = seed
@@ -64,7 +65,7 @@ class HeldOutPrompts:
             groups = _combinations(world, skill, seed)
             count = min(per_skill, max(1, int(len(groups) * max_share)))
             if len(groups) < 2:
-                raise ValueError(f"{skill} has one combination only. Allowed to hold out are two. Add a word.")
+                raise UserError(f"{skill} has one combination only. Allowed to hold out are two. Add a word.")
             self._held[skill] = dict(list(groups.items())[:count])
 
     def holds(self, scene: Scene) -> bool:

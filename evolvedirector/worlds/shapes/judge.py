@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from PIL import Image
 
+from evolvedirector.errors import UserError
 from evolvedirector.judges.faithfulness import look_of
 from evolvedirector.records import (
     AtomAnswer,
@@ -42,11 +43,11 @@ def decode(image: bytes) -> Image.Image:
         ValueError: too many bytes or pixels, or no image at all.
     """
     if len(image) > MAX_BYTES:
-        raise ValueError(f"Image of {len(image)} bytes. Allowed are {MAX_BYTES}.")
+        raise UserError(f"Image of {len(image)} bytes. Allowed are {MAX_BYTES}.")
     try:
         opened = Image.open(io.BytesIO(image), formats=("PNG", "JPEG", "WEBP"))
         if max(opened.size) > MAX_SIDE_PX:
-            raise ValueError(f"Image of {opened.size} px. Allowed are sides of up to {MAX_SIDE_PX} px.")
+            raise UserError(f"Image of {opened.size} px. Allowed are sides of up to {MAX_SIDE_PX} px.")
         # Pillow warns of a palette with transparency unless it is resolved first.
         resolved = opened.convert("RGBA") if opened.mode == "P" else opened
         return resolved.convert("RGB")
@@ -97,9 +98,9 @@ class MiniatureJudge:
         }
         check_probabilities(rates)
         if not 0.0 <= expected_error < 0.5:
-            raise ValueError(f"expected_error={expected_error}. Allowed is 0 to under 0.5. Write 0.1.")
+            raise UserError(f"expected_error={expected_error}. Allowed is 0 to under 0.5. Write 0.1.")
         if asks_per_atom < 1:
-            raise ValueError(f"asks_per_atom={asks_per_atom}. Allowed is 1 or more. Write 1.")
+            raise UserError(f"asks_per_atom={asks_per_atom}. Allowed is 1 or more. Write 1.")
         self.world = world
         self.error_rate = error_rate
         self.position_bias = position_bias

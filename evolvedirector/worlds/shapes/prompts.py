@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from evolvedirector.errors import UserError
 from evolvedirector.records import Prompt, digest, seed_of
 from evolvedirector.records.prompt_source import PromptSource
 from evolvedirector.worlds.shapes.grammar import phrase, shuffled
@@ -53,7 +54,7 @@ class MiniaturePrompts:
             the same thing twice; off: each text once.
 
     Raises:
-        ValueError: no prompts asked for, unknown skills, or more prompts than there are.
+        UserError: no prompts asked for, unknown skills, or more prompts than there are.
     """
 
     def __init__(
@@ -66,15 +67,15 @@ class MiniaturePrompts:
         repeats: bool = False,
     ) -> None:
         if count < 1:
-            raise ValueError(f"count={count}. Allowed is 1 or more. Write 48.")
+            raise UserError(f"count={count}. Allowed is 1 or more. Write 48.")
         for skill, share in (shares or {}).items():
             if skill not in world.skills or not share >= 0:
-                raise ValueError(
+                raise UserError(
                     f"shares[{skill!r}]={share}. Allowed are weights of 0 or more for {', '.join(world.skills)}."
                     " Leave the skill out, or add it to the world's skills."
                 )
         if shares is not None and not sum(shares.values()) > 0:
-            raise ValueError(f"shares={shares}. Allowed is at least one weight over 0. Write null for equal shares.")
+            raise UserError(f"shares={shares}. Allowed is at least one weight over 0. Write null for equal shares.")
         self.world = world
         self.count = count
         self.seed = seed
@@ -86,7 +87,7 @@ class MiniaturePrompts:
         """List the seeds; the same parameters list the same seeds.
 
         Raises:
-            ValueError: more prompts asked for than the skills have.
+            UserError: more prompts asked for than the skills have.
         """
         is_held_out = excluder(self.held_out)
         shares = self.shares or dict.fromkeys(self.world.skills, 1.0)
@@ -100,12 +101,12 @@ class MiniaturePrompts:
         if self.shares is not None and not self.repeats:
             for skill, part in zip(free, apportion(self.count, weights, [self.count] * len(free)), strict=True):
                 if part > len(free[skill]):
-                    raise ValueError(
+                    raise UserError(
                         f"count={self.count} with these shares needs {part} prompts of {skill}. "
                         f"There are {len(free[skill])}. Write a smaller count or share, or add words to the world."
                     )
         if self.count > sum(limits):
-            raise ValueError(
+            raise UserError(
                 f"count={self.count}. The skills {', '.join(free)} have {sum(limits)} prompts that are not held out. "
                 "Write a smaller count, or add words to the world."
             )

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from evolvedirector.errors import UserError
 from evolvedirector.worlds.shapes.components import label_components
 from evolvedirector.worlds.shapes.palette import COLOURS
 from evolvedirector.worlds.shapes.reading import UNKNOWN, SeenObject, SeenScene
@@ -107,10 +108,10 @@ def read(image: Image.Image, world: World) -> SeenScene:
         world: whose shapes and colours to look for; everything else is `unknown`.
 
     Raises:
-        ValueError: an image under 16 px.
+        UserError: an image under 16 px.
     """
     if min(image.size) < 16:
-        raise ValueError(f"Image of {image.size} px. Allowed are sides of at least 16 px. Write a larger size.")
+        raise UserError(f"Image of {image.size} px. Allowed are sides of at least 16 px. Write a larger size.")
     pixels = _pixels(image)
     palette = np.array([COLOURS[colour] for colour in world.colours], dtype=np.float32)
     best, coverage, residual = _unmix(pixels, _background(pixels), palette)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from evolvedirector.errors import UserError
+
 RELATIONS = ("left of", "right of", "above", "below")
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 MAX_OBJECTS = 9
@@ -32,7 +34,7 @@ class Scene:
         relation: where the first lies as seen from the second, for exactly two single objects; None: anywhere.
 
     Raises:
-        ValueError: no or too many things, a kind named twice, or a relation that does not fit.
+        UserError: no or too many things, a kind named twice, or a relation that does not fit.
     """
 
     things: tuple[Thing, ...]
@@ -41,13 +43,13 @@ class Scene:
     def __post_init__(self) -> None:
         """Refuse what could not be drawn without doubt."""
         if not 1 <= len(self.things) <= 3:
-            raise ValueError(f"A scene of {len(self.things)} things. Allowed are 1 to 3. Name fewer things.")
+            raise UserError(f"A scene of {len(self.things)} things. Allowed are 1 to 3. Name fewer things.")
         if len({thing.kind for thing in self.things}) != len(self.things):
-            raise ValueError("A scene names the same shape and colour twice. Allowed is each once. Write a number.")
+            raise UserError("A scene names the same shape and colour twice. Allowed is each once. Write a number.")
         if min(thing.count for thing in self.things) < 1 or self.total > MAX_OBJECTS:
-            raise ValueError(f"A scene of {self.total} objects. Allowed are 1 to {MAX_OBJECTS}. Ask for fewer.")
+            raise UserError(f"A scene of {self.total} objects. Allowed are 1 to {MAX_OBJECTS}. Ask for fewer.")
         if self.relation is not None and (self.relation not in RELATIONS or len(self.things) != 2 or self.total != 2):
-            raise ValueError(
+            raise UserError(
                 f"Relation {self.relation!r} over {self.total} objects. Allowed is one of {', '.join(RELATIONS)} "
                 "between two single objects. Write 'a red circle left of a blue square'."
             )

@@ -8,6 +8,8 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from evolvedirector.errors import UserError
+
 PLURALS = MappingProxyType(
     {
         "circle": "circles",
@@ -84,7 +86,7 @@ def outline(shape: str) -> NDArray[np.float64]:
         case "heart":
             return _heart()
         case _:
-            raise ValueError(f"Unknown shape {shape!r}. The shapes are {', '.join(PLURALS)}. Write one of them.")
+            raise UserError(f"Unknown shape {shape!r}. The shapes are {', '.join(PLURALS)}. Write one of them.")
 
 
 def reach(shape: str) -> float:

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from evolvedirector.errors import UserError
 from evolvedirector.records import ImageReply, ImageRequest, digest, seed_of
 from evolvedirector.worlds.shapes.artist import draw, to_png
 from evolvedirector.worlds.shapes.grammar import parse
@@ -37,7 +38,7 @@ class MiniatureTeacher:
             of one student share a layout.
 
     Raises:
-        ValueError: a probability outside of 0 to 1, a negative price, or an unknown layout.
+        UserError: a probability outside of 0 to 1, a negative price, or an unknown layout.
     """
 
     def __init__(
@@ -54,13 +55,13 @@ class MiniatureTeacher:
         layout: Layout = "free",
     ) -> None:
         if not 0.0 <= refuse_probability <= 1.0:
-            raise ValueError(f"refuse_probability={refuse_probability}. Allowed is 0 to 1. Write 0 for never.")
+            raise UserError(f"refuse_probability={refuse_probability}. Allowed is 0 to 1. Write 0 for never.")
         if not cost_usd_per_image >= 0.0:
-            raise ValueError(
+            raise UserError(
                 f"cost_usd_per_image={cost_usd_per_image}. Allowed is 0 or more. Write 0 for a free teacher."
             )
         if layout not in get_args(Layout):
-            raise ValueError(f"layout={layout!r}. Allowed are {', '.join(get_args(Layout))}. Write 'free'.")
+            raise UserError(f"layout={layout!r}. Allowed are {', '.join(get_args(Layout))}. Write 'free'.")
         self.world = world
         self.name = name
         self.weaknesses = Weaknesses(miscount, swap_colours, confuse_relations, wrong_shape)

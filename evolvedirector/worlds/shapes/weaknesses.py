@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
+from evolvedirector.errors import UserError
 from evolvedirector.worlds.shapes.scene import MAX_OBJECTS, RELATIONS, Scene, Thing
 from evolvedirector.worlds.shapes.world import World
 
@@ -62,11 +63,11 @@ def check_probabilities(values: Mapping[str, float]) -> None:
         values: Settings by name.
 
     Raises:
-        ValueError: One is outside of 0 to 1.
+        UserError: One is outside of 0 to 1.
     """
     for name, value in values.items():
         if not 0.0 <= value <= 1.0:
-            raise ValueError(f"{name}={value}. Allowed is a probability from 0 to 1. Write 0 for never.")
+            raise UserError(f"{name}={value}. Allowed is a probability from 0 to 1. Write 0 for never.")
 
 
 def miscount(counts: Sequence[int], rng: np.random.Generator) -> tuple[int, int] | None:

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from evolvedirector.errors import UserError
 from evolvedirector.worlds.shapes.palette import COLOURS
 from evolvedirector.worlds.shapes.scene import MAX_OBJECTS, Scene
 from evolvedirector.worlds.shapes.shapes import PLURALS
@@ -16,11 +17,11 @@ SKILLS = ("single_object", "two_objects", "counting", "colours", "position", "co
 def _refuse_words(field: str, words: Iterable[str], known: Iterable[str]) -> None:
     words, known = tuple(words), tuple(known)
     if not words or len(set(words)) != len(words):
-        raise ValueError(f"{field}={list(words)} is empty or repeats a word. Allowed are distinct words of {known}.")
+        raise UserError(f"{field}={list(words)} is empty or repeats a word. Allowed are distinct words of {known}.")
     for word in words:
         if word not in known:
             near = difflib.get_close_matches(word, known, n=1, cutoff=0.0)[0]
-            raise ValueError(f"{field} names {word!r}. Allowed are {', '.join(known)}. Write {near!r} perhaps.")
+            raise UserError(f"{field} names {word!r}. Allowed are {', '.join(known)}. Write {near!r} perhaps.")
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class World:
         max_count: largest number of equal objects, 2 to 9; above 4 use images larger than 32 px.
 
     Raises:
-        ValueError: unknown or repeated words, or too few for one of the skills.
+        UserError: unknown or repeated words, or too few for one of the skills.
     """
 
     shapes: tuple[str, ...] = ("circle", "square", "triangle")
@@ -61,17 +62,17 @@ class World:
             _refuse_words(field, words, known)
             object.__setattr__(self, field, words)
         if not 2 <= self.max_count <= MAX_OBJECTS:
-            raise ValueError(f"max_count={self.max_count}. Allowed is 2 to {MAX_OBJECTS}. Write 4 for 32 px images.")
+            raise UserError(f"max_count={self.max_count}. Allowed is 2 to {MAX_OBJECTS}. Write 4 for 32 px images.")
         needs = {"two_objects": (2, 1), "colours": (1, 2), "colour_binding": (3, 3)}
         for skill in self.skills:
             shapes, colours = needs.get(skill, (1, 1))
             if len(self.shapes) < shapes or len(self.colours) < colours:
-                raise ValueError(
+                raise UserError(
                     f"{skill} with {len(self.shapes)} shapes and {len(self.colours)} colours has no scene. It needs "
                     f"{shapes} shapes and {colours} colours. Add words, or leave {skill} out of skills."
                 )
         if "position" in self.skills and len(self.shapes) * len(self.colours) < 2:
-            raise ValueError("position with one shape and one colour has no scene. Add a shape or a colour.")
+            raise UserError("position with one shape and one colour has no scene. Add a shape or a colour.")
 
     def contains(self, scene: Scene) -> bool:
         """Tell whether every word of a scene belongs to this world."""
