@@ -27,7 +27,7 @@ def pairs_of(ledger: Ledger, blobs: Blobs, thumbnails: Thumbnails, most: int = M
         most: Pairs at most.
 
     Returns:
-        `pairs` with round, prompt, skill, outcome (a verdict, or a reading), looks and pictures; `total`, how many
+        `pairs` with round, prompt, skill, `verdict` or `reading`, looks and pictures; `total`, how many
         there are; and their `kind`.
     """
     kind = "compare"
@@ -49,7 +49,7 @@ def pairs_of(ledger: Ledger, blobs: Blobs, thumbnails: Thumbnails, most: int = M
                 "text": clipped(text),
                 "skill": skill,
                 "origin": origin,
-                "outcome": outcome,
+                "verdict" if kind == "compare" else "reading": outcome,
                 "looks": looks_of(body),
                 "student": _picture(thumbnails, blobs, fields.get("student_sha256")),
                 "teacher": _picture(thumbnails, blobs, teacher_sha),
