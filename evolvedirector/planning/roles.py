@@ -61,7 +61,9 @@ def phases_of(plan: EvolutionPlan, student: StudentBytes, callbacks: Iterable[ob
     return phases(
         student,
         plan.offload_student,
-        sizes_of({"the judge": settings.judge}),
+        sizes_of(
+            {"the judge": settings.judge, **{f"the reward {name}": part for name, part in settings.rewards.items()}}
+        ),
         sizes_of({f"the teacher {name}": teacher for name, teacher in settings.teachers.items()}),
         evaluators_of(callback for callback in callbacks if not isinstance(callback, Evolves)),
         sizes_of({"the writer": settings.writer}),
