@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 TEST_PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart emoji test test-slow coverage lint types bench bench-policy bench-data bench-api docs wheel-check clean
+.PHONY: help quickstart emoji test test-slow coverage lint types imports bench bench-policy bench-data bench-api docs wheel-check clean
 
 help:  ## list these words
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -51,6 +51,9 @@ lint: $(STAMP)  ## check style and format
 
 types: $(STAMP)  ## check types
 	$(BIN)/mypy typings/evolvedirector
+
+imports: $(STAMP)  ## check that imports go one way, without circles
+	cd typings && PYTHONPATH=. $(abspath $(BIN))/lint-imports --no-cache ../pyproject.toml
 
 bench: $(STAMP)  ## measure step overhead and read speed
 	@set -e; for script in reads step_overhead; do echo "== $$script"; $(BIN)/python benchmarks/$$script.py; done

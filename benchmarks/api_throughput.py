@@ -34,10 +34,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from evolvedirector.evolution.round_context import in_groups
+from evolvedirector.evolution.remembered import in_groups
 from evolvedirector.records import ImageReply, ImageRequest, Prompt
 from evolvedirector.store import Blobs, Ledger
-from evolvedirector.store.ledger.calls import Call
+from evolvedirector.store.ledger import Call
 from evolvedirector.teachers import OpenAIImagesTeacher
 from evolvedirector.transport.endpoint import Endpoint
 
@@ -139,15 +139,15 @@ def recording_rate(count: int, folder: Path) -> float:
     replies = [ImageReply(f"r{number}", "image", picture(number)) for number in range(count)]
     prompts = [Prompt.create(f"prompt {number}") for number in range(count)]
     blobs, ledger = Blobs(folder), Ledger(folder / "ledger.sqlite")
-    ledger.add_prompts(prompts)
+    ledger.prompts.add(prompts)
     start = time.perf_counter()
     for first in range(0, count, 256):
         part, owners = replies[first : first + 256], prompts[first : first + 256]
         calls = [Call(r.request_id, p.id, p.lineage_id, "benchmark") for r, p in zip(part, owners, strict=True)]
-        ledger.reserve_calls("round", calls)
+        ledger.calls.reserve("round", calls)
         for group in in_groups(part):
             names = blobs.put_many([reply.image or b"" for reply in group])
-            ledger.settle_calls(list(zip(group, names, strict=True)))
+            ledger.calls.settle(list(zip(group, names, strict=True)))
     seconds = time.perf_counter() - start
     ledger.close()
     return count / seconds

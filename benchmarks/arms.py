@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from evolvedirector.policies.policy import Policy
+from evolvedirector.policies.policy import Policy, RunSize
 from evolvedirector.policies.screening.rates import last_buying_rounds, round_allowance
 from evolvedirector.records import (
     Allowance,
@@ -59,10 +59,21 @@ class SpreadPolicy:
         spare: How many times as many texts are asked for as are bought, since some are no news.
     """
 
+    checks_seeds = False
+
     def __init__(self, skills: Sequence[str], evenly_drawn: bool = True, spare: float = 3.0) -> None:
         self.skills = tuple(skills)
         self.evenly_drawn = evenly_drawn
         self.spare = spare
+
+    @property
+    def fingerprint(self) -> str:
+        """Name every setting."""
+        return f"spread-1/{digest(repr((self.skills, self.evenly_drawn, self.spare)))}"
+
+    def most_looks(self, size: RunSize) -> int:
+        """Return 0: nothing is looked at."""
+        return 0
 
     def plan(self, state: DatasetState, round: RoundInfo) -> RoundPlan:
         """Ask the writer for texts of every skill."""
@@ -107,7 +118,17 @@ class SpendsTheRest:
         self.shares = dict(shares)
         self.spare = spare
         self.buying_share = buying_share
-        self.checks_seeds = bool(getattr(policy, "checks_seeds", False))
+        self.checks_seeds = policy.checks_seeds
+
+    @property
+    def fingerprint(self) -> str:
+        """Name the policy and how the rest is spent."""
+        settings = repr((sorted(self.shares.items()), self.spare, self.buying_share))
+        return f"spends-the-rest-1/{digest(self.policy.fingerprint, settings)}"
+
+    def most_looks(self, size: RunSize) -> int | None:
+        """Return what the policy may ask: no look is spent on the rest."""
+        return self.policy.most_looks(size)
 
     def plan(self, state: DatasetState, round: RoundInfo) -> RoundPlan:
         """Add requests for seeds to the policy's plan in the last buying round."""

@@ -24,7 +24,7 @@ from evolvedirector.datamodules import EvolvingDataModule
 from evolvedirector.evolution import Budget
 from evolvedirector.judges.health.report import JudgeHealth
 from evolvedirector.lightning_modules import FlowMatching, MiniLMEncoder, PixArt, TextToImage, WarmupDecayLR
-from evolvedirector.policies import EvolveDirectorPolicy, ScreeningPolicy
+from evolvedirector.policies import EvolveDirectorPolicy, Pace, Screening, ScreeningPolicy
 from evolvedirector.policies.policy import Policy
 from evolvedirector.records import ImageAndPrompt, ImageRequest, Prompt, seed_of
 from evolvedirector.store import DatasetStore
@@ -60,7 +60,9 @@ class Arm:
     error_rate: float = 0.0
 
 
-SCREENING = partial(ScreeningPolicy, early_share=0.5, buying_share=0.67, candidates_per_call=6)
+SCREENING = partial(
+    ScreeningPolicy, pace=Pace(buying_share=0.67, early_share=0.5), screening=Screening(candidates_per_call=6)
+)
 """This student draws nothing right in its first quarter, so half of the money is spent at once and the other half kept
 for rounds in which looks tell skills apart."""
 
@@ -115,7 +117,8 @@ def run(name: str, seed: int, images_seen: int = IMAGES_SEEN, n: int = N, folder
     policy: Policy = EvolveDirectorPolicy()
     if arm.policy:
         decides = arm.policy()
-        policy = SpendsTheRest(decides, arm.shares, buying_share=getattr(decides, "buying_share", 0.5))
+        pace = decides.pace if isinstance(decides, ScreeningPolicy) else Pace()
+        policy = SpendsTheRest(decides, arm.shares, buying_share=pace.buying_share)
     steps = images_seen // BATCH
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(folder or scratch)
@@ -190,16 +193,16 @@ def _spending(root: Path) -> tuple[int, list[dict[str, Any]]]:
     """Return the calls of the whole run, and per round what was bought by skill and what the judge was worth."""
     with DatasetStore(root) as store:
         ledger = store.ledger
-        skills = {prompt.id: prompt.skill for prompt in ledger.prompts().values()}
+        skills = {prompt.id: prompt.skill for prompt in ledger.prompts.all().values()}
         rounds = []
-        for row in ledger.rounds():
-            bought = Counter(skills[d.prompt_id] for d in ledger.decisions(row["round_id"]) if d.kind == "buy")
-            looked = [e for e in ledger.evidence(row["round_id"]) if e.kind == "screen"]
-            failed = Counter(skills[e.prompt_id] for e in looked if e.verdict == "teacher")
+        for row in ledger.rounds.all():
+            bought = Counter(skills[d.prompt_id] for d in ledger.rounds.decisions(row.round_id) if d.kind == "buy")
+            looked = [e for e in ledger.looks.evidence(row.round_id) if e.kind == "screen"]
+            failed = Counter(skills[e.prompt_id] for e in looked if e.reading == "lacks")
             rounds.append({
-                "step": row["global_step"], "calls": ledger.spend(row["round_id"]).teacher_calls,
+                "step": row.global_step, "calls": ledger.spend(row.round_id).teacher_calls,
                 "bought": dict(bought), "screened": dict(Counter(skills[e.prompt_id] for e in looked)),
-                "failed": dict(failed), "judge_error": row["figures"].get("judge error"),
+                "failed": dict(failed), "judge_error": row.figures.judge_error,
             })  # fmt: skip
         return ledger.spend().teacher_calls, rounds
 

@@ -20,9 +20,9 @@ from PIL import Image, ImageFilter
 
 from evolvedirector.records import GoldItem, ImageAndPrompt
 from evolvedirector.worlds.emoji.artist import encode_png
-from evolvedirector.worlds.emoji.gold import EmojiGold
 from evolvedirector.worlds.emoji.vocabulary import EmojiVocabulary
 from evolvedirector.worlds.emoji_scenes.feature_reader import EmojiFeatureReader
+from evolvedirector.worlds.emoji_scenes.gold import EmojiGold
 from evolvedirector.worlds.emoji_scenes.judge import EmojiSceneJudge
 from evolvedirector.worlds.emoji_scenes.reading import EmojiReader
 from evolvedirector.worlds.emoji_scenes.template_reader import EmojiTemplateReader

@@ -22,7 +22,7 @@ from evolvedirector.worlds.shapes.artist import to_png
 from evolvedirector.worlds.shapes.atoms import answer, atoms_of, matches
 from evolvedirector.worlds.shapes.grammar import parse, phrase
 from evolvedirector.worlds.shapes.reader import read
-from evolvedirector.worlds.shapes.reading import Reading
+from evolvedirector.worlds.shapes.reading import SeenScene
 from evolvedirector.worlds.shapes.scene import Scene
 
 
@@ -33,7 +33,7 @@ class Case:
     skill: str
     scene: Scene
     image: bytes
-    reading: Reading
+    reading: SeenScene
     shows: bool
 
     @property

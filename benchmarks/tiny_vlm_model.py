@@ -21,7 +21,8 @@ from transformers import (
 
 from benchmarks.tiny_vlm_pictures import IMAGE_SIZE_PX, WORLD
 from benchmarks.tiny_vlm_questions import NUMBER_WORDS
-from evolvedirector.judges.questions.judge_questions import CHECK_QUESTION, PAIR_QUESTION
+from evolvedirector.judges.questions.judge_questions import PAIR_QUESTION
+from evolvedirector.records.questions import CHECK_QUESTION
 from evolvedirector.worlds.shapes.shapes import PLURALS
 
 PATCH_PX = 4

@@ -18,7 +18,7 @@ from evolvedirector.worlds.shapes.artist import draw
 from evolvedirector.worlds.shapes.grammar import scenes
 from evolvedirector.worlds.shapes.held_out import HeldOutPrompts
 from evolvedirector.worlds.shapes.reader import read
-from evolvedirector.worlds.shapes.reading import UNKNOWN, Reading, SeenObject
+from evolvedirector.worlds.shapes.reading import UNKNOWN, SeenObject, SeenScene
 from evolvedirector.worlds.shapes.scene import Scene, Thing
 from evolvedirector.worlds.shapes.world import World
 
@@ -38,7 +38,7 @@ class Picture:
 
     pixels: Pixels
     """Height x width x 3."""
-    reading: Reading
+    reading: SeenScene
 
 
 class HeldOut:
@@ -148,7 +148,7 @@ SPOILERS: tuple[Callable[[Image.Image, np.random.Generator], Image.Image], ...] 
 )
 
 
-def is_clear(reading: Reading) -> bool:
+def is_clear(reading: SeenScene) -> bool:
     """Tell whether a reading may teach: a reader that hardly knows what it sees is no teacher."""
     return all(
         max(seen.shape_probability.values()) >= 0.6 and max(seen.colour_probability.values()) >= 0.7
@@ -156,7 +156,7 @@ def is_clear(reading: Reading) -> bool:
     )
 
 
-def scene_of(reading: Reading) -> Scene | None:
+def scene_of(reading: SeenScene) -> Scene | None:
     """Return what was seen as a scene without relation; None where no prompt of the grammar says it."""
     counts: dict[tuple[str, str], int] = {}
     for seen in reading.objects:
@@ -207,4 +207,4 @@ def mirrored(picture: Picture) -> Picture:
         SeenObject(o.shape, o.colour, 1.0 - o.x, o.y, o.area, o.shape_probability, o.colour_probability)
         for o in picture.reading.objects
     )
-    return Picture(picture.pixels[:, ::-1], Reading(objects, picture.reading.sharpness))
+    return Picture(picture.pixels[:, ::-1], SeenScene(objects, picture.reading.sharpness))

@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from benchmarks.tiny_vlm_pictures import WORLD, HeldOut, Picture, random_scene, scene_of
-from evolvedirector.judges.questions.judge_questions import CHECK_QUESTION, PAIR_QUESTION
+from evolvedirector.judges.questions.judge_questions import PAIR_QUESTION
+from evolvedirector.records.questions import CHECK_QUESTION
 from evolvedirector.worlds.shapes.atoms import Atom, answer, atoms_of, faithfulness, lies, matches
 from evolvedirector.worlds.shapes.grammar import NUMBERS, phrase
-from evolvedirector.worlds.shapes.reading import UNKNOWN, Reading
+from evolvedirector.worlds.shapes.reading import UNKNOWN, SeenScene
 from evolvedirector.worlds.shapes.scene import MAX_OBJECTS, RELATIONS, Scene, Thing
 from evolvedirector.worlds.shapes.shapes import PLURALS
 
@@ -36,7 +37,7 @@ class Taught:
     kind: str = ""
 
 
-def true_scene(reading: Reading, rng: np.random.Generator) -> Scene | None:
+def true_scene(reading: SeenScene, rng: np.random.Generator) -> Scene | None:
     """Say what a picture shows in one of the ways that the grammar has; None where it has none."""
     scene = scene_of(reading)
     if scene is None:
@@ -104,7 +105,7 @@ class Questioner:
         self.held_out = held_out
         self.rng = rng
 
-    def _prompt(self, reading: Reading) -> Scene | None:
+    def _prompt(self, reading: SeenScene) -> Scene | None:
         """Choose what to ask for: what is shown, a near miss of it, or rarely anything."""
         draw = self.rng.random()
         scene = true_scene(reading, self.rng)

@@ -9,16 +9,15 @@ from typing import Any
 from benchmarks.arms import SpreadPolicy
 from benchmarks.trial_run import Arm
 from benchmarks.trial_world import EVEN_SHARES, WORLD
-from evolvedirector.policies.evolve_director import EvolveDirectorPolicy
-from evolvedirector.policies.screening.policy import ScreeningPolicy
+from evolvedirector.policies import EvolveDirectorPolicy, Mastery, Operation, ScreeningPolicy
 
 REFERENCE = "static 5N"
 """Every arm is compared with this one, seed by seed."""
-OPERATIONS = ("discrimination", "expansion", "deletion", "mutation")
+OPERATIONS: tuple[Operation, ...] = ("discrimination", "expansion", "deletion", "mutation")
 
 
-def _without(name: str, policy: Any, *switches: str) -> dict[str, Arm]:
-    return {f"{name}, {switch} off": Arm(partial(policy, **{switch: False})) for switch in switches}
+def _without(name: str, policy: Any) -> dict[str, Arm]:
+    return {f"{name}, {operation} off": Arm(partial(policy, without={operation})) for operation in OPERATIONS}
 
 
 ARMS: Mapping[str, Arm] = {
@@ -28,9 +27,10 @@ ARMS: Mapping[str, Arm] = {
     "no judge": Arm(partial(SpreadPolicy, WORLD.skills), checked=False),
     "no judge, images drawn evenly": Arm(partial(SpreadPolicy, WORLD.skills, evenly_drawn=False), checked=False),
     "published": Arm(EvolveDirectorPolicy),
-    **_without("published", EvolveDirectorPolicy, *OPERATIONS),
+    **_without("published", EvolveDirectorPolicy),
     "screening": Arm(ScreeningPolicy),
-    **_without("screening", ScreeningPolicy, *OPERATIONS, "replay"),
+    **_without("screening", ScreeningPolicy),
+    "screening, replay off": Arm(partial(ScreeningPolicy, mastery=Mastery(replay_share=0.0))),
     "screening, error 10 %": Arm(ScreeningPolicy, judge={"error_rate": 0.1}),
     "screening, error 30 %": Arm(ScreeningPolicy, judge={"error_rate": 0.3}),
     "screening, always first": Arm(ScreeningPolicy, judge={"always_first": True}),

@@ -23,10 +23,11 @@ from benchmarks.trial_world import (
     TrialTeacher,
 )
 from evolvedirector.evolution.budget import Budget
+from evolvedirector.evolution.host import StudentPart
 from evolvedirector.evolution.opening import run_seeding
 from evolvedirector.evolution.round import run_round
-from evolvedirector.evolution.round_context import RoundContext
-from evolvedirector.execution.executor import LocalCrew
+from evolvedirector.evolution.round_parts import Round, RoundParts, tenants_of
+from evolvedirector.execution.local import LocalExecutor
 from evolvedirector.judges.health.report import JudgeHealth
 from evolvedirector.policies.policy import Policy
 from evolvedirector.records import RevisionChange, RoundInfo, seed_of
@@ -118,7 +119,7 @@ class Trial:
     def _seeded(self) -> str:
         count = self.size.seed_calls if self.arm.policy else self.budget
         seeds = TrialPrompts(count, self.arm.shares, self.held_out, self.seed).prompts()
-        self.store.ledger.hold_out([prompt.id for prompt in self.held_out.prompts()])
+        self.store.ledger.prompts.hold_out([prompt.id for prompt in self.held_out.prompts()])
         sha = self.store.publish(None, "import", RevisionChange(prompts=tuple(seeds)))
         return run_seeding(self._context(sha, 0, "seeding"))
 
@@ -137,21 +138,22 @@ class Trial:
         sha = self.store.publish(sha, "rest", RevisionChange(prompts=tuple(rest)))
         return run_seeding(self._context(sha, index, "rest bought"))
 
-    def _context(self, sha: str, index: int, round_id: str | None = None) -> RoundContext:
-        crew = LocalCrew(self.student.draw, {"trial": TrialTeacher()}, self.judge, unit=256)
+    def _context(self, sha: str, index: int, round_id: str | None = None) -> Round:
+        student, teachers = StudentPart(self.student.draw), {"trial": TrialTeacher()}
         info = RoundInfo(round_id or f"{self.done}-{sha[:12]}", index, self.size.rounds, self.seed, self.done, sha)
-        return RoundContext(
+        parts = RoundParts(
             store=self.store,
-            crew=crew,
-            policy=self.policy,
+            executor=LocalExecutor(tenants_of(student, teachers, self.judge, self.writer), unit=256),
+            student=student,
+            teachers=teachers,
+            judge=self.judge,
             writer=self.writer,
+            policy=self.policy,
             budget=Budget(budget_teacher_calls=self.budget),
-            info=info,
-            teacher_fingerprints={"trial": TrialTeacher.fingerprint},
-            judge_fingerprint=self.judge.fingerprint,
             image_size_px=IMAGE_SIZE_PX,
             judge_health=JudgeHealth(self.gold) if self.arm.policy and self.arm.checked else None,
         )
+        return Round(parts, info)
 
     def _figures(self, sha: str) -> dict[str, Any]:
         by_skill = self.student.accuracy(self.held_out.prompts())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,22 +10,36 @@ import lightning.pytorch as pl
 
 from evolvedirector.callbacks._run.device_fit import check_memory
 from evolvedirector.callbacks._run.epoch_resume import leave_finished_epoch
-from evolvedirector.callbacks._run.host_checks import check_host, check_only_owner, check_sized, evolving_data_of
+from evolvedirector.callbacks._run.host_checks import (
+    check_host,
+    check_only_owner,
+    check_parts,
+    check_sized,
+    evolving_data_of,
+    steps_per_epoch,
+    student_name,
+    trains_on,
+)
 from evolvedirector.callbacks._run.round_driver import RoundDriver
 from evolvedirector.callbacks.checkpoint import RunCheckpoint, prune, save_committed
 from evolvedirector.evolution.budget import Budget
-from evolvedirector.evolution.round_context import EvolvingData
-from evolvedirector.evolution.round_id import gold_name, round_id_of
+from evolvedirector.evolution.host import EvolvingData
+from evolvedirector.evolution.round_id import RoundSettings, gold_name, round_id_of
 from evolvedirector.evolution.schedule import RoundSchedule
 from evolvedirector.judges.health.report import JudgeHealth
 from evolvedirector.judges.judge import Judge
-from evolvedirector.planning.preflight import check_parts
+from evolvedirector.planning.roles import EvolutionPlan, Evolves
 from evolvedirector.planning.spending import plan_of_spending, with_look_price
 from evolvedirector.policies.policy import Policy
 from evolvedirector.policies.screening.policy import ScreeningPolicy
 from evolvedirector.records import RoundInfo, digest
+from evolvedirector.records.part import Part
+from evolvedirector.rewards.reward import Reward
 from evolvedirector.teachers.teacher import Teacher
 from evolvedirector.writers.prompt_writer import PromptWriter
+
+STATE_FORMAT = 2
+"""Of the callback's state in a checkpoint. Before 2 it carried no number, and rounds were named in another way."""
 
 
 class EvolutionCallback(pl.Callback):
@@ -68,6 +82,7 @@ class EvolutionCallback(pl.Callback):
         offload_student: Literal["none", "optimizer", "all"] = "none",
         seed: int = 0,
         data: str | None = None,
+        rewards: dict[str, Reward] | None = None,
     ) -> None:
         """Set who takes part, how often, and what it may cost.
 
@@ -89,6 +104,7 @@ class EvolutionCallback(pl.Callback):
                 or the weights too.
             seed: Root of every draw of evolution.
             data: Attribute of the datamodule that holds the evolving data. None: the datamodule itself.
+            rewards: Score images by name, where the policy's plan asks for scores. None: no reward takes part.
 
         Raises:
             ValueError: No teacher, or a number out of range.
@@ -118,6 +134,7 @@ class EvolutionCallback(pl.Callback):
         self.offload_student = offload_student
         self.seed = seed
         self.data = data
+        self.rewards = rewards or {}
         self.root: Path | None = None
         self._driver: RoundDriver | None = None
         self._host: EvolvingData | None = None
@@ -125,6 +142,7 @@ class EvolutionCallback(pl.Callback):
         self._pending: dict[str, Any] | None = None  # the round this run has opened and not finished
         self._settled_step = -1  # global step whose epoch end is dealt with; Lightning fires it again at a resume
         self._published_sha: str | None = None
+        self._renames_pending = True  # a round opened under this version is named anew: another judge may decide now
         self._gold = ""  # name of the gold set: with another one another round decides
 
     @property
@@ -135,6 +153,7 @@ class EvolutionCallback(pl.Callback):
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs to finish or skip the round at this point."""
         return {
+            "format": STATE_FORMAT,
             "rounds_done": self._rounds_done,
             "pending": self._pending,
             "settled_step": self._settled_step,
@@ -142,7 +161,12 @@ class EvolutionCallback(pl.Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over where the checkpoint was saved."""
+        """Take over where the checkpoint was saved.
+
+        A round that an earlier version left open keeps the name it was opened under: what was bought and judged in it
+        is found under that name, and it is finished instead of begun anew.
+        """
+        self._renames_pending = state_dict.get("format", 1) >= 2
         self._rounds_done = state_dict["rounds_done"]
         self._pending = state_dict["pending"]
         self._settled_step = state_dict["settled_step"]
@@ -155,17 +179,17 @@ class EvolutionCallback(pl.Callback):
         self._host = evolving_data_of(trainer, self.data)
         self.root = Path(self._host.data_root).resolve()
         check_host(trainer, pl_module)
-        if next(c for c in trainer.callbacks if isinstance(c, EvolutionCallback)) is self:  # type: ignore[attr-defined]
-            check_parts(trainer)  # the parts of all callbacks, once
+        if next(c for c in trainer.callbacks if isinstance(c, Evolves)) is self:  # type: ignore[attr-defined]
+            check_parts(trainer, pl_module)  # all parts of the run, once
         self._gold = gold_name(self.judge_health)
         check_only_owner(trainer, self, self.root, "root")
-        self._driver = RoundDriver(self, trainer, pl_module)
+        self._driver = RoundDriver(self.evolution(), self.root, trainer, pl_module)
         if self.budget.buys_nothing and trainer.is_global_zero:
             print("Evolution: budget_teacher_calls is 0, so this run only trains: nothing is judged or bought.")
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Refuse what cannot fit the device; buy images for seed prompts that have none, before the first loader."""
-        check_memory(self, trainer, pl_module)
+        check_memory(self.evolution(), trainer, pl_module)
         restored_later = trainer.strategy.restore_checkpoint_after_setup and trainer.ckpt_path is not None
         if self._pending is None and not self.budget.buys_nothing and not restored_later:
             revision_sha = self._published_sha or self._opened().revision_sha
@@ -188,9 +212,9 @@ class EvolutionCallback(pl.Callback):
         leave_finished_epoch(trainer)
         if self._pending is not None:
             info = RoundInfo(**self._pending)
-            # another one if another judge decides now
-            round_id = round_id_of(self, self._gold, trainer, pl_module, info.revision_sha)
-            self._run(trainer, replace(info, round_id=round_id))
+            if self._renames_pending:
+                info = replace(info, round_id=self._round_id(trainer, pl_module, info.revision_sha))
+            self._run(trainer, info)
         elif trainer.fit_loop.resumed_on_epoch_end:  # another instance's round was interrupted before this one's turn
             self._epoch_ended(trainer, pl_module, trainer.current_epoch)
 
@@ -211,18 +235,19 @@ class EvolutionCallback(pl.Callback):
         if trainer.global_step == self._settled_step:
             return
         self._settled_step = trainer.global_step
-        if self.budget.buys_nothing or not self._schedule.is_due(trainer, epochs_done, self._rounds_done):
+        is_due = self._schedule.is_due(epochs_done, self._rounds_done, trains_on(trainer, epochs_done))
+        if self.budget.buys_nothing or not is_due:
             return
         revision_sha = self._published_sha or self._opened().revision_sha
         info = RoundInfo(
-            round_id=round_id_of(self, self._gold, trainer, pl_module, revision_sha),
+            round_id=self._round_id(trainer, pl_module, revision_sha),
             index=self._rounds_done,
-            rounds=self._schedule.planned_by(trainer),
+            rounds=self._schedule.planned_rounds(trainer.max_epochs, trainer.max_steps, steps_per_epoch(trainer)),
             seed=self.seed,
             global_step=trainer.global_step,
             revision_sha=revision_sha,
         )
-        self._pending = {name: getattr(info, name) for name in RoundInfo.__dataclass_fields__}
+        self._pending = asdict(info)
         name = f"step-{trainer.global_step:08d}-round" + (f"-{self.data}" if self.data else "")
         save_committed(trainer, Path(trainer.default_root_dir), name)
         self._run(trainer, info)
@@ -240,6 +265,27 @@ class EvolutionCallback(pl.Callback):
     def summary_entries(self) -> dict[str, Any]:
         """Return this callback's part of `summary.json`."""
         return self._driver.summary(self._opened().revision_sha) if self._driver is not None else {}
+
+    def parts(self) -> dict[str, Part]:
+        """Name everybody who takes part, for those who verify and size them."""
+        teachers = {f"teachers.{name}": teacher for name, teacher in self.teachers.items()}
+        rewards = {f"rewards.{name}": reward for name, reward in self.rewards.items()}
+        return {**teachers, "judge": self.judge, "writer": self.writer, "policy": self.policy, **rewards}
+
+    def evolution(self) -> EvolutionPlan:
+        """Say who takes part, when, and at what cost."""
+        settings = RoundSettings(
+            self.teachers,
+            self.judge,
+            self.writer,
+            self.policy,
+            self.budget,
+            self.judge_health,
+            self.tie_margin,
+            self.seed,
+            self.rewards,
+        )
+        return EvolutionPlan(settings, self._schedule, self.offload_student, self.image_size_px, self.data)
 
     def plan_summary(self) -> dict[str, str]:
         """Say what evolution may do and cost at most, for `evolvedirector check`."""
@@ -264,6 +310,10 @@ class EvolutionCallback(pl.Callback):
         pruned_by_other = any(isinstance(c, RunCheckpoint) for c in trainer.callbacks)  # type: ignore[attr-defined]
         if trainer.is_global_zero and not pruned_by_other:
             prune(Path(trainer.default_root_dir), keep_last=2)
+
+    def _round_id(self, trainer: pl.Trainer, module: pl.LightningModule, revision_sha: str) -> str:
+        student = student_name(trainer, module)
+        return round_id_of(self.evolution().settings, self._gold, student, trainer.global_step, revision_sha)
 
     def _opened(self) -> EvolvingData:
         assert self._host is not None, "setup() has not run"

@@ -8,21 +8,23 @@ from typing import Any
 import lightning.pytorch as pl
 
 from evolvedirector.callbacks._run.drawing import draw_share
-from evolvedirector.callbacks._run.host_checks import evolving_data_of
-from evolvedirector.callbacks._run.to_loggers import log_figures
-from evolvedirector.callbacks.held_out import (
+from evolvedirector.callbacks._run.held_out import (
     joined_readings,
     reading_is_due,
-    requests_of,
     size_to_draw_px,
-    unknown_size,
     warn_of_training_judge,
 )
-from evolvedirector.evaluation.prompt_choice import spread_over_skills
+from evolvedirector.callbacks._run.host_checks import evolving_data_of
+from evolvedirector.callbacks._run.to_loggers import log_figures
+from evolvedirector.evaluation.prompt_choice import requests_to_draw, spread_over_skills, unknown_size
 from evolvedirector.evaluation.shares import share_of_prompts
+from evolvedirector.evolution import ImageGenerator
 from evolvedirector.judges.judge import Judge
-from evolvedirector.records import ImageAndPrompt, Prompt, Verdict
-from evolvedirector.records.looks import verdict_of_check
+from evolvedirector.planning.roles import PlannedRun
+from evolvedirector.planning.spending import Reader
+from evolvedirector.records import ImageAndPrompt, Prompt, Reading
+from evolvedirector.records.looks import reading_of
+from evolvedirector.records.part import Part
 from evolvedirector.store.revision import RevisionFiles
 
 
@@ -99,8 +101,8 @@ class Forgetting(pl.Callback):
             evolving_data_of(trainer, self.data)
         except RuntimeError as error:
             raise RuntimeError(f"Forgetting reads the mastered prompts of an evolving dataset. {error}") from None
-        if size_to_draw_px(trainer, pl_module, self.data) is None and hasattr(pl_module, "generate"):
-            raise RuntimeError(unknown_size(pl_module, "Forgetting"))
+        if size_to_draw_px(trainer, pl_module, self.data) is None and isinstance(pl_module, ImageGenerator):
+            raise RuntimeError(unknown_size(type(pl_module).__name__, "Forgetting"))
         warn_of_training_judge(trainer, self.reader, "Forgetting.reader")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -116,8 +118,17 @@ class Forgetting(pl.Callback):
         """Return this callback's part of `summary.json`."""
         return {"forgetting": self.forgetting}
 
+    def parts(self) -> dict[str, Part]:
+        """Name the reader, for those who verify and size it."""
+        return {"reader": self.reader}
+
+    def planned_looks(self, run: PlannedRun) -> list[Reader]:
+        """Count one look for each mastered prompt of a reading."""
+        readings = run.readings(self.every_n_epochs)
+        return [Reader("Forgetting.reader", self.reader, None if readings is None else self.max_prompts * readings)]
+
     def _read(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if self._read_step == trainer.global_step or not hasattr(module, "generate"):
+        if self._read_step == trainer.global_step or not isinstance(module, ImageGenerator):
             return
         self._read_step = trainer.global_step
         prompts = spread_over_skills(self._mastered(trainer), self.max_prompts, self.seed)
@@ -125,24 +136,24 @@ class Forgetting(pl.Callback):
         if not prompts:
             return
         size_px = size_to_draw_px(trainer, module, self.data)
-        asked = requests_of(prompts, 1, self.seed, size_px, f"forgetting at {trainer.global_step}")
+        asked = requests_to_draw(prompts, 1, self.seed, size_px, f"forgetting at {trainer.global_step}")
         drawn = draw_share(trainer, module, [request for request, _ in asked.values()])
         items = [ImageAndPrompt(key, image, asked[key][0].prompt) for key, image in drawn.items()]
-        own, error = self._verdicts(items)
-        verdicts = joined_readings(own, error, "Forgetting")
-        if verdicts is None:
+        own, error = self._readings(items)
+        readings = joined_readings(own, error, "Forgetting")
+        if readings is None:
             return
-        self.forgetting = forgetting_figures(list(verdicts.values()))
+        self.forgetting = forgetting_figures(list(readings.values()))
         log_figures(trainer, {"accuracy/forgotten": self.forgetting["share"]})
 
-    def _verdicts(self, items: Sequence[ImageAndPrompt]) -> tuple[dict[str, Verdict], str]:
+    def _readings(self, items: Sequence[ImageAndPrompt]) -> tuple[dict[str, Reading], str]:
         """Read this rank's images, a reply that never comes being unreadable; returns why the reader broke off too."""
-        verdicts: dict[str, Verdict] = {item.item_id: "invalid" for item in items}
+        readings: dict[str, Reading] = {item.item_id: "unreadable" for item in items}
         try:
-            verdicts |= {k.item_id: verdict_of_check(k) for k in self.reader.check(items) if k.item_id in verdicts}
+            readings |= {k.item_id: reading_of(k) for k in self.reader.check(items) if k.item_id in readings}
         except Exception as error:
             return {}, repr(error)
-        return verdicts, ""
+        return readings, ""
 
     def _mastered(self, trainer: pl.Trainer) -> list[Prompt]:
         host = evolving_data_of(trainer, self.data)
@@ -151,13 +162,13 @@ class Forgetting(pl.Callback):
         return [entry.prompt for entry in state.in_state("mastered")]
 
 
-def forgetting_figures(verdicts: list[Verdict]) -> dict[str, Any]:
+def forgetting_figures(readings: list[Reading]) -> dict[str, Any]:
     """Return the share of mastered prompts that the student fails, with its 95 % interval."""
-    readable = [verdict for verdict in verdicts if verdict != "invalid"]
-    share = share_of_prompts([[float(verdict == "teacher")] for verdict in readable])
+    readable = [reading for reading in readings if reading != "unreadable"]
+    share = share_of_prompts([[float(reading == "lacks")] for reading in readable])
     return {
         "share": None if share is None else round(share.value, 6),
         "interval": None if share is None else share.interval,
         "prompts": len(readable),
-        "unreadable": len(verdicts) - len(readable),
+        "unreadable": len(readings) - len(readable),
     }

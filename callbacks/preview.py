@@ -11,9 +11,11 @@ from pathlib import Path
 import lightning.pytorch as pl
 from PIL import Image, ImageDraw
 
-from evolvedirector.callbacks._run.drawing import student_draw
+from evolvedirector.callbacks._run.drawing import chunk_of, student_draw
+from evolvedirector.callbacks._run.held_out import size_px_of
 from evolvedirector.callbacks._run.to_loggers import log_picture
 from evolvedirector.records import ImageRequest, digest, seed_of
+from evolvedirector.records.part import Part
 from evolvedirector.records.prompt_source import PromptSource
 from evolvedirector.teachers.teacher import Teacher
 
@@ -91,6 +93,10 @@ class PreviewCallback(pl.Callback):
         if self._drawn_step != trainer.global_step:
             self._preview(trainer, pl_module)
 
+    def parts(self) -> dict[str, Part]:
+        """Name the teacher, if there is one, for those who verify and size it."""
+        return {} if self.teacher is None else {"teacher": self.teacher}
+
     def plan_summary(self) -> dict[str, str]:
         """Say what previews cost, for `evolvedirector check`."""
         count = len(self.prompts) if isinstance(self.prompts, list) else self.max_prompts
@@ -101,7 +107,7 @@ class PreviewCallback(pl.Callback):
         self._drawn_step = trainer.global_step
         try:
             requests = self._requests(module)
-            chunk = getattr(module, "generation_chunk_size", 1)
+            chunk = chunk_of(module)
             padded = [*requests, *[requests[-1]] * (-len(requests) % chunk)]
             students = student_draw(trainer, module)(padded)[
                 : len(requests)
@@ -118,7 +124,7 @@ class PreviewCallback(pl.Callback):
 
     def _requests(self, module: pl.LightningModule) -> list[ImageRequest]:
         listed = self.prompts if isinstance(self.prompts, list) else [p.text for p in self.prompts.prompts()]
-        size = self.image_size_px or int(getattr(module, "image_size_px", 0))
+        size = self.image_size_px or size_px_of(module) or 0
         return [
             ImageRequest(
                 digest("preview", position, text), text, seed_of("preview", self.seed, position, text), size, size

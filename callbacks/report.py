@@ -11,6 +11,8 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 
+from evolvedirector.callbacks.evolution import EvolutionCallback
+from evolvedirector.planning.roles import HasRoot
 from evolvedirector.report.build import build_report, write_page
 from evolvedirector.report.run_folder import STATUS_FILE, RunFolder
 from evolvedirector.report.thumbnails import Thumbnails
@@ -127,11 +129,10 @@ class ReportCallback(pl.Callback):
 
 def _data_root(trainer: pl.Trainer) -> Path | None:
     """Find the dataset root that this run writes to; None lets the run folder say."""
-    evolving = [getattr(callback, "root", None) for callback in trainer.callbacks]  # type: ignore[attr-defined]
-    for place in (*evolving, getattr(trainer.datamodule, "data_root", None)):  # type: ignore[attr-defined]
-        if isinstance(place, str | Path) and (Path(place) / "format.json").is_file():
-            return Path(place)
-    return None
+    callbacks, data = trainer.callbacks, trainer.datamodule  # type: ignore[attr-defined]
+    places = [callback.root for callback in callbacks if isinstance(callback, EvolutionCallback)]
+    places += [Path(data.data_root)] if isinstance(data, HasRoot) else []
+    return next((place for place in places if place is not None and (place / "format.json").is_file()), None)
 
 
 def _flush(trainer: pl.Trainer) -> None:

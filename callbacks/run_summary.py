@@ -7,14 +7,24 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import lightning.pytorch as pl
 
+from evolvedirector.callbacks.preview import PreviewCallback
 from evolvedirector.evaluation.judge_gap import is_marked
 from evolvedirector.report.summary import SUMMARY_KEYS
 
 _MAX_SUMMARY_BYTES = 64 * 2**20
+
+
+@runtime_checkable
+class Contributes(Protocol):
+    """A callback with figures for `summary.json`."""
+
+    def summary_entries(self) -> dict[str, Any]:
+        """Return its figures, by name."""
+        ...
 
 
 class RunSummary(pl.Callback):
@@ -71,7 +81,8 @@ class RunSummary(pl.Callback):
             return
         for line in headlines(_read(path)):
             print(line, flush=True)
-        grids = [c.last_grid for c in trainer.callbacks if getattr(c, "last_grid", None)]  # type: ignore[attr-defined]
+        previews = [c for c in trainer.callbacks if isinstance(c, PreviewCallback)]  # type: ignore[attr-defined]
+        grids = [preview.last_grid for preview in previews if preview.last_grid]
         for grid in grids:
             print(f"Images:  {grid}", flush=True)
         print(f"Summary: {path}", flush=True)
@@ -81,7 +92,7 @@ class RunSummary(pl.Callback):
             return
         figures: dict[str, Any] = dict.fromkeys(SUMMARY_KEYS)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if hasattr(callback, "summary_entries"):
+            if isinstance(callback, Contributes):
                 figures |= callback.summary_entries()
         figures |= {"images_seen": self._images_seen, "wall_s": round(self._seconds(), 1)}
         path = Path(trainer.default_root_dir) / "summary.json"

@@ -12,21 +12,23 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from evolvedirector.callbacks._run.drawing import draw_share, encode_png
-from evolvedirector.callbacks._run.to_loggers import log_figures
-from evolvedirector.callbacks.held_out import (
-    all_sized,
+from evolvedirector.callbacks._run.held_out import (
     held_out_prompts,
     joined_readings,
-    requests_of,
     size_to_draw_px,
     training_ends,
-    unknown_size,
     warn_of_training_judge,
 )
+from evolvedirector.callbacks._run.to_loggers import log_figures
+from evolvedirector.evaluation.prompt_choice import all_sized, requests_to_draw, unknown_size
 from evolvedirector.evaluation.shares import Share, mean_of_shares, share_of_prompts
+from evolvedirector.evolution import ImageGenerator
 from evolvedirector.judges.judge import Judge
+from evolvedirector.planning.roles import PlannedRun
+from evolvedirector.planning.spending import Reader
 from evolvedirector.records import UNLABELLED, ImageAndPrompt, ImageRequest
-from evolvedirector.records.looks import verdict_of_check
+from evolvedirector.records.looks import reading_of
+from evolvedirector.records.part import Part
 
 Reading = tuple[str, str, bool]
 """Skill, prompt id, and whether the image showed the prompt."""
@@ -149,20 +151,30 @@ class SkillAccuracy(pl.Callback):
         """Return this callback's part of `summary.json`."""
         return dict(self._figures) if self.accuracy else {}
 
+    def parts(self) -> dict[str, Part]:
+        """Name the reader, for those who verify and size it."""
+        return {"reader": self.reader}
+
+    def planned_looks(self, run: PlannedRun) -> list[Reader]:
+        """Count one look for each held-out prompt of a validation, and one for each image of the last reading."""
+        readings = None if run.validations is None else run.validations + self.seeds_per_prompt
+        looks = None if readings is None else run.held_out_prompts * readings
+        return [Reader("SkillAccuracy.reader", self.reader, looks)]
+
     def _read_thoroughly(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         step, images_per_prompt = self._read_at
         known = step == trainer.global_step and images_per_prompt >= self.seeds_per_prompt
         tried = self._tried_step == trainer.global_step
-        if known or tried or trainer.limit_val_batches == 0 or not hasattr(module, "generate"):
+        if known or tried or trainer.limit_val_batches == 0 or not isinstance(module, ImageGenerator):
             return
         self._tried_step = trainer.global_step
         prompts, size_px = held_out_prompts(trainer), size_to_draw_px(trainer, module)
         if not prompts:
             return
         if not all_sized(prompts, size_px):
-            rank_zero_warn(f"What validation read stays. {unknown_size(module, 'SkillAccuracy')}")
+            rank_zero_warn(f"What validation read stays. {unknown_size(type(module).__name__, 'SkillAccuracy')}")
             return
-        asked = requests_of(prompts, self.seeds_per_prompt, self.seed, size_px, "held out")
+        asked = requests_to_draw(prompts, self.seeds_per_prompt, self.seed, size_px, "held out")
         drawn = draw_share(trainer, module, [request for request, _ in asked.values()])
         named = {key: (prompt.skill, prompt.id) for key, (_, prompt) in asked.items()}
         items = [(key, image, asked[key][0].prompt) for key, image in drawn.items()]
@@ -180,7 +192,7 @@ class SkillAccuracy(pl.Callback):
         """Read images; returns what was read, and why the reader broke off (an error where `strict`)."""
         items = [ImageAndPrompt(key, image, prompt) for key, image, prompt in drawn]
         try:
-            shown = {look.item_id for look in self.reader.check(items) if verdict_of_check(look) == "student"}
+            shown = {look.item_id for look in self.reader.check(items) if reading_of(look) == "shows"}
         except Exception as error:
             if strict:
                 raise

@@ -10,24 +10,25 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from evolvedirector.callbacks._run.drawing import draw_share
-from evolvedirector.callbacks._run.to_loggers import log_figures
-from evolvedirector.callbacks.held_out import (
-    all_sized,
+from evolvedirector.callbacks._run.held_out import (
     held_out_prompts,
     reading_is_due,
-    requests_of,
     size_to_draw_px,
     training_judges,
-    unknown_size,
     warn_of_training_judge,
 )
+from evolvedirector.callbacks._run.to_loggers import log_figures
 from evolvedirector.evaluation.comparisons import compare_in_both_orders, win_rate_figures
 from evolvedirector.evaluation.judge_gap import gap_figures
-from evolvedirector.evaluation.prompt_choice import spread_over_skills
+from evolvedirector.evaluation.prompt_choice import all_sized, requests_to_draw, spread_over_skills, unknown_size
 from evolvedirector.evaluation.teacher_images import TeacherImages
+from evolvedirector.evolution import Budget, ImageGenerator
 from evolvedirector.execution.ranks import from_all_ranks, on_rank_zero
 from evolvedirector.judges.judge import Judge, models_of
+from evolvedirector.planning.roles import PlannedImages, PlannedRun
+from evolvedirector.planning.spending import Reader
 from evolvedirector.records import ImageRequest, Prompt, Verdict
+from evolvedirector.records.part import Part
 from evolvedirector.teachers.teacher import Teacher
 
 Asked = Mapping[str, tuple[ImageRequest, Prompt]]
@@ -94,7 +95,7 @@ class WinRate(pl.Callback):
         ):
             if value is not None and value < least:
                 raise ValueError(f"{name} is {value}. Allowed: {least} or more. Write `{name}: 16`, say.")
-        self.evaluation_judge = judge  # not `judge`: that is how the judge of the training data is found
+        self.judge = judge
         self.teachers = teachers
         self.max_prompts = max_prompts
         self.every_n_epochs = every_n_epochs
@@ -123,9 +124,9 @@ class WinRate(pl.Callback):
         if stage != "fit":
             return
         sized = all_sized(held_out_prompts(trainer), size_to_draw_px(trainer, pl_module))
-        if not sized and hasattr(pl_module, "generate"):
-            raise RuntimeError(unknown_size(pl_module, "WinRate"))
-        warn_of_training_judge(trainer, self.evaluation_judge, "WinRate.judge")
+        if not sized and isinstance(pl_module, ImageGenerator):
+            raise RuntimeError(unknown_size(type(pl_module).__name__, "WinRate"))
+        warn_of_training_judge(trainer, self.judge, "WinRate.judge")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Read when a reading is due, and when this was the last epoch, before the last checkpoint is saved."""
@@ -140,6 +141,25 @@ class WinRate(pl.Callback):
         """Return this callback's part of `summary.json`."""
         return dict(self._figures)
 
+    def parts(self) -> dict[str, Part]:
+        """Name judge and teachers, for those who verify and size them."""
+        return {**{f"teachers.{name}": teacher for name, teacher in self.teachers.items()}, "judge": self.judge}
+
+    def planned_images(self) -> PlannedImages:
+        """Say whom it asks for images: once for each prompt and teacher."""
+        each = dict.fromkeys(self.teachers, self.max_prompts)
+        return PlannedImages(self.teachers, Budget(self.budget_teacher_calls, teacher_budgets=each))
+
+    def planned_looks(self, run: PlannedRun) -> list[Reader]:
+        """Count two looks for each pair of a reading, by its own judge and where asked for by the training judge."""
+        readings, pairs = run.readings(self.every_n_epochs), min(self.max_prompts, run.held_out_prompts)
+        looks = None if readings is None else 2 * len(self.teachers) * pairs * readings
+        others = run.training_judges[:1] if self.compare_with_training_judge else ()
+        return [
+            Reader("WinRate.judge", self.judge, looks),
+            *(Reader("the judge for WinRate", j, looks) for j in others),
+        ]
+
     def plan_summary(self) -> dict[str, str]:
         """Say what evaluation may cost, for `evolvedirector check`."""
         most = len(self.teachers) * self.max_prompts
@@ -152,13 +172,13 @@ class WinRate(pl.Callback):
         return row
 
     def _read(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if self._read_step == trainer.global_step or not hasattr(module, "generate"):
+        if self._read_step == trainer.global_step or not isinstance(module, ImageGenerator):
             return
         self._read_step = trainer.global_step
         prompts = spread_over_skills(held_out_prompts(trainer), self.max_prompts, self.seed)
         if not prompts:
             return
-        asked = requests_of(prompts, 1, self.seed, size_to_draw_px(trainer, module), "win rate")
+        asked = requests_to_draw(prompts, 1, self.seed, size_to_draw_px(trainer, module), "win rate")
         students = from_all_ranks(draw_share(trainer, module, [request for request, _ in asked.values()]))
         folder = Path(trainer.default_root_dir) / "evaluation"
         judge = self._training_judge(trainer)
@@ -172,7 +192,7 @@ class WinRate(pl.Callback):
     def _training_judge(self, trainer: pl.Trainer) -> Judge | None:
         """Return the judge that chose the training data, where it is asked for and is another model."""
         judges = training_judges(trainer) if self.compare_with_training_judge else []
-        others = [judge for judge in judges if not models_of(judge) & models_of(self.evaluation_judge)]
+        others = [judge for judge in judges if not models_of(judge) & models_of(self.judge)]
         return others[0] if others else None
 
     def _point(self, step: int) -> dict[str, Any]:
@@ -195,7 +215,7 @@ class WinRate(pl.Callback):
             images = self._images(kept, name, teacher, requests)
             pairs = [(asked[key][1], students[key], image) for key, image in images.items()]
             skills = {prompt.id: prompt.skill for prompt, _, _ in pairs}
-            verdicts = _verdicts(self.evaluation_judge, name, pairs)
+            verdicts = _verdicts(self.judge, name, pairs)
             rates[name] = win_rate_figures(verdicts, skills) | _left_out(kept.outcomes(teacher, requests))
             if training_judge is not None:
                 seen[name] = gap_figures(_verdicts(training_judge, name, pairs), verdicts, skills)

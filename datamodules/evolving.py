@@ -11,12 +11,10 @@ import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 
-from evolvedirector.datamodules.batches import RevisionBatches, describe_epoch
-from evolvedirector.datamodules.loader import EvolvingLoader
+from evolvedirector.datamodules.batches import EvolvingLoader, RevisionBatches, SampleCache, describe_epoch
 from evolvedirector.datamodules.position import StreamPosition
 from evolvedirector.datamodules.requests import RequestChunk, RequestLoader, read_prompts, requests_for
-from evolvedirector.datamodules.sample_cache import SampleCache
-from evolvedirector.records import Prompt
+from evolvedirector.records import IMAGE_ROLE, Prompt, check_role
 from evolvedirector.records.prompt_source import PromptSource
 from evolvedirector.store import DatasetStore, RevisionFiles, RevisionReader, StoreError
 from evolvedirector.store.imports import import_prompts
@@ -45,6 +43,7 @@ class EvolvingDataModule(LightningDataModule):
         revision: str | None = None,
         generation_chunk_size: int = 16,
         predict_prompts: str | Path | None = None,
+        roles: Sequence[str] = (IMAGE_ROLE,),
     ) -> None:
         """Describe the data; nothing is read yet.
 
@@ -62,9 +61,12 @@ class EvolvingDataModule(LightningDataModule):
                 then forks. None: the newest. A resumed run goes on with the revision of its checkpoint.
             generation_chunk_size: Requests per evaluation or prediction batch.
             predict_prompts: Prompt file for `predict`. None: nothing to predict.
+            roles: Files of each sample that training reads, and no others: `image`, and such as `mask`, `source` or
+                `image_embedding`. A batch carries each under its name: images as UInt8[Tensor, "batch 3 height width"],
+                masks with one channel, arrays as tensors. Every sample must have them.
 
         Raises:
-            ValueError: If the root is missing or a size is below 1.
+            ValueError: If the root is missing, a size is below 1 or a role cannot be used.
         """
         super().__init__()
         if not str(root or "").strip():
@@ -80,6 +82,13 @@ class EvolvingDataModule(LightningDataModule):
         for name, value in sizes.items():
             if value < 1:
                 raise ValueError(f"{name} is {value}. It must be at least 1. Write `data.init_args.{name}: 1` or more.")
+        for role in roles:
+            if role != IMAGE_ROLE:
+                check_role(role)
+        if not roles or len(set(roles)) < len(roles):
+            raise ValueError(
+                f"roles is {list(roles)}. Each role is named once, at least one. Write `data.init_args.roles: [image]`."
+            )
         self.prepare_data_per_node = False  # one writer: the root is on a file system that all nodes see
         self.data_root = Path(root)
         self.global_batch_size = global_batch_size
@@ -87,7 +96,8 @@ class EvolvingDataModule(LightningDataModule):
         self.image_size_px = image_size_px
         self.generation_chunk_size = generation_chunk_size
         self.seed = seed
-        self._seeds = seeds
+        self.roles = tuple(roles)
+        self.seeds = seeds
         self._held_out = held_out
         self._predict_prompts = predict_prompts
         self._num_workers = num_workers
@@ -102,7 +112,7 @@ class EvolvingDataModule(LightningDataModule):
         """Make the root from the seeds if it has no revision yet, and record the held-out prompts (rank 0 only)."""
         if self.trainer is not None and self.trainer.state.fn != TrainerFn.FITTING:
             return  # evaluation writes nothing, so it can run beside a training that holds the root's lock
-        if self._seeds is None and not (self.data_root / "format.json").exists():
+        if self.seeds is None and not (self.data_root / "format.json").exists():
             raise StoreError(
                 f"The dataset root '{self.data_root}' does not exist and there are no seeds to make it from. Allowed "
                 "is a root that was imported, or any folder beside seeds. Write `data.init_args.seeds: prompts.txt`, "
@@ -112,10 +122,10 @@ class EvolvingDataModule(LightningDataModule):
         published = RevisionFiles(self.data_root).current() is not None
         if published and not held_out:
             return
-        with DatasetStore(self.data_root, create=self._seeds is not None) as store:
-            store.ledger.hold_out(held_out)
-            if not published and self._seeds is not None:
-                report = import_prompts(store, read_prompts(self._seeds), held_out)
+        with DatasetStore(self.data_root, create=self.seeds is not None) as store:
+            store.ledger.prompts.hold_out(held_out)
+            if not published and self.seeds is not None:
+                report = import_prompts(store, read_prompts(self.seeds), held_out)
                 _log.info(
                     "Imported %d prompts; skipped %d duplicates and %d held-out ones.",
                     report.prompts,
@@ -173,7 +183,8 @@ class EvolvingDataModule(LightningDataModule):
         """Begin an epoch, or, right after a resume, go on with the one of the checkpoint.
 
         Raises:
-            StoreError: If the revision has no image to train on, or the resumed stream is another one.
+            StoreError: If the revision has no image to train on, a sample lacks one of the roles, or the resumed
+                stream is another one.
             ValueError: If the batch cannot be shared equally by the ranks.
         """
         rank, world_size = self._rank_and_world_size()
@@ -192,8 +203,11 @@ class EvolvingDataModule(LightningDataModule):
     def _open_reader(self) -> RevisionReader:
         """Open the revision of the position, once."""
         if self._reader is None or self._reader.revision_sha != self.revision_sha:
-            self._reader = RevisionReader(self.data_root, self.revision_sha)
-            self._cache.keep_only(self._reader.keys.tolist())
+            before = self._reader
+            self._reader = RevisionReader(self.data_root, self.revision_sha, self.roles)
+            # a newer companion may have other files for the same sample
+            same_files = before is None or before.companions == self._reader.companions
+            self._cache.keep_only(self._reader.keys.tolist() if same_files else [])
             if len(self._reader) > 0:
                 _log.info(describe_epoch(self._reader, self.seed, self.global_batch_size, self.batches_per_epoch))
         if len(self._reader) == 0:
@@ -288,7 +302,8 @@ class EvolvingDataModule(LightningDataModule):
         return batch.requests if isinstance(batch, RequestChunk) else batch
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Move images; requests stay where they are, and so do the seeds of generators on the CPU."""
+        """Move the files of a batch; requests stay where they are, and so do the seeds of generators on the CPU."""
         if isinstance(batch, list):
             return batch
-        return {**batch, "image": super().transfer_batch_to_device(batch["image"], device, dataloader_idx)}
+        files = {role: batch[role] for role in self.roles if role in batch}
+        return {**batch, **super().transfer_batch_to_device(files, device, dataloader_idx)}

@@ -1,4 +1,4 @@
-"""Fill in what pages show of other files (recipes, known limits, the command line), so that the two cannot differ.
+"""Fill in what pages show of other files (recipes, the command line), so that the two cannot differ.
 
 A page asks with a line `<!-- generated: recipes -->`. The site builder calls the functions named `on_...`.
 """
@@ -89,13 +89,6 @@ def _wrapped(command: str) -> str:
     return command.replace("  ", " ").replace(" --model", " \\\n    --model").replace(" --data ", " \\\n    --data ")
 
 
-def limits() -> str:
-    """Copy the known limits out of the changelog."""
-    text = (ROOT / "CHANGELOG.md").read_text("utf-8")
-    found = re.search(r"^### Known limits\n+(.*?)(?=^##|\Z)", text, flags=re.MULTILINE | re.DOTALL)
-    return found.group(1) if found else "None is written down."
-
-
 def words() -> str:
     """Show the help of the command line."""
     from evolvedirector.cli import HELP
@@ -103,4 +96,4 @@ def words() -> str:
     return f"```text\n{HELP}\n```"
 
 
-_SOURCES: Mapping[str, Callable[[], str]] = {"recipes": recipes, "limits": limits, "words": words}
+_SOURCES: Mapping[str, Callable[[], str]] = {"recipes": recipes, "words": words}

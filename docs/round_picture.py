@@ -28,9 +28,16 @@ COLUMNS = (
     ("5  check", 0.74),
     ("6  compare", 0.89),
 )
-SHOWN = {"student": "shows it", "teacher": "does not show it", "invalid": "unreadable"}
-BETTER = {"student": "student's better", "teacher": "teacher's better", "tie": "tie", "invalid": "unreadable"}
-COLOURS = {"student": "#1b7f4b", "teacher": "#b3261e", "tie": "#555555", "invalid": "#8a6d00"}
+OUTCOMES = {
+    "shows": ("shows it", "#1b7f4b"),
+    "lacks": ("does not show it", "#b3261e"),
+    "unreadable": ("unreadable", "#8a6d00"),
+    "student": ("student's better", "#1b7f4b"),
+    "teacher": ("teacher's better", "#b3261e"),
+    "tie": ("tie", "#555555"),
+    "invalid": ("unreadable", "#8a6d00"),
+}
+"""Words and colour of each reading and verdict."""
 
 
 def main() -> None:
@@ -52,10 +59,10 @@ def main() -> None:
 
 def candidates(ledger: Ledger, index: int, bought: int, others: int) -> list[dict[str, Any]]:
     """List the screened candidates to show: first those that were not bought, each with what is known of it."""
-    round_id = sorted(ledger.rounds(), key=lambda row: row["number"])[index]["round_id"]
-    prompts = ledger.prompts()
+    round_id = sorted(ledger.rounds.all(), key=lambda row: row.number)[index].round_id
+    prompts = ledger.prompts.all()
     known: dict[str, dict[str, Any]] = {}
-    for item in ledger.evidence(round_id):
+    for item in ledger.looks.evidence(round_id):
         row = known.setdefault(item.prompt_id, {"prompt": prompts.get(item.prompt_id)})
         row[item.kind] = item
     rows = [row for row in known.values() if "screen" in row and row["prompt"]]
@@ -63,7 +70,9 @@ def candidates(ledger: Ledger, index: int, bought: int, others: int) -> list[dic
         prompt: Prompt = row["prompt"]
         row["parent"] = prompts[prompt.parent_id].text if prompt.parent_id else None
     # unreadable ones first, so that one is in the picture where there is any
-    spared = sorted((row for row in rows if "faithfulness" not in row), key=lambda row: row["screen"].verdict)
+    spared = sorted(
+        (row for row in rows if "faithfulness" not in row), key=lambda row: row["screen"].reading, reverse=True
+    )
     return spared[:others] + [row for row in rows if "faithfulness" in row][:bought]
 
 
@@ -89,18 +98,19 @@ def _line(axes: Any, y: float, row: dict[str, Any], blobs: Blobs) -> None:
     axes.text(0, y + 0.2, origin, va="center", size=8.5, color="#555555")
     screen: Evidence = row["screen"]
     _image(axes, 0.40, y, blobs.get(str(screen.student_sha256)))
-    _verdict(axes, 0.47, y, screen, SHOWN)
+    _outcome(axes, 0.47, y, screen)
     if (check := row.get("faithfulness")) is None:
         axes.text(0.64, y, "not bought", va="center", size=10, color="#555555")
         return
     _image(axes, 0.67, y, blobs.get(check.teacher_sha256))
-    _verdict(axes, 0.74, y, check, SHOWN)
+    _outcome(axes, 0.74, y, check)
     if compare := row.get("compare"):
-        _verdict(axes, 0.89, y, compare, BETTER)
+        _outcome(axes, 0.89, y, compare)
 
 
-def _verdict(axes: Any, x: float, y: float, item: Evidence, words: dict[str, str]) -> None:
-    axes.text(x, y, words[item.verdict], va="center", size=10, color=COLOURS[item.verdict])
+def _outcome(axes: Any, x: float, y: float, item: Evidence) -> None:
+    words, colour = OUTCOMES[item.reading or item.verdict or "invalid"]
+    axes.text(x, y, words, va="center", size=10, color=colour)
 
 
 def _image(axes: Any, x: float, y: float, image: bytes) -> None:

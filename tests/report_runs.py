@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
-from evolvedirector.records import Decision, Evidence, ImageReply, Look, Prompt, RevisionChange, Sample
+from evolvedirector.records import Decision, Evidence, ImageReply, Look, Prompt, RevisionChange, RoundFigures, Sample
 from evolvedirector.store import DatasetStore
-from evolvedirector.store.ledger.calls import Call, Duel
+from evolvedirector.store.ledger import Call, Duel
 from tests import toys
 
 HOSTILE = [
@@ -46,37 +46,39 @@ class RunBuilder:
         self.last = prompts[-1]
         return self
 
-    def round(self, *texts: str, figures: dict[str, Any] | None = None, finish: bool = True) -> RunBuilder:
+    def round(self, *texts: str, figures: RoundFigures | None = None, finish: bool = True) -> RunBuilder:
         """A round that writes children of the last prompt; the student fails them all, they are bought and compared."""
         name, ledger = f"round {self.rounds}", self.store.ledger
         prompts = [Prompt.create(text, "expansion", self.skill, self.last) for text in texts]
-        ledger.open_round(name, self.rounds, str(self.sha), 10 * (self.rounds + 1))
-        ledger.add_prompts(prompts)
+        ledger.rounds.open(name, self.rounds, str(self.sha), 10 * (self.rounds + 1))
+        ledger.prompts.add(prompts)
         student = self.store.blobs.put(toys.flat_png(60 + self.rounds))
         looks = (Look("a", 0.1, reason="not what was asked <b>"), Look("b", 0.8))
-        ledger.add_evidence(name, [Evidence(p.id, "screen", "teacher", looks[:1], student) for p in prompts])
-        ledger.add_decisions(name, [Decision("buy", p.id, 1, "unseen and failed <i>") for p in prompts])
+        ledger.looks.add_evidence(name, [Evidence(p.id, "screen", "lacks", None, looks[:1], student) for p in prompts])
+        ledger.rounds.add_decisions(name, [Decision("buy", p.id, 1, "unseen and failed <i>") for p in prompts])
         change = self._bought(name, prompts)
-        pairs = [Evidence(s.prompt.id, "compare", "teacher", looks, student, s.image_sha256) for s in change.samples]
-        ledger.add_evidence(name, pairs)
+        pairs = [
+            Evidence(s.prompt.id, "compare", None, "teacher", looks, student, s.image_sha256) for s in change.samples
+        ]
+        ledger.looks.add_evidence(name, pairs)
         if change.samples:
             first = change.samples[0]
             duel = Duel(first.prompt.id, self.teacher, "other", first.image_sha256, student, "first")
-            ledger.add_duels(name, [duel])
+            ledger.looks.add_duels(name, [duel])
         if finish:
             if self.rounds and self.last is not None:
                 change = replace(change, states={self.last.id: "mastered"})
             self.sha = self.store.publish(str(self.sha), name, change)
-            ledger.close_round(name, self.sha, {"written": len(texts), "judge error": 0.1, **(figures or {})})
+            ledger.rounds.close(name, self.sha, figures or RoundFigures(written=len(texts), judge={"error": 0.1}))
             self.last = prompts[-1] if prompts else self.last
         self.rounds += 1
         return self
 
     def skipped(self) -> RunBuilder:
         name = f"round {self.rounds}"
-        self.store.ledger.open_round(name, self.rounds, str(self.sha), 10 * (self.rounds + 1))
-        figures = {"skipped": 1, "judge error": 0.45, "judge canary blank": 0.125}
-        self.store.ledger.close_round(name, str(self.sha), figures)
+        self.store.ledger.rounds.open(name, self.rounds, str(self.sha), 10 * (self.rounds + 1))
+        figures = RoundFigures(skipped=True, judge={"error": 0.45, "canary blank": 0.125})
+        self.store.ledger.rounds.close(name, str(self.sha), figures)
         self.rounds += 1
         return self
 
@@ -120,9 +122,9 @@ class RunBuilder:
         samples = []
         for place, prompt in enumerate(prompts):
             call = Call(f"{round_id} {prompt.id}", prompt.id, prompt.lineage_id, self.teacher)
-            self.store.ledger.reserve_calls(round_id, [call])
+            self.store.ledger.calls.reserve(round_id, [call])
             sha256 = self.store.blobs.put(toys.flat_png((37 * self.rounds + place) % 256))
-            self.store.ledger.settle_calls([(ImageReply(call.request_id, "image", cost_usd=0.04), sha256)])
+            self.store.ledger.calls.settle([(ImageReply(call.request_id, "image", cost_usd=0.04), sha256)])
             samples.append(Sample.create(prompt, sha256, self.teacher))
         return RevisionChange(samples=tuple(samples))
 

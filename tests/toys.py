@@ -111,6 +111,8 @@ class ToyJudge:
 class ToyWriter:
     """Writes tones drawn from the request's seed."""
 
+    fingerprint = "toy writer"
+
     def write(self, requests: Sequence[WriteRequest]) -> Iterator[WriteReply]:
         for request in requests:
             tones = [seed_of(request.seed, position) % 256 for position in range(request.count)]

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from evolvedirector.evolution.host import StudentPart
 from evolvedirector.records import ImageRequest
 
 
@@ -57,6 +58,18 @@ def student_draw(trainer: pl.Trainer, module: pl.LightningModule) -> Callable[[S
     return draw
 
 
+def student_part(trainer: pl.Trainer, module: pl.LightningModule) -> StudentPart:
+    """Let the module being trained take part in a round, with its averaged weights when a callback keeps them.
+
+    Args:
+        trainer: The running trainer; its step names the weights.
+        module: The student.
+    """
+    averaged = any(isinstance(callback, AveragesWeights) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+    weights = f"{'averaged' if averaged else 'trained'} weights at step {trainer.global_step}"
+    return StudentPart(student_draw(trainer, module), f"{type(module).__name__}, {weights}", chunk_of(module))
+
+
 def draw_share(trainer: pl.Trainer, module: pl.LightningModule, requests: Sequence[ImageRequest]) -> dict[str, bytes]:
     """Draw this rank's share of the requests with averaged weights; returns encoded images by request id.
 
@@ -68,7 +81,7 @@ def draw_share(trainer: pl.Trainer, module: pl.LightningModule, requests: Sequen
         module: The student.
         requests: What all ranks draw together.
     """
-    size = max(1, getattr(module, "generation_chunk_size", 1))
+    size = chunk_of(module)
     chunks = [list(requests[start : start + size]) for start in range(0, len(requests), size)]
     if chunks:
         chunks[-1] += [chunks[-1][-1]] * (size - len(chunks[-1]))
@@ -78,6 +91,18 @@ def draw_share(trainer: pl.Trainer, module: pl.LightningModule, requests: Sequen
         return {}
     images = student_draw(trainer, module)(share)
     return {request.request_id: image for request, image in zip(share, images, strict=True)}
+
+
+@runtime_checkable
+class DrawsInChunks(Protocol):
+    """A module that draws a fixed number of requests together."""
+
+    generation_chunk_size: int
+
+
+def chunk_of(module: pl.LightningModule) -> int:
+    """Return how many requests a module draws together; 1 where it does not say."""
+    return max(1, module.generation_chunk_size) if isinstance(module, DrawsInChunks) else 1
 
 
 @contextmanager

@@ -7,7 +7,10 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from evolvedirector.evolution.round_context import EvolvingData
+from evolvedirector.evolution import EvolvingData, ImageGenerator
+from evolvedirector.execution.ranks import on_rank_zero
+from evolvedirector.planning.preflight import problems_of, told
+from evolvedirector.planning.roles import CountsBatches, Seeded
 
 
 def evolving_data_of(trainer: pl.Trainer, attribute: str | None) -> EvolvingData:
@@ -55,12 +58,67 @@ def check_host(trainer: pl.Trainer, module: pl.LightningModule) -> None:
             "It must be 1. Write `trainer: {reload_dataloaders_every_n_epochs: 1}` or "
             "Trainer(reload_dataloaders_every_n_epochs=1)."
         )
-    if not callable(getattr(module, "generate", None)):
+    if not isinstance(module, ImageGenerator):
         raise RuntimeError(
             f"{type(module).__name__} has no `generate`: the judge could not see what the student draws. It needs "
             "`def generate(self, requests: Sequence[ImageRequest]) -> list[Tensor]` (one uint8 image "
             "(3, height, width) per request). Add it, or use evolvedirector.lightning_modules.TextToImage."
         )
+
+
+def check_parts(trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    """Refuse a run whose parts cannot work, on all ranks with the same words; rank 0 alone asks them.
+
+    Args:
+        trainer: Its callbacks hold teachers, judges and writers, its datamodule what reads the data.
+        module: Holds text encoders, codec and weights.
+
+    Raises:
+        ValueError: With every problem.
+    """
+    hosts = (module, trainer.datamodule)  # type: ignore[attr-defined]
+    problems = on_rank_zero(lambda: problems_of(trainer.callbacks, hosts))  # type: ignore[attr-defined]
+    if problems:
+        raise ValueError(told(problems))
+
+
+def student_name(trainer: pl.Trainer, module: pl.LightningModule) -> list[str]:
+    """Tell a student in training from others: by its class, its size, its optimizers and the order of its data.
+
+    Args:
+        trainer: Knows optimizers and datamodule.
+        module: The student.
+    """
+    name = [type(module).__name__, str(sum(parameter.numel() for parameter in module.parameters()))]
+    for optimizer in trainer.optimizers:
+        rates = [group.get("initial_lr", group["lr"]) for group in optimizer.param_groups]
+        name += [type(optimizer).__name__, repr(rates)]
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    seed = data.seed if isinstance(data, Seeded) else None
+    return [*name, repr(seed), repr(data.global_batch_size if isinstance(data, CountsBatches) else None)]
+
+
+def trains_on(trainer: pl.Trainer, epochs_done: int) -> bool:
+    """Say whether training goes on after an epoch.
+
+    Args:
+        trainer: The running trainer.
+        epochs_done: That epoch included.
+    """
+    steps_end = trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps
+    epochs_end = trainer.max_epochs not in (None, -1) and epochs_done >= trainer.max_epochs
+    return not (steps_end or epochs_end or trainer.should_stop)
+
+
+def steps_per_epoch(trainer: pl.Trainer) -> int | None:
+    """Return the optimizer steps of an epoch where training is limited by steps, else None.
+
+    Args:
+        trainer: Knows its batches by now.
+    """
+    if trainer.max_steps == -1:
+        return None
+    return max(1, int(trainer.num_training_batches) // trainer.accumulate_grad_batches)
 
 
 def check_sized(trainer: pl.Trainer) -> None:

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from evolvedirector.callbacks._run.round_line import RoundOutcome, line_of, scalars_of
 from evolvedirector.callbacks._run.to_loggers import log_figures
-from evolvedirector.evolution.round_context import Progress
+from evolvedirector.evolution.round_parts import Progress
 from evolvedirector.records import RoundInfo
 
 if TYPE_CHECKING:
@@ -77,16 +77,16 @@ class RoundBar:
         """
         self._close()
         ledger = store.ledger
-        row = next((row for row in ledger.rounds() if row["round_id"] == self._round_id), None)
+        row = ledger.rounds.get(self._round_id)
         outcome = RoundOutcome(
-            figures=row["figures"] if row else {},
+            figures=row.figures if row else None,
             before=store.state(self._started_from),
             after=store.state(revision_sha),
             spent=ledger.spend(self._round_id),
             spent_in_all=ledger.spend(),
             budget_teacher_calls=budget_teacher_calls,
         )
-        if outcome.figures or outcome.spent.teacher_calls:
+        if row is not None or outcome.spent.teacher_calls:
             print(line_of(self._name, outcome, time.monotonic() - self._began), flush=True)
             log_figures(self._trainer, scalars_of(outcome))
 

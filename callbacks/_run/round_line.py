@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
-from evolvedirector.records import DatasetState
+from evolvedirector.records import DatasetState, RoundFigures, Verdict
 from evolvedirector.store.ledger.rows import Spend
 
 
@@ -15,7 +14,7 @@ class RoundOutcome:
     """What a finished round did and what the dataset and the spending are after it.
 
     Args:
-        figures: Counts that the ledger keeps of the round; empty where only seeds were bought.
+        figures: Counts that the ledger keeps of the round; None where only seeds were bought.
         before: The dataset that the round started from.
         after: The dataset that it published.
         spent: What the round itself spent.
@@ -23,7 +22,7 @@ class RoundOutcome:
         budget_teacher_calls: Limit of teacher calls. None: no limit.
     """
 
-    figures: Mapping[str, Any]
+    figures: RoundFigures | None
     before: DatasetState
     after: DatasetState
     spent: Spend
@@ -38,18 +37,28 @@ class RoundOutcome:
     @property
     def screened(self) -> int:
         """Images of prompts never trained on that the judge could read."""
-        return int(self.figures.get("screen: student", 0) + self.figures.get("screen: teacher", 0))
+        return self.failed + (self.figures.screened["shows"] if self.figures else 0)
+
+    @property
+    def failed(self) -> int:
+        """Those of them that do not show their prompt."""
+        return self.figures.screened["lacks"] if self.figures else 0
 
     @property
     def compared(self) -> int:
         """Comparisons of student and teacher with a readable answer."""
-        return int(sum(self.figures.get(f"compare: {verdict}", 0) for verdict in ("student", "teacher", "tie")))
+        verdicts = self._verdicts
+        return verdicts["student"] + verdicts["teacher"] + verdicts["tie"]
 
     @property
     def win_rate(self) -> float | None:
         """The student's share of the comparisons, a tie being one half; None without any."""
-        wins = self.figures.get("compare: student", 0) + self.figures.get("compare: tie", 0) / 2
+        wins = self._verdicts["student"] + self._verdicts["tie"] / 2
         return wins / self.compared if self.compared else None
+
+    @property
+    def _verdicts(self) -> Counter[Verdict]:
+        return self.figures.compared if self.figures else Counter()
 
 
 def line_of(name: str, outcome: RoundOutcome, seconds: float) -> str:
@@ -63,18 +72,18 @@ def line_of(name: str, outcome: RoundOutcome, seconds: float) -> str:
     figures, retired = outcome.figures, _entered(outcome, "retired")
     bought = f"bought {outcome.spent.teacher_calls} images, kept {outcome.kept}"
     parts = []
-    if figures.get("skipped"):
-        parts.append("skipped, the judge cannot be trusted")
-    elif figures:
-        screened = f", screened {outcome.screened}: {figures.get('screen: teacher', 0)} failed"
-        parts.append(f"wrote {figures.get('written', 0)} prompts{screened if outcome.screened else ''}")
-        parts += [bought, f"mastered {_entered(outcome, 'mastered')}, retired {retired}"]
-    else:
+    if figures is None:
         parts += [bought, f"retired {retired}"]
+    elif figures.skipped:
+        parts.append("skipped, the judge cannot be trusted")
+    else:
+        screened = f", screened {outcome.screened}: {outcome.failed} failed"
+        parts.append(f"wrote {figures.written} prompts{screened if outcome.screened else ''}")
+        parts += [bought, f"mastered {_entered(outcome, 'mastered')}, retired {retired}"]
     if outcome.win_rate is not None:
         parts.append(f"student wins {outcome.win_rate:.2f} of {outcome.compared}")
-    if (error := figures.get("judge error")) is not None:
-        parts.append(f"judge errs {error:.2f}")
+    if figures is not None and figures.judge_error is not None:
+        parts.append(f"judge errs {figures.judge_error:.2f}")
     of = "" if outcome.budget_teacher_calls is None else f" of {outcome.budget_teacher_calls:,}"
     total = outcome.spent_in_all
     parts.append(f"so far {total.teacher_calls:,}{of} calls, ${total.cost_usd:,.2f}")
@@ -83,21 +92,21 @@ def line_of(name: str, outcome: RoundOutcome, seconds: float) -> str:
 
 def scalars_of(outcome: RoundOutcome) -> dict[str, float | None]:
     """Return a round's figures under the names that loggers show; None is what the round did not measure."""
-    figures, total = outcome.figures, outcome.spent_in_all
-    screened, failed = outcome.screened, figures.get("screen: teacher", 0)
+    figures, total = outcome.figures or RoundFigures(), outcome.spent_in_all
+    screened, failed = outcome.screened, outcome.failed
     return {
-        "rounds/written": figures.get("written", 0),
+        "rounds/written": figures.written,
         "rounds/screened": screened,
         "rounds/failed_share": failed / screened if screened else None,
         "rounds/bought": outcome.spent.teacher_calls,
         "rounds/kept": outcome.kept,
         "rounds/mastered": _entered(outcome, "mastered"),
         "rounds/retired": _entered(outcome, "retired"),
-        "rounds/skipped": figures.get("skipped", 0),
+        "rounds/skipped": int(figures.skipped),
         "rounds/win_rate": outcome.win_rate,
-        "judge/error": figures.get("judge error"),
-        "judge/unreadable": figures.get("judge unreadable"),
-        "judge/swap_consistency": figures.get("judge swap consistency"),
+        "judge/error": figures.judge_error,
+        "judge/unreadable": figures.judge.get("unreadable"),
+        "judge/swap_consistency": figures.judge.get("swap consistency"),
         **{f"dataset/{state}": len(outcome.after.in_state(state)) for state in ("live", "mastered", "retired")},  # type: ignore[arg-type]
         "cost/usd": total.cost_usd,
         "cost/teacher_calls": total.teacher_calls,

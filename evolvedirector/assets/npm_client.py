@@ -1,4 +1,7 @@
-"""Fetch a package's tarball with the user's own npm client and registry."""
+"""Fetch a package's tarball with the user's own npm client and registry.
+
+Not pooch: a fixed URL would pass by the registry, proxy and login that the user has configured for npm.
+"""
 
 from __future__ import annotations
 

@@ -12,15 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from rich.table import Table
 
+from evolvedirector.callbacks._run.device_fit import averages
+from evolvedirector.callbacks.checkpoint import RunCheckpoint
 from evolvedirector.commands.lightning_cli import EvolveDirectorCLI
 from evolvedirector.commands.readable_errors import print_paragraph
 from evolvedirector.planning.preflight import problems_of
-from evolvedirector.planning.run_costs import looks_and_money, memory_of
+from evolvedirector.planning.roles import CountsBatches, HasRoot, HasSeeds, SizesImages, Summarised
+from evolvedirector.planning.run_costs import class_of, looks_and_money, memory_of
+from evolvedirector.planning.text_states import CachesTexts, text_states_bytes
 from evolvedirector.records import Prompt
 from evolvedirector.store.revision import RevisionFiles
 
@@ -36,6 +40,11 @@ class BuiltRun(EvolveDirectorCLI):
 
     unavailable = ""
     """Why this machine cannot hold the trainer; empty when it can."""
+
+    @property
+    def callbacks(self) -> list[Callback]:
+        """List those of the trainer."""
+        return list(self.trainer.callbacks)  # type: ignore[attr-defined]
 
     def _set_seed(self) -> None:
         """Leave the process's random state alone: nothing is drawn."""
@@ -67,9 +76,9 @@ def main(args: list[str]) -> int | None:
     check_folders(run)
     sections = {"data": data_rows(run), "training": training_rows(run), "evolution": part_rows(run)}
     sections["evolution"] |= looks_and_money(run, seed_prompts(run), planned_epochs(run))
-    sections["memory of one device"], misfit = memory_of(run, parameters_of(run))
+    sections["memory of one device"], misfit = memory_of(run, parameters_of(run), averages(run.callbacks))
     sections["on disk"] = disk_rows(run, sections["evolution"])
-    problems = [*problems_of(getattr(run.trainer, "callbacks", ())), *([misfit] if misfit else [])]
+    problems = [*problems_of(run.callbacks, (run.model, run.datamodule)), *([misfit] if misfit else [])]
     console = Console(width=None if os.isatty(1) else 120)
     for title, rows in ((title, rows) for title, rows in sections.items() if rows):
         table = Table("", "", title=title, title_justify="left", title_style="bold", show_header=False, box=None)
@@ -105,8 +114,7 @@ def check_folders(run: BuiltRun) -> None:
 
 def data_root(run: BuiltRun) -> Path | None:
     """Return the dataset root of the datamodule; None where it has none."""
-    found = getattr(run.datamodule, "data_root", None) or getattr(run.datamodule, "root", None)
-    return Path(found) if found else None
+    return Path(run.datamodule.data_root) if isinstance(run.datamodule, HasRoot) else None
 
 
 def data_rows(run: BuiltRun) -> Rows:
@@ -141,13 +149,13 @@ def training_rows(run: BuiltRun) -> Rows:
     count = trainable_parameters(run)
     if count is not None:
         rows["trainable parameters"] = f"{count:,}"
-    strategy = getattr(config.strategy, "class_path", None) or config.strategy
+    strategy = class_of(config.strategy)
     rows["devices"] = f"{config.devices} x {config.accelerator} on {config.num_nodes} node(s), strategy {strategy}"
     if run.unavailable:
         rows["devices"] += f" - not on this machine: {run.unavailable}"
     rows["precision"] = str(config.precision or "32-true")
-    batch, per_epoch = getattr(data, "global_batch_size", None), getattr(data, "batches_per_epoch", None)
-    accumulate = int(getattr(trainer, "accumulate_grad_batches", 1))
+    batch, per_epoch = (data.global_batch_size, data.batches_per_epoch) if isinstance(data, CountsBatches) else (0, 0)
+    accumulate = trainer.accumulate_grad_batches
     batches = planned_batches(run)
     if batches is None:
         ends = (
@@ -161,30 +169,36 @@ def training_rows(run: BuiltRun) -> Rows:
         rows["length"] = f"{batches:,} batches{epochs}, {math.ceil(batches / accumulate):,} optimizer steps"
         if batch:
             rows["images seen"] = f"{batches * batch:,} ({batch} per batch, over all devices)"
-    clip = getattr(trainer, "gradient_clip_val", None)
+    clip = trainer.gradient_clip_val
     rows["gradient clipping"] = f"norm {clip:g}" if clip else "off"
     rows["accumulation"] = f"{accumulate} batches per step" if accumulate > 1 else "off"
-    names = [type(callback).__name__ for callback in getattr(trainer, "callbacks", ())]
-    rows["averaged weights (EMA)"] = "on" if any("EMA" in name or "Averag" in name for name in names) else "off"
+    names = [type(callback).__name__ for callback in run.callbacks]
+    rows["averaged weights (EMA)"] = "on" if averages(run.callbacks) else "off"
     rows["callbacks"] = ", ".join(name for name in names if name not in ("SaveConfigInRunFolder", "EndBySignal"))
     return rows
 
 
 def planned_batches(run: BuiltRun) -> int | None:
     """Return how many batches the run trains on; None when no end is set."""
-    trainer, per_epoch = run.trainer, getattr(run.datamodule, "batches_per_epoch", None)
-    accumulate = int(getattr(trainer, "accumulate_grad_batches", 1))
+    trainer, per_epoch = run.trainer, batches_per_epoch(run)
+    accumulate = trainer.accumulate_grad_batches
     ends = []
     if (trainer.max_steps or -1) > 0:
         ends.append(trainer.max_steps * accumulate)
-    if (trainer.max_epochs or -1) > 0 and per_epoch:
-        ends.append(trainer.max_epochs * per_epoch)
+    epochs = trainer.max_epochs or -1
+    if epochs > 0 and per_epoch:
+        ends.append(epochs * per_epoch)
     return min(ends, default=None)
+
+
+def batches_per_epoch(run: BuiltRun) -> int | None:
+    """Return how many batches an epoch has; None where the datamodule does not fix it."""
+    return run.datamodule.batches_per_epoch if isinstance(run.datamodule, CountsBatches) else None
 
 
 def planned_epochs(run: BuiltRun) -> int | None:
     """Return how many epochs the run has, one that is begun included; None when no end is set."""
-    batches, per_epoch = planned_batches(run), getattr(run.datamodule, "batches_per_epoch", None)
+    batches, per_epoch = planned_batches(run), batches_per_epoch(run)
     if batches is None or not per_epoch:
         return run.trainer.max_epochs if (run.trainer.max_epochs or -1) > 0 else None
     return math.ceil(batches / per_epoch)
@@ -209,11 +223,10 @@ def parameters_of(run: BuiltRun) -> tuple[int, int] | None:
 
 def part_rows(run: BuiltRun) -> Rows:
     """Collect what callbacks and other parts say about themselves in `plan_summary()`."""
-    parts: Iterable[Any] = (run.datamodule, run.model, *getattr(run.trainer, "callbacks", ()))
+    parts: Iterable[Any] = (run.datamodule, run.model, *run.callbacks)
     rows: Rows = {}
     for part in parts:
-        summary = getattr(part, "plan_summary", None)
-        for name, value in (summary() if callable(summary) else {}).items():
+        for name, value in (part.plan_summary() if isinstance(part, Summarised) else {}).items():
             rows[name if name not in rows else f"{name} ({type(part).__name__})"] = str(value)
     return rows if "rounds" in rows else {"rounds": "none: no callback of this config evolves the dataset", **rows}
 
@@ -223,21 +236,28 @@ def disk_rows(run: BuiltRun, evolution: Rows) -> Rows:
     folder = Path(run.trainer.default_root_dir).absolute()
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     rows: Rows = {"run folder": f"{folder} ({shutil.disk_usage(existing).free / 2**30:.1f} GiB free)"}
-    keep = max((getattr(part, "keep_last", 0) for part in getattr(run.trainer, "callbacks", ())), default=0)
+    keep = max((part.keep_last for part in run.callbacks if isinstance(part, RunCheckpoint)), default=0)
     count = trainable_parameters(run)
     if keep and count:
         size = count * _ADAM_BYTES_PER_PARAMETER * (keep + 1)
         rows["checkpoints"] = f"about {_size(size)} (the last {keep} and the one being written)"
-    size_px = getattr(run.datamodule, "image_size_px", None)
+    size_px = run.datamodule.image_size_px if isinstance(run.datamodule, SizesImages) else 0
     calls = evolution.get("teacher calls (most)", "").replace(",", "").split(" ")[0]
     if size_px and calls.replace(".", "", 1).isdigit():
         images = float(calls) * size_px**2 * 3 * _PNG_SHARE * _COPIES_OF_AN_IMAGE
         rows["teacher images"] = f"about {_size(images)} at most"
+    if isinstance(run.model, CachesTexts):
+        texts = len(seed_prompts(run)) + int(float(calls) if calls.replace(".", "", 1).isdigit() else 0)
+        size, most = run.model.text_bytes(), run.model.text_cache_gib * 2**30
+        rows["text states"] = (
+            f"about {_size(text_states_bytes(size, texts, int(most)))} at most ({texts:,} prompts of {_size(size)}; "
+            f"text_cache_gib: {run.model.text_cache_gib:g})"
+        )
     return rows
 
 
 def _seeds(run: BuiltRun) -> Any:
-    return getattr(run.datamodule, "seeds", getattr(run.datamodule, "_seeds", None))
+    return run.datamodule.seeds if isinstance(run.datamodule, HasSeeds) else None
 
 
 def _what(path: Path) -> str:

@@ -11,6 +11,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from evolvedirector.errors import UserError
+
 MAX_BYTES = 16 * 2**20
 """A summary is a few KiB; anything larger is another file."""
 _ROWS = (
@@ -51,22 +53,22 @@ def read_summary(folder: Path) -> dict[str, Any]:
     """Read a run's `summary.json`.
 
     Raises:
-        ValueError: It is missing, too large or no summary.
+        UserError: It is missing, too large or no summary.
     """
     path = folder / "summary.json"
     if not path.is_file():
-        raise ValueError(
+        raise UserError(
             f"'{folder}' has no summary.json. A run folder has one after its first epoch. Name the run's "
             "`trainer.default_root_dir`, say runs/quickstart."
         )
     if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"'{path}' has {path.stat().st_size} bytes. Allowed: {MAX_BYTES}. Name another run folder.")
+        raise UserError(f"'{path}' has {path.stat().st_size} bytes. Allowed: {MAX_BYTES}. Name another run folder.")
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"'{path}' is no JSON ({error}). Run the training again, or name another folder.") from error
+        raise UserError(f"'{path}' is no JSON ({error}). Run the training again, or name another folder.") from error
     if not isinstance(summary, dict) or "teacher_calls" not in summary:
-        raise ValueError(f"'{path}' is no summary of a run: it has no teacher_calls. Name another run folder.")
+        raise UserError(f"'{path}' is no summary of a run: it has no teacher_calls. Name another run folder.")
     return summary
 
 

@@ -1,4 +1,8 @@
-"""`evolvedirector completion`: print a script that completes words, config files and options in a shell."""
+"""`evolvedirector completion`: print a script that completes words, config files and options in a shell.
+
+Not shtab: it reads finished parsers, while each word here builds its parser when it is called, and options such as
+`--data.init_args.root` exist only once a class is named.
+"""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import difflib
 import importlib
 import inspect
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -26,7 +26,7 @@ _NODE_KEYS = ("class_path", "init_args", "dict_kwargs")
 
 
 @dataclass
-class Reading:
+class Search:
     """The state of one search: which class each path has been given so far (a later file or flag may leave it out)."""
 
     root_names: set[str]
@@ -42,13 +42,13 @@ def explain_mistake(args: list[str], root_classes: dict[str, type], root_names: 
         root_names: Every valid root key.
         refusal: What the parser said; used where the search finds nothing.
     """
-    reading = Reading(root_names, dict(root_classes))
+    search = Search(root_names, dict(root_classes))
     try:
         trees = list(sources(args))
         for source, tree in trees:
-            _walk_root(source, tree, reading)
+            _walk_root(source, tree, search)
         for source, tree in trees:
-            _check_class_is_named(source, tree, reading)
+            _check_class_is_named(source, tree, search)
     except ConfigurationMistake as mistake:
         return str(mistake)
     if isinstance(refusal, OmegaConfBaseException):
@@ -84,6 +84,7 @@ def condense(message: str) -> str:
     kept = [line for line in dict.fromkeys(lines) if line and not line.startswith(noise)]
     text = " ".join(kept) or lines[0]
     text = re.sub(r"Does not validate against any of the Union subtypes", "", text)
+    text = re.sub(r"typing\.Literal\[([^]]*)]", r"one of \1", text).replace("Expected a one of", "Expected one of")
     return re.sub(r"<class '([\w.]+)'>", r"\1", text)
 
 
@@ -100,23 +101,23 @@ def readable_type(hint: Any) -> str:
     return re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", str(hint))
 
 
-def _walk_root(source: str, tree: dict[str, Any], reading: Reading) -> None:
+def _walk_root(source: str, tree: dict[str, Any], search: Search) -> None:
     for key, value in tree.items():
-        if key not in reading.root_names:
+        if key not in search.root_names:
             shown = f"--{_dotted(tree)}" if source == "command line" else key
             raise ConfigurationMistake(
-                f"{source}: `{shown}` is not an option.{nearest_name(str(key), reading.root_names)}"
+                f"{source}: `{shown}` is not an option.{nearest_name(str(key), search.root_names)}"
             )
-        if key in reading.classes and isinstance(value, dict) and "class_path" not in value and key == "trainer":
-            _check_arguments(source, key, reading.classes[key], value, reading)
+        if key in search.classes and isinstance(value, dict) and "class_path" not in value and key == "trainer":
+            _check_arguments(source, key, search.classes[key], value, search)
         else:
-            _walk(source, key, value, None, reading)
+            _walk(source, key, value, None, search)
 
 
-def _check_class_is_named(source: str, tree: dict[str, Any], reading: Reading) -> None:
+def _check_class_is_named(source: str, tree: dict[str, Any], search: Search) -> None:
     """Refuse settings of a class that nobody names: most often a file that belongs on top of others, given alone."""
     for key in ("model", "data"):
-        if key in reading.root_names and key not in reading.classes and "init_args" in (tree.get(key) or {}):
+        if key in search.root_names and key not in search.classes and "init_args" in (tree.get(key) or {}):
             raise ConfigurationMistake(
                 f"{source}: `{key}.init_args` is given, but no file or flag gives `{key}.class_path`. This file goes "
                 f"on top of others, which come before it. {_command_in(source)}"
@@ -131,24 +132,28 @@ def _command_in(source: str) -> str:
     return f"Write `{command}`." if command else "Give those with -c first."
 
 
-def _walk(source: str, path: str, value: Any, hint: Any, reading: Reading) -> None:
+def _walk(source: str, path: str, value: Any, hint: Any, search: Search) -> None:
     if isinstance(value, list):
         for index, item in enumerate(value):
-            _walk(source, f"{path}[{index}]", item, None, reading)
+            _walk(source, f"{path}[{index}]", item, None, search)
     elif isinstance(value, str) and (path in ("model", "data") or path.endswith(".class_path")):
-        reading.classes[path] = _import_class(source, path, value)
+        search.classes[path] = _import_class(source, path, value)
     elif isinstance(value, dict):
         if "class_path" in value:
-            reading.classes[path] = _import_class(source, f"{path}.class_path", str(value["class_path"]))
-        owner = reading.classes.get(path)
+            search.classes[path] = _import_class(source, f"{path}.class_path", str(value["class_path"]))
+        owner = search.classes.get(path)
         if owner is not None:
-            _walk_node(source, path, owner, value, reading)
+            _walk_node(source, path, owner, value, search)
+            return
+        group = next((part for part in get_args(hint) or (hint,) if is_dataclass(part)), None)
+        if isinstance(group, type):
+            _check_arguments(source, path, group, value, search)
             return
     if hint is not None:
         _check_type(source, path, value, hint)
 
 
-def _walk_node(source: str, path: str, owner: type, node: dict[str, Any], reading: Reading) -> None:
+def _walk_node(source: str, path: str, owner: type, node: dict[str, Any], search: Search) -> None:
     flags = source == "command line"
     for key in node:
         if key not in _NODE_KEYS and not flags:
@@ -158,13 +163,13 @@ def _walk_node(source: str, path: str, owner: type, node: dict[str, Any], readin
             )
     arguments = node.get("init_args") or {}
     if isinstance(arguments, dict):
-        _check_arguments(source, f"{path}.init_args", owner, arguments, reading)
+        _check_arguments(source, f"{path}.init_args", owner, arguments, search)
     if flags:
         rest = {key: value for key, value in node.items() if key not in _NODE_KEYS}
-        _check_arguments(source, path, owner, rest, reading)
+        _check_arguments(source, path, owner, rest, search)
 
 
-def _check_arguments(source: str, path: str, owner: type, arguments: dict[str, Any], reading: Reading) -> None:
+def _check_arguments(source: str, path: str, owner: type, arguments: dict[str, Any], search: Search) -> None:
     parameters = dict(list(inspect.signature(owner.__init__).parameters.items())[1:])  # type: ignore[misc]
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     try:
@@ -177,7 +182,7 @@ def _check_arguments(source: str, path: str, owner: type, arguments: dict[str, A
             raise ConfigurationMistake(
                 f"{source}: `{shown}` is not an option of {owner.__name__}.{nearest_name(str(key), parameters)}"
             )
-        _walk(source, f"{path}.{key}", value, hints.get(key.removesuffix("+")), reading)
+        _walk(source, f"{path}.{key}", value, hints.get(key.removesuffix("+")), search)
 
 
 def _check_type(source: str, path: str, value: Any, hint: Any) -> None:

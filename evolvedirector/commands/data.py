@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from evolvedirector.records import Sample
     from evolvedirector.store import Revision, RevisionFiles
     from evolvedirector.store.imports import ImportReport
 
@@ -25,7 +26,10 @@ def main(args: list[str]) -> int:
     Returns:
         Exit code: 0, or 1 after an error that was printed.
     """
-    options = _parser().parse_args(args)
+    parser = _parser()
+    options = parser.parse_args(args)
+    if options.action == "import" and options.roles and not options.webdataset:
+        parser.error("--roles names members of tars. It stands beside --webdataset. Leave it out, or give the tars.")
     from evolvedirector.store import StoreError
 
     try:
@@ -52,6 +56,11 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument(
         "--webdataset", metavar="PATTERN", help="local WebDataset tars with captions, such as 'x-{000..009}.tar'"
     )
+    importing.add_argument(
+        "--roles",
+        metavar="NAMES",
+        help="further files to keep of each sample in the tars: 'mask,source' for KEY.mask.png, KEY.source.jpg",
+    )
     showing = actions.add_parser("show", help="print what a dataset root holds and what it cost")
     showing.add_argument("root", type=Path, help="folder of the dataset")
     showing.add_argument("--revision", metavar="SHA", help="another revision than the newest (its first characters)")
@@ -70,7 +79,8 @@ def _import(options: argparse.Namespace) -> int:
         elif options.images:
             report = imports.import_images(store, imports.folder_images(options.images, problems))
         else:
-            report = imports.import_images(store, imports.tar_images(options.webdataset, problems))
+            roles = [role.strip() for role in (options.roles or "").split(",") if role.strip()]
+            report = imports.import_images(store, imports.tar_images(options.webdataset, problems, roles))
     _print_import(report, [*problems, *report.problems], options.root)
     return 0
 
@@ -113,22 +123,34 @@ def _facts(root: Path, revision: Revision, files: RevisionFiles, newest: str) ->
     """Yield what there is to say about a revision, one fact per row."""
     state = revision.state
     entries = list(state.entries.values())
-    trained = [entry for entry in entries if entry.state in ("live", "mastered") and entry.sample is not None]
+    trained = [sample for entry in entries if entry.state in ("live", "mastered") for sample in entry.samples]
     parent = revision.parent_sha[:12] if revision.parent_sha else "none"
     yield "published by", f"{revision.round_id} on parent {parent}"
     yield "newest", "yes" if newest == state.revision_sha else f"no, that is {newest[:12]}"
     yield "revisions", f"{len(files.listed())} ({_forks(files.listed())} forks)"
     yield "prompts", f"{len(entries)}: {_counted(entry.state for entry in entries)}"
     yield "trained on", f"{len(trained)} images in {len(revision.shards)} shards"
+    if variants := Counter(sample.prompt.id for sample in trained if sample.variant):
+        yield "variants", f"{variants.total()} further images of {len(variants)} prompts"
+    if roles := list(_further_roles(trained, revision)):
+        yield "roles", ", ".join(["image", *roles])
     yield "origin", _counted(entry.prompt.origin for entry in entries)
     yield "skill", _counted(entry.prompt.skill for entry in entries)
-    yield "teacher", _counted(entry.sample.teacher for entry in trained if entry.sample is not None)
+    yield "teacher", _counted(sample.teacher for sample in trained)
     yield "lineages", f"{len({entry.prompt.lineage_id for entry in entries})}, depth {_depth(revision)}"
     if state.skill_weights:
         yield "weights", ", ".join(f"{skill} {weight:.3g}" for skill, weight in sorted(state.skill_weights.items()))
     yield "replay share", f"{state.replay_share:.0%}"
     yield "disk", _disk(root)
     yield "spend", _spend(root)
+
+
+def _further_roles(trained: list[Sample], revision: Revision) -> Iterable[str]:
+    """Say how many samples have each further role of their own, and what companion shards hold."""
+    for role, count in sorted(Counter(role for sample in trained for role in sample.files).items()):
+        yield f"{role} ({count} of {len(trained)} samples)"
+    for name, shard in revision.companions.items():
+        yield f"{', '.join(shard.roles)} ({shard.samples} samples, derived: {name})"
 
 
 def _counted(words: Iterable[str]) -> str:

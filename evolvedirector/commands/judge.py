@@ -111,7 +111,8 @@ def _try_all(
     names: Mapping[str, Path], contents: Mapping[str, dict[str, Any]], items: Sequence[GoldItem], most_pairs: int
 ) -> dict[str, Trial]:
     from evolvedirector.evaluation.judge_trial import gold_pairs, try_judge
-    from evolvedirector.judges.judge import Judge, verify_parts
+    from evolvedirector.judges.judge import Judge
+    from evolvedirector.records.part import verify_parts
 
     pairs = gold_pairs(items, most_pairs)
     judges = {name: build_part(contents[name], Judge, "judge", str(path)) for name, path in names.items()}

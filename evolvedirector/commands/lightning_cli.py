@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jsonargparse import set_parsing_settings
+import yaml
+from jsonargparse import ArgumentParser, get_loader, set_loader, set_parsing_settings
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -22,11 +23,26 @@ from evolvedirector.callbacks.evolution import EvolutionCallback
 from evolvedirector.callbacks.run_progress import RunProgress
 from evolvedirector.commands.config_mistakes import condense, explain_mistake
 from evolvedirector.commands.console import readable_console
-from evolvedirector.commands.readable_errors import ConfigurationMistake, causes, is_ours
+from evolvedirector.commands.readable_errors import ConfigurationMistake, causes, is_for_users
 from evolvedirector.commands.run_notes import RunNotes, refuse_second_run
 from evolvedirector.commands.secret_arguments import SecretInConfig, known_secrets, parse_guarded
+from evolvedirector.errors import UserError
 from evolvedirector.execution.signals import run_until_signal
+from evolvedirector.renamed import renew, renew_flags
 from evolvedirector.secrecy.guard import redacted
+
+_PARSER_MODE = "omegaconf+"
+_with_old_names: set[str] = set()  # parser modes that read old names already: the setting is one of the process
+
+
+def read_old_names() -> None:
+    """Let configs be written with old class paths and arguments: they are rewritten while they are read."""
+    if _PARSER_MODE in _with_old_names:
+        return
+    ArgumentParser(parser_mode=_PARSER_MODE, exit_on_error=False).parse_string("{}")  # makes the loader of this mode
+    load = get_loader(_PARSER_MODE)
+    set_loader(_PARSER_MODE, lambda text: renew(load(text)), (yaml.YAMLError,))
+    _with_old_names.add(_PARSER_MODE)
 
 
 class OneParagraphParser(LightningArgumentParser):
@@ -64,6 +80,7 @@ class EvolveDirectorCLI(LightningCLI):
         """
         # Interpolations are resolved once, after all files and flags, and `${trainer...}` works below a sub-command.
         set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+        read_old_names()
         super().__init__(
             LightningModule,
             LightningDataModule,
@@ -71,7 +88,7 @@ class EvolveDirectorCLI(LightningCLI):
             subclass_mode_data=True,
             auto_configure_optimizers=False,  # an optimizer is built after the model is sharded, by the module
             parser_class=OneParagraphParser,
-            parser_kwargs={"parser_mode": "omegaconf+"},
+            parser_kwargs={"parser_mode": _PARSER_MODE},
             save_config_callback=SaveConfigInRunFolder,
             save_config_kwargs={"overwrite": True, "save_to_log_dir": False},
             trainer_defaults={"callbacks": list(callbacks)},
@@ -91,7 +108,7 @@ class EvolveDirectorCLI(LightningCLI):
         """
         words = list(args) if isinstance(args, list) else []
         try:
-            self.config = parse_guarded(parser, words)
+            self.config = parse_guarded(parser, renew_flags(words))
         except SecretInConfig:
             raise
         except (ConfigurationMistake, OmegaConfBaseException) as refusal:
@@ -116,7 +133,7 @@ class EvolveDirectorCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except ValueError as error:
-            if "Union subtypes" not in str(error) or any(is_ours(cause) for cause in causes(error)):
+            if "Union subtypes" not in str(error) or any(is_for_users(cause) for cause in causes(error)):
                 raise
             raise ConfigurationMistake(condense(str(error))) from error
 
@@ -134,7 +151,7 @@ class EvolveDirectorCLI(LightningCLI):
             kwargs["weights_only"] = True  # a checkpoint holds tensors and plain values; never run code from a file
         committing = any(
             isinstance(callback, RunCheckpoint | EvolutionCallback)
-            for callback in getattr(self.trainer, "callbacks", ())
+            for callback in self.trainer.callbacks  # type: ignore[attr-defined]
         )
         if subcommand == "fit" and kwargs.get("ckpt_path") is None and committing and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             refuse_second_run(Path(self.trainer.default_root_dir))
@@ -160,11 +177,11 @@ def resolve_last(run_folder: Path, word: str) -> str | None:
     """Return the newest committed checkpoint of a run folder; None (start from scratch) when `fit` finds none.
 
     Raises:
-        FileNotFoundError: There is none and `word` is not `fit`.
+        UserError: There is none and `word` is not `fit`.
     """
     newest = latest_committed(run_folder)
     if newest is None and word != "fit":
-        raise FileNotFoundError(
+        raise UserError(
             f"No finished checkpoint lies in {run_folder}. `{word} --ckpt_path last` needs one. Run `fit` first, or "
             "name the run folder with --trainer.default_root_dir."
         )

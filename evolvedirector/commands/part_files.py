@@ -10,6 +10,7 @@ import yaml
 
 from evolvedirector.commands.config_mistakes import explain_mistake
 from evolvedirector.commands.readable_errors import ConfigurationMistake
+from evolvedirector.errors import UserError
 from evolvedirector.secrecy.guard import refuse_secrets
 
 MAX_BYTES = 2**20
@@ -23,20 +24,20 @@ def read_part(path: Path, name: str) -> dict[str, Any]:
         name: What it is: `judge`, `gold`.
 
     Raises:
-        ValueError: It cannot be read, names no class, or holds a secret of the environment.
+        UserError: It cannot be read, names no class, or holds a secret of the environment.
     """
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise ValueError(f"The {name} file '{path}' has over {MAX_BYTES} bytes. Allowed: a short YAML. Name it.")
+            raise UserError(f"The {name} file '{path}' has over {MAX_BYTES} bytes. Allowed: a short YAML. Name it.")
         content = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(
+        raise UserError(
             f"The {name} file '{path}' cannot be read: {' '.join(str(error).split())}. Allowed: a YAML with class_path "
             "and init_args. Correct its path or content."
         ) from error
     content = content.get(name, content) if isinstance(content, dict) else content
     if not isinstance(content, dict) or not isinstance(content.get("class_path"), str):
-        raise ValueError(
+        raise UserError(
             f"The {name} file '{path}' names no class_path. Allowed: a YAML with class_path and init_args. Write "
             "`class_path: evolvedirector.worlds.shapes.MiniatureJudge`, say."
         )

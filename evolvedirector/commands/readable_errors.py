@@ -1,22 +1,19 @@
-"""Print what a user can mend as one paragraph; let everything unexpected keep its traceback."""
+"""Print a message that is meant for the user as one paragraph; let everything unexpected keep its traceback."""
 
 from __future__ import annotations
 
 import difflib
-import dis
 import os
 import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
-from types import TracebackType
 
+from evolvedirector.errors import RunError, UserError
 from evolvedirector.secrecy.guard import redacted
 
-_OUR_ERRORS = (ValueError, RuntimeError, OSError)
 
-
-class ConfigurationMistake(ValueError):
+class ConfigurationMistake(UserError):
     """A mistake in YAML or flags, already put into one readable paragraph."""
 
 
@@ -31,19 +28,25 @@ def nearest_name(wrong: str, valid: Iterable[str]) -> str:
 
 
 def run_readably(command: Callable[[], int | None]) -> int | None:
-    """Run a command; turn a mistake of the user or a refusal of ours into one paragraph and an exit code.
+    """Run a command; print an error that is meant for the user as one paragraph, and return its exit code.
 
     Exit codes: 2 for something to mend in what was written, 1 for something that failed on the way.
+
+    Args:
+        command: Returns its own exit code, None for 0.
     """
     try:
         return command()
     except Exception as error:
-        meant = next(filter(is_ours, causes(error)), None)
+        meant = next(filter(is_for_users, causes(error)), None)
         if meant is None or os.environ.get("EVOLVEDIRECTOR_DEBUG") == "1":
             raise
         print_paragraph(str(meant))
-        failed_on_the_way = isinstance(meant, RuntimeError | OSError) and not isinstance(meant, FileNotFoundError)
-        return 1 if failed_on_the_way else 2
+        # interim: until every message for users is one of the two classes
+        if not isinstance(meant, RunError | UserError) and isinstance(meant, RuntimeError | OSError):
+            return 1
+        # end of interim
+        return 1 if isinstance(meant, RunError) else 2
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
@@ -54,21 +57,30 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         current = current.__cause__
 
 
-def is_ours(error: BaseException) -> bool:
-    """Tell whether `error` was raised by a `raise` statement of this project, so that its sentence was meant for users.
+def is_for_users(error: BaseException) -> bool:
+    """Say whether the message of an error is meant for the user, and not for whoever reads a traceback.
 
-    A ValueError that Python raises inside our code (`int("x")`) has no `raise` of ours and counts as unexpected.
+    Args:
+        error: Any error. Lightning's `MisconfigurationException` is its own word for the same thing.
     """
-    if isinstance(error, ConfigurationMistake) or type(error).__name__ == "MisconfigurationException":
-        return True  # the latter is Lightning's own word for the same thing
-    if not isinstance(error, _OUR_ERRORS) or error.__traceback__ is None:
-        return False
-    innermost: TracebackType = error.__traceback__
-    while innermost.tb_next is not None:
-        innermost = innermost.tb_next
-    module = str(innermost.tb_frame.f_globals.get("__name__", ""))
-    instruction = innermost.tb_frame.f_code.co_code[innermost.tb_lasti]
-    return module.split(".")[0] == "evolvedirector" and instruction == dis.opmap["RAISE_VARARGS"]
+    # interim: until every message for users is one of the two classes
+    if isinstance(error, ValueError | RuntimeError | OSError) and _is_told_by_this_package(error):
+        return True
+    # end of interim
+    return isinstance(error, UserError | RunError) or type(error).__name__ == "MisconfigurationException"
+
+
+# interim: until every message for users is one of the two classes
+def _is_told_by_this_package(error: BaseException) -> bool:
+    """Say whether code of this package raised it with a message of at least two sentences."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", ""))
+    return module.split(".")[0] == "evolvedirector" and ". " in str(error)
+
+
+# end of interim
 
 
 def unknown_word(word: str, words: Iterable[str]) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from evolvedirector.errors import UserError
+
 
 def main(args: list[str]) -> int:
     """Write or serve reports.
@@ -16,13 +18,13 @@ def main(args: list[str]) -> int:
         Exit code: 0.
 
     Raises:
-        ValueError: A folder is none of a run, or the options do not fit together.
+        UserError: A folder is none of a run, or the options do not fit together.
     """
     options = _parser().parse_args(args)
     from evolvedirector.report.run_folder import RunFolder
 
     if options.data is not None and len(options.runs) > 1:
-        raise ValueError(
+        raise UserError(
             f"--data names one dataset root, but {len(options.runs)} runs are given. Allowed: one run with --data. "
             "Leave it out, and each run's own config.yaml names its root."
         )
@@ -56,7 +58,7 @@ def _write(runs: list, output: Path | None) -> int:
     from evolvedirector.report.compare import MAX_RUNS
 
     if len(runs) > MAX_RUNS:
-        raise ValueError(f"{len(runs)} runs are given. Allowed: 1 to {MAX_RUNS}. Name fewer run folders.")
+        raise UserError(f"{len(runs)} runs are given. Allowed: 1 to {MAX_RUNS}. Name fewer run folders.")
     for run in runs:
         path = output if output is not None and len(runs) == 1 else run.path / "report" / "index.html"
         write_page(path, build_report(run))
@@ -72,10 +74,10 @@ def _watch(runs: list, options: argparse.Namespace) -> int:
     from evolvedirector.report.live import watch
 
     if len(runs) != 1 or options.output is not None:
-        raise ValueError(
+        raise UserError(
             f"--watch serves the page of one run, not {len(runs)} runs and no --output file. Write "
             "`evolvedirector report --watch runs/quickstart`, say."
         )
     if not 0 <= options.port <= 65535:
-        raise ValueError(f"--port is {options.port}. Allowed: 0 (any free port) to 65535. Write `--port 8000`, say.")
+        raise UserError(f"--port is {options.port}. Allowed: 0 (any free port) to 65535. Write `--port 8000`, say.")
     return watch(runs[0], options.port, open_browser=not options.no_browser)

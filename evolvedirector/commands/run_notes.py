@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 from evolvedirector.callbacks._run.forgiving_logger import ForgivingLogger
 from evolvedirector.callbacks.checkpoint import latest_committed
 from evolvedirector.callbacks.run_progress import duration, total_steps
+from evolvedirector.errors import UserError
 
 
 class RunNotes(Callback):
@@ -82,14 +83,14 @@ def refuse_second_run(run_folder: Path) -> None:
         run_folder: `trainer.default_root_dir`.
 
     Raises:
-        ValueError: With what to write to go on, and to start anew.
+        UserError: With what to write to go on, and to start anew.
     """
     newest = latest_committed(run_folder)
     if newest is None:
         return
     shown = _shown(run_folder)
     other = f"{shown}-2"
-    raise ValueError(
+    raise UserError(
         f"{shown} holds a run already (its newest checkpoint is {newest.parent.name}), and one run folder serves one "
         "run. To go on with it, add --ckpt_path last. To start anew, name another folder for the run and its dataset, "
         f"as --trainer.default_root_dir {other} --data.init_args.root {other}/data, or delete {shown}."

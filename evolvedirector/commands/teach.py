@@ -18,6 +18,7 @@ from evolvedirector.commands.config_mistakes import explain_mistake
 from evolvedirector.commands.readable_errors import ConfigurationMistake
 from evolvedirector.commands.secret_arguments import written
 from evolvedirector.records import ImageRequest, prompt_id_of
+from evolvedirector.records.part import verify_parts
 from evolvedirector.secrecy.guard import named_variables, refuse_secrets, secret_values
 from evolvedirector.teachers.teacher import Teacher
 
@@ -46,8 +47,7 @@ def main(args: list[str]) -> int:
     if not re.fullmatch(r"[1-9][0-9]{0,3}x[1-9][0-9]{0,3}", options.size):
         raise ValueError(f"--size is {options.size!r}. Allowed is WIDTHxHEIGHT in pixels. Write 512x512, say.")
     teacher = build_teacher(options.teacher, further)
-    if hasattr(teacher, "verify"):
-        teacher.verify()
+    verify_parts(teacher)
     return _serve(teacher, options) if options.serve else _draw(teacher, options)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from evolvedirector.evaluation.shares import Share, share_of_prompts
 from evolvedirector.judges.judge import Judge
 from evolvedirector.records import Look, OrderedPair, Prompt, Verdict
-from evolvedirector.records.looks import verdict_of_pair
+from evolvedirector.records.looks import preference_of, verdict_of
 
 _WORTH = {"student": 1.0, "tie": 0.5, "teacher": 0.0}
 
@@ -30,7 +30,7 @@ def compare_in_both_orders(judge: Judge, pairs: Sequence[tuple[Prompt, bytes, by
 
 def _verdict(looks: Mapping[str, Look], prompt_id: str) -> Verdict:
     first, second = looks.get(f"{prompt_id}-student"), looks.get(f"{prompt_id}-teacher")
-    return "invalid" if first is None or second is None else verdict_of_pair(first, second)
+    return "invalid" if first is None or second is None else verdict_of(preference_of(first, second), first="student")
 
 
 def win_rate_figures(verdicts: Mapping[str, Verdict], skills: Mapping[str, str]) -> dict[str, Any]:

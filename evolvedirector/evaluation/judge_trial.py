@@ -15,9 +15,10 @@ from evolvedirector.judges.health.calibration import (
     fit_calibration,
     reliability,
 )
-from evolvedirector.judges.judge import Judge, price_of
+from evolvedirector.judges.judge import Judge
 from evolvedirector.records import GoldItem, ImageAndPrompt, Look, OrderedPair, normalise_prompt, seed_of
-from evolvedirector.records.looks import verdict_of_check, verdict_of_pair
+from evolvedirector.records.looks import is_readable, preference_of, reading_of
+from evolvedirector.records.part import price_of
 
 MAX_SHARED_WORDS = 0.5
 """Of the prompts of two paired images: an image of "a cat and a dog" also shows "a cat"."""
@@ -122,20 +123,20 @@ def trial_figures(trial: Trial) -> dict[str, Any]:
         place was preferred (1/2 is no bias); `unreadable`; `brier` and `calibration_error` of single images;
         `seconds_per_look`; `cost_usd_per_1000_looks`.
     """
-    read = [(item, look) for item, look in trial.singles if look is not None and verdict_of_check(look) != "invalid"]
-    right = [(item.shows, (verdict_of_check(look) == "student") == item.shows) for item, look in read]
+    read = [(item, look) for item, look in trial.singles if is_readable(look)]
+    right = [(item.shows, (reading_of(look) == "shows") == item.shows) for item, look in read]
     orders = [(forth, back) for _, forth, back in trial.pairs]
-    forths = [verdict_of_pair(forth, None) for forth, _ in orders]
-    backs = [verdict_of_pair(None, back) for _, back in orders]
-    both = [one == other for one, other in zip(forths, backs, strict=True) if "invalid" not in (one, other)]
-    worth = {"student": 1.0, "tie": 0.5, "teacher": 0.0}
-    told = [[worth[v] for v in orders_of if v != "invalid"] for orders_of in zip(forths, backs, strict=True)]
+    forths = [preference_of(forth) for forth, _ in orders]
+    backs = [preference_of(None, back) for _, back in orders]
+    both = [one == other for one, other in zip(forths, backs, strict=True) if "unreadable" not in (one, other)]
+    worth = {"first": 1.0, "tie": 0.5, "second": 0.0}
+    told = [[worth[v] for v in orders_of if v != "unreadable"] for orders_of in zip(forths, backs, strict=True)]
     places = [
         (worth.get(forth), 1.0 - worth[back] if back in worth else None)
         for forth, back in zip(forths, backs, strict=True)
     ]
     firsts = [[place for place in of_pair if place is not None] for of_pair in places]
-    unreadable = len(trial.singles) - len(read) + (*forths, *backs).count("invalid")
+    unreadable = len(trial.singles) - len(read) + (*forths, *backs).count("unreadable")
     said, truths = [look.probability for _, look in read], [item.shows for item, _ in read]
     return {
         "agreement": _share([[float(ok)] for _, ok in right]),
@@ -163,16 +164,12 @@ def fit_trial(trial: Trial) -> tuple[Calibration, Calibration]:
     Raises:
         ValueError: It says the contrary of what is true.
     """
-    single = [
-        (look.probability, item.shows)
-        for item, look in trial.singles
-        if look is not None and verdict_of_check(look) != "invalid"
-    ]
+    single = [(look.probability, item.shows) for item, look in trial.singles if is_readable(look)]
     pairs = [
         (look.probability, first)
         for _, *orders in trial.pairs
         for look, first in zip(orders, (True, False), strict=True)
-        if look is not None and verdict_of_pair(look, None) != "invalid"
+        if is_readable(look)
     ]
     return fit_calibration(*_columns(single)), fit_calibration(*_columns(pairs))
 

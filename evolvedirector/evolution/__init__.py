@@ -1,6 +1,13 @@
 """The round: its steps in order, its budget, and the seams to the project that hosts it."""
 
+from typing import Any
+
 from evolvedirector.evolution.budget import Budget
-from evolvedirector.evolution.round_context import EvolvingData, ImageGenerator
+from evolvedirector.evolution.host import EvolvingData, ImageGenerator
+from evolvedirector.renamed import old_attribute
 
 __all__ = ["Budget", "EvolvingData", "ImageGenerator"]
+
+
+def __getattr__(name: str) -> Any:
+    return old_attribute(__name__, name)

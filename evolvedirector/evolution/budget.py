@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
 from evolvedirector.records import Allowance
-from evolvedirector.store.ledger.calls import Spend
+from evolvedirector.store.ledger import Spend
 
 
 @dataclass(frozen=True, slots=True)

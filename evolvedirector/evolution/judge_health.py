@@ -8,8 +8,8 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from evolvedirector.evolution.round_context import RoundContext
-from evolvedirector.evolution.steps import ask
+from evolvedirector.evolution.round_parts import Round
+from evolvedirector.evolution.steps import look
 from evolvedirector.judges.health.report import HealthReport, JudgeHealth
 from evolvedirector.records import (
     DatasetState,
@@ -22,7 +22,7 @@ from evolvedirector.records import (
     digest,
     normalise_prompt,
 )
-from evolvedirector.records.looks import verdict_of_check, verdict_of_pair
+from evolvedirector.records.looks import is_readable, preference_of, reading_of
 
 MAX_SHARED_WORDS = 0.5
 """Of two swapped prompts: an image of "a cat and a dog" also shows "a cat"."""
@@ -56,7 +56,7 @@ class _Canary(NamedTuple):
     other: Sample | None
 
 
-def check_judge(context: RoundContext, settings: JudgeHealth, state: DatasetState) -> HealthReport:
+def check_judge(round: Round, settings: JudgeHealth, state: DatasetState) -> HealthReport:
     """Measure the judge on gold and canaries, as far as the budget of looks reaches.
 
     Questions are keyed by their content, so an answer is paid for once per run and judge: gold in its first round,
@@ -65,45 +65,45 @@ def check_judge(context: RoundContext, settings: JudgeHealth, state: DatasetStat
     short. Without gold and bought images nothing is measured.
 
     Args:
-        context: The round; its books are used as for every look.
+        round: The round; its books are used as for every look.
         settings: What to ask.
         state: The dataset, whose bought images become canaries.
     """
-    canaries = _canaries(context, settings, state)
-    gold = _gold(context, settings)
-    singles = [*gold, *_single_canaries(context, canaries, settings.overlay_canaries)]
-    looks = _ask_singles(context, singles)
-    if context.info.index > 0:
-        looks |= _ask_again(context, gold, looks)
-    orders, twice = _pairs(context, canaries)
+    canaries = _canaries(round, settings, state)
+    gold = _gold(round, settings)
+    singles = [*gold, *_single_canaries(round, canaries, settings.overlay_canaries)]
+    looks = _ask_singles(round, singles)
+    if round.info.index > 0:
+        looks |= _ask_again(round, gold, looks)
+    orders, twice = _pairs(round, canaries)
     pairs = [*(pair for both in orders for pair in both), *twice]
     names = [pair.key for pair in pairs]
-    looks |= ask(context, names, lambda i: OrderedPair(*pairs[i]), context.crew.look)
+    looks |= look(round, "look", names, lambda i: OrderedPair(*pairs[i]))
     return _report(singles, orders, twice, looks)
 
 
-def _ask_singles(context: RoundContext, singles: Sequence[_Single]) -> dict[str, Look]:
+def _ask_singles(round: Round, singles: Sequence[_Single]) -> dict[str, Look]:
     def question(position: int) -> ImageAndPrompt:
         single = singles[position]
         return ImageAndPrompt(single.key, single.image, single.prompt)
 
-    return ask(context, [single.key for single in singles], question, context.crew.check)
+    return look(round, "check", [single.key for single in singles], question)
 
 
-def _ask_again(context: RoundContext, gold: Sequence[_Single], looks: Mapping[str, Look]) -> dict[str, Look]:
+def _ask_again(round: Round, gold: Sequence[_Single], looks: Mapping[str, Look]) -> dict[str, Look]:
     """Return what was read this time, under the key of the first time; the question of each round has its own."""
-    unread = [single for single in gold if single.key in looks and verdict_of_check(looks[single.key]) == "invalid"]
-    turn = context.info.index
+    unread = [single for single in gold if single.key in looks and not is_readable(looks[single.key])]
+    turn = round.info.index
     names = {digest("again", single.key, turn, length=32): single for single in unread}
-    answers = _ask_singles(context, [single._replace(key=key) for key, single in names.items()])
+    answers = _ask_singles(round, [single._replace(key=key) for key, single in names.items()])
     return {names[key].key: look for key, look in answers.items()}
 
 
-def _canaries(context: RoundContext, settings: JudgeHealth, state: DatasetState) -> list[_Canary]:
+def _canaries(round: Round, settings: JudgeHealth, state: DatasetState) -> list[_Canary]:
     """Choose bought images by a keyed rank: the same choice however often a round is repeated."""
     samples = [e.sample for e in state.entries.values() if e.sample and e.state in ("live", "mastered")]
-    turn = context.info.index // settings.every_n_rounds
-    ranked = sorted(samples, key=lambda sample: digest("canary", context.info.seed, turn, sample.key))
+    turn = round.info.index // settings.every_n_rounds
+    ranked = sorted(samples, key=lambda sample: digest("canary", round.info.seed, turn, sample.key))
     return [
         _Canary(sample, _other(sample, [*ranked[place + 1 :], *ranked[:place]][:_PARTNERS]))
         for place, sample in enumerate(ranked[: settings.canaries_per_round])
@@ -129,51 +129,52 @@ def _shared_words(one: Prompt, other: Prompt) -> float:
     return len(words & others) / max(1, min(len(words), len(others)))
 
 
-def _single(context: RoundContext, kind: Kind, image: bytes, prompt: str, shows: bool) -> _Single:
+def _single(round: Round, kind: Kind, image: bytes, prompt: str, shows: bool) -> _Single:
     # the key under which an image is checked when it is bought: what was asked then is not asked again
     sha256 = hashlib.sha256(image).hexdigest()
-    return _Single(digest("check", context.judge_fingerprint, prompt, sha256, length=32), kind, image, prompt, shows)
+    key = digest("check", round.parts.judge_fingerprint, prompt, sha256, length=32)
+    return _Single(key, kind, image, prompt, shows)
 
 
-def _gold(context: RoundContext, settings: JudgeHealth) -> list[_Single]:
+def _gold(round: Round, settings: JudgeHealth) -> list[_Single]:
     items = settings.gold.items() if settings.gold is not None else ()
     return [
-        _single(context, "gold_shows" if item.shows else "gold_lacks", item.image, item.prompt, item.shows)
+        _single(round, "gold_shows" if item.shows else "gold_lacks", item.image, item.prompt, item.shows)
         for item in items
     ]
 
 
-def _single_canaries(context: RoundContext, canaries: Sequence[_Canary], overlays: bool) -> list[_Single]:
+def _single_canaries(round: Round, canaries: Sequence[_Canary], overlays: bool) -> list[_Single]:
     asked = []
     for sample, other in canaries:
         text = sample.prompt.text
-        image = context.store.blobs.get(sample.image_sha256)
-        asked.append(_single(context, "blank", _blank_png(*context.size_of(sample.prompt)), text, False))
+        image = round.parts.store.blobs.get(sample.image_sha256)
+        asked.append(_single(round, "blank", _blank_png(*round.parts.size_of(sample.prompt)), text, False))
         if overlays:
-            asked.append(_single(context, "overlay", _blank_png(*context.size_of(sample.prompt), text), text, False))
-        asked.append(_single(context, "own", image, text, True))
+            asked.append(_single(round, "overlay", _blank_png(*round.parts.size_of(sample.prompt), text), text, False))
+        asked.append(_single(round, "own", image, text, True))
         if other is not None:
-            asked.append(_single(context, "swapped", image, other.prompt.text, False))
+            asked.append(_single(round, "swapped", image, other.prompt.text, False))
     return asked
 
 
-def _pairs(context: RoundContext, canaries: Sequence[_Canary]) -> tuple[list[tuple[_Pair, _Pair]], list[_Pair]]:
+def _pairs(round: Round, canaries: Sequence[_Canary]) -> tuple[list[tuple[_Pair, _Pair]], list[_Pair]]:
     """Return the pairs (own image first, other image first), and each image beside itself.
 
     An image beside itself is asked about once: its two orders are the same question.
     """
     orders, twice = [], []
     for sample, other in canaries:
-        twice.append(_pair(context, sample, sample, sample.prompt.text))
+        twice.append(_pair(round, sample, sample, sample.prompt.text))
         if other is not None:
             text = sample.prompt.text
-            orders.append((_pair(context, sample, other, text), _pair(context, other, sample, text)))
+            orders.append((_pair(round, sample, other, text), _pair(round, other, sample, text)))
     return orders, twice
 
 
-def _pair(context: RoundContext, first: Sample, second: Sample, prompt: str) -> _Pair:
-    key = digest("look", context.judge_fingerprint, prompt, first.image_sha256, second.image_sha256, length=32)
-    blobs = context.store.blobs
+def _pair(round: Round, first: Sample, second: Sample, prompt: str) -> _Pair:
+    key = digest("look", round.parts.judge_fingerprint, prompt, first.image_sha256, second.image_sha256, length=32)
+    blobs = round.parts.store.blobs
     return _Pair(key, blobs.get(first.image_sha256), blobs.get(second.image_sha256), prompt)
 
 
@@ -185,22 +186,22 @@ def _report(
 ) -> HealthReport:
     by_kind: dict[str, list[bool]] = {}
     for single in {single.key: single for single in singles}.values():
-        verdict = verdict_of_check(looks.get(single.key))
+        reading = reading_of(looks.get(single.key))
         if single.kind == "overlay" and single.key in looks:  # a gate that refuses to look is right
-            by_kind.setdefault("overlay", []).append(verdict != "student")
-        elif verdict != "invalid":
-            by_kind.setdefault(single.kind, []).append((verdict == "student") == single.shows)
-    own_first = [verdict_of_pair(looks[own.key], None) for own, _ in orders if own.key in looks]
-    own_second = [verdict_of_pair(None, looks[other.key]) for _, other in orders if other.key in looks]
-    both = [verdict_of_pair(looks[a.key], looks[b.key]) for a, b in orders if a.key in looks and b.key in looks]
-    places = [verdict_of_pair(looks[p.key], None, UNDECIDED) for p in twice if p.key in looks]
-    firsts = [{"student": 1.0, "tie": 0.5, "teacher": 0.0}[verdict] for verdict in places if verdict != "invalid"]
+            by_kind.setdefault("overlay", []).append(reading != "shows")
+        elif reading != "unreadable":
+            by_kind.setdefault(single.kind, []).append((reading == "shows") == single.shows)
+    own_first = [preference_of(looks[own.key]) for own, _ in orders if own.key in looks]
+    own_second = [preference_of(None, looks[other.key]) for _, other in orders if other.key in looks]
+    both = [preference_of(looks[a.key], looks[b.key]) for a, b in orders if a.key in looks and b.key in looks]
+    places = [preference_of(looks[p.key], None, UNDECIDED) for p in twice if p.key in looks]
+    firsts = [{"first": 1.0, "tie": 0.5, "second": 0.0}[place] for place in places if place != "unreadable"]
     overlays = {single.key for single in singles if single.kind == "overlay"}
-    unreadable = sum(verdict_of_check(look) == "invalid" for key, look in looks.items() if key not in overlays)
+    unreadable = sum(not is_readable(look) for key, look in looks.items() if key not in overlays)
     return HealthReport(
         **{kind: _tally(right) for kind, right in by_kind.items()},
-        pairs=_tally(verdict == "student" for verdict in (*own_first, *own_second) if verdict != "invalid"),
-        swaps=_tally(verdict != "tie" for verdict in both if verdict != "invalid"),
+        pairs=_tally(preferred == "first" for preferred in (*own_first, *own_second) if preferred != "unreadable"),
+        swaps=_tally(preferred != "tie" for preferred in both if preferred != "unreadable"),
         same=_tally(share == 0.5 for share in firsts),
         position_bias=sum(firsts) / len(firsts) - 0.5 if firsts else 0.0,
         looks=len(looks.keys() - overlays),

@@ -7,32 +7,30 @@ from dataclasses import replace
 
 from evolvedirector.evolution.buying.buy import buy
 from evolvedirector.evolution.judge_health import check_judge
-from evolvedirector.evolution.round_context import RoundContext
-from evolvedirector.judges.health.report import HealthReport
+from evolvedirector.evolution.round_parts import Round
 from evolvedirector.records import DatasetState, PromptState, RevisionChange
 
 
-def run_seeding(context: RoundContext) -> str:
+def run_seeding(round: Round) -> str:
     """Buy images for seed prompts that have none yet, as far as the budget reaches; return the revision to train on."""
-    store, info = context.store, context.info
+    store, info = round.parts.store, round.info
     state = store.state(info.revision_sha)
     waiting = [entry.prompt for entry in state.in_state("candidate") if entry.prompt.origin == "seed"]
-    if not waiting or context.budget.buys_nothing:
+    if not waiting or round.parts.budget.buys_nothing:
         return info.revision_sha
-    context.budget = replace(context.budget, teacher_calls_per_round=None)  # the seeds are not a round
-    report = complete_info(context, state)
-    problem = report.problem(context.judge_health) if report is not None and context.judge_health is not None else None
+    unlimited = replace(round.parts.budget, teacher_calls_per_round=None)  # the seeds are not a round
+    round = counted(replace(round, parts=replace(round.parts, budget=unlimited)))
+    round, problem = checked(round, state)
     if problem is not None:
         warnings.warn(f"The images of the seeds are not checked: {problem}", stacklevel=2)
-    checks = getattr(context.policy, "checks_seeds", False) and problem is None
-    purchases = buy(context, waiting, {}, check_teacher=checks)
-    context.crew.enter("train")
+    purchases = buy(round, waiting, {}, check_teacher=round.parts.policy.checks_seeds and problem is None)
+    round.parts.executor.enter("train")
     if not purchases.samples and not purchases.failed:
         return info.revision_sha
     if not purchases.samples and not any(entry.sample for entry in state.entries.values()):
-        counted = ", ".join(f"{name} {number}" for name, number in context.figures.items() if "teacher: " in name)
+        said = ", ".join(f"teacher: {cause} {number}" for cause, number in round.figures.no_image.items())
         raise RuntimeError(
-            f"None of {len(waiting)} seed prompts got an image to train on ({counted}). Either the teachers cannot "
+            f"None of {len(waiting)} seed prompts got an image to train on ({said}). Either the teachers cannot "
             "draw them, or the judge refuses what they draw. Look at both, or write other seeds; everything bought is "
             "kept."
         )
@@ -40,57 +38,51 @@ def run_seeding(context: RoundContext) -> str:
     return store.publish(info.revision_sha, info.round_id, RevisionChange(samples=purchases.samples, states=states))
 
 
-def complete_info(context: RoundContext, state: DatasetState) -> HealthReport | None:
-    """Measure the judge, and let the round's `info` say what was spent so far and how often the judge errs.
+def opened(round: Round) -> Round:
+    """Record the round, and let it know what was spent before it."""
+    info = round.info
+    round.parts.ledger.rounds.open(info.round_id, info.index, info.revision_sha, info.global_step)
+    return counted(round)
 
-    Args:
-        context: The round, or the purchase of the seeds.
-        state: The revision it starts from.
 
-    Returns:
-        What was measured; None when nobody asked for it.
-    """
-    ledger, info = context.store.ledger, context.info
-    report = check_judge(context, context.judge_health, state) if context.judge_health is not None else None
-    spent, here = ledger.spend(), ledger.spend(info.round_id)
-    rounds = {row["round_id"] for row in ledger.rounds()}
-    in_rounds = sum(ledger.spend(round_id).teacher_calls for round_id in rounds)
-    context.info = replace(
-        info,
-        budget_teacher_calls=context.budget.budget_teacher_calls,
+def counted(round: Round) -> Round:
+    """Let a round, or the purchase of the seeds, know what was spent before it."""
+    ledger = round.parts.ledger
+    spent, here = ledger.spend(), ledger.spend(round.info.round_id)
+    info = replace(
+        round.info,
+        budget_teacher_calls=round.parts.budget.budget_teacher_calls,
         teacher_calls=spent.teacher_calls - here.teacher_calls,
-        seed_calls=spent.teacher_calls - in_rounds,
-        judge_error=report.judge_error if report is not None else 0.0,
+        seed_calls=spent.teacher_calls - ledger.calls.in_rounds(),
     )
-    return report
+    return replace(round, info=info)
 
 
-def open_round(context: RoundContext, state: DatasetState) -> str | None:
-    """Record the round, and say why it must not take place; None when it may.
+def checked(round: Round, state: DatasetState) -> tuple[Round, str | None]:
+    """Measure the judge: the round knows how often it errs then, and why it may not decide; None when it may.
 
     Args:
-        context: The round; its `info` is completed.
-        state: The revision the round starts from.
+        round: The round.
+        state: The revision it starts from; bought images of it are shown to the judge.
     """
-    info = context.info
-    context.store.ledger.open_round(info.round_id, info.index, info.revision_sha, info.global_step)
-    report = complete_info(context, state)
-    if report is None or context.judge_health is None:
-        return None
-    context.figures.update(report.to_figures())
-    return report.problem(context.judge_health)
+    settings = round.parts.judge_health
+    if settings is None:
+        return round, None
+    report = check_judge(round, settings, state)
+    round.figures.judge.update(report.to_figures())
+    return replace(round, info=replace(round.info, judge_error=report.judge_error)), report.problem(settings)
 
 
-def skip_round(context: RoundContext, problem: str) -> str:
+def skip_round(round: Round, problem: str) -> str:
     """Leave the revision as it is and go on training: a judge that cannot be trusted decides nothing.
 
     Args:
-        context: The round.
+        round: The round.
         problem: Why; shown as a warning.
     """
-    warnings.warn(f"Round {context.info.index + 1} is skipped, training goes on: {problem}", stacklevel=3)
-    context.figures["skipped"] = 1
-    figures = {**context.figures, "skipped because": problem}
-    context.store.ledger.close_round(context.info.round_id, context.info.revision_sha, figures)
-    context.crew.enter("train")
-    return context.info.revision_sha
+    info, figures = round.info, round.figures
+    warnings.warn(f"Round {info.index + 1} is skipped, training goes on: {problem}", stacklevel=3)
+    figures.skipped, figures.skipped_because = True, problem
+    round.parts.ledger.rounds.close(info.round_id, info.revision_sha, figures)
+    round.parts.executor.enter("train")
+    return info.revision_sha

@@ -1,4 +1,4 @@
-"""One round, in order: plan, write, render, judge, decide, write, buy, compare, publish.
+"""One round, in order: health, write, render, screen, score, decide, write, buy, compare, publish.
 
 The published order (look at live prompts, then write and buy children) and the screening order (write and screen
 candidates, then buy the failing ones) are the same skeleton with different steps left empty by the policy's plan.
@@ -9,16 +9,17 @@ point is finished by running it again.
 from __future__ import annotations
 
 import warnings
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from evolvedirector.evolution import steps
+from evolvedirector.evolution.buying.ask_teachers import Wish, ask_teachers, choose_draws
 from evolvedirector.evolution.buying.buy import Purchases, buy
 from evolvedirector.evolution.candidates import NOT_REACHED
 from evolvedirector.evolution.history import past_rounds
-from evolvedirector.evolution.opening import open_round, skip_round
-from evolvedirector.evolution.round_context import RoundContext
+from evolvedirector.evolution.opening import checked, opened, skip_round
+from evolvedirector.evolution.round_parts import Round
+from evolvedirector.evolution.steps import Drawn
 from evolvedirector.records import (
     Allowance,
     DatasetState,
@@ -28,6 +29,7 @@ from evolvedirector.records import (
     PromptEntry,
     PromptState,
     RevisionChange,
+    RoundFigures,
     RoundPlan,
     Sample,
     TrainingMix,
@@ -45,43 +47,62 @@ MOST_REFUSED = 0.9
 _NEW_STATE: Mapping[str, PromptState] = {"retire": "retired", "master": "mastered", "revive": "live"}
 
 
-def run_round(context: RoundContext) -> str:
+def run_round(round: Round) -> str:
     """Run one round and return the sha of the revision it published.
 
     Raises:
         RoundInterrupted: Someone asked to stop; running the round again goes on.
         ValueError: The policy decided about prompts that do not exist.
     """
-    store, figures = context.store, context.figures
-    done = store.ledger.published(context.info.round_id)
+    parts, figures, ledger = round.parts, round.figures, round.parts.ledger
+    done = ledger.rounds.published(round.info.round_id)
     if done is not None:  # an older checkpoint repeats it: what later rounds spent must not change what it decided
-        context.crew.enter("train")
+        parts.executor.enter("train")
         return done
-    state = replace(store.state(context.info.revision_sha), history=past_rounds(store, context.info.revision_sha))
-    problem = open_round(context, state)
-    info = context.info
+    state = parts.store.state(round.info.revision_sha)
+    state = replace(state, history=past_rounds(ledger, round.info.revision_sha))
+    round, problem = checked(opened(round), state)
     if problem is not None:
-        return skip_round(context, problem)
-    plan = context.policy.plan(state, info)
-    _check_plan(plan, state)
-    candidates = steps.write(context, _with_parents(plan, state), state.entries)
-    evidence = _judge(context, state, plan, candidates)
+        return skip_round(round, problem)
+    info = round.info
+
+    plan = parts.policy.plan(state, info)
+    _check_plan(round, plan, state)
+    candidates = steps.write(round, _with_parents(plan, state), state.entries)
+    drawn = steps.render(round, _to_render(state, plan, candidates))
+    evidence = _screen(round, plan, drawn, candidates)
+    evidence += _probe(round, plan, drawn, state)
+    evidence += _compare_live(round, plan, drawn, state)
+    scored = _draw_to_score(round, plan, state, candidates)
+    evidence += steps.score(round, scored.images)
+
     seen = replace(state, entries={**state.entries, **{p.id: PromptEntry(p, "candidate") for p in candidates}})
-    allowance = context.opening_allowance()
-    decisions = context.policy.decide(seen, evidence, allowance, info)
-    _check_decisions(decisions, state, candidates)
-    mix = context.policy.mix(seen, evidence, info)
-    store.ledger.add_decisions(info.round_id, decisions)
+    allowance = round.opening_allowance()
+    decisions = parts.policy.decide(seen, evidence, allowance, info)
+    _check_decisions(decisions, state, candidates, scored)
+    mix = parts.policy.mix(seen, evidence, info)
+    ledger.rounds.add_decisions(info.round_id, decisions)
     _count(figures, decisions, allowance)
-    purchases = _buy(context, state, plan, candidates, decisions)
+
+    children = _write_children(round, state, plan, candidates, decisions)
+    purchases = _buy(round, state, plan, [*_to_buy(candidates, decisions), *children])
     if plan.compare_bought:
-        _compare_bought(context, purchases)
-    change = _change(state, decisions, purchases, figures, mix)
-    context.check_stop()
-    child = store.publish(info.revision_sha, info.round_id, change)
-    store.ledger.close_round(info.round_id, child, figures)
-    context.crew.enter("train")
+        _compare_bought(round, purchases)
+    chosen = tuple(scored.samples[d.prompt_id, d.image_sha256] for d in decisions if d.image_sha256 is not None)
+    change = _change(state, decisions, replace(purchases, samples=chosen + purchases.samples), figures, mix)
+    round.watch.check()
+    child = parts.store.publish(info.revision_sha, info.round_id, change)
+    ledger.rounds.close(info.round_id, child, figures)
+    parts.executor.enter("train")
     return child
+
+
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """Images drawn to be scored, and the samples that those of a teacher can become, by prompt id and sha256."""
+
+    images: tuple[Drawn, ...] = ()
+    samples: Mapping[tuple[str, str], Sample] = field(default_factory=dict)
 
 
 def _with_parents(plan: RoundPlan, state: DatasetState) -> list[tuple[WriteRequest, Prompt | None]]:
@@ -93,51 +114,86 @@ def _with_parents(plan: RoundPlan, state: DatasetState) -> list[tuple[WriteReque
     ]
 
 
-def _count(figures: Counter[str], decisions: Sequence[Decision], allowance: Allowance) -> None:
-    figures.update(decision.kind for decision in decisions)
-    if allowance.teacher_calls is not None and figures["buy"] > allowance.teacher_calls:
-        figures["buy decisions beyond the allowance"] = figures["buy"] - allowance.teacher_calls
+def _to_render(state: DatasetState, plan: RoundPlan, candidates: Sequence[Prompt]) -> list[Prompt]:
+    named = [state.entries[prompt_id].prompt for prompt_id in (*plan.compare, *plan.probe)]
+    return [*named, *(candidates if plan.screen else ())]
 
 
-def _judge(context: RoundContext, state: DatasetState, plan: RoundPlan, candidates: Sequence[Prompt]) -> list[Evidence]:
-    compared = [state.entries[prompt_id] for prompt_id in plan.compare]
-    probed = [state.entries[prompt_id].prompt for prompt_id in plan.probe]
-    screened = candidates if plan.screen else ()
-    images = steps.render(context, [*[entry.prompt for entry in compared], *probed, *screened])
-    evidence = steps.check(context, [(prompt, images[prompt.id]) for prompt in screened])
-    evidence += steps.check(context, [(prompt, images[prompt.id]) for prompt in probed], "probe")
-    pairs = [(e.prompt, images[e.prompt.id], e.sample.image_sha256) for e in compared if e.sample is not None]
-    return evidence + steps.compare(context, pairs, plan.both_orders)
+def _screen(round: Round, plan: RoundPlan, drawn: Mapping[str, str], candidates: Sequence[Prompt]) -> list[Evidence]:
+    return steps.check(round, [(prompt, drawn[prompt.id]) for prompt in (candidates if plan.screen else ())])
 
 
-def _buy(
-    context: RoundContext,
+def _probe(round: Round, plan: RoundPlan, drawn: Mapping[str, str], state: DatasetState) -> list[Evidence]:
+    return steps.check(round, [(state.entries[key].prompt, drawn[key]) for key in plan.probe], "probe")
+
+
+def _compare_live(round: Round, plan: RoundPlan, drawn: Mapping[str, str], state: DatasetState) -> list[Evidence]:
+    entries = [state.entries[key] for key in plan.compare]
+    pairs = [(e.prompt, drawn[e.prompt.id], e.sample.image_sha256) for e in entries if e.sample is not None]
+    return steps.compare(round, pairs, plan.both_orders)
+
+
+def _draw_to_score(round: Round, plan: RoundPlan, state: DatasetState, candidates: Sequence[Prompt]) -> _Scored:
+    """Let the student, or the teacher that the plan names, draw what the rewards are to score."""
+    prompts = [state.entries[key].prompt for key in plan.score] + (list(candidates) if plan.score_candidates else [])
+    if not prompts:
+        return _Scored()
+    variants = range(plan.images_per_prompt)
+    if plan.drawn_by is None:
+        renders = [steps.render(round, prompts, variant) for variant in variants]
+        return _Scored(tuple(dict.fromkeys(Drawn(p, images[p.id], None) for p in prompts for images in renders)))
+    wishes = [Wish(prompt, [plan.drawn_by], variant=variant) for prompt in prompts for variant in variants]
+    replies = ask_teachers(round, choose_draws(round, wishes, plan.budget_teacher_calls))
+    made = [
+        Sample.create(draw.prompt, reply.image_sha256, draw.teacher, reply.files)
+        for draw, reply in replies.items()
+        if reply.image_sha256 is not None
+    ]
+    samples = {(sample.prompt.id, sample.image_sha256): sample for sample in made}
+    return _Scored(tuple(Drawn(s.prompt, s.image_sha256, s.teacher) for s in samples.values()), samples)
+
+
+def _count(figures: RoundFigures, decisions: Sequence[Decision], allowance: Allowance) -> None:
+    figures.decisions.update(decision.kind for decision in decisions)
+    if allowance.teacher_calls is not None:
+        figures.buys_beyond_allowance = max(0, figures.decisions["buy"] - allowance.teacher_calls)
+
+
+def _to_buy(candidates: Sequence[Prompt], decisions: Sequence[Decision]) -> list[Prompt]:
+    by_id = {prompt.id: prompt for prompt in candidates}
+    return [by_id[d.prompt_id] for d in decisions if d.kind == "buy" and d.image_sha256 is None]
+
+
+def _write_children(
+    round: Round,
     state: DatasetState,
     plan: RoundPlan,
     candidates: Sequence[Prompt],
     decisions: Sequence[Decision],
-) -> Purchases:
-    by_id = {prompt.id: prompt for prompt in candidates}
-    wanted = [by_id[d.prompt_id] for d in decisions if d.kind == "buy"]
-    requests = _write_requests(context, state, decisions)
-    opening = context.opening_allowance()
-    if (
-        opening.teacher_calls == 0 or opening.cost_usd == 0
-    ):  # a writer may cost money too, and nobody could draw its texts
-        context.figures["not written: budget spent"] += sum(request.count for request, _ in requests)
+) -> list[Prompt]:
+    requests = _write_requests(round, state, decisions)
+    opening = round.opening_allowance()
+    if opening.teacher_calls == 0 or opening.cost_usd == 0:
+        # a writer may cost money too, and nobody could draw its texts
+        round.figures.unwritten += sum(request.count for request, _ in requests)
         requests = []
-    children = steps.write(context, requests, {*state.entries, *by_id})
-    context.figures["written"] += len(children) + len(candidates)
+    known = {*state.entries, *(prompt.id for prompt in candidates)}
+    children = steps.write(round, requests, known)
+    round.figures.written += len(children) + len(candidates)
     if plan.budget_teacher_calls != 0:  # what is written only to measure may be known already
-        _warn_of_refusals(context.figures)
+        _warn_of_refusals(round.figures)
+    return children
+
+
+def _buy(round: Round, state: DatasetState, plan: RoundPlan, prompts: Sequence[Prompt]) -> Purchases:
     favourites = {
         prompt.id: parent.sample.teacher
-        for prompt in [*wanted, *children]
+        for prompt in prompts
         if prompt.parent_id and (parent := state.entries.get(prompt.parent_id)) and parent.sample
     }
     return buy(
-        context,
-        [*wanted, *children],
+        round,
+        prompts,
         favourites,
         check_teacher=plan.check_teacher,
         test_all_share=plan.test_all_share,
@@ -145,21 +201,20 @@ def _buy(
     )
 
 
-def _warn_of_refusals(figures: Counter[str]) -> None:
-    causes = {name: count for name, count in figures.items() if name.startswith("refused: ")}
-    causes.pop(f"refused: {NOT_REACHED}", None)
+def _warn_of_refusals(figures: RoundFigures) -> None:
+    causes = {cause: count for cause, count in figures.refused.items() if cause != NOT_REACHED}
     refused = sum(causes.values())
-    if refused > MOST_REFUSED * (refused + figures["written"]):
-        said = ", ".join(f"{name.removeprefix('refused: ')} {count}" for name, count in causes.items())
+    if refused > MOST_REFUSED * (refused + figures.written):
+        said = ", ".join(f"{cause} {count}" for cause, count in causes.items())
         warnings.warn(
-            f"{refused} of {refused + figures['written']} texts of the writer were refused in this round ({said}). The "
+            f"{refused} of {refused + figures.written} texts of the writer were refused in this round ({said}). The "
             "writer may have no news left: give it more words, another skill, or end evolution with `max_rounds`.",
             stacklevel=3,
         )
 
 
 def _write_requests(
-    context: RoundContext, state: DatasetState, decisions: Sequence[Decision]
+    round: Round, state: DatasetState, decisions: Sequence[Decision]
 ) -> list[tuple[WriteRequest, Prompt | None]]:
     """Turn expand and mutate decisions into requests. A mutation is unrelated to its parent and founds a lineage."""
     requests: list[tuple[WriteRequest, Prompt | None]] = []
@@ -167,31 +222,52 @@ def _write_requests(
         if decision.kind in ("expand", "mutate"):
             parent = state.entries[decision.prompt_id].prompt
             expands = decision.kind == "expand"
-            name = digest(decision.kind, context.info.round_id, parent.id)
+            name = digest(decision.kind, round.info.round_id, parent.id)
             request = WriteRequest(
                 name,
                 "expansion" if expands else "mutation",
                 parent.text if expands else None,
                 parent.skill if expands else None,
                 decision.count,
-                seed_of(decision.kind, context.info.seed, context.info.round_id, parent.id),
+                seed_of(decision.kind, round.info.seed, round.info.round_id, parent.id),
             )
             requests.append((request, parent if expands else None))
     return requests
 
 
-def _check_plan(plan: RoundPlan, state: DatasetState) -> None:
-    for prompt_id in (*plan.compare, *plan.probe):
+def _check_plan(round: Round, plan: RoundPlan, state: DatasetState) -> None:
+    for prompt_id in (*plan.compare, *plan.probe, *plan.score):
         if prompt_id not in state.entries:
             raise ValueError(
-                f"The policy wants to look at prompt {prompt_id!r}, which is none of the "
-                f"{len(state.entries)} prompts of the revision. Name prompts of the state in `compare` and `probe`."
+                f"The policy wants to look at prompt {prompt_id!r}, which is none of the {len(state.entries)} prompts "
+                "of the revision. Name prompts of the state in `compare`, `probe` and `score`."
             )
+    if not (plan.score or plan.score_candidates):
+        return
+    if not round.parts.rewards:
+        raise ValueError(
+            "The policy wants scores, but no reward takes part. Allowed is such a plan with at least one reward. Write "
+            "`rewards: {clip: {class_path: evolvedirector.rewards.CLIPScore}}`, say, in EvolutionCallback."
+        )
+    if plan.drawn_by is not None and plan.drawn_by not in round.parts.teachers:
+        raise ValueError(
+            f"The policy wants {plan.drawn_by!r} to draw what is scored, but no teacher is called so. Allowed: "
+            f"{', '.join(round.parts.teachers)}. Write one of these names, or None for the student."
+        )
+    if plan.images_per_prompt < 1:
+        raise ValueError(
+            f"images_per_prompt is {plan.images_per_prompt}. Allowed: 1 or more. Write 1 for one image of each prompt."
+        )
 
 
-def _check_decisions(decisions: Sequence[Decision], state: DatasetState, candidates: Sequence[Prompt]) -> None:
+def _check_decisions(
+    decisions: Sequence[Decision], state: DatasetState, candidates: Sequence[Prompt], scored: _Scored
+) -> None:
     buyable = {prompt.id for prompt in candidates}
     for decision in decisions:
+        if decision.image_sha256 is not None:
+            _check_choice(decision, scored)
+            continue
         known = buyable if decision.kind == "buy" else state.entries
         if decision.prompt_id not in known:
             raise ValueError(
@@ -201,21 +277,30 @@ def _check_decisions(decisions: Sequence[Decision], state: DatasetState, candida
             )
 
 
-def _compare_bought(context: RoundContext, purchases: Purchases) -> None:
-    drawn = context.store.ledger.renders(context.info.round_id)
+def _check_choice(decision: Decision, scored: _Scored) -> None:
+    if decision.kind != "buy" or (decision.prompt_id, decision.image_sha256) not in scored.samples:
+        raise ValueError(
+            f"The policy decided {decision.kind!r} with image {decision.image_sha256!r} for prompt "
+            f"{decision.prompt_id!r}. Allowed is `buy` with one of the {len(scored.samples)} images that a teacher "
+            "drew for scoring in this round. Name the teacher, a self-teacher say, in the plan's `drawn_by`."
+        )
+
+
+def _compare_bought(round: Round, purchases: Purchases) -> None:
+    drawn = round.parts.ledger.rounds.renders(round.info.round_id)
     pairs = []
     for sample in purchases.samples:
-        student = drawn.get(steps.student_request(context, sample.prompt).request_id)
+        student = drawn.get(steps.student_request(round, sample.prompt).request_id)
         if student:
             pairs.append((sample.prompt, student, sample.image_sha256))
-    steps.compare(context, pairs, both_orders=True)
+    steps.compare(round, pairs, both_orders=True)
 
 
 def _change(
     state: DatasetState,
     decisions: Sequence[Decision],
     purchases: Purchases,
-    figures: Counter[str],
+    figures: RoundFigures,
     mix: TrainingMix | None,
 ) -> RevisionChange:
     states: dict[str, PromptState] = {prompt.id: "retired" for prompt in purchases.failed}
@@ -228,7 +313,7 @@ def _change(
         if states.get(key) == "retired":
             del states[key]
             left.append(key)
-            figures["kept: nothing else would be live"] += 1
+            figures.kept_to_train += 1
     samples: tuple[Sample, ...] = purchases.samples
     failed = tuple(prompt for prompt in purchases.failed if prompt.id not in state.entries)
     return RevisionChange(

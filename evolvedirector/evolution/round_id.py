@@ -1,23 +1,61 @@
-"""What names a round."""
+"""What names a round: the step and revision it starts from, and everybody who decides in it."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-import lightning.pytorch as pl
-
+from evolvedirector.evolution.budget import Budget
 from evolvedirector.judges.health.gold import check_gold
 from evolvedirector.judges.health.report import JudgeHealth
+from evolvedirector.judges.judge import Judge
+from evolvedirector.policies.policy import Policy
 from evolvedirector.records import digest
+from evolvedirector.rewards.reward import Reward
+from evolvedirector.teachers.teacher import Teacher
+from evolvedirector.writers.prompt_writer import PromptWriter
 
-if TYPE_CHECKING:
-    from evolvedirector.callbacks.evolution import EvolutionCallback
+
+@dataclass(frozen=True, slots=True)
+class RoundSettings:
+    """Name who takes part in the rounds of a dataset.
+
+    Args:
+        teachers: Image sources by name, in order of preference.
+        judge: The training judge.
+        writer: Writes new prompts.
+        policy: Decides.
+        budget: Limits of spending.
+        judge_health: How the judge is checked. None: it is trusted.
+        tie_margin: Distance from 1/2 up to which a preference is a tie.
+        seed: Root of every draw of evolution.
+        rewards: Score images, by name.
+    """
+
+    teachers: Mapping[str, Teacher]
+    judge: Judge
+    writer: PromptWriter
+    policy: Policy
+    budget: Budget
+    judge_health: JudgeHealth | None = None
+    tie_margin: float = 0.0
+    seed: int = 0
+    rewards: Mapping[str, Reward] = field(default_factory=dict)
+
+    def deciders(self, gold: str) -> list[str]:
+        """List everything that decides a round, as text.
+
+        Args:
+            gold: Name of the gold set.
+        """
+        teachers = [f"{name} {teacher.fingerprint}" for name, teacher in self.teachers.items()]
+        rewards = [f"reward {name} {reward.fingerprint}" for name, reward in self.rewards.items()]
+        who = [*teachers, *rewards, self.judge.fingerprint, self.writer.fingerprint, self.policy.fingerprint]
+        floors = [] if self.judge_health is None else [repr(replace(self.judge_health, gold=None)), gold]
+        return [*who, repr(self.budget), *floors, f"tie margin {self.tie_margin}"]
 
 
-def round_id_of(
-    settings: EvolutionCallback, gold: str, trainer: pl.Trainer, module: pl.LightningModule, revision_sha: str
-) -> str:
+def round_id_of(settings: RoundSettings, gold: str, student: Sequence[str], global_step: int, revision_sha: str) -> str:
     """Name a round by its step and revision, and by who takes part in it.
 
     The same run repeats its round under the same name; with another judge, teacher, policy, budget, model or learning
@@ -25,19 +63,14 @@ def round_id_of(
     another student.
 
     Args:
-        settings: The callback, read for who takes part.
-        gold: Name of the gold set.
-        trainer: The running trainer.
-        module: The student.
+        settings: Who takes part.
+        gold: Name of the gold set, as `gold_name` makes it.
+        student: What tells this student in training from others: its class, its size, its optimizers, its data.
+        global_step: Optimizer steps done.
         revision_sha: What the round starts from.
     """
-    weights = sum(parameter.numel() for parameter in module.parameters())
-    student: list[str | int] = [type(module).__name__, weights]
-    for optimizer in trainer.optimizers:
-        rates = [group.get("initial_lr", group["lr"]) for group in optimizer.param_groups]
-        student += [type(optimizer).__name__, repr(rates)]
-    student += [repr(getattr(trainer.datamodule, name, None)) for name in ("seed", "global_batch_size")]  # type: ignore[attr-defined]
-    return digest("round", settings.seed, trainer.global_step, revision_sha, *student, *_deciders(settings, gold))
+    # 2: until then policies and writers stood here by their attributes
+    return digest("round-2", settings.seed, global_step, revision_sha, *student, *settings.deciders(gold))
 
 
 def gold_name(health: JudgeHealth | None) -> str:
@@ -54,19 +87,3 @@ def gold_name(health: JudgeHealth | None) -> str:
     items = health.gold.items()
     check_gold(items)
     return digest(*[part for item in items for part in (item.image, item.prompt, str(item.shows))])
-
-
-def _deciders(settings: EvolutionCallback, gold: str) -> list[str]:
-    names = [f"{name} {teacher.fingerprint}" for name, teacher in settings.teachers.items()]
-    who = [*names, settings.judge.fingerprint, type(settings.writer).__name__, type(settings.policy).__name__]
-    floors = [] if settings.judge_health is None else [repr(replace(settings.judge_health, gold=None)), gold]
-    margin = [f"tie margin {settings.tie_margin}"] if settings.tie_margin else []
-    # Of a writer texts alone, such as its model: it may count or collect in other attributes while it works.
-    parts = [_plain(settings.policy, bool | int | float | str | list | tuple | dict), _plain(settings.writer, str)]
-    return [*who, *parts, repr(settings.budget), *floors, *margin]
-
-
-def _plain(part: object, kinds: Any) -> str:
-    """Spell the settings of a part that are plain values of these kinds."""
-    own = getattr(part, "__dict__", {}).items()
-    return repr(sorted((name, repr(value)) for name, value in own if isinstance(value, kinds)))

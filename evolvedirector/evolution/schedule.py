@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import lightning.pytorch as pl
-
 
 @dataclass(frozen=True, slots=True)
 class RoundSchedule:
@@ -27,28 +25,24 @@ class RoundSchedule:
             if value is not None and value < least:
                 raise ValueError(f"{name} is {value}. Allowed: {least} or more. Write `{name}: 1`, say.")
 
-    def is_due(self, trainer: pl.Trainer, epochs_done: int, rounds_done: int) -> bool:
+    def is_due(self, epochs_done: int, rounds_done: int, trains_on: bool) -> bool:
         """Say whether a round follows the epoch that has just ended.
 
         Args:
-            trainer: The running trainer.
             epochs_done: That epoch included.
             rounds_done: Rounds of the run so far.
+            trains_on: Whether training goes on after it; else nobody would train on what the round buys.
         """
-        if self.max_rounds is not None and rounds_done >= self.max_rounds:
+        if not trains_on or (self.max_rounds is not None and rounds_done >= self.max_rounds):
             return False
-        steps_end = trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps
-        epochs_end = trainer.max_epochs not in (None, -1) and epochs_done >= trainer.max_epochs
-        if steps_end or epochs_end or trainer.should_stop:
-            return False  # nobody would train on what it buys
         return epochs_done % self.every_n_epochs == 0
 
     def planned_rounds(self, max_epochs: int | None, max_steps: int, steps_per_epoch: int | None) -> int | None:
         """Return how many rounds there will be; a policy spreads its purchases over them. None: no end is set.
 
         Args:
-            max_epochs: Of the trainer; None and -1 are no end.
-            max_steps: Of the trainer; -1 is no end.
+            max_epochs: Limit of the training; None and -1 are no end.
+            max_steps: Limit in optimizer steps; -1 is no end.
             steps_per_epoch: Optimizer steps between two epoch ends. None: unknown.
         """
         epochs = max_epochs if max_epochs not in (None, -1) else None
@@ -59,14 +53,3 @@ class RoundSchedule:
             return self.max_rounds
         rounds = max(0, (epochs - 1) // self.every_n_epochs)
         return rounds if self.max_rounds is None else min(rounds, self.max_rounds)
-
-    def planned_by(self, trainer: pl.Trainer) -> int | None:
-        """Return how many rounds a running training leaves room for; None: no end is set.
-
-        Args:
-            trainer: Knows its batches by now.
-        """
-        steps = None
-        if trainer.max_steps != -1:
-            steps = max(1, int(trainer.num_training_batches) // trainer.accumulate_grad_batches)
-        return self.planned_rounds(trainer.max_epochs, trainer.max_steps, steps)

@@ -1,121 +1,162 @@
-"""The steps of a round that ask the writer, the student and the judge; each does only what the ledger lacks."""
+"""The steps of a round that ask the writer, the student, the judge and the rewards; each does what the ledger lacks."""
 
 from __future__ import annotations
 
+import math
 import random
 import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from evolvedirector.evolution.candidates import accept_texts
-from evolvedirector.evolution.round_context import RoundContext, in_groups
-from evolvedirector.judges.judge import close_parts
+from evolvedirector.evolution.remembered import remembered
+from evolvedirector.evolution.round_parts import Round
 from evolvedirector.records import (
     Evidence,
     ImageAndPrompt,
+    ImageReply,
     ImageRequest,
     Look,
     OrderedPair,
     Prompt,
+    Score,
+    WriteReply,
     WriteRequest,
     digest,
     seed_of,
 )
-from evolvedirector.records.looks import verdict_of_check, verdict_of_pair
+from evolvedirector.records.looks import preference_of, reading_of, verdict_of
 
 Pair = tuple[Prompt, str, str]
 """Prompt, sha256 of the student's image, sha256 of the teacher's image."""
 Question = TypeVar("Question", ImageAndPrompt, OrderedPair)
 
 
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """An image that waits for a score."""
+
+    prompt: Prompt
+    sha256: str
+    teacher: str | None
+    """Who drew it; None is the student."""
+
+
 def write(
-    context: RoundContext, requests: Sequence[tuple[WriteRequest, Prompt | None]], known_ids: Collection[str]
+    round: Round, requests: Sequence[tuple[WriteRequest, Prompt | None]], known_ids: Collection[str]
 ) -> list[Prompt]:
     """Ask the writer for texts and return those that may become prompts; refusals are counted by cause.
 
     An empty reply is final, an outage is not: it is not recorded, so a round that is finished later asks again.
 
     Args:
-        context: The round.
+        round: The round.
         requests: Each with the parent whose lineage its texts join.
         known_ids: Ids of prompts that are no news: those of the revision and of this round so far.
     """
-    ledger = context.store.ledger
-    replies = ledger.writes([request.request_id for request, _ in requests])
-    missing = [request for request, _ in requests if request.request_id not in replies]
-    try:
-        for unit in context.units(missing, "write"):
-            for group in in_groups(context.writer.write(unit)):
-                ledger.add_writes(context.info.round_id, [reply for reply in group if reply.answered or reply.texts])
-                replies |= {reply.request_id: reply for reply in group}
-    finally:
-        close_parts(context.writer)  # whoever works next needs the memory
+    book, writer = round.parts.ledger.prompts, round.parts.writer
+    by_id = {request.request_id: request for request, _ in requests}
+
+    def settle(replies: Sequence[WriteReply]) -> dict[str, WriteReply]:
+        book.add_writes(round.info.round_id, [reply for reply in replies if reply.answered or reply.texts])
+        return {reply.request_id: reply for reply in replies}
+
+    replies: dict[str, WriteReply] = remembered(
+        round,
+        "write",
+        writer,
+        "write",
+        list(by_id),
+        recorded=book.writes,
+        requests=lambda keys: [by_id[key] for key in keys],
+        settle=settle,
+    )
     unheard = [reply for reply in replies.values() if not reply.answered]
     if unheard:
         warnings.warn(f"The writer writes nothing at present: {unheard[0].refusal}", stacklevel=2)
-    written = accept_texts(requests, replies, known_ids, ledger.held_out())
-    ledger.add_prompts(written.prompts)
-    context.figures.update({f"refused: {cause}": count for cause, count in written.refused.items()})
+    written = accept_texts(requests, replies, known_ids, book.held_out())
+    book.add(written.prompts)
+    round.figures.refused.update(written.refused)
     return written.prompts
 
 
-def render(context: RoundContext, prompts: Sequence[Prompt]) -> dict[str, str]:
+def render(round: Round, prompts: Sequence[Prompt], variant: int = 0) -> dict[str, str]:
     """Let the student draw the prompts; returns the image's sha256 by prompt id.
 
     Chunks are cut from the whole list and a chunk is drawn again when any of it is missing, so that a repeated
     round puts every image among the same neighbours.
+
+    Args:
+        round: The round.
+        prompts: What to draw.
+        variant: Which of several images of a prompt; each has a seed of its own.
     """
-    if not prompts:
-        return {}
-    context.crew.enter("render")
-    store, info = context.store, context.info
-    requests = [student_request(context, prompt) for prompt in prompts]
-    drawn = store.ledger.renders(info.round_id)
-    chunk = context.crew.chunk
-    chunks = [requests[start : start + chunk] for start in range(0, len(requests), chunk)]
-    missing = [r for part in chunks if any(r.request_id not in drawn for r in part) for r in part]
-    for unit in context.units(missing, "render"):
-        names = store.blobs.put_many(context.crew.render(unit))
-        images = {request.request_id: sha256 for request, sha256 in zip(unit, names, strict=True)}
-        store.ledger.add_renders(info.round_id, images)
-        drawn |= images
-    return {prompt.id: drawn[request.request_id] for prompt, request in zip(prompts, requests, strict=True)}
+    parts, student = round.parts, round.parts.student
+    requests = {r.request_id: r for r in (student_request(round, prompt, variant) for prompt in prompts)}
+    names = list(requests)
+    chunks = [names[start : start + student.chunk] for start in range(0, len(names), student.chunk)]
+
+    def in_whole_chunks(keys: Sequence[str]) -> dict[str, str]:
+        drawn = parts.ledger.rounds.renders(round.info.round_id)
+        whole = [chunk for chunk in chunks if all(key in drawn for key in chunk)]
+        return {key: drawn[key] for chunk in whole for key in chunk}
+
+    def settle(replies: Sequence[ImageReply]) -> dict[str, str]:
+        images = parts.store.blobs.put_many([reply.image or b"" for reply in replies])
+        drawn = {reply.request_id: sha256 for reply, sha256 in zip(replies, images, strict=True)}
+        parts.ledger.rounds.add_renders(round.info.round_id, drawn)
+        return drawn
+
+    drawn: dict[str, str] = remembered(
+        round,
+        "render",
+        student,
+        "generate",
+        names,
+        recorded=in_whole_chunks,
+        requests=lambda keys: [requests[key] for key in keys],
+        settle=settle,
+    )
+    return {prompt.id: drawn[student_request(round, prompt, variant).request_id] for prompt in prompts}
 
 
-def student_request(context: RoundContext, prompt: Prompt) -> ImageRequest:
-    """Name the student image of a prompt in this round; its seed follows from the run, the round and the prompt."""
-    width_px, height_px = context.size_of(prompt)
-    seed = seed_of("student", context.info.seed, context.info.round_id, prompt.id)
-    return ImageRequest(digest("student", context.info.round_id, prompt.id), prompt.text, seed, width_px, height_px)
+def student_request(round: Round, prompt: Prompt, variant: int = 0) -> ImageRequest:
+    """Name a student image of a prompt in this round; its seed follows from the run, the round and the prompt."""
+    info, further = round.info, [variant] if variant else []
+    width_px, height_px = round.parts.size_of(prompt)
+    name = digest("student", info.round_id, prompt.id, *further)
+    seed = seed_of("student", info.seed, info.round_id, prompt.id, *further)
+    return ImageRequest(name, prompt.text, seed, width_px, height_px)
 
 
 def check(
-    context: RoundContext,
+    round: Round,
     images: Sequence[tuple[Prompt, str]],
     kind: Literal["screen", "probe", "faithfulness"] = "screen",
 ) -> list[Evidence]:
     """Ask whether each image (sha256) shows its prompt, as far as the budget of looks reaches.
 
     Args:
-        context: The round.
+        round: The round.
         images: Prompts with the student's images, or a teacher's for `faithfulness`.
         kind: What the answers are evidence of.
     """
     of_teacher = kind == "faithfulness"
-    judge = context.judge_fingerprint
+    judge = round.parts.judge_fingerprint
     keys = [digest("check", judge, prompt.text, sha256, length=32) for prompt, sha256 in images]
 
     def question(position: int) -> ImageAndPrompt:
         prompt, sha256 = images[position]
-        return ImageAndPrompt(keys[position], context.store.blobs.get(sha256), prompt.text)
+        return ImageAndPrompt(keys[position], round.parts.store.blobs.get(sha256), prompt.text)
 
-    looks = ask(context, keys, question, context.crew.check)
+    looks = look(round, "check", keys, question)
     evidence = [
         Evidence(
             prompt.id,
             kind,
-            verdict_of_check(looks[key]),
-            (looks[key],),
+            reading=reading_of(looks[key]),
+            looks=(looks[key],),
             student_sha256=None if of_teacher else sha256,
             teacher_sha256=sha256 if of_teacher else None,
             skill=prompt.skill,
@@ -124,13 +165,12 @@ def check(
         for key, (prompt, sha256) in zip(keys, images, strict=True)
         if key in looks
     ]
-    _record(context, evidence)
-    return evidence
+    return _recorded(round, evidence)
 
 
-def compare(context: RoundContext, pairs: Sequence[Pair], both_orders: bool) -> list[Evidence]:
+def compare(round: Round, pairs: Sequence[Pair], both_orders: bool) -> list[Evidence]:
     """Compare student with teacher, in both orders or once in a seeded random order."""
-    judge, info = context.judge_fingerprint, context.info
+    judge, info = round.parts.judge_fingerprint, round.info
     asked: list[tuple[str, Pair, bool]] = []
     for prompt, student, teacher in pairs:
         coin = random.Random(seed_of("order", info.seed, info.round_id, prompt.id)).random() < 0.5
@@ -142,9 +182,10 @@ def compare(context: RoundContext, pairs: Sequence[Pair], both_orders: bool) -> 
     def question(position: int) -> OrderedPair:
         key, (prompt, student, teacher), student_first = asked[position]
         first, second = (student, teacher) if student_first else (teacher, student)
-        return OrderedPair(key, context.store.blobs.get(first), context.store.blobs.get(second), prompt.text)
+        blobs = round.parts.store.blobs
+        return OrderedPair(key, blobs.get(first), blobs.get(second), prompt.text)
 
-    looks = ask(context, [key for key, *_ in asked], question, context.crew.look)
+    looks = look(round, "look", [key for key, *_ in asked], question)
     by_order: dict[str, dict[bool, Look]] = {}
     for key, (prompt, *_), student_first in asked:
         if key in looks:
@@ -153,46 +194,105 @@ def compare(context: RoundContext, pairs: Sequence[Pair], both_orders: bool) -> 
     for prompt, student, teacher in pairs:
         taken = by_order.get(prompt.id, {})
         if len(taken) == (2 if both_orders else 1):
-            verdict = verdict_of_pair(taken.get(True), taken.get(False), context.tie_margin)
-            evidence.append(Evidence(prompt.id, "compare", verdict, tuple(taken.values()), student, teacher))
-    _record(context, evidence)
-    return evidence
+            preference = preference_of(taken.get(True), taken.get(False), round.parts.tie_margin)
+            verdict = verdict_of(preference, first="student")
+            evidence.append(Evidence(prompt.id, "compare", None, verdict, tuple(taken.values()), student, teacher))
+    return _recorded(round, evidence)
 
 
-def ask(
-    context: RoundContext,
-    keys: Sequence[str],
-    question: Callable[[int], Question],
-    judge: Callable[[Sequence[Question]], Iterable[Look]],
+def score(round: Round, images: Sequence[Drawn]) -> list[Evidence]:
+    """Let every reward score the images; one that a reward could not score has no score of that reward."""
+    by_name: dict[str, dict[str, Score]] = {}
+    for name, reward in round.parts.rewards.items():
+        keys = {digest("score", reward.fingerprint, d.prompt.text, d.sha256, length=32): d for d in images}
+
+        def questions(names: Sequence[str], keys: dict[str, Drawn] = keys) -> list[ImageAndPrompt]:
+            blobs = round.parts.store.blobs
+            return [ImageAndPrompt(key, blobs.get(keys[key].sha256), keys[key].prompt.text) for key in names]
+
+        def settle(scores: Sequence[Score], reward: str = reward.fingerprint) -> dict[str, Score]:
+            sent = [score for score in scores if score.sent]
+            round.parts.ledger.looks.add_scores(round.info.round_id, reward, sent)
+            return {score.item_id: score for score in sent}
+
+        found: dict[str, Score] = remembered(
+            round,
+            "score",
+            reward,
+            "score",
+            list(keys),
+            recorded=round.parts.ledger.looks.scores,
+            requests=questions,
+            settle=settle,
+        )
+        by_name[name] = {_place(keys[key]): score for key, score in found.items() if not math.isnan(score.value)}
+    evidence = []
+    for drawn in images:
+        scores = {name: found[_place(drawn)].value for name, found in by_name.items() if _place(drawn) in found}
+        if scores:
+            evidence.append(
+                Evidence(
+                    drawn.prompt.id,
+                    "score",
+                    student_sha256=drawn.sha256 if drawn.teacher is None else None,
+                    teacher_sha256=drawn.sha256 if drawn.teacher is not None else None,
+                    skill=drawn.prompt.skill,
+                    lineage_id=drawn.prompt.lineage_id,
+                    scores=scores,
+                )
+            )
+    return _recorded(round, evidence)
+
+
+def look(
+    round: Round, method: Literal["check", "look"], keys: Sequence[str], question: Callable[[int], Question]
 ) -> dict[str, Look]:
-    """Ask what the ledger does not know yet; a question is reserved before it is asked and paid from the allowance."""
-    if not keys:
-        return {}
-    ledger = context.store.ledger
-    looks = ledger.looks(keys)
-    missing = list({key: position for position, key in enumerate(keys) if key not in looks}.values())
-    allowed = context.allowance().judge_calls
-    if allowed is not None and len(missing) > allowed:
-        context.figures["looks beyond the budget"] += len(missing) - allowed
-        missing = missing[:allowed]
-    context.crew.enter("judge")
-    for unit in context.units(missing, "judge", context.crew.unit_of(None)):
-        names = [keys[position] for position in unit]
-        price_usd = context.budget.price_per_look_usd
-        ledger.reserve_looks(context.info.round_id, context.judge_fingerprint, names, price_usd)
-        expected = {keys[position] for position in unit}
-        for group in in_groups(judge([question(position) for position in unit])):
-            group = [look for look in group if look.item_id in expected]  # an answer nobody asked for is no answer
-            # one that was cut off stays open, as after a kill: it counts, and is asked again when the round is repeated
-            ledger.settle_looks([look for look in group if look.sent and not look.cut_off])
-            ledger.withdraw_looks([look.item_id for look in group if not look.sent], price_usd)
-            looks |= {look.item_id: look for look in group}
-        silent = [Look(key, 0.5, 0.0, "no answer") for key in expected - looks.keys()]
-        ledger.settle_looks(silent)
-        looks |= {look.item_id: look for look in silent}
-    return looks
+    """Ask the judge what the ledger does not know yet, as far as the budget of looks reaches; returns looks by key.
+
+    Args:
+        round: The round.
+        method: `check` for single images, `look` for pairs.
+        keys: Names of the questions.
+        question: Makes the question at a position of `keys`.
+    """
+    parts, info, book = round.parts, round.info, round.parts.ledger.looks
+    price_usd = parts.budget.price_per_look_usd
+    positions = {key: position for position, key in reversed(list(enumerate(keys)))}
+
+    def within_budget(missing: Sequence[str]) -> Sequence[str]:
+        allowed = round.allowance().judge_calls
+        if allowed is None or len(missing) <= allowed:
+            return missing
+        round.figures.looks_beyond_budget += len(missing) - allowed
+        return missing[:allowed]
+
+    def settle(looks: Iterable[Look]) -> dict[str, Look]:
+        looks = list(looks)
+        # one that was cut off stays open, as after a kill: it counts, and is asked again when the round is repeated
+        book.settle([look for look in looks if look.sent and not look.cut_off])
+        book.withdraw([look.item_id for look in looks if not look.sent], price_usd)
+        return {look.item_id: look for look in looks}
+
+    return remembered(
+        round,
+        "judge",
+        parts.judge,
+        method,
+        keys,
+        recorded=book.get,
+        requests=lambda names: [question(positions[name]) for name in names],
+        settle=settle,
+        reserve=lambda names: book.reserve(info.round_id, parts.judge_fingerprint, names, price_usd),
+        silent=lambda names: settle(Look(name, 0.5, 0.0, "no answer") for name in names),
+        within=within_budget,
+    )
 
 
-def _record(context: RoundContext, evidence: Sequence[Evidence]) -> None:
-    context.store.ledger.add_evidence(context.info.round_id, evidence)
-    context.figures.update(f"{item.kind}: {item.verdict}" for item in evidence)
+def _place(drawn: Drawn) -> str:
+    return f"{drawn.prompt.id} {drawn.sha256}"
+
+
+def _recorded(round: Round, evidence: list[Evidence]) -> list[Evidence]:
+    round.parts.ledger.looks.add_evidence(round.info.round_id, evidence)
+    round.figures.add(evidence)
+    return evidence

@@ -1,129 +1,51 @@
-"""Who does the work of a round: the seam between its order of steps and the processes that carry them out."""
+"""Who carries requests to parts: the seam between the steps of a round and the processes that do the work.
+
+A step says `executor.ask(part, method, requests)` and reads replies as they finish. Whether the part runs in this
+process, on every rank or somewhere else is known to the executor alone. Parts cross to other processes as class path
+and arguments; weights are loaded where they work.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Literal, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, Protocol, runtime_checkable
 
-from evolvedirector.judges.judge import Judge
-from evolvedirector.records import ImageAndPrompt, ImageReply, ImageRequest, Look, OrderedPair
-from evolvedirector.teachers.teacher import Teacher
+from evolvedirector.records.part import Part
 
-Phase = Literal["render", "judge", "teach", "train"]
-Draw = Callable[[Sequence[ImageRequest]], list[bytes]]
+Phase = Literal["write", "render", "judge", "teach", "score", "train"]
+Tenants = Mapping[Phase, Mapping[str, Part]]
+"""Who works in which phase, by a name that is the same on every rank."""
 
 
-class Crew(Protocol):
-    """Carry out the work of a round; one process alone, or every rank its share."""
+@runtime_checkable
+class InStep(Protocol):
+    """A part that is asked for whole chunks of requests, equally many on every rank: a student, sharded or not."""
 
-    unit: int
-    """Requests per short unit of work; between units the round commits, reports and may stop."""
-    chunk: int
-    """Requests the student draws together; a unit is a multiple of it."""
+    @property
+    def chunk(self) -> int:
+        """Return how many requests it takes together; what stands beside a request never changes its answer."""
+        ...
 
-    def unit_of(self, teacher: str | None) -> int:
-        """Say how many requests a unit of a teacher has, of the judge when None: remote ones keep many in flight."""
+
+class Executor(Protocol):
+    """Carry requests to parts and bring back their replies."""
+
+    def ask(self, part: Part, method: str, requests: Sequence[Any]) -> Iterator[Any]:
+        """Call a method of a part with the requests; yield its replies as they finish, in any order.
+
+        The part's phase begins, so that nobody else holds memory. Closing the iterator cancels what has not begun.
+
+        Args:
+            part: One of the round's parts.
+            method: Of the part: takes a sequence of requests, returns an iterator of replies.
+            requests: A unit of work, or less.
+        """
+        ...
+
+    def unit_of(self, part: Part) -> int:
+        """Say how many requests a unit of a part has: between units the round reports and may stop."""
         ...
 
     def enter(self, phase: Phase) -> None:
-        """Make the tenant of the next phase resident and let the others go."""
+        """Begin a phase: its tenants may stay in memory, all others let go of theirs."""
         ...
-
-    def render(self, requests: Sequence[ImageRequest]) -> list[bytes]:
-        """Let the student draw encoded images, in order."""
-        ...
-
-    def teach(self, teacher: str, requests: Sequence[ImageRequest]) -> Iterator[ImageReply]:
-        """Let a teacher draw, replies as they finish."""
-        ...
-
-    def look(self, pairs: Sequence[OrderedPair]) -> Iterator[Look]:
-        """Let the judge compare pairs."""
-        ...
-
-    def check(self, items: Sequence[ImageAndPrompt]) -> Iterator[Look]:
-        """Let the judge check single images."""
-        ...
-
-
-class LocalCrew:
-    """Do all the work in this process.
-
-    Args:
-        draw: Draws a multiple of `chunk` requests with the student, as encoded images.
-        teachers: By name.
-        judge: The training judge.
-        chunk: Requests the student draws together.
-        offload: Called with `True` when the student must leave the device for a phase, with `False` when it returns;
-            None leaves it where it is.
-        unit: Requests per unit of work.
-    """
-
-    def __init__(
-        self,
-        draw: Draw,
-        teachers: Mapping[str, Teacher],
-        judge: Judge,
-        chunk: int = 1,
-        offload: Callable[[bool], None] | None = None,
-        unit: int = 32,
-    ) -> None:
-        self._draw = draw
-        self._teachers = teachers
-        self._judge = judge
-        self._offload = offload
-        self._away = False
-        self.chunk = max(1, chunk)
-        self.unit = -(-unit // self.chunk) * self.chunk
-
-    def unit_of(self, teacher: str | None) -> int:
-        """Return what the part asks for in `requests_per_unit`, or the common unit where it is larger.
-
-        Args:
-            teacher: By name; None is the judge.
-        """
-        return max(self.unit, int(getattr(self._part(teacher), "requests_per_unit", 0)))
-
-    def is_remote(self, teacher: str | None) -> bool:
-        """Say whether a part asks a service: then one process asks for all, within the limits of the one key.
-
-        Args:
-            teacher: By name; None is the judge.
-        """
-        return int(getattr(self._part(teacher), "requests_per_unit", 0)) > 0
-
-    def _part(self, teacher: str | None) -> Teacher | Judge:
-        return self._judge if teacher is None else self._teachers[teacher]
-
-    def enter(self, phase: Phase) -> None:
-        """Close the tenants of other phases; they load again when asked."""
-        if phase != "teach":
-            for teacher in self._teachers.values():
-                teacher.close()
-        if phase != "judge":
-            self._judge.close()
-        away = phase in ("teach", "judge")
-        if self._offload is not None and away != self._away:
-            self._offload(away)
-        self._away = away
-
-    def render(self, requests: Sequence[ImageRequest]) -> list[bytes]:
-        """Draw in chunks of fixed size, the last padded by repetition: neighbours never change an image."""
-        padding = -len(requests) % self.chunk
-        padded = [*requests, *[requests[-1]] * padding] if requests else []
-        return self._draw(padded)[: len(requests)] if padded else []
-
-    def teach(self, teacher: str, requests: Sequence[ImageRequest]) -> Iterator[ImageReply]:
-        """Ask one teacher; the others let go of their memory first: a phase has one tenant at a time."""
-        for name, other in self._teachers.items():
-            if name != teacher:
-                other.close()
-        return self._teachers[teacher].generate(requests)
-
-    def look(self, pairs: Sequence[OrderedPair]) -> Iterator[Look]:
-        """Ask the judge to compare."""
-        return self._judge.look(pairs)
-
-    def check(self, items: Sequence[ImageAndPrompt]) -> Iterator[Look]:
-        """Ask the judge to check."""
-        return self._judge.check(items)

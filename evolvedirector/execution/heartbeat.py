@@ -1,14 +1,14 @@
-"""Signs of life between ranks, beside every collective: a dead, silent or stopped peer ends all within seconds."""
+"""Signs of life between ranks, outside of every collective: a dead, silent or stopped peer ends all within seconds."""
 
 from __future__ import annotations
 
 import atexit
 import contextlib
 import os
-import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from datetime import timedelta
 
 import torch.distributed as dist
@@ -23,20 +23,25 @@ GRACE_S = 8.0
 class Heartbeat:
     """Exchange beats through a key-value store of its own, in a thread, while a round runs.
 
-    A thread beats even while the main thread waits for a slow teacher, so that slowness is no death; and it watches
-    while the main thread hangs in a collective, so that a death is no hang. 12 s of silence and 8 s of grace end every
-    rank well within 30 s.
+    A thread beats while the main thread waits for a slow teacher, so a slow rank is not taken for a dead one. Another
+    thread watches while the main thread hangs in a collective, so a dead peer does not hang the others. 12 s of silence
+    and 8 s of grace end every rank well within 30 s.
 
     Args:
         host: Address of rank 0.
         port: Free port on rank 0.
         rank: This process.
         world_size: Number of processes.
+        told_to_end: Asked by a thread: did SIGTERM come? The main thread may hang in a collective, where no handler of
+            Python runs.
     """
 
-    def __init__(self, host: str, port: int, rank: int, world_size: int) -> None:
+    def __init__(
+        self, host: str, port: int, rank: int, world_size: int, told_to_end: Callable[[], bool] = lambda: False
+    ) -> None:
         self._rank = rank
         self._world_size = world_size
+        self._told_to_end = told_to_end
         self._store = dist.TCPStore(
             host, port, world_size, rank == 0, timeout=timedelta(seconds=10), wait_for_workers=False
         )
@@ -44,8 +49,6 @@ class Heartbeat:
         self._hush = threading.Event()
         self._announced: str | None = None
         self._threads: tuple[threading.Thread, ...] = ()
-        self._signals: tuple[int, int] = (-1, -1)
-        self._wakeup_before = -1
         self._heard_s = 0.0
         self._round = 0
         self.reason: str | None = None
@@ -56,11 +59,6 @@ class Heartbeat:
         self.reason = self._announced = None
         self._wake, self._hush = threading.Event(), threading.Event()
         self._heard_s = time.monotonic()
-        self._signals = os.pipe()
-        for end in self._signals:
-            os.set_blocking(end, False)
-        if threading.current_thread() is threading.main_thread():
-            self._wakeup_before = signal.set_wakeup_fd(self._signals[1], warn_on_full_buffer=False)
         # Two threads: a store on a stopped rank 0 neither answers nor fails, so whoever talks to it may hang.
         self._threads = tuple(
             threading.Thread(target=work, args=(event,), name=f"heartbeat {work.__name__}", daemon=True)
@@ -78,24 +76,15 @@ class Heartbeat:
             thread.join(timeout=15)
         self._threads = ()
         atexit.unregister(self._fall_silent)
-        if self._signals[0] >= 0:
-            if threading.current_thread() is threading.main_thread():
-                try:
-                    signal.set_wakeup_fd(self._wakeup_before)
-                except OSError:  # whoever had it closed it meanwhile
-                    signal.set_wakeup_fd(-1)
-            for end in self._signals:
-                os.close(end)
-            self._signals = (-1, -1)
 
     def announce(self, reason: str) -> None:
         """Tell every rank to end, with the reason; safe in a signal handler (the thread does the talking)."""
         self._announced = self._announced or reason
 
     def _fall_silent(self) -> None:
-        """End the talk of a process that ends by an error, while the watch goes on: an exit may hang as well.
+        """Stop the beats of a process that ends by an error; keep watching, because its exit may hang.
 
-        A thread inside of the store while the interpreter is taken down would abort the process.
+        A thread that is still inside the store while the interpreter shuts down would abort the process.
         """
         self._hush.set()
         talking = self._threads[0]
@@ -128,7 +117,7 @@ class Heartbeat:
     def _watch(self, wake: threading.Event) -> None:
         """End this process when a reason is known and the main thread does not end by itself."""
         while not wake.wait(BEAT_S / 4):
-            if self._term_arrived():
+            if self._told_to_end():
                 self.announce(f"rank {self._rank} received SIGTERM")
             if not self.reason and time.monotonic() - self._heard_s > SILENT_AFTER_S:
                 self.reason = f"rank 0 has been silent for {SILENT_AFTER_S:.0f} s"
@@ -139,13 +128,6 @@ class Heartbeat:
         if not wake.wait(GRACE_S):
             print(f"[rank {self._rank}] ends: {self.reason}", file=sys.stderr, flush=True)
             os._exit(1)
-
-    def _term_arrived(self) -> bool:
-        """See SIGTERM even while the main thread hangs in a collective, where no handler of Python runs."""
-        try:
-            return signal.SIGTERM in os.read(self._signals[0], 64)
-        except OSError:
-            return False
 
     def _exchange(self, count: int, beats: dict[int, tuple[int, float]]) -> str | None:
         prefix = f"round{self._round}/"

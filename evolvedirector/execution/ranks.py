@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 
 import torch.distributed as dist
 
-from evolvedirector.execution.executor import LocalCrew, Phase
-from evolvedirector.records import ImageAndPrompt, ImageReply, ImageRequest, Look, OrderedPair
+from evolvedirector.execution.executor import InStep, Phase
+from evolvedirector.execution.local import LocalExecutor
+from evolvedirector.records.part import Part, requests_in_flight_of
 
 _TIMEOUT = timedelta(days=30)  # a dead peer ends the wait at once; a slow teacher must not
 
@@ -70,69 +71,74 @@ class PeerFailed(RuntimeError):
         self.in_step = in_step
 
 
-class RankCrew:
+class RankExecutor:
     """Give every rank its share of each unit of work, through a gloo group of its own.
 
     The group has nothing to do with the default group: no barrier of it can time out while a slow teacher works, and
-    NCCL has nothing pending. Rank 0 calls the work methods; every other rank calls `serve` and returns from it when
-    rank 0 calls `dismiss`.
+    NCCL has nothing pending. Rank 0 calls `ask`; every other rank calls `serve` and returns from it when rank 0 calls
+    `dismiss`.
 
     Args:
-        local: Does this rank's share.
+        local: Does this rank's share; its parts have the same names on every rank.
         group: A gloo group over all ranks.
         check_alive: Raises or returns the reason when a peer is known to be gone.
     """
 
-    def __init__(self, local: LocalCrew, group: dist.ProcessGroup, check_alive: Callable[[], str | None]) -> None:
+    def __init__(self, local: LocalExecutor, group: dist.ProcessGroup, check_alive: Callable[[], str | None]) -> None:
         self._local = local
         self._group = group
         self._rank = dist.get_rank(group)
         self._world_size = dist.get_world_size(group)
         self._driver = dist.get_global_rank(group, 0)
         self._check_alive = check_alive
-        self.chunk = local.chunk
-        self.unit = local.unit * self._world_size
+        self._phase: Phase | None = None
 
-    def unit_of(self, teacher: str | None) -> int:
+    def unit_of(self, part: Part) -> int:
         """Return what all ranks take in a unit together.
 
         Args:
-            teacher: By name; None is the judge.
+            part: Who is asked.
         """
-        return self._local.unit_of(teacher) * (1 if self._local.is_remote(teacher) else self._world_size)
+        return self._local.unit_of(part) * (1 if requests_in_flight_of(part) else self._world_size)
 
     def enter(self, phase: Phase) -> None:
         """Let every rank change its tenants."""
-        self._together("enter", [phase] * self._world_size)
+        if phase != self._phase:
+            self._together("enter", [phase] * self._world_size)
+            self._phase = phase
 
-    def render(self, requests: Sequence[ImageRequest]) -> list[bytes]:
-        """Draw on all ranks: whole chunks in turn, the same number on each (a sharded student needs all in step)."""
+    def ask(self, part: Part, method: str, requests: Sequence[Any]) -> Iterator[Any]:
+        """Ask a part on all ranks, each its share; a service from here, every answer recorded as it comes.
+
+        Args:
+            part: Who is asked.
+            method: What it is asked to do.
+            requests: A unit of work.
+        """
+        phase, name = self._local.place_of(part)
+        self.enter(phase)
+        if requests_in_flight_of(part):
+            yield from self._local.ask(part, method, requests)
+        elif isinstance(part, InStep):
+            yield from self._ask_in_step(part.chunk, (phase, name, method), requests)
+        else:
+            shares = [list(requests[rank :: self._world_size]) for rank in range(self._world_size)]
+            results, error = self._gather("ask", [(phase, name, method, share) for share in shares], phase)
+            for done in results:
+                yield from done or ()  # what the ranks have finished is paid for: hand it on before failing
+            if error:
+                raise error
+
+    def _ask_in_step(self, size: int, place: tuple[Phase, str, str], requests: Sequence[Any]) -> Iterator[Any]:
+        """Deal whole chunks to the ranks in turn, the same number to each: a sharded student needs all in step."""
         if not requests:
-            return []
-        chunks = [list(requests[start : start + self.chunk]) for start in range(0, len(requests), self.chunk)]
+            return
+        chunks = [list(requests[start : start + size]) for start in range(0, len(requests), size)]
         padded = chunks + [chunks[-1]] * (-len(chunks) % self._world_size)
-        shares = [padded[rank :: self._world_size] for rank in range(self._world_size)]
-        drawn = self._together("render", shares)
-        in_turn = [drawn[index % self._world_size][index // self._world_size] for index in range(len(chunks))]
-        return [image for part in in_turn for image in part]
-
-    def teach(self, teacher: str, requests: Sequence[ImageRequest]) -> Iterator[ImageReply]:
-        """Ask a local teacher on all ranks, each its share; a service from here, every answer recorded as it comes."""
-        if self._local.is_remote(teacher):
-            return self._local.teach(teacher, requests)
-        return self._spread("teach", [(teacher, share) for share in self._shares(requests)])
-
-    def look(self, pairs: Sequence[OrderedPair]) -> Iterator[Look]:
-        """Ask the judge on all ranks, each its share; a service from here."""
-        if self._local.is_remote(None):
-            return self._local.look(pairs)
-        return self._spread("look", self._shares(pairs))
-
-    def check(self, items: Sequence[ImageAndPrompt]) -> Iterator[Look]:
-        """Ask the judge on all ranks, each its share; a service from here."""
-        if self._local.is_remote(None):
-            return self._local.check(items)
-        return self._spread("check", self._shares(items))
+        shares = [(*place, padded[rank :: self._world_size]) for rank in range(self._world_size)]
+        drawn = self._together("ask in step", shares, place[0])
+        for index in range(len(chunks)):
+            yield from drawn[index % self._world_size][index // self._world_size]
 
     def serve(self) -> Any:
         """Work for rank 0 until it dismisses this rank; returns what it sent along.
@@ -158,28 +164,18 @@ class RankCrew:
         """End the service of the other ranks with an error."""
         self._order("fail", [reason] * self._world_size)
 
-    def _shares(self, items: Sequence[Any]) -> list[list[Any]]:
-        return [list(items[rank :: self._world_size]) for rank in range(self._world_size)]
-
-    def _spread(self, word: str, shares: list[Any]) -> Iterator[Any]:
-        results, error = self._gather(word, shares)
-        for part in results:
-            yield from part or ()  # what other ranks and this one have finished is paid for: hand it on before failing
-        if error:
-            raise error
-
     def _order(self, word: str, bodies: Sequence[Any]) -> None:
         """Send each rank only its own share: images are many bytes."""
         orders = [(word, body) for body in bodies]
         dist.scatter_object_list([None], orders, src=self._driver, group=self._group)
 
-    def _together(self, word: str, shares: list[Any]) -> list[Any]:
-        results, error = self._gather(word, shares)
+    def _together(self, word: str, shares: list[Any], task: str = "") -> list[Any]:
+        results, error = self._gather(word, shares, task or word)
         if error:
             raise error
         return results
 
-    def _gather(self, word: str, shares: list[Any]) -> tuple[list[Any], PeerFailed | None]:
+    def _gather(self, word: str, shares: list[Any], task: str) -> tuple[list[Any], PeerFailed | None]:
         reason = self._check_alive()
         if reason:
             raise PeerFailed(f"The round cannot go on: {reason}.")
@@ -187,7 +183,7 @@ class RankCrew:
         gathered: list[Any] = [None] * self._world_size
         dist.gather_object(self._share(word, shares[0]), gathered, dst=self._driver, group=self._group)
         failures = [
-            PeerFailed(f"Rank {rank} failed in a round while it was asked to {word}: {error}", in_step=True)
+            PeerFailed(f"Rank {rank} failed in a round while it was asked to {task}: {error}", in_step=True)
             for rank, (_, error) in enumerate(gathered)
             if error
         ]
@@ -200,10 +196,11 @@ class RankCrew:
             if word == "enter":
                 self._local.enter(share)
                 return None, None
-            if word == "render":
-                return [self._local.render(chunk) for chunk in share], None
-            answers = self._local.teach(*share) if word == "teach" else getattr(self._local, word)(share)
-            for answer in answers:
+            phase, name, method, items = share
+            part = self._local.tenants[phase][name]
+            if word == "ask in step":
+                return [list(self._local.ask(part, method, chunk)) for chunk in items], None
+            for answer in self._local.ask(part, method, items):
                 done.append(answer)
             return done, None
         except Exception as error:

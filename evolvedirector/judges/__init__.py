@@ -7,6 +7,7 @@ from evolvedirector.judges.health.gold import GoldSource, check_gold
 from evolvedirector.judges.health.gold_file import GoldFile
 from evolvedirector.judges.health.report import HealthReport, JudgeHealth
 from evolvedirector.judges.judge import Judge
+from evolvedirector.renamed import old_attribute
 
 _HEAVY = {
     "CalibratedJudge": "evolvedirector.judges.calibrated_judge",
@@ -26,4 +27,4 @@ __all__ = ["GoldFile", "GoldSource", "HealthReport", "Judge", "JudgeHealth", "ch
 def __getattr__(name: str) -> Any:
     if name in _HEAVY:
         return getattr(importlib.import_module(_HEAVY[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return old_attribute(__name__, name)

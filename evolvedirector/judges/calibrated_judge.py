@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from evolvedirector.judges.health.calibration import Calibration, calibrated
-from evolvedirector.judges.judge import Judge, bytes_of, close_parts, price_of, requests_of, verify_parts
+from evolvedirector.judges.judge import Judge, models_of
 from evolvedirector.records import ImageAndPrompt, Look, OrderedPair, digest
+from evolvedirector.records.part import bytes_of, close_parts, price_of, requests_in_flight_of, verify_parts
 
 
 class CalibratedJudge:
@@ -78,9 +79,9 @@ class CalibratedJudge:
         yield from _corrected(self.judge.check(items), Calibration(self.temperature, self.shift))
 
     @property
-    def requests_per_unit(self) -> int:
+    def requests_in_flight(self) -> int:
         """Return how many questions a round should hand over at once; 0 where the judge runs here."""
-        return requests_of(self.judge)
+        return requests_in_flight_of(self.judge)
 
     def verify(self) -> None:
         """Let the judge check that it can work, before anything is spent.
@@ -97,6 +98,10 @@ class CalibratedJudge:
     def price_usd(self) -> float | None:
         """Return what a look of the judge costs in USD; None where it is not known."""
         return price_of(self.judge)
+
+    def models(self) -> frozenset[str]:
+        """Name every model behind this judge."""
+        return models_of(self.judge)
 
     def close(self) -> None:
         """Free the memory and connections of the judge."""

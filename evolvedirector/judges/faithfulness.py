@@ -7,9 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 from evolvedirector.records import AtomAnswer, FaithfulnessLook, ImageAndPrompt, Look
-
-MIN_READABLE_MASS = 0.5
-"""Probability mass on yes and no under which an answer is not read."""
+from evolvedirector.records.looks import MIN_COVERED_MASS
 
 
 @runtime_checkable
@@ -22,7 +20,7 @@ class AtomJudge(Protocol):
 
 
 def _is_readable(answer: AtomAnswer) -> bool:
-    return answer.covered_mass >= MIN_READABLE_MASS and 0.0 <= answer.probability <= 1.0
+    return answer.covered_mass >= MIN_COVERED_MASS and 0.0 <= answer.probability <= 1.0
 
 
 def _by_question(look: FaithfulnessLook) -> dict[tuple[str, str], list[float]]:

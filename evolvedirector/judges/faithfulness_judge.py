@@ -8,13 +8,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import cast
 
-from evolvedirector.judges.faithfulness import MIN_READABLE_MASS, look_of
-from evolvedirector.judges.judge import Judge, bytes_of, close_parts, outage_of, price_of, requests_of, verify_parts
+from evolvedirector.judges.faithfulness import look_of
+from evolvedirector.judges.judge import ComparesPairs, Judge, models_of, outage_of
 from evolvedirector.judges.questions.english_questions import EnglishQuestions
-from evolvedirector.judges.questions.judge_questions import QuestionAnswerer
 from evolvedirector.judges.questions.prompt_questions import MAX_QUESTIONS, QuestionWriter
 from evolvedirector.records import AtomAnswer, FaithfulnessLook, ImageAndPrompt, Look, OrderedPair, digest
-from evolvedirector.records.questions import YES_NO, Answer, Question
+from evolvedirector.records.looks import MIN_COVERED_MASS
+from evolvedirector.records.part import bytes_of, close_parts, price_of, requests_in_flight_of, verify_parts
+from evolvedirector.records.questions import YES_NO, Answer, Question, QuestionAnswerer
 
 QUESTION = "{question} Answer yes or no."
 _KEPT_LOOKS = 8192
@@ -66,8 +67,8 @@ class FaithfulnessJudge:
         look_of(FaithfulnessLook("", ()), expected_error, min_readable_share)  # it knows the allowed shares
         if not 0.0 <= equal_within <= 1.0:
             raise ValueError(f"equal_within is {equal_within}. Allowed: 0 to 1. Write `equal_within: 0.05`.")
-        # not isinstance: it would ask for the fingerprint, which may need the model's files
-        if ask_pairs and (judge is not None or not hasattr(answerer, "look")):
+        # not `Judge`: isinstance would ask for the fingerprint, which may need the model's files
+        if ask_pairs and (judge is not None or not isinstance(answerer, ComparesPairs)):
             why = "beside a judge of pairs" if judge is not None else f"of {type(answerer).__name__}, which is no judge"
             raise ValueError(f"ask_pairs is true {why}. Allowed: one of both. Leave `ask_pairs` or `judge` out.")
         self.answerer = answerer
@@ -123,15 +124,15 @@ class FaithfulnessJudge:
         for place, (item, questions) in enumerate(zip(items, split, strict=True)):
             found = [answers.get(f"{place}-{number}") for number in range(len(questions))]
             atoms = tuple(_atom(q.kind, q.text, answer) for q, answer in zip(questions, found, strict=True))
-            read = any(atom.covered_mass >= MIN_READABLE_MASS for atom in atoms)
+            read = any(atom.covered_mass >= MIN_COVERED_MASS for atom in atoms)
             reason = "" if read else next((answer.reason for answer in found if answer and answer.reason), "")
             sent, cut_off = outage_of(*(answer for answer in found if answer is not None))
             yield FaithfulnessLook(item.item_id, atoms, reason, sent, cut_off)
 
     @property
-    def requests_per_unit(self) -> int:
+    def requests_in_flight(self) -> int:
         """Return how many looks a round should hand over at once; 0 where all models run here."""
-        return requests_of(self.answerer, self.judge, self.questions)
+        return requests_in_flight_of(self.answerer, self.judge, self.questions)
 
     def verify(self) -> None:
         """Let the models check that they can work, before anything is spent.
@@ -150,6 +151,10 @@ class FaithfulnessJudge:
         asked_once = price_of(self.judge, self.questions)
         asked_often = price_of(self.answerer, times=2 * MAX_QUESTIONS + self.ask_pairs)
         return None if asked_once is None or asked_often is None else asked_once + asked_often
+
+    def models(self) -> frozenset[str]:
+        """Name every model behind this judge."""
+        return models_of(self.answerer, self.judge)
 
     def close(self) -> None:
         """Free the memory and connections of all models."""
@@ -204,7 +209,7 @@ def compared(first: Look, second: Look, equal_within: float, item_id: str) -> Lo
     """
     mass = min(first.covered_mass, second.covered_mass)
     if not _are_read(first, second):
-        unread = first if first.covered_mass < MIN_READABLE_MASS else second
+        unread = first if first.covered_mass < MIN_COVERED_MASS else second
         reason = unread.reason or "an image could not be judged"
         sent, cut_off = outage_of(first, second)
         return Look(item_id, 0.5, mass, reason, sent=sent, cut_off=cut_off)
@@ -218,7 +223,7 @@ def compared(first: Look, second: Look, equal_within: float, item_id: str) -> Lo
 
 
 def _are_read(*looks: Look) -> bool:
-    return all(look.covered_mass >= MIN_READABLE_MASS for look in looks)
+    return all(look.covered_mass >= MIN_COVERED_MASS for look in looks)
 
 
 def _atom(kind: str, question: str, answer: Answer | None) -> AtomAnswer:

@@ -13,15 +13,13 @@ from typing import Any
 from evolvedirector.judges.chat_messages import ImageLayout, question_messages
 from evolvedirector.judges.judge_images import check_size
 from evolvedirector.judges.questions.judge_questions import (
-    CHECK_QUESTION,
     PAIR_QUESTION,
     SIDE_BY_SIDE_QUESTION,
-    check_question,
     look_of_answer,
     pair_question,
 )
 from evolvedirector.records import ImageAndPrompt, Look, OrderedPair, digest
-from evolvedirector.records.questions import Answer, Question
+from evolvedirector.records.questions import CHECK_QUESTION, Answer, Question, check_question
 from evolvedirector.store.errors import StoreError
 from evolvedirector.transport.api_key import read_key
 from evolvedirector.transport.chat.answer_ladder import (
@@ -151,9 +149,9 @@ class OpenAIVisionJudge:
             yield from run_concurrently(questions, ask, self._client, in_flight)
 
     @property
-    def requests_per_unit(self) -> int:
+    def requests_in_flight(self) -> int:
         """Return how many questions a round should hand over at once, so that all slots stay busy."""
-        return self.endpoint.requests_per_unit
+        return self.endpoint.requests_in_flight
 
     def price_usd(self) -> float | None:
         """Return the price of a look; None where it is not known."""
@@ -166,6 +164,10 @@ class OpenAIVisionJudge:
             ValueError: With what is wrong.
         """
         check_served_model(self.endpoint, self.model, needs_images=True)
+
+    def models(self) -> frozenset[str]:
+        """Name the model, so that it is known again under other questions and settings."""
+        return frozenset({self.fingerprint, f"model {self.model}"})
 
     def close(self) -> None:
         """Do nothing: connections live no longer than the questions of one call."""
@@ -200,7 +202,7 @@ class OpenAIVisionJudge:
             )
         except StoreError as error:
             return unreadable(question, str(error))
-        self._memory.is_tried()
+        self._memory.note_attempt()
         end = client.give_up_at()
         refused: list[Rung] = []
         reading = Reading(None)
@@ -222,7 +224,7 @@ class OpenAIVisionJudge:
             if reading.error is not None:
                 refused.append(rung)
             elif not reading.obeyed:
-                self._memory.is_ignored(rung)
+                self._memory.note_ignored(rung)
         return unreadable(question, reading.reason)
 
     async def _reply(

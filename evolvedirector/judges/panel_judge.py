@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from evolvedirector.judges.faithfulness import MIN_READABLE_MASS
-from evolvedirector.judges.judge import Judge, bytes_of, close_parts, outage_of, price_of, requests_of, verify_parts
+from evolvedirector.judges.judge import Judge, models_of, outage_of
 from evolvedirector.records import ImageAndPrompt, Look, OrderedPair, digest
+from evolvedirector.records.looks import MIN_COVERED_MASS
+from evolvedirector.records.part import bytes_of, close_parts, price_of, requests_in_flight_of, verify_parts
 
 
 class PanelJudge:
@@ -87,9 +88,9 @@ class PanelJudge:
         return self._ask([item.item_id for item in items], lambda judge: judge.check(items), 0.0)
 
     @property
-    def requests_per_unit(self) -> int:
+    def requests_in_flight(self) -> int:
         """Return how many questions a round should hand over at once; 0 where all members run here."""
-        return requests_of(*self.judges.values())
+        return requests_in_flight_of(*self.judges.values())
 
     def verify(self) -> None:
         """Let every member check that it can work, before anything is spent.
@@ -106,6 +107,10 @@ class PanelJudge:
     def price_usd(self) -> float | None:
         """Return what a look of all members costs in USD; None where one does not know."""
         return price_of(*self.judges.values())
+
+    def models(self) -> frozenset[str]:
+        """Name every model behind this judge."""
+        return models_of(*self.judges.values())
 
     def close(self) -> None:
         """Free the memory and connections of all members."""
@@ -167,7 +172,7 @@ def panel_look(
 
 
 def _is_readable(look: Look) -> bool:
-    return look.covered_mass >= MIN_READABLE_MASS and 0.0 <= look.probability <= 1.0
+    return look.covered_mass >= MIN_COVERED_MASS and 0.0 <= look.probability <= 1.0
 
 
 def _check_weights(judges: Mapping[str, Judge], weights: Mapping[str, float]) -> None:

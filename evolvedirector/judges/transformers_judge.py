@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from evolvedirector.judges.judge_images import check_size, judge_image, side_by_side_image
 from evolvedirector.judges.questions.judge_questions import (
-    CHECK_QUESTION,
     PAIR_QUESTION,
     SIDE_BY_SIDE_QUESTION,
-    check_question,
     look_of_answer,
     pair_question,
 )
@@ -21,7 +19,7 @@ from evolvedirector.models.on_demand import MemoryGuard, ModelOnDemand
 from evolvedirector.models.vision_model import QuestionReader, VisionModel
 from evolvedirector.records import ImageAndPrompt, Look, OrderedPair, digest
 from evolvedirector.records.looks import MIN_COVERED_MASS
-from evolvedirector.records.questions import LETTERS, YES_NO, Answer, Question
+from evolvedirector.records.questions import CHECK_QUESTION, LETTERS, YES_NO, Answer, Question, check_question
 from evolvedirector.store.errors import StoreError
 
 if TYPE_CHECKING:
@@ -146,6 +144,10 @@ class TransformersJudge:
             alike = list(group)
             for start in range(0, len(alike), self.batch_size):
                 yield from self._answer_batch(alike[start : start + self.batch_size])
+
+    def models(self) -> frozenset[str]:
+        """Name the model, so that it is known again under other questions and settings."""
+        return frozenset({self.fingerprint, f"model {self.model}"})
 
     def close(self) -> None:
         """Free the model's memory; the next question loads it again."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+from evolvedirector.records.part import HoldsParts, OnDevice
 
 Offload = Literal["none", "optimizer", "all"]
 
@@ -123,6 +126,63 @@ def phases(
     ]
 
 
+def sizes_of(parts: Mapping[str, object]) -> dict[str, int]:
+    """Ask parts for their size in bytes on a device; a part that takes none, or cannot say, is left out.
+
+    Args:
+        parts: By name.
+    """
+    found = {}
+    for name, part in parts.items():
+        try:
+            size = int(part.estimated_bytes() or 0) if isinstance(part, OnDevice) else 0
+        except (ValueError, OSError, ImportError):  # what is wrong with its files is told by its `verify`
+            size = 0
+        if size > 0:
+            found[name] = size
+    return found
+
+
+def evaluators_of(measuring: Iterable[object]) -> dict[str, int]:
+    """List what takes device memory while figures are read, by name.
+
+    Args:
+        measuring: Callbacks that do not evolve the data.
+    """
+    found: dict[str, int] = {}
+    for callback in measuring:
+        if isinstance(callback, HoldsParts):
+            found |= sizes_of({f"{type(callback).__name__}.{name}": part for name, part in callback.parts().items()})
+    return found
+
+
+def frozen_bytes(module: object) -> int:
+    """Return the size of the parts that stand beside a module's parameters, such as text encoders and a codec.
+
+    Args:
+        module: The student; one that names no parts has none.
+    """
+    return sum(sizes_of(module.parts()).values()) if isinstance(module, HoldsParts) else 0
+
+
+def optimizer_bytes(name: str) -> int:
+    """Return the bytes of state per trained value: two fp32 moments unless the optimizer is known to keep less.
+
+    Args:
+        name: Class of the optimizer.
+    """
+    known = {"SGD": 4, "Adafactor": 1, "Lion": 4, "AdamW8bit": 2, "Adam8bit": 2, "Lion8bit": 1}
+    return known.get(name, 8)
+
+
+def main_memory_bytes() -> int | None:
+    """Return the machine's main memory; None where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows
+        return None
+
+
 def too_large(listed: Iterable[PhaseBytes], device_bytes: int, offload: Offload) -> str | None:
     """Say with figures which phase cannot fit a device; None when nothing known is too large.
 
@@ -147,6 +207,19 @@ def too_large(listed: Iterable[PhaseBytes], device_bytes: int, offload: Offload)
         f"The phase `{worst.phase}` cannot fit: {held}, {gib(worst.total)} in all before activations, and the device "
         f"has {gib(device_bytes)}. {line}"
     )
+
+
+def memory_rows(listed: Iterable[PhaseBytes]) -> dict[str, str]:
+    """Put phases into words, for `evolvedirector check`.
+
+    Args:
+        listed: As `phases` lists them.
+    """
+    rows = {}
+    for phase in listed:
+        tenant = f" + {phase.who} {gib(phase.tenant)}" if phase.who else ""
+        rows[f"{phase.phase}"] = f"{gib(phase.total)}: student {gib(phase.student)}{tenant}"
+    return rows
 
 
 def gib(size_bytes: int) -> str:

@@ -5,63 +5,44 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-import lightning.pytorch as pl
-
 from evolvedirector.evolution.budget import check_teacher_names
-from evolvedirector.execution.ranks import on_rank_zero
+from evolvedirector.evolution.round_id import RoundSettings
+from evolvedirector.planning.roles import BuysImages, Evolves
 from evolvedirector.planning.spending import check_prices
-from evolvedirector.policies.screening.policy import ScreeningPolicy
+from evolvedirector.policies.policy import NeedsBudget, Policy
+from evolvedirector.records.part import HoldsParts, Verifiable
 from evolvedirector.secrecy.guard import find_secrets, named_variables, redacted, refusal, secret_values, settings_of
+from evolvedirector.teachers.teacher import Teacher
+from evolvedirector.writers.prompt_writer import PromptWriter
 
-Part = tuple[str, Any]
-"""Where a part is written, as `EvolutionCallback.teachers.flux`, and the part."""
 
-
-def verifiable_parts(callbacks: Iterable[pl.Callback]) -> Iterator[Part]:
-    """Yield the teachers, judges, writers and other parts of callbacks that can say whether they would work.
-
-    A part may have `verify() -> None`, which raises with one clear message (a wrong key, an unreachable host, an
-    unknown model, a missing folder) and costs no image.
+def verifiable_parts(holders: Iterable[object]) -> Iterator[tuple[str, Verifiable]]:
+    """Yield the parts that can say whether they would work, each with the place where it is written.
 
     Args:
-        callbacks: Those of the trainer.
+        holders: Module, datamodule and callbacks; those that name no parts are passed over.
     """
-    for callback in callbacks:
-        for name, value in vars(callback).items():
-            held = value.items() if isinstance(value, Mapping) else [("", value)]
-            for key, part in held:
-                if callable(getattr(part, "verify", None)) and not isinstance(part, type):
-                    place = name.removeprefix("evaluation_")
-                    yield f"{type(callback).__name__}.{place}{f'.{key}' if key else ''}", part
+    for holder in holders:
+        if isinstance(holder, HoldsParts):
+            for place, part in holder.parts().items():
+                if isinstance(part, Verifiable):
+                    yield f"{type(holder).__name__}.{place}", part
 
 
-def problems_of(callbacks: Iterable[pl.Callback]) -> list[str]:
+def problems_of(callbacks: Iterable[object], hosts: Iterable[object] = ()) -> list[str]:
     """List what is wrong with the parts of a run, each problem once with every place where it stands.
 
     Args:
         callbacks: Those of the trainer.
+        hosts: Module and datamodule: text encoders, codec and weights are verified as teachers and judges are.
     """
     listed = list(callbacks)
     found = [text for callback in listed for text in _own_problems(callback)]
     places: dict[str, list[str]] = {}
-    for place, part in verifiable_parts(listed):
+    for place, part in verifiable_parts([*listed, *hosts]):
         if (text := _refused(part.verify)) is not None:
             places.setdefault(text, []).append(place)
     return [*found, *(f"{' and '.join(where)}: {text}" for text, where in places.items())]
-
-
-def check_parts(trainer: pl.Trainer) -> None:
-    """Refuse a run whose parts cannot work, on all ranks with the same words; rank 0 alone asks them.
-
-    Args:
-        trainer: Its callbacks hold the parts.
-
-    Raises:
-        ValueError: With every problem.
-    """
-    problems = on_rank_zero(lambda: problems_of(trainer.callbacks))  # type: ignore[attr-defined]
-    if problems:
-        raise ValueError(told(problems))
 
 
 def told(problems: list[str]) -> str:
@@ -76,28 +57,45 @@ def told(problems: list[str]) -> str:
     return f"{len(problems)} things keep this run from starting. {numbered}"
 
 
-def _own_problems(callback: pl.Callback) -> Iterator[str]:
-    """Yield what a callback with teachers and a budget says by itself, without asking anyone."""
-    teachers, budget = getattr(callback, "teachers", None), getattr(callback, "budget", None)
-    if isinstance(teachers, Mapping) and budget is not None:
-        policy = getattr(callback, "policy", None)
-        checks: list[Callable[[], Any]] = [
-            lambda: check_teacher_names(budget, teachers),
-            lambda: check_prices(budget, teachers, getattr(callback, "judge", None)),
-        ]
-        if isinstance(policy, ScreeningPolicy):
-            checks.append(lambda: policy.check_budget(budget.budget_teacher_calls))
-        yield from filter(None, map(_refused, checks))
-    if isinstance(teachers, Mapping) and (text := _refused(lambda: _check_told_apart(teachers))):
-        yield text
+def _own_problems(callback: object) -> Iterator[str]:
+    """Yield what a callback says by itself, without asking any part."""
+    if isinstance(callback, Evolves):
+        settings = callback.evolution().settings
+        yield from filter(None, map(_refused, _checks_of(settings)))
+        yield from filter(None, [_refused(lambda: _check_told_apart(settings.teachers))])
+    if isinstance(callback, BuysImages):
+        teachers = callback.planned_images().teachers
+        yield from filter(None, [_refused(lambda: _check_told_apart(teachers))])
+    # whatever a callback holds, one of another project too: a secret may stand anywhere
     public = {name: settings_of(value) for name, value in vars(callback).items() if not name.startswith("_")}
-    settings = {type(callback).__name__: public}
-    secrets = secret_values(named_variables(settings))
-    if secret := list(dict.fromkeys(find_secrets(settings, secrets))):
+    held = {type(callback).__name__: public}
+    secrets = secret_values(named_variables(held))
+    if secret := list(dict.fromkeys(find_secrets(held, secrets))):
         yield refusal(secret, "A part")
 
 
-def _check_told_apart(teachers: Mapping[str, Any]) -> None:
+def _checks_of(settings: RoundSettings) -> Iterator[Callable[[], Any]]:
+    budget, policy = settings.budget, settings.policy
+    yield lambda: _check_seam("policy", policy, Policy)
+    yield lambda: _check_seam("writer", settings.writer, PromptWriter)
+    yield lambda: check_teacher_names(budget, settings.teachers)
+    yield lambda: check_prices(budget, settings.teachers, settings.judge)
+    if isinstance(policy, NeedsBudget):
+        yield lambda: policy.check_budget(budget.budget_teacher_calls)
+
+
+def _check_seam(role: str, part: object, seam: type) -> None:
+    """Refuse a part of another project that lacks a member of its seam, before a round asks for it."""
+    members = (name for name in vars(seam) if not name.startswith("_"))
+    if missing := [name for name in members if name not in dir(part)]:
+        raise ValueError(
+            f"{role} is a {type(part).__name__} without {', '.join(f'`{name}`' for name in missing)}. Allowed is every "
+            f"class with the members of {seam.__module__}.{seam.__name__}. Add what is missing; a fingerprint may be a "
+            "text that names the settings."
+        )
+
+
+def _check_told_apart(teachers: Mapping[str, Teacher]) -> None:
     """Refuse two teachers with one fingerprint: the ledger would keep their images under the same names."""
     names: dict[str, str] = {}
     for name, teacher in teachers.items():

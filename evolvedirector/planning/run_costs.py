@@ -2,49 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 
-from evolvedirector.callbacks._run.device_fit import (
-    averages,
+from evolvedirector.planning.memory import (
+    PhaseBytes,
     frozen_bytes,
+    gib,
     main_memory_bytes,
     memory_rows,
     optimizer_bytes,
+    student_bytes,
+    too_large,
+)
+from evolvedirector.planning.roles import (
+    BuysImages,
+    CountsBatches,
+    EvolutionPlan,
+    Evolves,
+    HoldsOut,
+    Measures,
+    PlannedRun,
     phases_of,
 )
-from evolvedirector.callbacks.forgetting import Forgetting
-from evolvedirector.callbacks.skill_accuracy import SkillAccuracy
-from evolvedirector.callbacks.win_rate import WinRate
-from evolvedirector.evolution.budget import Budget
-from evolvedirector.evolution.schedule import RoundSchedule
-from evolvedirector.planning.memory import PhaseBytes, gib, student_bytes, too_large
 from evolvedirector.planning.spending import Reader, figures_rows, looks_rows, most_cost_usd, most_looks, most_spent_usd
+from evolvedirector.policies.policy import RunSize
 from evolvedirector.records import Prompt
 
 Rows = dict[str, str]
 _SHARDING = ("Sharded", "FSDP", "fsdp", "ModelParallel", "deepspeed")
 
 
-def evolving(trainer: Any) -> list[Any]:
-    """List the callbacks that evolve data."""
-    wanted = ("judge", "teachers", "budget", "policy", "offload_student")
-    return [part for part in getattr(trainer, "callbacks", ()) if all(hasattr(part, name) for name in wanted)]
+def evolving(trainer: Any) -> list[EvolutionPlan]:
+    """List what the callbacks that evolve data say of themselves."""
+    return [callback.evolution() for callback in trainer.callbacks if isinstance(callback, Evolves)]
 
 
-def rounds_of(callback: Any, run: Any) -> int | None:
+def rounds_of(plan: EvolutionPlan, run: Any) -> int | None:
     """Return how many rounds the run leaves room for; None when no end is set.
 
     Args:
-        callback: The one that evolves the data.
+        plan: Of the evolution.
         run: Built, not started.
     """
-    trainer, per_epoch = run.trainer, getattr(run.datamodule, "batches_per_epoch", None)
-    steps = None if per_epoch is None else max(1, per_epoch // int(getattr(trainer, "accumulate_grad_batches", 1)))
-    schedule = RoundSchedule(callback.every_n_epochs, callback.max_rounds)
-    return schedule.planned_rounds(trainer.max_epochs, trainer.max_steps or -1, steps)
+    trainer, data = run.trainer, run.datamodule
+    steps = (
+        max(1, data.batches_per_epoch // trainer.accumulate_grad_batches) if isinstance(data, CountsBatches) else None
+    )
+    return plan.schedule.planned_rounds(trainer.max_epochs, trainer.max_steps or -1, steps)
 
 
 def looks_and_money(run: Any, seeds: Sequence[Prompt], epochs: int | None) -> Rows:
@@ -57,19 +64,17 @@ def looks_and_money(run: Any, seeds: Sequence[Prompt], epochs: int | None) -> Ro
     """
     rows: Rows = {}
     spent: list[float | None] = []
-    for callback in evolving(run.trainer):
-        rounds = rounds_of(callback, run)
+    for plan in evolving(run.trainer):
+        settings, rounds = plan.settings, rounds_of(plan, run)
         skills = len({prompt.skill for prompt in seeds})
-        looks = most_looks(callback.policy, callback.budget, rounds, len(seeds), skills, callback.judge_health)
+        size = RunSize(rounds, settings.budget.budget_teacher_calls, len(seeds), skills)
+        looks = most_looks(settings.policy, settings.budget, size, settings.judge_health)
         rows["rounds planned"] = "not known: training has no end" if rounds is None else f"{rounds:,}"
-        rows |= looks_rows(looks, callback.budget, callback.teachers, callback.judge)
-        spent.append(most_spent_usd(looks, callback.budget, callback.teachers, callback.judge))
-    images: dict[str, float | None] = {}
-    for callback in getattr(run.trainer, "callbacks", ()):
-        if isinstance(teachers := getattr(callback, "teachers", None), Mapping) and hasattr(callback, "max_prompts"):
-            each = {name: callback.max_prompts for name in teachers}
-            calls = Budget(callback.budget_teacher_calls, teacher_budgets=each)
-            images[type(callback).__name__] = most_cost_usd(calls, teachers)
+        rows |= looks_rows(looks, settings.budget, settings.teachers, settings.judge)
+        spent.append(most_spent_usd(looks, settings.budget, settings.teachers, settings.judge))
+    buying = [callback for callback in run.trainer.callbacks if isinstance(callback, BuysImages)]
+    planned = {type(callback).__name__: callback.planned_images() for callback in buying}
+    images = {name: most_cost_usd(asked.budget, asked.teachers) for name, asked in planned.items()}
     in_evolution = None if None in spent else sum(part or 0.0 for part in spent)
     return rows | figures_rows(readers_of(run, epochs), images, in_evolution)
 
@@ -81,26 +86,11 @@ def readers_of(run: Any, epochs: int | None) -> list[Reader]:
         run: Built, not started.
         epochs: Of the whole training. None: no end is set.
     """
-    tell = getattr(run.datamodule, "held_out_prompts", None)
-    held_out = len(tell()) if callable(tell) else 0
-    found = []
-    for part in getattr(run.trainer, "callbacks", ()):
-        name, every = type(part).__name__, getattr(part, "every_n_epochs", None)
-        further = 0 if every is None else None if epochs is None else epochs // every
-        if isinstance(part, SkillAccuracy):
-            validations = validations_of(run.trainer, epochs)
-            looks = None if validations is None else held_out * (validations + part.seeds_per_prompt)
-            found.append(Reader(f"{name}.reader", part.reader, looks))
-        elif isinstance(part, Forgetting):
-            looks = None if further is None else part.max_prompts * (further + 1)
-            found.append(Reader(f"{name}.reader", part.reader, looks))
-        elif isinstance(part, WinRate):
-            pairs = len(part.teachers) * min(part.max_prompts, held_out)
-            looks = None if further is None else 2 * pairs * (further + 1)
-            found.append(Reader(f"{name}.judge", part.evaluation_judge, looks))
-            if part.compare_with_training_judge:
-                found += [Reader(f"the judge for {name}", other.judge, looks) for other in evolving(run.trainer)[:1]]
-    return found
+    held_out = len(run.datamodule.held_out_prompts()) if isinstance(run.datamodule, HoldsOut) else 0
+    judges = tuple(plan.settings.judge for plan in evolving(run.trainer))
+    planned = PlannedRun(epochs, validations_of(run.trainer, epochs), held_out, judges)
+    measuring = [callback for callback in run.trainer.callbacks if isinstance(callback, Measures)]
+    return [reader for callback in measuring for reader in callback.planned_looks(planned)]
 
 
 def validations_of(trainer: Any, epochs: int | None) -> int | None:
@@ -118,29 +108,39 @@ def validations_of(trainer: Any, epochs: int | None) -> int | None:
     return int(epochs // every / interval) + (trainer.num_sanity_val_steps != 0)
 
 
-def memory_of(run: Any, parameters: tuple[int, int] | None) -> tuple[Rows, str | None]:
+def memory_of(run: Any, parameters: tuple[int, int] | None, averaged_copies: int) -> tuple[Rows, str | None]:
     """Say what lies on one device in each phase, and why it cannot fit the ones of this machine.
 
     Args:
         run: Built, not started.
         parameters: Values of the student and the trained ones among them. None: known only when the run starts.
+        averaged_copies: Averages of the trained weights that callbacks keep on the device.
     """
-    if parameters is None or not (callbacks := evolving(run.trainer)):
+    if parameters is None or not (plans := evolving(run.trainer)):
         return {}, None
     config = run.config[run.subcommand]
-    strategy = str(getattr(config.trainer.strategy, "class_path", None) or config.trainer.strategy)
-    sharded = any(word in strategy for word in _SHARDING)
     student = student_bytes(
         *parameters,
-        shards=devices_of(run) if sharded else 1,
-        averaged_copies=averages(run.trainer.callbacks),
-        optimizer_bytes=optimizer_bytes(_optimizer_name(config)),
+        shards=devices_of(run) if any(word in class_of(config.trainer.strategy) for word in _SHARDING) else 1,
+        averaged_copies=averaged_copies,
+        optimizer_bytes=optimizer_bytes(class_of(_optimizer(config.model)).rpartition(".")[2]),
         frozen=frozen_bytes(run.model),
     )
-    listed = phases_of(callbacks[0], student, run.trainer.callbacks)
+    listed = phases_of(plans[0], student, run.trainer.callbacks)
     rows = memory_rows(listed)
     rows["  counted"] = "weights, gradients, optimizer, averages and what parts say of themselves; not activations"
-    return rows, _misfit(listed, callbacks[0].offload_student, str(config.trainer.accelerator), rows)
+    return rows, _misfit(listed, plans[0].offload_student, str(config.trainer.accelerator), rows)
+
+
+def class_of(setting: Any) -> str:
+    """Return the class path of a setting that is written as a word or as `class_path` and `init_args`.
+
+    Args:
+        setting: A node of a parsed config; None names nothing.
+    """
+    if setting is None or isinstance(setting, str):
+        return setting or ""
+    return str(setting.get("class_path", ""))
 
 
 def devices_of(run: Any) -> int:
@@ -164,6 +164,6 @@ def _misfit(listed: Iterable[PhaseBytes], offload: Any, accelerator: str, rows: 
     return None
 
 
-def _optimizer_name(config: Any) -> str:
-    optimizer = getattr(getattr(config.model, "init_args", None), "optimizer", None)
-    return str(getattr(optimizer, "class_path", "")).rpartition(".")[2]
+def _optimizer(model: Any) -> Any:
+    arguments = model.get("init_args") if model is not None else None
+    return None if arguments is None else arguments.get("optimizer")

@@ -8,11 +8,8 @@ from typing import TypeAlias
 
 from evolvedirector.evolution.budget import Budget
 from evolvedirector.judges.health.report import JudgeHealth
-from evolvedirector.judges.judge import requests_of
-from evolvedirector.policies.evolve_director import EvolveDirectorPolicy
-from evolvedirector.policies.policy import Policy
-from evolvedirector.policies.screening.policy import ScreeningPolicy
-from evolvedirector.policies.screening.rates import round_allowance
+from evolvedirector.policies.policy import Policy, RunSize
+from evolvedirector.records.part import Priced, price_of, requests_in_flight_of
 
 Rows: TypeAlias = dict[str, str]
 
@@ -23,7 +20,7 @@ class Reader:
 
     Args:
         who: Where it stands, as `SkillAccuracy.reader`.
-        judge: May offer `price_usd()`, the price of a look.
+        judge: `Priced` by the look, or free.
         looks: Most looks of the whole run. None: nothing bounds them.
     """
 
@@ -34,13 +31,12 @@ class Reader:
     @property
     def price_usd(self) -> float | None:
         """Return the price of a look: 0 for one that works here, None for one whose price nobody knows."""
-        tell = getattr(self.judge, "price_usd", None)
-        return tell() if callable(tell) else 0.0
+        return price_of(self.judge)
 
     @property
     def costs_nothing(self) -> bool:
         """Whether it works here and for nothing."""
-        return self.price_usd == 0.0 and requests_of(self.judge) == 0
+        return self.price_usd == 0.0 and requests_in_flight_of(self.judge) == 0
 
     def most_usd(self) -> float | None:
         """Return the most its looks may cost in USD; None where a price or an end is missing."""
@@ -86,8 +82,6 @@ def _looks_row(reader: Reader) -> str:
     return f"{looks}, {price:.4g} USD each" if most is None else f"{looks} x {price:.4g} USD = {most:,.2f} USD"
 
 
-LOOKS_PER_BOUGHT_IMAGE = 5
-"""Is it faithful (1), does it beat a rival's (2: both orders), does it beat the student's (2)?"""
 LOOKS_PER_CANARY = 6
 
 
@@ -96,12 +90,11 @@ def price_usd_of(name: str, teacher: object, budget: Budget) -> float | None:
 
     Args:
         name: Its name in the run.
-        teacher: May offer `price_usd()` or carry `cost_usd_per_image`.
+        teacher: `Priced`, or free.
         budget: May list a price, which is charged where a reply carries none.
     """
-    told = getattr(teacher, "price_usd", None)
-    carried = told() if callable(told) else getattr(teacher, "cost_usd_per_image", None)
-    known = [price for price in (carried, (budget.prices_usd or {}).get(name)) if price is not None]
+    told = teacher.price_usd() if isinstance(teacher, Priced) else None
+    known = [price for price in (told, (budget.prices_usd or {}).get(name)) if price is not None]
     return max(known, default=None)
 
 
@@ -117,7 +110,7 @@ def told_prices_usd(teachers: Mapping[str, object]) -> dict[str, float]:
 
 def is_free(teacher: object) -> bool:
     """Whether a teacher costs no money as far as it says itself: it knows nothing of prices, as a local model."""
-    return not callable(getattr(teacher, "price_usd", None)) and not hasattr(teacher, "cost_usd_per_image")
+    return not isinstance(teacher, Priced)
 
 
 def with_look_price(budget: Budget, judge: object) -> Budget:
@@ -125,10 +118,9 @@ def with_look_price(budget: Budget, judge: object) -> Budget:
 
     Args:
         budget: The limits.
-        judge: May offer `price_usd()`, the price of a look.
+        judge: `Priced` by the look, or free.
     """
-    tell = getattr(judge, "price_usd", None)
-    price = tell() if callable(tell) and not budget.price_per_look_usd else None
+    price = None if budget.price_per_look_usd else price_of(judge)
     return replace(budget, price_per_look_usd=price) if price else budget
 
 
@@ -138,15 +130,14 @@ def check_prices(budget: Budget, teachers: Mapping[str, object], judge: object =
     Args:
         budget: The limits.
         teachers: By name.
-        judge: May offer `price_usd()`, the price of a look.
+        judge: `Priced` by the look, or free.
 
     Raises:
         ValueError: `price_usd()` of a part knows no price, and the budget lists none.
     """
     if budget.budget_cost_usd is None:
         return
-    tell = getattr(judge, "price_usd", None)
-    if callable(tell) and tell() is None and not budget.price_per_look_usd:
+    if _is_unpriced(judge, budget):
         raise ValueError(
             f"budget_cost_usd is {budget.budget_cost_usd:g}, but the price of a look of {type(judge).__name__} is "
             "unknown, so the limit could not be kept. Every part needs a price where money is limited. Write "
@@ -156,7 +147,7 @@ def check_prices(budget: Budget, teachers: Mapping[str, object], judge: object =
     unknown = [
         name
         for name, teacher in teachers.items()
-        if callable(getattr(teacher, "price_usd", None)) and price_usd_of(name, teacher, budget) is None
+        if not is_free(teacher) and price_usd_of(name, teacher, budget) is None
     ]
     if unknown:
         line = ", ".join(f"{name}: 0.04" for name in unknown)
@@ -192,32 +183,19 @@ def most_cost_usd(budget: Budget, teachers: Mapping[str, object]) -> float | Non
     return cost if budget.budget_cost_usd is None else min(cost, budget.budget_cost_usd)
 
 
-def most_looks(
-    policy: Policy, budget: Budget, rounds: int | None, seeds: int, skills: int, health: JudgeHealth | None
-) -> int | None:
+def most_looks(policy: Policy, budget: Budget, size: RunSize, health: JudgeHealth | None) -> int | None:
     """Return the most looks that a run may ask of its judge; None where nothing bounds them.
 
-    Screening: a round looks at c A_k candidates or m for each skill, whichever is more, at the probes, and
-    `LOOKS_PER_BOUGHT_IMAGE` times at each image bought; A_k is largest where nothing is bought before. The published
-    rule: a share of the live prompts, of which there are never more than seeds and images bought.
-
     Args:
-        policy: Another than the two shipped ones is bounded by the budget alone.
+        policy: Says what it may ask.
         budget: The limits.
-        rounds: Rounds in all. None: unknown.
-        seeds: Seed prompts.
-        skills: Skills among them.
+        size: Of the run.
         health: Canaries and gold at the start of each round; None asks none.
     """
     limits = [budget.budget_judge_calls] if budget.budget_judge_calls is not None else []
-    calls = budget.budget_teacher_calls
-    if rounds is not None and calls is not None and isinstance(policy, ScreeningPolicy | EvolveDirectorPolicy):
-        asked = _screening_looks(policy, calls, rounds, skills) if isinstance(policy, ScreeningPolicy) else 0
-        if isinstance(policy, EvolveDirectorPolicy) and policy.discrimination:
-            live = seeds + calls
-            chosen = live if live <= policy.select_all_up_to else max(policy.select_all_up_to, 1)
-            asked = rounds * max(chosen, int(policy.select_share * live))
-        limits.append(asked + _health_looks(health, rounds))
+    asked = policy.most_looks(size)
+    if asked is not None and size.rounds is not None:
+        limits.append(asked + _health_looks(health, size.rounds))
     return min(limits, default=None)
 
 
@@ -250,7 +228,7 @@ def most_spent_usd(looks: int | None, budget: Budget, teachers: Mapping[str, obj
         looks: As `most_looks` counts them.
         budget: The limits, with the price of a look.
         teachers: By name.
-        judge: May offer `price_usd()`; None from it is an unknown price.
+        judge: `Priced` by the look, or free; None from it is an unknown price.
     """
     price, images = budget.price_per_look_usd, most_cost_usd(budget, teachers)
     if images is None or (price and looks is None) or _is_unpriced(judge, budget):
@@ -261,8 +239,7 @@ def most_spent_usd(looks: int | None, budget: Budget, teachers: Mapping[str, obj
 
 def _is_unpriced(judge: object, budget: Budget) -> bool:
     """Whether a judge costs money, and nobody says how much."""
-    tell = getattr(judge, "price_usd", None)
-    return not budget.price_per_look_usd and callable(tell) and tell() is None
+    return not budget.price_per_look_usd and price_of(judge) is None
 
 
 def looks_rows(looks: int | None, budget: Budget, teachers: Mapping[str, object], judge: object = None) -> Rows:
@@ -272,7 +249,7 @@ def looks_rows(looks: int | None, budget: Budget, teachers: Mapping[str, object]
         looks: As `most_looks` counts them.
         budget: The limits, with the price of a look.
         teachers: By name.
-        judge: May offer `price_usd()`; None from it is an unknown price.
+        judge: `Priced` by the look, or free; None from it is an unknown price.
     """
     price, unknown = budget.price_per_look_usd, ", price of a look unknown: set budget.price_per_look_usd"
     each = f" x {price:.4g} USD" if price else unknown * _is_unpriced(judge, budget)
@@ -293,18 +270,6 @@ def _teacher_row(most: int | None, price: float | None, teacher: object, name: s
         free = "no price: nothing is charged" if is_free(teacher) else f"price unknown: set budget.prices_usd.{name}"
         return f"{count}, {free}"
     return f"{count} x {price:.4g} USD" + ("" if most is None else f" = {most * price:,.2f} USD")
-
-
-def _screening_looks(policy: ScreeningPolicy, calls: int, rounds: int, skills: int) -> int:
-    measured = policy.min_candidates_per_skill * max(1, skills, len(policy.skills or ()))
-    looks = LOOKS_PER_BOUGHT_IMAGE * calls
-    if not policy.discrimination:
-        return looks
-    for index in range(rounds):
-        shares = (policy.open_end_share, policy.buying_share, policy.early_share)
-        allowed = round_allowance(calls, 0, 0, index, rounds, *shares)
-        looks += max(policy.candidates_per_call * allowed, measured) + policy.mastered_probes + measured
-    return looks
 
 
 def _health_looks(health: JudgeHealth | None, rounds: int) -> int:

@@ -3,17 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 from evolvedirector.records import Allowance, DatasetState, Decision, Evidence, RoundInfo, RoundPlan, TrainingMix
+
+LOOKS_PER_BOUGHT_IMAGE = 5
+"""Is it faithful (1), does it beat a rival's (2: both orders), does it beat the student's (2)?"""
+
+
+@dataclass(frozen=True, slots=True)
+class RunSize:
+    """How large a run is planned to be, for a policy that says what it may ask of the judge.
+
+    Args:
+        rounds: Rounds in all. None: no end is set.
+        budget_teacher_calls: Images asked of teachers in all. None: no limit.
+        seeds: Seed prompts.
+        skills: Skills among the seeds.
+    """
+
+    rounds: int | None
+    budget_teacher_calls: int | None
+    seeds: int = 0
+    skills: int = 0
 
 
 @runtime_checkable
 class Policy(Protocol):
-    """Say what a round looks at and what follows from what it saw. Same state, evidence and seed: same decisions.
+    """Say what a round looks at and what follows from what it saw. Same state, evidence and seed: same decisions."""
 
-    A policy with an attribute `checks_seeds` that is true also has the images bought for seed prompts checked.
-    """
+    @property
+    def fingerprint(self) -> str:
+        """Name the rule, its version and every setting; with another one another round decides."""
+        ...
+
+    @property
+    def checks_seeds(self) -> bool:
+        """Whether the images bought for seed prompts are checked like all others before they are trained on."""
+        ...
 
     def plan(self, state: DatasetState, round: RoundInfo) -> RoundPlan:
         """Choose what to write, render and look at before anything is decided."""
@@ -27,4 +55,18 @@ class Policy(Protocol):
 
     def mix(self, state: DatasetState, evidence: Sequence[Evidence], round: RoundInfo) -> TrainingMix | None:
         """Say how often the next training draws from each skill; None leaves it as it is."""
+        ...
+
+    def most_looks(self, size: RunSize) -> int | None:
+        """Return the most looks that a run of this size may ask of its judge; None where nothing bounds them."""
+        ...
+
+
+@runtime_checkable
+class NeedsBudget(Protocol):
+    """A policy that cannot work with every budget."""
+
+    # Any: jsonargparse takes `None` for different from the same word under postponed annotations.
+    def check_budget(self, budget_teacher_calls: int | None) -> Any:
+        """Raise `ValueError` where the limit of teacher calls is none that it can work with; None is no limit."""
         ...

@@ -4,7 +4,8 @@ Images cross every seam as encoded bytes (PNG unless the bytes say otherwise): t
 cacheable and independent of any array library. Nothing here imports torch or Lightning.
 """
 
-from evolvedirector.records.files import IMAGE_ROLE, FileRef
+from evolvedirector.records.figures import NoImage, RoundFigures
+from evolvedirector.records.files import IMAGE_ROLE, FileRef, check_role
 from evolvedirector.records.looks import (
     AtomAnswer,
     FaithfulnessLook,
@@ -12,6 +13,9 @@ from evolvedirector.records.looks import (
     ImageAndPrompt,
     Look,
     OrderedPair,
+    Owner,
+    Preference,
+    Reading,
     Score,
     Verdict,
 )
@@ -45,6 +49,7 @@ from evolvedirector.records.rounds import (
     Decision,
     DecisionKind,
     Evidence,
+    EvidenceKind,
     RevisionChange,
     RoundInfo,
     RoundPlan,
@@ -61,6 +66,7 @@ __all__ = [
     "Decision",
     "DecisionKind",
     "Evidence",
+    "EvidenceKind",
     "FaithfulnessLook",
     "FileRef",
     "GoldItem",
@@ -68,13 +74,18 @@ __all__ = [
     "ImageReply",
     "ImageRequest",
     "Look",
+    "NoImage",
     "OrderedPair",
     "Origin",
+    "Owner",
+    "Preference",
     "Prompt",
     "PromptEntry",
     "PromptState",
+    "Reading",
     "ReplyStatus",
     "RevisionChange",
+    "RoundFigures",
     "RoundHistory",
     "RoundInfo",
     "RoundPlan",
@@ -85,6 +96,7 @@ __all__ = [
     "Verdict",
     "WriteReply",
     "WriteRequest",
+    "check_role",
     "digest",
     "normalise_prompt",
     "prompt_id_of",

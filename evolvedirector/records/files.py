@@ -3,10 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, field
 
 IMAGE_ROLE = "image"
 """The role of the picture itself; every other role (a mask, a source, a reference) stands beside it."""
+
+
+MAX_ROLE_CHARACTERS = 28
+_ROLE = re.compile(rf"[a-z][a-z0-9_]{{0,{MAX_ROLE_CHARACTERS - 1}}}")
+_TAKEN = frozenset({IMAGE_ROLE, "prompt", "key", "skill", "sample_seed"})
+"""Names that a training batch gives to something else; `image` is never among the further roles."""
+
+
+def check_role(role: str) -> None:
+    """Refuse the name of a further role that could not be a part of a file name and a name in a training batch.
+
+    Raises:
+        ValueError: With what is allowed.
+    """
+    if not _ROLE.fullmatch(role) or role in _TAKEN:
+        raise ValueError(
+            f"The role {role!r} cannot be used. Allowed are 1 to {MAX_ROLE_CHARACTERS} of a-z, 0-9 and '_', beginning"
+            f" with a letter, but not {', '.join(sorted(_TAKEN))}. Write one such as 'mask' or 'reference_2'."
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeGuard
 
 from evolvedirector.records.files import FileRef
 
+Reading = Literal["shows", "lacks", "unreadable"]
+"""Whether one image shows its prompt."""
+Preference = Literal["first", "second", "tie", "unreadable"]
+"""Which image of an ordered pair fits the prompt better."""
+Owner = Literal["student", "teacher"]
 Verdict = Literal["student", "teacher", "tie", "invalid"]
+"""Whose image fits the prompt better; only a pair of which one image is the student's and one a teacher's has it."""
 
 MIN_COVERED_MASS = 0.5
-"""Below this share of probability on readable answers the model wanted to say something else: invalid."""
+"""Below this share of probability on readable answers the model wanted to say something else: unreadable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +48,7 @@ class Look:
     item_id: str
     probability: float
     covered_mass: float = 1.0
-    """Probability mass on readable answers; a low mass makes the verdict invalid."""
+    """Probability mass on readable answers; a look of low mass is unreadable."""
     reason: str = ""
     rung: str = ""
     """How the answer of a model was read (`probability`, `logprobs`, `choice`, `schema`, `text`); empty: directly."""
@@ -99,42 +105,60 @@ class GoldItem:
     shows: bool
 
 
-def verdict_of_pair(
-    student_first: Look | None,
-    teacher_first: Look | None,
+def is_readable(look: Look | None, min_covered_mass: float = MIN_COVERED_MASS) -> TypeGuard[Look]:
+    """Say whether a look says anything: it was taken, has a probability, and enough of it lies on the answers."""
+    return look is not None and look.covered_mass >= min_covered_mass and 0.0 <= look.probability <= 1.0
+
+
+def reading_of(look: Look | None, threshold: float = 0.5, min_covered_mass: float = MIN_COVERED_MASS) -> Reading:
+    """Say whether an image shows its prompt.
+
+    Args:
+        look: The answer of the judge; None if not taken.
+        threshold: Probability from which on the image shows it.
+        min_covered_mass: Probability mass below which a look cannot be read.
+    """
+    if not is_readable(look, min_covered_mass):
+        return "unreadable"
+    return "shows" if look.probability >= threshold else "lacks"
+
+
+def preference_of(
+    in_order: Look | None,
+    swapped: Look | None = None,
     tie_margin: float = 0.0,
     min_covered_mass: float = MIN_COVERED_MASS,
-) -> Verdict:
-    """Judge student against teacher from one look or from one in each order.
+) -> Preference:
+    """Say which image of a pair is preferred, from one look or from one in each order.
 
-    With both orders the margin is the mean preference for the student minus 1/2; orders that disagree are a tie
+    With both orders the margin is the mean preference for the first image minus 1/2; orders that disagree are a tie
     (a position-biased judge prefers a place, not an image).
 
     Args:
-        student_first: The look in which the student's image came first; None if not taken.
-        teacher_first: The look in which the teacher's image came first; None if not taken.
+        in_order: The look in which the pair's first image came first; None if not taken.
+        swapped: The look in which its second image came first; None if not taken.
         tie_margin: Distance from 1/2 up to which a preference is a tie.
         min_covered_mass: Probability mass below which a look cannot be read.
     """
-    prefers_student = []
-    for look, student_is_first in ((student_first, True), (teacher_first, False)):
-        if look is not None:
-            if not (look.covered_mass >= min_covered_mass and 0.0 <= look.probability <= 1.0):
-                return "invalid"
-            prefers_student.append(look.probability if student_is_first else 1.0 - look.probability)
-    if not prefers_student:
-        return "invalid"
-    margins = [preference - 0.5 for preference in prefers_student]
+    taken = [(look, place) for place, look in enumerate((in_order, swapped)) if look is not None]
+    if not taken or not all(is_readable(look, min_covered_mass) for look, _ in taken):
+        return "unreadable"
+    margins = [(1.0 - look.probability if place else look.probability) - 0.5 for look, place in taken]
     if min(margins) < 0 < max(margins):
         return "tie"
     margin = sum(margins) / len(margins)
     if abs(margin) <= tie_margin:
         return "tie"
-    return "student" if margin > 0 else "teacher"
+    return "first" if margin > 0 else "second"
 
 
-def verdict_of_check(look: Look | None, threshold: float = 0.5, min_covered_mass: float = MIN_COVERED_MASS) -> Verdict:
-    """Judge one image against its prompt: `student` if the image shows it, `teacher` if a teacher is needed."""
-    if look is None or not (look.covered_mass >= min_covered_mass and 0.0 <= look.probability <= 1.0):
-        return "invalid"
-    return "student" if look.probability >= threshold else "teacher"
+def verdict_of(preference: Preference, first: Owner = "student") -> Verdict:
+    """Say whose image is preferred in a pair of the student's image and a teacher's.
+
+    Args:
+        preference: Which image of the pair fits better.
+        first: Whose image is the first of the pair.
+    """
+    second: Owner = "teacher" if first == "student" else "student"
+    owners: dict[Preference, Verdict] = {"first": first, "second": second, "tie": "tie", "unreadable": "invalid"}
+    return owners[preference]

@@ -7,6 +7,7 @@ files are made at the first call, not in the constructor.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 
@@ -43,8 +44,8 @@ class Priced(Protocol):
 class OnDevice(Protocol):
     """A part that takes memory of a device while it works."""
 
-    def estimated_bytes(self) -> int:
-        """Return what its weights take, in bytes; 0 where its files are not there to be read."""
+    def estimated_bytes(self) -> int | None:
+        """Return what its weights take, in bytes; None where its files are not there to be read."""
         ...
 
 
@@ -54,7 +55,7 @@ class Remote(Protocol):
 
     @property
     def requests_in_flight(self) -> int:
-        """Return how many requests it keeps open at once; 0 where it works in this process after all."""
+        """Return how many requests it wants to be handed at once; 0 where it works in this process after all."""
         ...
 
 
@@ -65,3 +66,78 @@ class Closable(Protocol):
     def close(self) -> Any:
         """Let go of them; the next call loads again."""
         ...
+
+
+@runtime_checkable
+class HoldsParts(Protocol):
+    """Whoever holds parts: a LightningModule, a datamodule, a callback. What it names here is verified before a run."""
+
+    def parts(self) -> Mapping[str, Part]:
+        """Name each part by the place where it is written, such as `judge`, `teachers.flux` or `text_encoder`."""
+        ...
+
+
+def verify_parts(*parts: object) -> None:
+    """Let every part that can check itself do so, before anything is spent.
+
+    Args:
+        parts: Those that are not `Verifiable`, and None, are passed over.
+
+    Raises:
+        ValueError: The first part that cannot work says why.
+    """
+    for part in parts:
+        if isinstance(part, Verifiable):
+            part.verify()
+
+
+def close_parts(*parts: object) -> None:
+    """Close every part, also when one of them fails to; its error is raised after the others are closed.
+
+    Args:
+        parts: Those that are not `Closable`, and None, are passed over.
+    """
+    failed: Exception | None = None
+    for part in parts:
+        try:
+            if isinstance(part, Closable):
+                part.close()
+        except Exception as error:
+            failed = failed or error
+    if failed is not None:
+        raise failed
+
+
+def price_of(*parts: object, times: float = 1.0) -> float | None:
+    """Add up what one answer of each part costs in USD; None where one does not know its price.
+
+    Args:
+        parts: Those that are not `Priced`, and None, are free.
+        times: Answers of each.
+    """
+    total = 0.0
+    for part in parts:
+        if isinstance(part, Priced):
+            price = part.price_usd()
+            if price is None:
+                return None
+            total += price
+    return times * total
+
+
+def bytes_of(*parts: object) -> list[int]:
+    """List what each part needs on a device, in bytes.
+
+    Args:
+        parts: Those that are not `OnDevice`, and None, need 0.
+    """
+    return [int(part.estimated_bytes() or 0) if isinstance(part, OnDevice) else 0 for part in parts]
+
+
+def requests_in_flight_of(*parts: object) -> int:
+    """Return how many requests the parts keep open at once; over 0 where one asks a service, so that one process asks.
+
+    Args:
+        parts: Those that are not `Remote`, and None, work in this process: 0.
+    """
+    return max((int(part.requests_in_flight) for part in parts if isinstance(part, Remote)), default=0)

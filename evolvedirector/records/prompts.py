@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from evolvedirector.records.names import prompt_id_of
+from evolvedirector.records.files import IMAGE_ROLE, FileRef, check_role
+from evolvedirector.records.names import digest, normalise_prompt, prompt_id_of
 
 Origin = Literal["seed", "expansion", "mutation"]
 PromptState = Literal["candidate", "live", "mastered", "retired"]
@@ -47,19 +48,55 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A prompt with its chosen image and who made it: one training example."""
+    """A prompt with its named files and who made them: one training example."""
 
     key: str
-    """Name in the shards, [a-z0-9_-]: `<prompt id>-<first 12 characters of the image's sha256>`."""
+    """Name in the shards, [a-z0-9_-]; see `create`."""
     prompt: Prompt
     image_sha256: str
+    """Of the role `image`, the picture itself."""
     teacher: str
     """Name of the teacher, or `given` for an image the user brought."""
+    files: Mapping[str, FileRef] = field(default_factory=dict, hash=False)
+    """Further files by role (a mask, a source, a reference); empty for a picture alone."""
+    variant: str = ""
+    """Tells several samples of one prompt apart; empty for the only or first one."""
 
     @classmethod
-    def create(cls, prompt: Prompt, image_sha256: str, teacher: str) -> Sample:
-        """Make a sample whose key follows from its prompt and image."""
-        return cls(f"{prompt.id}-{image_sha256[:12]}", prompt, image_sha256, teacher)
+    def create(
+        cls,
+        prompt: Prompt,
+        image_sha256: str,
+        teacher: str,
+        files: Mapping[str, FileRef] | None = None,
+        variant: str = "",
+    ) -> Sample:
+        """Make a sample whose key follows from its prompt, its variant and its files.
+
+        The key is `<prompt id>-<first 12 characters of the image's sha256>`. A variant has the digest of text and
+        variant in place of the prompt id, and a sample with further files the digest of all its files in place of the
+        image's sha256: equal content, equal key, and a new mask is a new sample.
+
+        Args:
+            prompt: What is drawn.
+            image_sha256: Of the picture.
+            teacher: Who made it.
+            files: Further files by role; their content stays behind. None: the picture is all.
+            variant: Any word of the caller's. A sample replaces the one of the same prompt and variant; another variant
+                stands beside it.
+        """
+        files = {role: replace(file, content=None) for role, file in (files or {}).items()}
+        for role in files:
+            check_role(role)
+        owner = digest("variant", normalise_prompt(prompt.text), variant) if variant else prompt.id
+        named = [part for role in sorted(files) for part in (role, files[role].sha256)]
+        content = digest("files", image_sha256, *named, length=12) if files else image_sha256[:12]
+        return cls(f"{owner}-{content}", prompt, image_sha256, teacher, files, variant)
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Name its files: `image`, then the further roles in alphabetical order."""
+        return (IMAGE_ROLE, *sorted(self.files))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +106,14 @@ class PromptEntry:
     prompt: Prompt
     state: PromptState
     sample: Sample | None = None
-    """The image it is trained on; None for a prompt that was not bought yet."""
+    """The first sample it is trained on; None for a prompt that was not bought yet."""
+    variants: tuple[Sample, ...] = ()
+    """Further samples of the prompt, in the order in which they entered."""
+
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        """List every sample of the prompt, the first one first."""
+        return () if self.sample is None else (self.sample, *self.variants)
 
 
 @dataclass(frozen=True, slots=True)

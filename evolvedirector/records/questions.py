@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
+from evolvedirector.records.looks import ImageAndPrompt
 from evolvedirector.records.prompts import MAX_PROMPT_CHARACTERS
 
+CHECK_QUESTION = 'Does this picture show exactly this: "{prompt}"? Answer yes or no.'
 YES_NO = ("yes", "no")
 LETTERS = ("A", "B")
 
@@ -51,3 +55,32 @@ def quoted(prompt: str) -> str:
     """
     line = " ".join("".join(sign if sign.isprintable() else " " for sign in prompt).split())
     return line.replace('"', "'").replace("“", "'").replace("”", "'")[:MAX_PROMPT_CHARACTERS]
+
+
+def check_question(item: ImageAndPrompt, template: str = CHECK_QUESTION) -> Question:
+    """Ask whether an image shows its prompt.
+
+    Args:
+        item: Image and prompt.
+        template: Question with `{prompt}`, answered by yes or no.
+    """
+    return Question(item.item_id, (item.image,), template.replace("{prompt}", quoted(item.prompt)), YES_NO)
+
+
+@runtime_checkable
+class QuestionAnswerer(Protocol):
+    """A vision-language model that answers closed questions about images; what judges and rewards are made of."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Name the model, its revision and every parameter that changes its answers."""
+        ...
+
+    def answer(self, questions: Sequence[Question]) -> Iterator[Answer]:
+        """Yield one answer per question; what cannot be read has covered mass 0, and is never an exception."""
+        ...
+
+    # Any: jsonargparse takes `None` for different from the same word under postponed annotations.
+    def close(self) -> Any:
+        """Free memory and connections; the next call loads again."""
+        ...

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from evolvedirector.records.looks import Look, Verdict
+from evolvedirector.records.looks import Look, Reading, Verdict
 from evolvedirector.records.prompts import Prompt, PromptState, Sample
 from evolvedirector.records.requests import WriteRequest
 
+EvidenceKind = Literal["screen", "probe", "compare", "faithfulness", "score"]
 DecisionKind = Literal["buy", "expand", "mutate", "retire", "keep", "master", "revive"]
 
 
@@ -55,6 +56,15 @@ class RoundPlan:
     """Ids of live prompts whose student image is compared with their teacher image (published order)."""
     both_orders: bool = False
     """Look at each pair in both orders; otherwise once, in a seeded random order."""
+    score: tuple[str, ...] = ()
+    """Ids of prompts of the state to draw anew and score by every reward."""
+    score_candidates: bool = False
+    """Draw and score the written candidates too."""
+    drawn_by: str | None = None
+    """Teacher who draws what is scored, such as a self-teacher: its images are bought, and may be trained on. None:
+    the student, whose images are measured only."""
+    images_per_prompt: int = 1
+    """Images drawn of each scored prompt, each with a seed of its own."""
     probe: tuple[str, ...] = ()
     """Ids of trained prompts to render with a fresh seed and check (forgetting, near-empty skills)."""
     check_teacher: bool = False
@@ -69,14 +79,21 @@ class RoundPlan:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a round learned about one prompt."""
+    """What a round learned about one prompt.
+
+    Raises:
+        ValueError: An outcome of another kind: each kind has its own, and no other.
+    """
 
     prompt_id: str
-    kind: Literal["screen", "probe", "compare", "faithfulness"]
+    kind: EvidenceKind
     """`screen`: the student's image of a prompt it was never trained on, checked against that prompt. `probe`: the
     same for a trained prompt, drawn with a fresh seed. `faithfulness`: a teacher's image checked. `compare`: student
-    against teacher."""
-    verdict: Verdict
+    against teacher. `score`: an image as the rewards find it."""
+    reading: Reading | None = None
+    """Outcome of `screen`, `probe` and `faithfulness`; None for the other kinds."""
+    verdict: Verdict | None = None
+    """Outcome of `compare`; None for the other kinds."""
     looks: tuple[Look, ...] = ()
     student_sha256: str | None = None
     teacher_sha256: str | None = None
@@ -84,6 +101,19 @@ class Evidence:
     """Skill of the prompt when it was looked at; the same text may be written again under another parent."""
     lineage_id: str | None = None
     """Lineage of the prompt when it was looked at."""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """Outcome of `score`: by the reward's name; empty for the other kinds."""
+
+    def __post_init__(self) -> None:
+        of_pair, of_rewards = self.kind == "compare", self.kind == "score"
+        has = (self.reading is not None, self.verdict is not None, bool(self.scores))
+        if has != (not of_pair and not of_rewards, of_pair, of_rewards):
+            allowed = "verdict" if of_pair else "scores" if of_rewards else "reading"
+            raise ValueError(
+                f"Evidence of kind {self.kind!r} has reading {self.reading!r}, verdict {self.verdict!r} and scores "
+                f"{dict(self.scores)!r}. Allowed for this kind is `{allowed}` alone. Write `Evidence(prompt_id, "
+                f"{self.kind!r}, {allowed}=...)`."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +125,8 @@ class Decision:
     count: int = 1
     """How many children to write, for `expand` and `mutate`."""
     reason: str = ""
+    image_sha256: str | None = None
+    """For `buy`: the scored image to train on. None: teachers draw one."""
 
 
 @dataclass(frozen=True, slots=True)

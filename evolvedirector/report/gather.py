@@ -15,7 +15,6 @@ from evolvedirector.report.curves import curves_of
 from evolvedirector.report.film import film_of
 from evolvedirector.report.history import History, read_history
 from evolvedirector.report.judges import gap_sentence, judge_gaps, judges_chart
-from evolvedirector.report.ledger_view import LedgerView
 from evolvedirector.report.lineage import lineage_of
 from evolvedirector.report.pairs import pairs_of
 from evolvedirector.report.rounds import MAX_ROUNDS, rounds_story
@@ -26,6 +25,7 @@ from evolvedirector.report.versions import versions
 from evolvedirector.secrecy.page import without_secrets
 from evolvedirector.store.blobs import Blobs
 from evolvedirector.store.errors import StoreError
+from evolvedirector.store.ledger import Ledger
 from evolvedirector.store.revision import RevisionFiles
 
 Value = TypeVar("Value")
@@ -122,17 +122,20 @@ def _evolved(run: RunFolder, thumbnails: Thumbnails, problems: list[str]) -> dic
     if run.data_root is None or not (run.data_root / "ledger.sqlite").is_file():
         return {}
     sha, blobs = run.current_sha(), Blobs(run.data_root)
-    with LedgerView(run.data_root / "ledger.sqlite") as view:
-        history = read_history(view, RevisionFiles(run.data_root), sha) if sha else History()
+    with Ledger.for_reading(run.data_root / "ledger.sqlite") as ledger:
+        history = read_history(ledger, RevisionFiles(run.data_root), sha) if sha else History()
         if history.problem:
             problems.append(history.problem)
+
+        def families() -> dict[str, Any]:
+            return lineage_of(ledger, history, blobs, thumbnails)
+
         return {
             "history": history,
-            "spending": spending_of(view),
-            "story": rounds_story(view, history, sha),
-            "pairs": _part("The pairs", problems, lambda: pairs_of(view, blobs, thumbnails)) or _NO_PAIRS,
-            "lineage": _part("The families of prompts", problems, lambda: lineage_of(view, history, blobs, thumbnails))
-            or _NO_PROMPTS,
+            "spending": spending_of(ledger),
+            "story": rounds_story(ledger, history, sha),
+            "pairs": _part("The pairs", problems, lambda: pairs_of(ledger, blobs, thumbnails)) or _NO_PAIRS,
+            "lineage": _part("The families of prompts", problems, families) or _NO_PROMPTS,
         }
 
 

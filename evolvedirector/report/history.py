@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from sys import intern
 from typing import Any
 
-from evolvedirector.report.ledger_view import LedgerView
 from evolvedirector.store.errors import StoreError
+from evolvedirector.store.ledger import Ledger
 from evolvedirector.store.revision import RevisionFiles
 
 
@@ -33,19 +33,19 @@ class History:
     """Why revisions could not be read; the figures stop before them then."""
 
 
-def read_history(view: LedgerView, files: RevisionFiles, revision_sha: str) -> History:
+def read_history(ledger: Ledger, files: RevisionFiles, revision_sha: str) -> History:
     """Read the revisions that led to one, oldest first; a damaged one ends the story early.
 
     Only one delta is in memory at a time, and of each prompt only its fate.
 
     Args:
-        view: The ledger, which knows the chain without reading files.
+        ledger: The ledger, which knows the chain without reading files.
         files: The deltas.
         revision_sha: The newest revision.
     """
     history = History()
     counts: Counter[str] = Counter()
-    for sha, number, round_id in view.ancestry(revision_sha):
+    for sha, number, round_id in ledger.rounds.ancestry(revision_sha):
         try:
             body = files.body(sha)
         except (StoreError, OSError, ValueError) as error:

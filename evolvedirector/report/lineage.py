@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from evolvedirector.report.history import Fate, History
-from evolvedirector.report.ledger_view import LedgerView
 from evolvedirector.report.pairs import clipped
 from evolvedirector.report.thumbnails import Thumbnails
 from evolvedirector.store.blobs import Blobs
+from evolvedirector.store.ledger import Ledger
 
 MAX_PROMPTS = 20_000
 MAX_CHARACTERS = 2_000_000
@@ -17,12 +17,12 @@ _WRITTEN = Fate("candidate")
 
 
 def lineage_of(
-    view: LedgerView, history: History, blobs: Blobs, thumbnails: Thumbnails, most: int = MAX_PROMPTS
+    ledger: Ledger, history: History, blobs: Blobs, thumbnails: Thumbnails, most: int = MAX_PROMPTS
 ) -> dict[str, Any]:
     """List prompts family by family, the largest families first, parents before children.
 
     Args:
-        view: The ledger.
+        ledger: The ledger.
         history: What became of each prompt.
         blobs: The images.
         thumbnails: Takes the small copies of the images that prompts are trained on.
@@ -32,7 +32,7 @@ def lineage_of(
         `nodes` as lists (text, position of the parent or -1, origin, skill, state, teacher, picture), `total`,
         `families`, and `skills` etc. are spelled out: a page of 20 thousand prompts stays a few megabytes.
     """
-    total, families = view.rows("SELECT COUNT(*), COUNT(DISTINCT lineage_id) FROM prompts")[0]
+    total, families = ledger.file.rows("SELECT COUNT(*), COUNT(DISTINCT lineage_id) FROM prompts")[0]
     nodes: list[list[Any]] = []
     places: dict[str, int] = {}
     characters = pictures = 0
@@ -42,7 +42,7 @@ def lineage_of(
         "(SELECT lineage_id, COUNT(*) AS n, MIN(rowid) AS first FROM prompts GROUP BY lineage_id) f "
         "ON f.lineage_id = p.lineage_id ORDER BY f.n DESC, f.first, p.rowid LIMIT ?"
     )
-    for prompt_id, text, origin, skill, parent_id in view.stream(query, most):
+    for prompt_id, text, origin, skill, parent_id in ledger.file.stream(query, (most,)):
         fate = history.fates.get(prompt_id, _WRITTEN)
         picture = None
         if fate.image_sha256 and pictures < MAX_PICTURES:

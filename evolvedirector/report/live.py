@@ -1,4 +1,4 @@
-"""The live view: the page of a run on this machine only, built again when the run has written something."""
+"""The live ledger: the page of a run on this machine only, built again when the run has written something."""
 
 from __future__ import annotations
 

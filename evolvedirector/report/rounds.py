@@ -6,33 +6,34 @@ import json
 from collections import Counter, defaultdict
 from typing import Any
 
+from evolvedirector.records import RoundFigures
 from evolvedirector.report.history import History
-from evolvedirector.report.ledger_view import LedgerView
 from evolvedirector.secrecy.page import clean_text
+from evolvedirector.store.ledger import Ledger, RoundRow
 
 MAX_ROUNDS = 400
 """Rounds told in full; of more, the last ones (the curves show all)."""
 MAX_REASONS = 6
 
 
-def rounds_story(view: LedgerView, history: History, revision_sha: str | None) -> dict[str, Any]:
+def rounds_story(ledger: Ledger, history: History, revision_sha: str | None) -> dict[str, Any]:
     """Tell each round that led to a revision, and one that is open or was broken off there.
 
     Args:
-        view: The ledger.
+        ledger: The ledger.
         history: What the revisions changed.
         revision_sha: The newest revision; rounds of other branches are only counted. None: there is none.
 
     Returns:
         `rounds` in order, `seeds` (what was bought before the first), and `of_other_branches`, their number.
     """
-    every = view.rounds()
-    own = _of_this_branch(view, every, revision_sha)
-    facts = _facts(view, {row["round_id"] for row in own})
+    every = ledger.rounds.all()
+    own = _of_this_branch(ledger, every, revision_sha)
+    facts = _facts(ledger, {row.round_id for row in own})
     steps = {step["round_id"]: step for step in history.steps}
-    rounds = [_tell(row, facts[row["round_id"]], steps) for row in own]
-    in_rounds = {row["round_id"] for row in every}
-    seeds = view.rows(
+    rounds = [_tell(row, facts[row.round_id], steps) for row in own]
+    in_rounds = {row.round_id for row in every}
+    seeds = ledger.file.rows(
         "SELECT SUM(calls), SUM(cost_usd) FROM calls_by_rounds WHERE round_id NOT IN (SELECT round_id FROM rounds)"
     )[0]
     return {
@@ -42,37 +43,37 @@ def rounds_story(view: LedgerView, history: History, revision_sha: str | None) -
     }
 
 
-def _of_this_branch(view: LedgerView, every: list[dict[str, Any]], revision_sha: str | None) -> list[dict[str, Any]]:
+def _of_this_branch(ledger: Ledger, every: list[RoundRow], revision_sha: str | None) -> list[RoundRow]:
     if revision_sha is None:
         return every
-    ancestors = {row[0] for row in view.ancestry(revision_sha)}
-    finished = [row for row in every if row["child_sha"] in ancestors]
-    numbers = [row["number"] for row in finished]
+    ancestors = {row[0] for row in ledger.rounds.ancestry(revision_sha)}
+    finished = [row for row in every if row.child_sha in ancestors]
+    numbers = [row.number for row in finished]
     # an unfinished round that a later one replaced (another judge, an older checkpoint) is no part of this branch
-    opened = [row for row in every if row["child_sha"] is None and row["revision_sha"] in ancestors]
-    return finished + [row for row in opened if row["number"] not in numbers]
+    opened = [row for row in every if row.child_sha is None and row.revision_sha in ancestors]
+    return finished + [row for row in opened if row.number not in numbers]
 
 
-def _facts(view: LedgerView, wanted: set[str]) -> dict[str, dict[str, Any]]:
+def _facts(ledger: Ledger, wanted: set[str]) -> dict[str, dict[str, Any]]:
     """Sum up the tables of the ledger by round, each in one pass inside SQLite."""
     facts: dict[str, dict[str, Any]] = {name: _nothing() for name in wanted}
-    for round_id, kind, verdict, skill, count in view.stream(
-        "SELECT e.round_id, e.kind, e.verdict, COALESCE(p.skill, '?'), COUNT(*) FROM evidence e "
-        "LEFT JOIN prompts p ON p.id = e.prompt_id GROUP BY 1, 2, 3, 4"
+    for round_id, kind, reading, verdict, skill, count in ledger.file.stream(
+        "SELECT e.round_id, e.kind, e.reading, e.verdict, COALESCE(p.skill, '?'), COUNT(*) FROM evidence e "
+        "LEFT JOIN prompts p ON p.id = e.prompt_id GROUP BY 1, 2, 3, 4, 5"
     ):
         if round_id in facts:
-            facts[round_id]["evidence"][kind][verdict] += count
-            if kind in ("screen", "probe") and verdict in ("student", "teacher"):
+            facts[round_id]["verdicts" if verdict else "readings"][kind][verdict or reading] += count
+            if kind in ("screen", "probe") and reading in ("shows", "lacks"):
                 facts[round_id]["looked"][skill] += count
-                facts[round_id]["failed"][skill] += count * (verdict == "teacher")
-    for round_id, teacher, calls, cost_usd, lost in view.stream(
+                facts[round_id]["failed"][skill] += count * (reading == "lacks")
+    for round_id, teacher, calls, cost_usd, lost in ledger.file.stream(
         "SELECT round_id, teacher, SUM(calls), SUM(cost_usd), SUM(lost) FROM calls_by_rounds GROUP BY 1, 2"
     ):
         if round_id in facts:
             facts[round_id]["calls"][teacher] += calls
             facts[round_id]["cost_usd"] += cost_usd
             facts[round_id]["lost"] += lost
-    for round_id, kind, reason, count in view.stream(
+    for round_id, kind, reason, count in ledger.file.stream(
         "SELECT round_id, kind, reason, COUNT(*) FROM decisions GROUP BY 1, 2, 3 ORDER BY 4 DESC, 3"
     ):
         if round_id in facts:
@@ -80,57 +81,57 @@ def _facts(view: LedgerView, wanted: set[str]) -> dict[str, dict[str, Any]]:
             reasons = facts[round_id]["reasons"].setdefault(kind, [])
             if reason and len(reasons) < MAX_REASONS:
                 reasons.append([clean_text(reason)[:300], count])
-    for round_id, looks, cost_usd in view.stream(
+    for round_id, looks, cost_usd in ledger.file.stream(
         "SELECT round_id, SUM(looks), SUM(cost_usd) FROM looks_by_rounds GROUP BY 1"
     ):
         if round_id in facts:
             facts[round_id]["looks"] = looks
             facts[round_id]["cost_usd"] += cost_usd
-    _add_winners(view, facts)
+    _add_winners(ledger, facts)
     return facts
 
 
-def _add_winners(view: LedgerView, facts: dict[str, dict[str, Any]]) -> None:
+def _add_winners(ledger: Ledger, facts: dict[str, dict[str, Any]]) -> None:
     """Count, by skill, which teacher stood at the end of each duel; a tie leaves the first one standing."""
-    for round_id, skill, first, second, verdict, count in view.stream(
-        "SELECT d.round_id, COALESCE(p.skill, '?'), d.first_teacher, d.second_teacher, d.verdict, COUNT(*) "
+    for round_id, skill, first, second, preference, count in ledger.file.stream(
+        "SELECT d.round_id, COALESCE(p.skill, '?'), d.first_teacher, d.second_teacher, d.preference, COUNT(*) "
         "FROM duels d LEFT JOIN prompts p ON p.id = d.prompt_id GROUP BY 1, 2, 3, 4, 5"
     ):
-        if round_id in facts and verdict in ("first", "second"):
+        if round_id in facts and preference in ("first", "second"):
             facts[round_id]["duels"].append(
-                [skill, *((first, second) if verdict == "first" else (second, first)), count]
+                [skill, *((first, second) if preference == "first" else (second, first)), count]
             )
 
 
 def _nothing() -> dict[str, Any]:
     return {
-        "evidence": defaultdict(Counter), "looked": Counter(), "failed": Counter(), "calls": Counter(), "cost_usd": 0.0,
-        "lost": 0, "looks": 0, "decisions": Counter(), "reasons": {}, "duels": [],
+        "readings": defaultdict(Counter), "verdicts": defaultdict(Counter), "looked": Counter(), "failed": Counter(),
+        "calls": Counter(), "cost_usd": 0.0, "lost": 0, "looks": 0, "decisions": Counter(), "reasons": {}, "duels": [],
     }  # fmt: skip
 
 
-def _tell(row: dict[str, Any], facts: dict[str, Any], steps: dict[str, Any]) -> dict[str, Any]:
-    figures, evidence = row["figures"], facts["evidence"]
-    step = steps.get(row["round_id"], {})
+def _tell(row: RoundRow, facts: dict[str, Any], steps: dict[str, Any]) -> dict[str, Any]:
+    figures, readings = row.figures, facts["readings"]
+    compared = facts["verdicts"]["compare"]
+    step = steps.get(row.round_id, {})
     changed = step.get("changed", {})
-    status = "unfinished" if row["child_sha"] is None else "skipped" if figures.get("skipped") else "finished"
-    health = {name.removeprefix("judge "): value for name, value in figures.items() if name.startswith("judge ")}
-    readable = evidence["screen"]["student"] + evidence["screen"]["teacher"]
+    status = "unfinished" if row.child_sha is None else "skipped" if figures.skipped else "finished"
+    written = figures.written or sum(readings["screen"].values())  # an open round has counted nothing yet
     return {
-        "round_id": row["round_id"],
-        "number": row["number"] + 1,
-        "global_step": row["global_step"],
+        "round_id": row.round_id,
+        "number": row.number + 1,
+        "global_step": row.global_step,
         "status": status,
-        "why": _why(status, figures, health),
-        "written": int(figures.get("written", sum(evidence["screen"].values()))),
-        "refused": {k.removeprefix("refused: "): int(v) for k, v in figures.items() if k.startswith("refused: ")},
-        "screened": readable,
-        "failed": evidence["screen"]["teacher"],
-        "unreadable": sum(kinds["invalid"] for kinds in evidence.values()),
-        "probed": evidence["probe"]["student"] + evidence["probe"]["teacher"],
-        "probe_failed": evidence["probe"]["teacher"],
-        "unfaithful": evidence["faithfulness"]["teacher"],
-        "compared": {word: evidence["compare"][word] for word in ("student", "tie", "teacher", "invalid")},
+        "why": _why(status, figures),
+        "written": written,
+        "refused": dict(figures.refused),
+        "screened": readings["screen"]["shows"] + readings["screen"]["lacks"],
+        "failed": readings["screen"]["lacks"],
+        "unreadable": sum(kinds["unreadable"] for kinds in readings.values()) + compared["invalid"],
+        "probed": readings["probe"]["shows"] + readings["probe"]["lacks"],
+        "probe_failed": readings["probe"]["lacks"],
+        "unfaithful": readings["faithfulness"]["lacks"],
+        "compared": {word: compared[word] for word in ("student", "tie", "teacher", "invalid")},
         "calls": dict(facts["calls"]),
         "cost_usd": round(facts["cost_usd"], 6),
         "lost": facts["lost"],
@@ -145,20 +146,21 @@ def _tell(row: dict[str, Any], facts: dict[str, Any], steps: dict[str, Any]) -> 
         "duels": facts["duels"],
         "looked_by_skill": dict(sorted(facts["looked"].items())),
         "failed_by_skill": {skill: facts["failed"][skill] for skill in sorted(facts["looked"])},
-        "health": health,
+        "health": figures.judge,
         "dataset": {name: step[name] for name in ("live", "mastered", "retired")} if step else None,
     }
 
 
-def _why(status: str, figures: dict[str, Any], health: dict[str, float]) -> str:
+def _why(status: str, figures: RoundFigures) -> str:
     if status == "unfinished":
         return (
             "It is still going on, or the run broke off in it. What was bought is kept; resuming the run finishes it."
         )
     if status == "finished":
         return ""
-    if isinstance(said := figures.get("skipped because"), str):
-        return clean_text(said)
+    if figures.skipped_because:
+        return clean_text(figures.skipped_because)
+    health = figures.judge
     shares = {
         name: value
         for name, value in health.items()

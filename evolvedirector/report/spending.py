@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from evolvedirector.report.ledger_view import LedgerView
+from evolvedirector.store.ledger import Ledger
 
 
-def spending_of(view: LedgerView) -> dict[str, Any]:
+def spending_of(ledger: Ledger) -> dict[str, Any]:
     """Sum up the ledger: totals, and calls and cost by skill and teacher.
 
     Args:
-        view: The ledger of the dataset root; runs that forked from one root share it.
+        ledger: The ledger of the dataset root; runs that forked from one root share it.
     """
-    total = view.spend()
+    total = ledger.spend()
     by_skill: dict[str, dict[str, list[float]]] = {}
     refused: dict[str, int] = {}
-    for skill, teacher, status, calls, cost_usd in view.stream(
+    for skill, teacher, status, calls, cost_usd in ledger.file.stream(
         "SELECT COALESCE(p.skill, '?'), c.teacher, c.status, COUNT(*) + SUM(c.lost) + SUM(c.repeats), SUM(c.cost_usd) "
         "FROM calls c LEFT JOIN prompts p ON p.id = c.prompt_id GROUP BY 1, 2, 3 ORDER BY 1, 2"
     ):

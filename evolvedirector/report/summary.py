@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from evolvedirector.evaluation.intervals import wilson_interval
 from evolvedirector.evolution.budget import Budget
 from evolvedirector.evolution.buying.standings import Standing, added, past_standings
+from evolvedirector.records import Verdict
 from evolvedirector.store.revision import RevisionFiles
 
 if TYPE_CHECKING:
@@ -96,13 +97,13 @@ def evolution_figures(store: DatasetStore, revision_sha: str, budget: Budget) ->
     """
 
     ledger, state, spend = store.ledger, store.state(revision_sha), store.ledger.spend()
-    rounds = ledger.finished_rounds(revision_sha)
-    skipped = sum(_was_skipped(row) for row in rounds)
+    rounds = ledger.rounds.finished(revision_sha)
+    skipped = sum(row.figures.skipped for row in rounds)
     entered = Counter(entry.prompt.origin for entry in state.entries.values() if entry.sample)
-    deleted = sum(row["figures"].get("retire", 0) for row in rounds)
-    verdicts: Counter[str] = Counter()
+    deleted = sum(row.figures.decisions["retire"] for row in rounds)
+    verdicts: Counter[Verdict] = Counter()
     for row in reversed(rounds):
-        verdicts = Counter(item.verdict for item in ledger.evidence(row["round_id"]) if item.kind == "compare")
+        verdicts = Counter(item.verdict for item in ledger.looks.evidence(row.round_id) if item.verdict is not None)
         if verdicts["student"] + verdicts["teacher"] + verdicts["tie"]:
             break
     judged = verdicts["student"] + verdicts["teacher"] + verdicts["tie"]
@@ -129,7 +130,7 @@ def evolution_figures(store: DatasetStore, revision_sha: str, budget: Budget) ->
             skill: {name: count / counts.total() for name, count in counts.items()} for skill, counts in share.items()
         },
         "teacher_table": teacher_share(store, revision_sha),
-        "judge_health": _judge_health(rounds),
+        "judge_health": (rounds[-1].figures.judge or None) if rounds else None,
         "rounds_detail": rounds_detail(store, revision_sha),
         "budget": asdict(budget),
     }
@@ -147,36 +148,27 @@ def rounds_detail(store: DatasetStore, revision_sha: str) -> list[dict[str, Any]
         revision_sha: The revision; a fork lists its own past only.
     """
     ledger = store.ledger
-    spent = {row["round_id"]: ledger.spend(row["round_id"]).teacher_calls for row in ledger.rounds()}
+    spent = {row.round_id: ledger.spend(row.round_id).teacher_calls for row in ledger.rounds.all()}
     calls = ledger.spend().teacher_calls - sum(spent.values())  # the seeds belong to no round
-    prompts, files, detail = ledger.prompts(), RevisionFiles(store.root), []
-    for row in ledger.finished_rounds(revision_sha):
-        calls += spent[row["round_id"]]
+    prompts, files, detail = ledger.prompts.all(), RevisionFiles(store.root), []
+    for row in ledger.rounds.finished(revision_sha):
+        calls += spent[row.round_id]
         looked: Counter[str] = Counter()
         failed: Counter[str] = Counter()
-        for item in ledger.evidence(row["round_id"]):
-            if item.kind in ("screen", "probe") and item.verdict != "invalid" and item.prompt_id in prompts:
+        for item in ledger.looks.evidence(row.round_id):
+            if item.kind in ("screen", "probe") and item.reading != "unreadable" and item.prompt_id in prompts:
                 looked[prompts[item.prompt_id].skill] += 1
-                failed[prompts[item.prompt_id].skill] += item.verdict == "teacher"
-        news = [] if row["child_sha"] == row["revision_sha"] else files.body(row["child_sha"])["samples"]
+                failed[prompts[item.prompt_id].skill] += item.reading == "lacks"
+        news = [] if row.child_sha in (row.revision_sha, None) else files.body(row.child_sha)["samples"]
         detail.append(
             {
-                "round": row["number"],
-                "global_step": row["global_step"],
+                "round": row.number,
+                "global_step": row.global_step,
                 "teacher_calls": calls,
-                "skipped": _was_skipped(row),
+                "skipped": row.figures.skipped,
                 "looked_by_skill": dict(sorted(looked.items())),
                 "failed_by_skill": {skill: failed[skill] for skill in sorted(looked)},
                 "bought_by_skill": dict(sorted(Counter(prompts[s["prompt_id"]].skill for s in news).items())),
             }
         )
     return detail
-
-
-def _was_skipped(row: dict[str, Any]) -> bool:
-    return bool(row["figures"].get("skipped", 0))
-
-
-def _judge_health(rounds: list[dict[str, Any]]) -> dict[str, float] | None:
-    figures = rounds[-1]["figures"] if rounds else {}
-    return {name.removeprefix("judge "): v for name, v in figures.items() if name.startswith("judge ")} or None

@@ -2,41 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
-import torch
-from torch import Tensor
+from evolvedirector.records import ImageAndPrompt, Score
 
 
 @runtime_checkable
 class Reward(Protocol):
-    """Score images: higher is better. Scores of one reward are comparable with each other only."""
+    """Score images: higher is better. Scores of one reward are comparable with each other only.
 
-    def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Return one float per image; nan where an image could not be scored.
+    An image that cannot be scored has the value nan and a reason; it is never an exception. A reward that holds memory
+    may have a `close()`, which is called whenever a round has scored all it wanted.
+    """
 
-        Args:
-            images: uint8, [n 3 h w].
-            prompts: One per image.
-        """
+    @property
+    def fingerprint(self) -> str:
+        """Name the model, its revision and every parameter that changes its scores; part of every cache key."""
         ...
 
+    def score(self, items: Sequence[ImageAndPrompt]) -> Iterator[Score]:
+        """Yield one score per item as each is found, in any order.
 
-def check_scorable(images: Tensor, prompts: Sequence[str]) -> None:
-    """Refuse what no reward can score.
-
-    Args:
-        images: Should be uint8, [n 3 h w].
-        prompts: Should be one per image.
-
-    Raises:
-        ValueError: Images of another type or shape, or another number of prompts.
-    """
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-        raise ValueError(
-            f"images are {images.dtype} of shape {tuple(images.shape)}. Allowed: uint8 of shape [n, 3, h, w]. "
-            "Write `(255 * images).round().to(torch.uint8)` for floats from 0 to 1."
-        )
-    if len(prompts) != len(images):
-        raise ValueError(f"{len(prompts)} prompts for {len(images)} images. Allowed: one each. Repeat the prompts.")
+        Args:
+            items: Encoded images with their prompts.
+        """
+        ...

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 
-import torch
-from PIL import Image
-from torch import Tensor
-
-from evolvedirector.judges.faithfulness import MIN_READABLE_MASS
-from evolvedirector.judges.questions.judge_questions import CHECK_QUESTION, QuestionAnswerer, check_question
-from evolvedirector.records import ImageAndPrompt
-from evolvedirector.rewards.reward import check_scorable
+from evolvedirector.records import ImageAndPrompt, Score, digest
+from evolvedirector.records.looks import MIN_COVERED_MASS
+from evolvedirector.records.part import bytes_of, close_parts, price_of, requests_in_flight_of, verify_parts
+from evolvedirector.records.questions import CHECK_QUESTION, QuestionAnswerer, check_question
 
 
 class VQAScore:
-    """Score an image by the probability of yes to one question about its whole prompt.
+    """Score an image by the probability of yes to one question about its whole prompt, 0 to 1.
 
     VQAScore (Lin et al. 2024, arXiv 2404.01291, eq. 1): P("yes" | image, "does it show {prompt}?"), the probability
     among all words, so yes and no need not sum to 1. Asked question by question instead, the same model agrees better
@@ -39,27 +35,36 @@ class VQAScore:
         self.answerer = answerer
         self.question = question
 
-    def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Return P(yes) per image on the CPU, 0 to 1; nan where the model's answer could not be read.
+    @property
+    def fingerprint(self) -> str:
+        """Name the model and the question."""
+        return f"vqa-score-1/{digest(self.answerer.fingerprint, self.question)}"
+
+    def score(self, items: Sequence[ImageAndPrompt]) -> Iterator[Score]:
+        """Yield P(yes) per item as the answers come; nan where the model's answer could not be read.
 
         Args:
-            images: uint8, [n 3 h w], on any device.
-            prompts: One per image.
-
-        Raises:
-            ValueError: Images of another type or shape, or another number of prompts.
+            items: Encoded images with their prompts.
         """
-        check_scorable(images, prompts)
-        items = [
-            ImageAndPrompt(str(place), _png(image), prompt)
-            for place, (image, prompt) in enumerate(zip(images, prompts, strict=True))
-        ]
-        scores = torch.full((len(items),), torch.nan)
-        questions = [check_question(item, self.question) for item in items]
-        for answer in self.answerer.answer(questions) if questions else ():
-            if answer.covered_mass >= MIN_READABLE_MASS:
-                scores[int(answer.item_id)] = answer.probabilities[0] * answer.covered_mass
-        return scores
+        if not items:
+            return
+        for answer in self.answerer.answer([check_question(item, self.question) for item in items]):
+            readable = answer.covered_mass >= MIN_COVERED_MASS
+            value = answer.probabilities[0] * answer.covered_mass if readable else math.nan
+            yield Score(answer.item_id, value, "" if readable else answer.reason or "no readable answer", answer.sent)
+
+    @property
+    def requests_in_flight(self) -> int:
+        """Return how many images the model wants at once; 0 where it runs here."""
+        return requests_in_flight_of(self.answerer)
+
+    def price_usd(self) -> float | None:
+        """Return what a score costs in USD; None where it is not known."""
+        return price_of(self.answerer)
+
+    def estimated_bytes(self) -> int:
+        """Return what the model needs on a device, in bytes, as far as it says so."""
+        return sum(bytes_of(self.answerer))
 
     def verify(self) -> None:
         """Let the model check that it can work, before anything is spent.
@@ -67,16 +72,8 @@ class VQAScore:
         Raises:
             ValueError: It cannot.
         """
-        if hasattr(self.answerer, "verify"):
-            self.answerer.verify()
+        verify_parts(self.answerer)
 
     def close(self) -> None:
         """Free the model's memory and connections."""
-        self.answerer.close()
-
-
-def _png(image: Tensor) -> bytes:
-    buffer = io.BytesIO()
-    # level 1: it travels to the next process, not to the disk
-    Image.fromarray(image.permute(1, 2, 0).cpu().numpy()).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
+        close_parts(self.answerer)

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from evolvedirector.errors import UserError
+
 LEAST_CHARACTERS = 8
 """Shorter values (`true`, `0`) would match words that are no secrets."""
 _SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
@@ -102,12 +104,12 @@ def refuse_secrets(tree: Any, source: str = "the config", secrets: Mapping[str, 
         secrets: Names of variables by value. None: those of the environment, with the ones the config names.
 
     Raises:
-        ValueError: With every place and the variable's name; never the value.
+        UserError: With every place and the variable's name; never the value.
     """
     known = secret_values(named_variables(tree)) if secrets is None else secrets
     found = list(dict.fromkeys(find_secrets(tree, known)))
     if found:
-        raise ValueError(refusal(found, source))
+        raise UserError(refusal(found, source))
 
 
 def refusal(found: Iterable[SecretFound], source: str) -> str:

@@ -1,4 +1,7 @@
-"""The sockets of a small JSON service: bounded connections, bounded bodies, bounded waiting."""
+"""The sockets of a small JSON service: bounded connections, bounded bodies, bounded waiting.
+
+Not aiohttp.web: a teacher blocks while it draws, and one thread per connection lets it, without a second event loop.
+"""
 
 from __future__ import annotations
 

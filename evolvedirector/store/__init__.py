@@ -5,7 +5,7 @@ from evolvedirector.store.dataset import DatasetStore
 from evolvedirector.store.errors import DiskFullError, StoreError
 from evolvedirector.store.evolving_dataset import EvolvingDataset
 from evolvedirector.store.images import check_image, decode_image, image_size, sniff_format
-from evolvedirector.store.ledger.calls import Ledger
+from evolvedirector.store.ledger import Ledger
 from evolvedirector.store.order import KeyedOrder, Stratum
 from evolvedirector.store.reader import RevisionReader
 from evolvedirector.store.revision import Revision, RevisionFiles

@@ -1,4 +1,4 @@
-"""Content-addressed images, durable before anybody counts on them."""
+"""Content-addressed files, durable before anybody counts on them."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import hashlib
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
+from evolvedirector.records import FileRef
 from evolvedirector.store.durable import make_folders, sync_file, sync_folder, write_durably
 from evolvedirector.store.errors import StoreError
-from evolvedirector.store.images import EXTENSIONS, sniff_format
+from evolvedirector.store.files import MEDIA_TYPES, checked_ref, extension_of
+from evolvedirector.store.images import sniff_format
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FSYNC_THREADS = 4
 
 
 class Blobs:
-    """Keep each image once, under the sha256 of its bytes: `blobs/ab/abcd....png`."""
+    """Keep each image and further file once, under the sha256 of its bytes: `blobs/ab/abcd....png`."""
 
     def __init__(self, root: Path) -> None:
         """Open the blobs of a dataset root.
@@ -53,7 +56,29 @@ class Blobs:
         """
         if len(datas) < 2:
             return [self.put(data) for data in datas]
-        paths = [self._path_of(data) for data in datas]
+        return self._put([self._path_of(data) for data in datas], datas)
+
+    def put_files(self, files: Sequence[FileRef]) -> list[FileRef]:
+        """Keep further files of samples (masks, sources, embeddings), each after it was read whole.
+
+        Args:
+            files: Each with its content.
+
+        Returns:
+            The same files as a `Sample` names them: without their content, with the size of images.
+
+        Raises:
+            StoreError: If one is of a kind that is not kept, damaged, or not what its description says; nothing is
+                kept then.
+            DiskFullError: If there is no space.
+        """
+        checked = [checked_ref(file) for file in files]
+        contents = [file.content for file in checked if file.content is not None]
+        paths = [self._named(file.sha256, extension_of(file.media_type)) for file in checked]
+        self._put(paths, contents)
+        return [replace(file, content=None) for file in checked]
+
+    def _put(self, paths: Sequence[Path], datas: Sequence[bytes]) -> list[str]:
         folders = {path.parent for path in paths}
         make_folders(folders)
         with ThreadPoolExecutor(_FSYNC_THREADS, thread_name_prefix="blobs") as pool:
@@ -62,28 +87,28 @@ class Blobs:
         return [path.stem for path in paths]
 
     def _path_of(self, data: bytes) -> Path:
-        sha256 = hashlib.sha256(data).hexdigest()
-        return self._folder / sha256[:2] / f"{sha256}.{sniff_format(data)}"
+        return self._named(hashlib.sha256(data).hexdigest(), sniff_format(data))
+
+    def _named(self, sha256: str, extension: str) -> Path:
+        return self._folder / sha256[:2] / f"{sha256}.{extension}"
 
     def has(self, sha256: str) -> bool:
-        """Say whether an image is kept."""
+        """Say whether a file is kept."""
         return self._find(sha256) is not None
 
     def path(self, sha256: str) -> Path:
-        """Name the file of a kept image.
+        """Say where a file is kept.
 
         Raises:
             StoreError: If it is not kept.
         """
         path = self._find(sha256)
         if path is None:
-            raise StoreError(
-                f"The image {sha256} is not in '{self._folder}'. Put an image there before a sample names it."
-            )
+            raise StoreError(f"The file {sha256} is not in '{self._folder}'. Put it there before a sample names it.")
         return path
 
     def get(self, sha256: str) -> bytes:
-        """Read an image and check that its bytes still have this sha256.
+        """Read a file and check that its bytes still have this sha256.
 
         Raises:
             StoreError: If it is not kept or was changed on disk.
@@ -96,16 +121,16 @@ class Blobs:
 
     def _find(self, sha256: str) -> Path | None:
         if not _SHA256.fullmatch(sha256):  # also keeps names such as ../ away from the disk
-            raise StoreError(f"'{sha256}' is no image name. It must be 64 lower-case hex characters (a sha256).")
-        for extension in EXTENSIONS:
-            path = self._folder / sha256[:2] / f"{sha256}.{extension}"
+            raise StoreError(f"'{sha256}' is no name of a file. It must be 64 lower-case hex characters (a sha256).")
+        for extension in MEDIA_TYPES:
+            path = self._named(sha256, extension)
             if path.exists():
                 return path
         return None
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write the file of an image, whose name is not durable yet."""
+    """Write a file whose name is not durable yet."""
     if path.exists():  # perhaps from a process killed between its rename and its fsync
         sync_file(path)
     else:

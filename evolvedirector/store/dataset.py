@@ -6,29 +6,32 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from evolvedirector.records import DatasetState, PromptEntry, RevisionChange, Sample
+from evolvedirector.records import DatasetState, FileRef, Prompt, PromptEntry, RevisionChange, Sample
 from evolvedirector.store.blobs import Blobs
 from evolvedirector.store.codec import prompt_to_json
 from evolvedirector.store.durable import make_folder, write_durably
 from evolvedirector.store.errors import StoreError
+from evolvedirector.store.files import checked_ref
 from evolvedirector.store.images import image_size
-from evolvedirector.store.ledger.calls import Ledger
+from evolvedirector.store.ledger import Ledger
 from evolvedirector.store.revision import (
     SNAPSHOT_EVERY,
     Place,
     Revision,
     RevisionFiles,
     apply,
+    companions_to_json,
     sample_to_json,
     shard_to_json,
 )
-from evolvedirector.store.shards import MAX_SHARD_SAMPLES, Shard, sample_members, write_shard
+from evolvedirector.store.shards import MAX_SHARD_SAMPLES, Shard, companion_members, sample_members, write_shard
 
 FORMAT = 1
 _FORMAT_NAME = "evolvedirector dataset"
@@ -114,7 +117,7 @@ class DatasetStore:
         Args:
             parent_sha: The revision that the change starts from; None for the first one.
             round_id: Names the round (or `import`).
-            change: The delta. Images of its samples must be in `blobs`.
+            change: The delta. The files of its samples must be in `blobs`.
 
         Returns:
             The sha of the revision.
@@ -129,7 +132,7 @@ class DatasetStore:
         if sha is None:
             sha = self._publish_new(parent, parent_sha, number, round_id, change)
         else:
-            self.ledger.record_revision(sha, number, parent_sha, round_id)
+            self.ledger.rounds.record_revision(sha, number, parent_sha, round_id)
         self._revisions.set_current(sha)
         return sha
 
@@ -153,16 +156,81 @@ class DatasetStore:
             "skill_weights": None if change.skill_weights is None else dict(change.skill_weights),
             "replay_share": change.replay_share,
         }
+        return self._write_revision(parent, body, list(prompts.values()))
+
+    def _write_revision(self, parent: Revision | None, body: dict[str, Any], prompts: Sequence[Prompt] = ()) -> str:
+        """Let the ledger know, then write the revision that makes it true; its shards are durable already."""
         revision = apply(parent, "", body)  # proves that it can be read before anything names it
-        self.ledger.add_prompts(list(prompts.values()))
+        self.ledger.prompts.add(prompts)
         sha = self._revisions.write(body)
-        self.ledger.record_revision(sha, number, parent_sha, round_id)
-        if number % SNAPSHOT_EVERY == 0:
+        self.ledger.rounds.record_revision(sha, body["number"], body["parent"], body["round_id"])
+        if body["number"] % SNAPSHOT_EVERY == 0:
             self._revisions.write_snapshot(sha, revision)
         return sha
 
+    def publish_companion(
+        self, parent_sha: str, name: str, derived: Iterable[tuple[str, Mapping[str, FileRef]]]
+    ) -> str:
+        """Publish files that were derived for samples which already exist, and point `CURRENT` to the new revision.
+
+        The new revision has the prompts, samples and draw weights of its parent; its samples have further roles. A
+        parent that already has a companion of this name gives that child, and `derived` is not read.
+
+        Args:
+            parent_sha: The revision whose samples they belong to.
+            name: Names the work, such as `clip-vit-l-14`.
+            derived: Sample key and its files by role, each with its content; every key once; consumed one by one. A
+                role that an older companion has is replaced.
+
+        Returns:
+            The sha of the revision.
+
+        Raises:
+            StoreError: If there is nothing to publish, a sample is not in the revision or has that role of its own, or
+                a file is refused.
+            DiskFullError: If the disk is full; nothing is published then.
+        """
+        parent = self.revision(parent_sha)
+        number, round_id = parent.number + 1, f"companion:{name}"
+        sha = self._revisions.child(parent_sha, number, round_id)
+        if sha is None:
+            shards = self._write_companions(number, parent, derived)
+            body: dict[str, Any] = {
+                "number": number,
+                "parent": parent_sha,
+                "round_id": round_id,
+                "prompts": [],
+                "samples": [],
+                "shards": [],
+                "states": {},
+                "skill_weights": None,
+                "replay_share": None,
+                **companions_to_json(shards),
+            }
+            sha = self._write_revision(parent, body)
+        else:
+            self.ledger.rounds.record_revision(sha, number, parent_sha, round_id)
+        self._revisions.set_current(sha)
+        return sha
+
+    def _write_companions(
+        self, number: int, parent: Revision, derived: Iterable[tuple[str, Mapping[str, FileRef]]]
+    ) -> list[Shard]:
+        own_roles = {s.key: frozenset(s.files) for entry in parent.state.entries.values() for s in entry.samples}
+        queue = _checked_companions(derived, own_roles)
+        shards = []
+        for first in queue:
+            part = chain([first], islice(queue, MAX_SHARD_SAMPLES - 1))
+            roles: set[str] = set()
+            members = (_noting_roles(key, files, roles) for key, files in part)
+            shard = write_shard(self.root / "shards", number, members, companion=True)
+            shards.append(replace(shard, roles=tuple(sorted(roles))))
+        if not shards:
+            raise StoreError("There is no file to publish. At least one sample must have one. Give (key, files) pairs.")
+        return shards
+
     def _write_shards(self, number: int, samples: list[Sample], places: dict[str, Place]) -> list[Shard]:
-        """Pack new samples into shards, reading one image at a time; adds their places."""
+        """Pack new samples into shards, reading one sample at a time; adds their places."""
         shards = []
         queue = iter(samples)
         while part := list(islice(queue, MAX_SHARD_SAMPLES)):
@@ -177,7 +245,35 @@ class DatasetStore:
         for sample in samples:
             image = self.blobs.get(sample.image_sha256)
             sizes.append(image_size(image))
-            yield sample_members(sample, image)
+            files = {role: self.blobs.get(file.sha256) for role, file in sample.files.items()}
+            yield sample_members(sample, image, files)
+
+
+def _checked_companions(
+    derived: Iterable[tuple[str, Mapping[str, FileRef]]], own_roles: Mapping[str, frozenset[str]]
+) -> Iterator[tuple[str, Mapping[str, FileRef]]]:
+    """Pass on derived files, each read whole, that can be joined to one sample each."""
+    seen: set[str] = set()
+    for key, files in derived:
+        if key not in own_roles or key in seen:
+            what = "comes twice" if key in seen else "is not in the revision"
+            raise StoreError(
+                f"The sample '{key}' {what}. Each sample of the revision may have its derived files once."
+                " Take the keys from the revision's state."
+            )
+        if not files or (taken := own_roles[key] & files.keys()):
+            what = f"already has the role '{min(taken)}' of its own" if files else "comes without a file"
+            raise StoreError(
+                f"The sample '{key}' {what}. A companion holds at least one further role per sample."
+                " Name another role, or leave the sample out."
+            )
+        seen.add(key)
+        yield key, {role: checked_ref(file) for role, file in files.items()}
+
+
+def _noting_roles(key: str, files: Mapping[str, FileRef], roles: set[str]) -> dict[str, Any]:
+    roles.update(files)
+    return companion_members(key, files)
 
 
 def create_root(root: Path) -> None:
@@ -249,10 +345,17 @@ def _sweep(root: Path) -> None:
 
 def _check_change(entries: Any, change: RevisionChange) -> None:
     """Refuse a change that the next revision could not hold."""
-    keys = [sample.key for sample in change.samples]
+    keys: set[str] = set()
+    slots: set[tuple[str, str]] = set()
+    for sample in change.samples:
+        if sample.key in keys or (sample.prompt.id, sample.variant) in slots:
+            raise StoreError(
+                f"Two samples of one change have the same prompt and variant ('{sample.key}'). At most one may."
+                " Give the second one another variant: `Sample.create(..., variant='second')`."
+            )
+        keys.add(sample.key)
+        slots.add((sample.prompt.id, sample.variant))
     prompt_ids = [sample.prompt.id for sample in change.samples]
-    if len(set(keys)) < len(keys) or len(set(prompt_ids)) < len(prompt_ids):
-        raise StoreError("Two samples of one change belong to the same prompt. Publish one image per prompt.")
     with_image = {i for i, entry in entries.items() if isinstance(entry, PromptEntry) and entry.sample is not None}
     with_image.update(prompt_ids)
     known = entries.keys() | set(prompt_ids) | {prompt.id for prompt in change.prompts}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from evolvedirector.errors import RunError
 
-class StoreError(RuntimeError):
+
+class StoreError(RunError):
     """Say that a dataset root, file or image cannot be used as asked."""
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from evolvedirector.records import IMAGE_ROLE
 from evolvedirector.store.errors import StoreError
-from evolvedirector.store.images import EXTENSIONS, decode_image, fit_square
+from evolvedirector.store.files import decode_file, split_member
+from evolvedirector.store.images import EXTENSIONS, fit_square
 from evolvedirector.store.order import KeyedOrder
 from evolvedirector.store.reader import RevisionReader
 
@@ -22,25 +22,32 @@ class EvolvingDataset:
     `Trainer(use_distributed_sampler=False)` a project keeps its own loader and still reads the keyed order.
     """
 
-    def __init__(self, root: str | Path, revision_sha: str, image_size_px: int | None = None) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        revision_sha: str,
+        image_size_px: int | None = None,
+        roles: Sequence[str] = (IMAGE_ROLE,),
+    ) -> None:
         """Open a revision.
 
         Args:
             root: The dataset root.
             revision_sha: Which revision; at least 6 characters of it.
             image_size_px: Scale and crop images to squares of this side. None: as they are stored.
+            roles: Files to read of each sample.
 
         Raises:
-            StoreError: If there is no such revision.
+            StoreError: If there is no such revision, or a sample lacks one of the roles.
         """
-        self.reader = RevisionReader(root, revision_sha)
+        self.reader = RevisionReader(root, revision_sha, roles)
         self._image_size_px = image_size_px
 
     def __len__(self) -> int:
         return len(self.reader)
 
     def __getitem__(self, row: int) -> dict[str, Any]:
-        """Read and decode one sample: `image` (uint8 array [height, width, 3]), `prompt`, `key` and `skill`."""
+        """Read and decode one sample: each role under its name (see `decode_sample`), `prompt`, `key` and `skill`."""
         return decode_sample(self.reader.raw(row), self._image_size_px)
 
     def batch_sampler(
@@ -96,22 +103,30 @@ def decode_sample(raw: Mapping[str, Any], image_size_px: int | None) -> dict[str
 
     Args:
         raw: Bytes by extension, and `__key__`.
-        image_size_px: Scale and crop the image to a square of this side. None: as it is.
+        image_size_px: Scale and crop images to squares of this side. None: as they are.
 
     Returns:
-        `image` (uint8 array [height, width, 3]), `prompt`, `key` and `skill`.
+        `prompt`, `key`, `skill` and each role under its name: images as uint8 [height, width, 3], masks as uint8
+        [height, width, 1], the rest as `decode_file` returns it.
 
     Raises:
-        StoreError: If the image or the JSON is damaged; the message names the sample.
+        StoreError: If a file is damaged; the message names the sample.
     """
-    encoded = next(raw[extension] for extension in EXTENSIONS if extension in raw)
+    sample: dict[str, Any] = {}
     try:
-        pixels: np.ndarray = decode_image(encoded)
+        for name, content in raw.items():
+            role, extension = split_member(name)
+            if not role:
+                continue  # the description of the sample, read below
+            value = decode_file(content, extension, role)
+            if extension in EXTENSIONS and image_size_px is not None:
+                value = fit_square(value, image_size_px)
+            sample[role] = value
         about = json.loads(raw["json"])
     except (StoreError, ValueError) as error:
         raise StoreError(f"The sample '{raw['__key__']}' cannot be read: {error}") from error
     return {
-        "image": pixels if image_size_px is None else fit_square(pixels, image_size_px),
+        **sample,
         "prompt": raw["txt"].decode("utf-8", "surrogatepass"),
         "key": raw["__key__"],
         "skill": about["skill"],

@@ -89,6 +89,18 @@ def decode_image(data: bytes, max_pixels: int = MAX_IMAGE_PIXELS) -> np.ndarray:
     return np.asarray(to_rgb(_open(data, max_pixels)))
 
 
+def decode_grey(data: bytes, max_pixels: int = MAX_IMAGE_PIXELS) -> np.ndarray:
+    """Decode an image to grey levels, as masks are read; colour becomes its luma (ITU-R 601-2).
+
+    Returns:
+        uint8 array [height, width, 1].
+
+    Raises:
+        StoreError: If the image is refused or cannot be decoded whole.
+    """
+    return np.asarray(to_rgb(_open(data, max_pixels)).convert("L"))[:, :, None]
+
+
 def to_rgb(image: Image) -> Image:
     """Convert an opened Pillow image to RGB, over white where it is transparent."""
     from PIL import Image, ImageOps
@@ -113,16 +125,20 @@ def fit_square(pixels: np.ndarray, side_px: int) -> np.ndarray:
     """Scale and crop an image to a centred square.
 
     Args:
-        pixels: uint8 [height, width, 3].
+        pixels: uint8 [height, width, channels]. One channel is a mask, whose values are kept as they are (nearest
+            neighbour); three are a picture.
         side_px: Side of the square; an image that has it already is returned as it is.
 
     Returns:
-        uint8 [side, side, 3].
+        uint8 [side, side, channels].
     """
     if pixels.shape[:2] == (side_px, side_px):
         return pixels
     from PIL import Image, ImageOps
 
+    if pixels.shape[2] == 1:
+        mask = ImageOps.fit(Image.fromarray(pixels[:, :, 0]), (side_px, side_px), Image.Resampling.NEAREST)
+        return np.asarray(mask)[:, :, None]
     return np.asarray(ImageOps.fit(Image.fromarray(pixels), (side_px, side_px), Image.Resampling.BICUBIC))
 
 

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import glob
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
-from evolvedirector.records import MAX_PROMPT_CHARACTERS, UNLABELLED, Prompt, RevisionChange, Sample
+from evolvedirector.records import (
+    MAX_PROMPT_CHARACTERS,
+    UNLABELLED,
+    FileRef,
+    Prompt,
+    RevisionChange,
+    Sample,
+    check_role,
+)
 from evolvedirector.store.dataset import DatasetStore
 from evolvedirector.store.errors import StoreError
+from evolvedirector.store.files import MEDIA_TYPES, checked_file
 from evolvedirector.store.images import MAX_IMAGE_BYTES, check_image
 from evolvedirector.store.tar_stream import stream_tars
 
@@ -43,6 +53,8 @@ class CaptionedImage(NamedTuple):
     caption: str
     image: bytes
     skill: str = UNLABELLED
+    files: Mapping[str, FileRef] = MappingProxyType({})
+    """Further files by role, each with its content: a mask, a source."""
 
 
 def read_prompt_file(path: str | Path) -> list[Prompt]:
@@ -127,11 +139,13 @@ def import_images(store: DatasetStore, images: Iterable[CaptionedImage]) -> Impo
     report = ImportReport()
     samples: list[Sample] = []
     seen: set[str] = set()
-    waiting: list[tuple[Prompt, bytes]] = []
+    waiting: list[tuple[Prompt, CaptionedImage]] = []
 
     def flush() -> None:
-        names = store.blobs.put_many([image for _, image in waiting])
-        samples.extend(Sample.create(prompt, name, GIVEN) for (prompt, _), name in zip(waiting, names, strict=True))
+        names = store.blobs.put_many([item.image for _, item in waiting])
+        files = iter(store.blobs.put_files([file for _, item in waiting for file in item.files.values()]))
+        for (prompt, item), name in zip(waiting, names, strict=True):
+            samples.append(Sample.create(prompt, name, GIVEN, {role: next(files) for role in item.files}))
         waiting.clear()
 
     for item in images:
@@ -145,7 +159,7 @@ def import_images(store: DatasetStore, images: Iterable[CaptionedImage]) -> Impo
             report.duplicates += 1
             continue
         seen.add(prompt.id)
-        waiting.append((prompt, item.image))
+        waiting.append((prompt, item))
         if len(waiting) == _IMAGES_PER_WRITE:
             flush()
     flush()
@@ -187,11 +201,25 @@ def folder_images(pattern: str, problems: list[str]) -> Iterator[CaptionedImage]
             problems.append(f"{path}: {error}")
 
 
-def tar_images(pattern: str, problems: list[str]) -> Iterator[CaptionedImage]:
+def tar_images(pattern: str, problems: list[str], roles: Sequence[str] = ()) -> Iterator[CaptionedImage]:
     """Stream the captioned pictures of local WebDataset tars, `x-{000..009}.tar`.
 
     The caption is the `txt` member, or `prompt`, `text` or `caption` of the `json` member, which may name a `skill`.
+
+    Args:
+        pattern: Local paths, with `{000..009}` expanded.
+        problems: Samples that cannot be used are noted here.
+        roles: Further files to keep of each sample, `mask` for a member `<key>.mask.png`; a sample without one of them
+            is not imported. Empty: the picture alone.
+
+    Raises:
+        StoreError: If a tar cannot be read or a role cannot be used.
     """
+    try:
+        for role in roles:
+            check_role(role)
+    except ValueError as error:
+        raise StoreError(str(error)) from error
     for sample in stream_tars(pattern):
         where = f"{sample['__url__']}:{sample['__key__']}"
         about = _json_object(sample.get("json", b"{}"))
@@ -200,8 +228,26 @@ def tar_images(pattern: str, problems: list[str]) -> Iterator[CaptionedImage]:
         image = next((sample[name[1:]] for name in _PICTURES if name[1:] in sample), None)
         if image is None:
             problems.append(f"{where}: it has no png, jpg or webp member")
-        else:
-            yield CaptionedImage(where, str(caption), image, str(about.get("skill") or UNLABELLED))
+            continue
+        try:
+            files = {role: _file_of_role(sample, role) for role in roles}
+        except StoreError as error:
+            problems.append(f"{where}: {error}")
+            continue
+        yield CaptionedImage(where, str(caption), image, str(about.get("skill") or UNLABELLED), files)
+
+
+def _file_of_role(sample: Mapping[str, Any], role: str) -> FileRef:
+    """Check the one member of a role."""
+    extensions = [extension for extension in (*MEDIA_TYPES, "jpeg") if f"{role}.{extension}" in sample]
+    if len(extensions) != 1:
+        raise StoreError(
+            f"it has {len(extensions)} members '{role}.<extension>'; one is needed, as {', '.join(MEDIA_TYPES)}"
+        )
+    try:
+        return checked_file(sample[f"{role}.{extensions[0]}"], extensions[0])
+    except StoreError as error:
+        raise StoreError(f"the role '{role}': {error}") from error
 
 
 def _new_prompts(prompts: Sequence[Prompt], held_out: set[str], report: ImportReport) -> Iterator[Prompt]:

@@ -5,36 +5,49 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from evolvedirector.records import IMAGE_ROLE, check_role
 from evolvedirector.store.dataset import check_format
 from evolvedirector.store.errors import StoreError
+from evolvedirector.store.files import split_member
 from evolvedirector.store.order import KeyedOrder, Stratum, aspect_bucket
 from evolvedirector.store.revision import Revision, RevisionFiles
-from evolvedirector.store.shard_index import open_index
-from evolvedirector.store.shards import MEMBERS_PER_SAMPLE
+from evolvedirector.store.shards import MEMBERS_OF_AN_IMAGE, open_index, sample_starts
 
 _MAX_OPEN_SHARDS = 256  # well under the usual limit of 1024 open files
+_OWN, _NOWHERE = -1, -2  # in place of the number of a companion
+
+
+class _OpenShard(NamedTuple):
+    descriptor: int
+    records: np.ndarray
+    """Of the index, [members]."""
+    starts: Sequence[int]
+    """Where the records of each sample begin, and their number."""
 
 
 class RevisionReader:
     """The samples that one revision trains on (live and mastered), as rows that can be read in any order.
 
-    A copy in another process (forked or pickled) is safe: positions are given with every read, and a pickled reader
-    opens the files again.
+    A prompt with variants has one row for each. A copy in another process (forked or pickled) is safe: positions are
+    given with every read, and a pickled reader opens the files again.
     """
 
-    def __init__(self, root: str | Path, revision_sha: str) -> None:
+    def __init__(self, root: str | Path, revision_sha: str, roles: Sequence[str] = (IMAGE_ROLE,)) -> None:
         """Open a revision.
 
         Args:
             root: The dataset root.
             revision_sha: Which revision; at least 6 characters of it.
+            roles: Files to read of each sample; no others are read.
 
         Raises:
-            StoreError: If there is no such revision or root.
+            StoreError: If there is no such revision or root, or a sample lacks one of the roles.
         """
         self.root = Path(root)
         check_format(self.root)
@@ -44,8 +57,12 @@ class RevisionReader:
         self.number = revision.number
         self.skill_weights = dict(revision.state.skill_weights)
         self.replay_share = revision.state.replay_share
+        self.roles = _checked_roles(roles)
+        self.companions = tuple(revision.companions)
+        """Names of the companion shards of the revision, whether they are read or not."""
+        self._open: OrderedDict[int, _OpenShard] = OrderedDict()
         self._index_rows(revision)
-        self._open: OrderedDict[int, tuple[int, np.ndarray]] = OrderedDict()
+        self._join_companions(revision)
 
     def _index_rows(self, revision: Revision) -> None:
         """Flatten the trainable entries into arrays; objects are not kept."""
@@ -55,12 +72,13 @@ class RevisionReader:
         rows: list[tuple[int, int, int]] = []
         keys: list[str] = []
         for entry in revision.state.entries.values():
-            if entry.state not in ("live", "mastered") or entry.sample is None:
+            if entry.state not in ("live", "mastered"):
                 continue
-            place = revision.places[entry.sample.key]
-            stratum = Stratum(aspect_bucket(place.width_px, place.height_px), entry.prompt.skill, entry.state)
-            rows.append((numbers[place.shard], place.ordinal, strata.setdefault(stratum, len(strata))))
-            keys.append(entry.sample.key)
+            for sample in entry.samples:
+                place = revision.places[sample.key]
+                stratum = Stratum(aspect_bucket(place.width_px, place.height_px), entry.prompt.skill, entry.state)
+                rows.append((numbers[place.shard], place.ordinal, strata.setdefault(stratum, len(strata))))
+                keys.append(sample.key)
         table = np.array(rows, np.int64).reshape(-1, 3)
         self.keys = np.array(keys, dtype="U")
         self.strata = tuple(strata)
@@ -68,6 +86,34 @@ class RevisionReader:
         self._shards = shards
         self._shard_of_row = table[:, 0].astype(np.int32)
         self._ordinal_of_row = table[:, 1].astype(np.int32)
+
+    def _join_companions(self, revision: Revision) -> None:
+        """Find every further role of every row: in the sample's own shard, or in the newest companion that has it."""
+        self._joined: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        further = [role for role in self.roles if role != IMAGE_ROLE]
+        if not further:
+            return
+        trained = (e for e in revision.state.entries.values() if e.state in ("live", "mastered"))
+        own = [sample.files.keys() for entry in trained for sample in entry.samples]  # in the order of the rows
+        companions = list(revision.companions.values())
+        first = len(self._shards)
+        self._shards = self._shards + [companion.name for companion in companions]
+        keys = self.keys.astype("S") if len(self.keys) else np.empty(0, "S1")
+        for role in further:
+            shard_of_row = np.where([role in roles for roles in own], _OWN, _NOWHERE).astype(np.int32)
+            record_of_row = np.zeros(len(keys), np.int64)
+            for number, companion in enumerate(companions, first):
+                if role in companion.roles:
+                    rows, records = _joined_rows(self._shard(number).records, role, keys)
+                    shard_of_row[rows], record_of_row[rows] = number, records
+            self._joined[role] = (shard_of_row, record_of_row)
+            if (missing := np.flatnonzero(shard_of_row == _NOWHERE)).size:
+                raise StoreError(
+                    f"The sample '{keys[missing[0]].decode()}' has no file of the role '{role}', nor have"
+                    f" {missing.size - 1} more of the {len(keys)} samples of revision {self.number}. Every sample that"
+                    " is trained on must have each role that is asked for. Publish the files with"
+                    f" `DatasetStore.publish_companion`, or leave '{role}' out of `roles`."
+                )
 
     def __len__(self) -> int:
         return len(self.stratum_of_row)
@@ -96,41 +142,65 @@ class RevisionReader:
             verify: Compare every member with its sha256 (costs about four times the reading).
 
         Returns:
-            `__key__`, and the bytes of each member by extension: `json`, `txt`, and one of `png`, `jpg`, `webp`.
+            `__key__`, and the bytes of each member by extension: `json`, `txt`, one of `png`, `jpg`, `webp` for the
+            role `image`, and such as `mask.png` for each further role.
 
         Raises:
             StoreError: If the files no longer hold what the revision says.
         """
-        descriptor, records = self._shard(int(self._shard_of_row[row]))
-        start = int(self._ordinal_of_row[row]) * MEMBERS_PER_SAMPLE
         key = str(self.keys[row])
         sample: dict[str, str | bytes] = {"__key__": key}
-        for record in records[start : start + MEMBERS_PER_SAMPLE].tolist():
-            member_key, extension, offset, size, sha256 = record
+        number, ordinal = int(self._shard_of_row[row]), int(self._ordinal_of_row[row])
+        shard = self._shard(number)
+        members = shard.records[shard.starts[ordinal] : shard.starts[ordinal + 1]].tolist()
+        if len(members) > MEMBERS_OF_AN_IMAGE or self.roles != (IMAGE_ROLE,):
+            members = [member for member in members if self._is_read(row, member[1].decode())]
+        self._read(sample, number, members, verify)
+        for shard_of_row, record_of_row in self._joined.values():
+            if (companion := int(shard_of_row[row])) >= 0:
+                self._read(sample, companion, [self._shard(companion).records[record_of_row[row]].tolist()], verify)
+        if len(sample) != 3 + len(self.roles):  # `__key__`, `json`, `txt` and one file for each role
+            raise self._damaged(number, key)
+        return sample
+
+    def _is_read(self, row: int, name: str) -> bool:
+        """Say whether a member in the shard of the sample itself is asked for."""
+        role = split_member(name)[0]
+        if role in self._joined:
+            return bool(self._joined[role][0][row] == _OWN)
+        return not role or role in self.roles
+
+    def _read(self, sample: dict[str, Any], number: int, members: Sequence[tuple[Any, ...]], verify: bool) -> None:
+        """Read members of one shard, and nothing else, into a sample."""
+        descriptor, key = self._shard(number).descriptor, sample["__key__"]
+        for member_key, extension, offset, size, sha256 in members:
             data = os.pread(descriptor, size, offset)
             if len(data) != size or member_key.decode() != key:
-                raise self._damaged(row)
+                raise self._damaged(number, key)
             if verify and hashlib.sha256(data).digest() != bytes(sha256):
-                raise self._damaged(row)
+                raise self._damaged(number, key)
             sample[extension.decode()] = data
-        return sample
+
+    def _damaged(self, number: int, key: str) -> StoreError:
+        path = self.root / "shards" / f"{self._shards[number]}.tar"
+        return StoreError(f"The sample '{key}' in '{path}' is damaged. Restore the shard from a copy.")
 
     def close(self) -> None:
         """Close all shards; the next read opens what it needs again."""
         while self._open:
-            os.close(self._open.popitem()[1][0])
+            os.close(self._open.popitem()[1].descriptor)
 
-    def __getstate__(self) -> dict[str, str]:
-        return {"root": str(self.root), "revision_sha": self.revision_sha}
+    def __getstate__(self) -> dict[str, Any]:
+        return {"root": str(self.root), "revision_sha": self.revision_sha, "roles": self.roles}
 
-    def __setstate__(self, state: dict[str, str]) -> None:
+    def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
 
     def __del__(self) -> None:
         if hasattr(self, "_open"):
             self.close()
 
-    def _shard(self, number: int) -> tuple[int, np.ndarray]:
+    def _shard(self, number: int) -> _OpenShard:
         """Open a shard and its index, or take them from the most recently used ones."""
         if number in self._open:
             self._open.move_to_end(number)
@@ -144,11 +214,40 @@ class RevisionReader:
         if os.fstat(descriptor).st_size != tar_bytes:
             os.close(descriptor)
             raise StoreError(f"The shard '{path}' is not {tar_bytes} bytes long. Restore it from a copy.")
-        self._open[number] = (descriptor, records)
+        self._open[number] = opened = _OpenShard(descriptor, records, sample_starts(records))
         if len(self._open) > _MAX_OPEN_SHARDS:
-            os.close(self._open.popitem(last=False)[1][0])
-        return descriptor, records
+            os.close(self._open.popitem(last=False)[1].descriptor)
+        return opened
 
-    def _damaged(self, row: int) -> StoreError:
-        path = self.root / "shards" / f"{self._shards[int(self._shard_of_row[row])]}.tar"
-        return StoreError(f"The sample '{self.keys[row]}' in '{path}' is damaged. Restore the shard from a copy.")
+
+def _checked_roles(roles: Sequence[str]) -> tuple[str, ...]:
+    """Refuse roles that no sample can have."""
+    if not roles or len(set(roles)) < len(roles):
+        raise StoreError(f"The roles {list(roles)} cannot be read. Each is named once, at least one. Write ['image'].")
+    for role in roles:
+        if role != IMAGE_ROLE:
+            try:
+                check_role(role)
+            except ValueError as error:
+                raise StoreError(str(error)) from error
+    return tuple(roles)
+
+
+def _joined_rows(records: np.ndarray, role: str, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find the rows that have a role in a companion.
+
+    Args:
+        records: The index of the companion, sorted by key.
+        role: Which one.
+        keys: Of every row, as bytes.
+
+    Returns:
+        Rows, and the number of the record of each.
+    """
+    having = np.flatnonzero(np.char.startswith(records["extension"], f"{role}.".encode()))
+    names = records["key"][having]
+    if not len(names):
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    places = np.minimum(np.searchsorted(names, keys), len(names) - 1)
+    rows = np.flatnonzero(names[places] == keys)
+    return rows, having[places[rows]]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from evolvedirector.records import DatasetState, PromptEntry, Sample
+from evolvedirector.records import DatasetState, FileRef, PromptEntry, Sample
 from evolvedirector.store.codec import canonical_json, prompt_from_json, prompt_to_json, state_from_json
 from evolvedirector.store.durable import make_folder, write_durably
 from evolvedirector.store.errors import StoreError
@@ -17,6 +17,9 @@ from evolvedirector.store.shards import Shard
 
 SNAPSHOT_EVERY = 32
 _FORMAT = 1
+_FORMAT_WITH_FILES = 2
+"""Of a revision with further roles, variants or companion shards: a program that knows none of them must not read it as
+if they were not there. All others stay as they always were, byte for byte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,9 @@ class Revision:
     """By sample key."""
     shards: Mapping[str, Shard] = field(default_factory=dict)
     """By name: every shard that some sample of this revision lies in."""
+    companions: Mapping[str, Shard] = field(default_factory=dict)
+    """By name, oldest first: shards of files derived later. Where two have the same role of a sample, the newer counts.
+    """
 
 
 class RevisionFiles:
@@ -53,7 +59,7 @@ class RevisionFiles:
 
     def write(self, body: Mapping[str, Any]) -> str:
         """Write one delta durably; returns the sha of the revision, which covers the parent's."""
-        data = canonical_json({"format": _FORMAT, **body})
+        data = canonical_json({"format": _format_of(body), **body})
         sha = hashlib.sha256(data).hexdigest()
         make_folder(self.folder)
         write_durably(self.folder / f"{body['number']:06d}-{sha[:12]}.json", data)
@@ -103,8 +109,11 @@ class RevisionFiles:
             data = path.read_bytes()
             if hashlib.sha256(data).hexdigest() == sha:
                 body = json.loads(data)
-                if body.get("format") != _FORMAT:
-                    raise StoreError(f"'{path}' has format {body.get('format')}. This program reads {_FORMAT}.")
+                if body.get("format") not in (_FORMAT, _FORMAT_WITH_FILES):
+                    raise StoreError(
+                        f"'{path}' has format {body.get('format')}. This program reads {_FORMAT} and"
+                        f" {_FORMAT_WITH_FILES}. Use the version of evolvedirector that wrote it."
+                    )
                 return body
         raise StoreError(f"'{paths[0]}' no longer has the content its name says. Restore it from a copy.")
 
@@ -136,7 +145,7 @@ class RevisionFiles:
             line, _, data = path.read_bytes().partition(b"\n")
             if hashlib.sha256(data).hexdigest().encode() == line:
                 fields = json.loads(data)
-                if fields["sha"] == sha and fields["format"] == _FORMAT:
+                if fields["sha"] == sha and fields["format"] in (_FORMAT, _FORMAT_WITH_FILES):
                     return _snapshot_from_json(fields)
         return None
 
@@ -146,20 +155,24 @@ def apply(parent: Revision | None, sha: str, body: Mapping[str, Any]) -> Revisio
     entries = dict(parent.state.entries) if parent else {}
     places = dict(parent.places) if parent else {}
     shards = dict(parent.shards) if parent else {}
+    companions = dict(parent.companions) if parent else {}
     prompts = {fields["id"]: prompt_from_json(fields) for fields in body["prompts"]}
     for prompt_id, prompt in prompts.items():
         entries.setdefault(prompt_id, PromptEntry(prompt, "candidate"))
     for fields in body["shards"]:
         shards[fields["name"]] = Shard(**fields)
+    for fields in body.get("companions", ()):
+        companions[fields["name"]] = Shard(**{**fields, "roles": tuple(fields["roles"])})
     for fields in body["samples"]:
         old = entries[fields["prompt_id"]]
-        sample = Sample(fields["key"], old.prompt, fields["image_sha256"], fields["teacher"])
-        if old.sample is not None and old.sample.key != sample.key:
-            places.pop(old.sample.key, None)
-        entries[old.prompt.id] = PromptEntry(old.prompt, "live", sample)
+        sample = _sample_from_json(fields, old)
+        for replaced in old.samples:
+            if replaced.variant == sample.variant and replaced.key != sample.key:
+                places.pop(replaced.key, None)
+        entries[old.prompt.id] = _with_sample(old, sample)
         places[sample.key] = Place(fields["shard"], fields["ordinal"], fields["width_px"], fields["height_px"])
     for prompt_id, state in body["states"].items():
-        entries[prompt_id] = PromptEntry(entries[prompt_id].prompt, state_from_json(state), entries[prompt_id].sample)
+        entries[prompt_id] = replace(entries[prompt_id], state=state_from_json(state))
     used = {place.shard for place in places.values()}
     weights = body["skill_weights"]
     share = body["replay_share"]
@@ -170,13 +183,26 @@ def apply(parent: Revision | None, sha: str, body: Mapping[str, Any]) -> Revisio
         replay_share=(parent.state.replay_share if parent else 0.0) if share is None else share,
     )
     kept = {name: shard for name, shard in shards.items() if name in used}
-    return Revision(body["number"], body["parent"], body["round_id"], state, places, kept)
+    return Revision(body["number"], body["parent"], body["round_id"], state, places, kept, companions)
+
+
+def _sample_from_json(fields: Mapping[str, Any], entry: PromptEntry) -> Sample:
+    files = {role: FileRef(**about) for role, about in fields.get("files", {}).items()}
+    variant = fields.get("variant", "")
+    return Sample(fields["key"], entry.prompt, fields["image_sha256"], fields["teacher"], files, variant)
+
+
+def _with_sample(entry: PromptEntry, sample: Sample) -> PromptEntry:
+    """Put a sample in the place of the one with its variant, or behind all others."""
+    samples = list(entry.samples)
+    place = next((n for n, old in enumerate(samples) if old.variant == sample.variant), len(samples))
+    samples[place : place + 1] = [sample]
+    return PromptEntry(entry.prompt, "live", samples[0], tuple(samples[1:]))
 
 
 def _snapshot_to_json(sha: str, revision: Revision) -> dict[str, Any]:
     state = revision.state
-    return {
-        "format": _FORMAT,
+    fields = {
         "sha": sha,
         "number": revision.number,
         "parent": revision.parent_sha,
@@ -187,7 +213,9 @@ def _snapshot_to_json(sha: str, revision: Revision) -> dict[str, Any]:
         "states": {prompt_id: entry.state for prompt_id, entry in state.entries.items()},
         "samples": [sample_to_json(sample, revision.places[sample.key]) for sample in _samples(state)],
         "shards": [shard_to_json(shard) for shard in revision.shards.values()],
+        **companions_to_json(list(revision.companions.values())),
     }
+    return {"format": _format_of(fields), **fields}
 
 
 def _snapshot_from_json(fields: Mapping[str, Any]) -> Revision:
@@ -196,12 +224,12 @@ def _snapshot_from_json(fields: Mapping[str, Any]) -> Revision:
 
 
 def _samples(state: DatasetState) -> Iterator[Sample]:
-    return (entry.sample for entry in state.entries.values() if entry.sample is not None)
+    return (sample for entry in state.entries.values() for sample in entry.samples)
 
 
 def sample_to_json(sample: Sample, place: Place) -> dict[str, Any]:
     """Write a sample of a revision, with its place; its prompt is named by id."""
-    return {
+    fields: dict[str, Any] = {
         "key": sample.key,
         "prompt_id": sample.prompt.id,
         "image_sha256": sample.image_sha256,
@@ -211,11 +239,38 @@ def sample_to_json(sample: Sample, place: Place) -> dict[str, Any]:
         "width_px": place.width_px,
         "height_px": place.height_px,
     }
+    if sample.files:
+        fields["files"] = {role: _file_to_json(file) for role, file in sample.files.items()}
+    if sample.variant:
+        fields["variant"] = sample.variant
+    return fields
+
+
+def _file_to_json(file: FileRef) -> dict[str, Any]:
+    return {
+        "sha256": file.sha256,
+        "size_bytes": file.size_bytes,
+        "media_type": file.media_type,
+        "width_px": file.width_px,
+        "height_px": file.height_px,
+    }
 
 
 def shard_to_json(shard: Shard) -> dict[str, Any]:
     """Write a shard of a revision."""
     return {"name": shard.name, "samples": shard.samples, "tar_bytes": shard.tar_bytes, "sha256": shard.sha256}
+
+
+def companions_to_json(companions: Sequence[Shard]) -> dict[str, Any]:
+    """Write the companion shards of a revision; nothing at all where there are none."""
+    if not companions:
+        return {}
+    return {"companions": [{**shard_to_json(shard), "roles": list(shard.roles)} for shard in companions]}
+
+
+def _format_of(body: Mapping[str, Any]) -> int:
+    new = "companions" in body or any("files" in s or "variant" in s for s in body["samples"])
+    return _FORMAT_WITH_FILES if new else _FORMAT
 
 
 def _is_hex(text: str) -> bool:

@@ -1,28 +1,56 @@
-"""Immutable plain WebDataset tars, each with an index; written once, checked by reading again, named by content."""
+"""Immutable plain WebDataset tars, each with an index; written once, checked by reading again, named by content.
+
+The index has one fixed-width record per member, so a reader maps it into memory and reads members by offset. A shard
+of samples whose only role is `image` has an index of version 1, as always; further roles need longer extensions
+(`mask.png`), which are version 2.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import re
+import struct
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from evolvedirector.records import Sample
+from evolvedirector.records import FileRef, Sample, check_role
+from evolvedirector.records.files import MAX_ROLE_CHARACTERS
 from evolvedirector.store.codec import canonical_json
-from evolvedirector.store.durable import disk_full_named, make_folder, sync_folder, writing
+from evolvedirector.store.durable import disk_full_named, make_folder, sync_folder, write_durably, writing
 from evolvedirector.store.errors import StoreError
+from evolvedirector.store.files import extension_of
 from evolvedirector.store.images import sniff_format
-from evolvedirector.store.shard_index import MAX_KEY_BYTES, RECORD, write_index
 
-MEMBERS_PER_SAMPLE = 3
 MAX_SHARD_SAMPLES = 10_000
+MAX_KEY_BYTES = 64
+MEMBERS_OF_AN_IMAGE = 3
+"""`json`, the image and `txt`: every sample of a shard whose index has version 1."""
 _KEY = re.compile(rf"[a-z0-9_-]{{1,{MAX_KEY_BYTES}}}")  # a dot would split the key: WebDataset cuts at the first one
+_MAGIC = b"EVDINDEX"
+_HEADER = struct.Struct("<8sIIQQ")  # magic, version, bytes per record, members, bytes of the tar
+_EXTENSION_BYTES = {1: 8, 2: MAX_ROLE_CHARACTERS + len(".safetensors")}
+
+
+def _record(version: int) -> np.dtype:
+    extension = f"S{_EXTENSION_BYTES[version]}"
+    return np.dtype(
+        [
+            ("key", f"S{MAX_KEY_BYTES}"),
+            ("extension", extension),
+            ("offset", "<u8"),
+            ("size", "<u8"),
+            ("sha256", "u1", (32,)),
+        ]
+    )
+
+
+_RECORDS = {version: _record(version) for version in _EXTENSION_BYTES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +61,23 @@ class Shard:
     samples: int
     tar_bytes: int
     sha256: str
+    roles: tuple[str, ...] = ()
+    """What a companion shard holds: files derived later, for samples that lie in other shards. Empty for a shard of
+    samples, each of which has all its own files in it."""
 
 
-def sample_members(sample: Sample, image: bytes) -> dict[str, Any]:
-    """Lay out one sample as WebDataset reads it: `<key>.json`, `<key>.png|jpg|webp`, `<key>.txt`."""
-    if not _KEY.fullmatch(sample.key):
-        raise StoreError(
-            f"The sample key '{sample.key}' is refused. Allowed are 1 to {MAX_KEY_BYTES} of a-z, 0-9, '_' and '-'."
-            " Use Sample.create."
-        )
+def sample_members(sample: Sample, image: bytes, files: Mapping[str, bytes] | None = None) -> dict[str, Any]:
+    """Lay out one sample as WebDataset reads it: `<key>.json`, `<key>.png|jpg|webp`, `<key>.txt`, `<key>.mask.png`.
+
+    Args:
+        sample: What it is.
+        image: The bytes of the role `image`.
+        files: The bytes of the further roles, one for each of `sample.files`. None: there are none.
+
+    Raises:
+        StoreError: If the key or a role could not be part of a file name.
+    """
+    _check_key(sample.key)
     about = {
         "prompt_id": sample.prompt.id,
         "text": sample.prompt.text,
@@ -52,11 +88,41 @@ def sample_members(sample: Sample, image: bytes) -> dict[str, Any]:
         "teacher": sample.teacher,
         "image_sha256": sample.image_sha256,
     }
+    if sample.variant:
+        about["variant"] = sample.variant
     text = sample.prompt.text.encode("utf-8", "surrogatepass")
-    return {"__key__": sample.key, "json": canonical_json(about), sniff_format(image): image, "txt": text}
+    members = {"__key__": sample.key, "json": canonical_json(about), sniff_format(image): image, "txt": text}
+    return members | {member_name(role, ref): (files or {})[role] for role, ref in sample.files.items()}
 
 
-def write_shard(folder: Path, number: int, samples: Iterable[dict[str, Any]]) -> Shard:
+def companion_members(key: str, files: Mapping[str, FileRef]) -> dict[str, Any]:
+    """Lay out files that were derived for a sample of another shard: `<key>.<role>.<extension>`.
+
+    Raises:
+        StoreError: If the key or a role could not be part of a file name.
+    """
+    _check_key(key)
+    return {"__key__": key, **{member_name(role, ref): ref.content for role, ref in files.items()}}
+
+
+def member_name(role: str, file: FileRef) -> str:
+    """Name the member of a further role, without the key: `mask.png`."""
+    try:
+        check_role(role)
+    except ValueError as error:
+        raise StoreError(str(error)) from error
+    return f"{role}.{extension_of(file.media_type)}"
+
+
+def _check_key(key: str) -> None:
+    if not _KEY.fullmatch(key):
+        raise StoreError(
+            f"The sample key '{key}' is refused. Allowed are 1 to {MAX_KEY_BYTES} of a-z, 0-9, '_' and '-'."
+            " Use Sample.create."
+        )
+
+
+def write_shard(folder: Path, number: int, samples: Iterable[dict[str, Any]], companion: bool = False) -> Shard:
     """Write samples into one new shard and its index; both are durable and verified when this returns.
 
     The same samples give the same bytes (mtime 0), hence the same name: doing it again after a crash changes nothing.
@@ -64,28 +130,32 @@ def write_shard(folder: Path, number: int, samples: Iterable[dict[str, Any]]) ->
     Args:
         folder: The `shards` folder of a root.
         number: Number of the revision that adds it, for the name.
-        samples: As `sample_members` lays them out; consumed one by one.
+        samples: As `sample_members` or `companion_members` lays them out; consumed one by one.
+        companion: Its samples lie in other shards; its name begins with `c` and its index is sorted by key.
 
     Raises:
         StoreError: If what was written does not read back as it was given.
         DiskFullError: If the disk is full.
     """
     make_folder(folder)
+    prefix = f"{'c' if companion else 'r'}{number:04d}"
     # the content names the file, so it is written under a working name first
-    working = folder / f".r{number:04d}.{os.getpid()}.writing"
+    working = folder / f".{prefix}.{os.getpid()}.writing"
     try:
         with writing(working) as file:
             expected = _write_tar(file, samples)
             records, sha256 = _read_back(file, expected, working)
             tar_bytes = file.seek(0, os.SEEK_END)
-        name = f"r{number:04d}-{sha256[:12]}"
+        name = f"{prefix}-{sha256[:12]}"
+        if companion:
+            records = records[np.argsort(records["key"], kind="stable")]
         write_index(folder / f"{name}.index", records, tar_bytes)
         with disk_full_named(working):
             os.replace(working, folder / f"{name}.tar")
             sync_folder(folder)
     finally:
         working.unlink(missing_ok=True)
-    return Shard(name, len(expected) // MEMBERS_PER_SAMPLE, tar_bytes, sha256)
+    return Shard(name, len(sample_starts(records)) - 1, tar_bytes, sha256)
 
 
 def _write_tar(file: BinaryIO, samples: Iterable[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -106,7 +176,8 @@ def _read_back(file: BinaryIO, expected: Sequence[tuple[str, str]], path: Path) 
     """Read the tar from the file again, compare it with what was meant, and index it on the way."""
     os.fsync(file.fileno())
     file.seek(0)
-    records = np.zeros(len(expected), RECORD)
+    with_roles = any("." in member.split(".", 1)[1] for member, _ in expected)
+    records = np.zeros(len(expected), _RECORDS[2 if with_roles else 1])
     found = 0
     for member, data in regular_members(file):
         if found == len(expected) or expected[found] != (member.name, hashlib.sha256(data).hexdigest()):
@@ -139,3 +210,56 @@ def regular_members(file: BinaryIO) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
             if len(data) != member.size:
                 raise StoreError(f"The tar member '{member.name}' is cut short. Restore the shard from a copy.")
             yield member, data
+
+
+def write_index(path: Path, records: np.ndarray, tar_bytes: int) -> None:
+    """Write the index of a shard durably.
+
+    Args:
+        path: The `.index` file.
+        records: Array [members] of the records of one version; those of one sample stand together.
+        tar_bytes: Size of the shard; a shard of another size is refused when it is read.
+    """
+    version = next(version for version, record in _RECORDS.items() if record == records.dtype)
+    header = _HEADER.pack(_MAGIC, version, records.dtype.itemsize, len(records), tar_bytes)
+    write_durably(path, header + records.tobytes())
+
+
+def open_index(path: Path) -> tuple[np.ndarray, int]:
+    """Map an index into memory.
+
+    Returns:
+        The records [members] (read-only) and the size in bytes that the shard must have.
+
+    Raises:
+        StoreError: If the file is missing, cut short or of another version.
+    """
+    try:
+        with open(path, "rb") as file:
+            head = file.read(_HEADER.size)
+            size = os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise StoreError(f"The index '{path}' cannot be read: {error}. Restore it from a copy.") from error
+    if len(head) < _HEADER.size or head[:8] != _MAGIC:
+        raise StoreError(f"'{path}' is no index of a shard. Restore it from a copy.")
+    _, version, record_bytes, members, tar_bytes = _HEADER.unpack(head)
+    if version not in _RECORDS or record_bytes != _RECORDS[version].itemsize:
+        raise StoreError(
+            f"The index '{path}' has version {version}. This program reads {', '.join(map(str, _RECORDS))}."
+            " Use the newer one."
+        )
+    record = _RECORDS[version]
+    if size != _HEADER.size + members * record.itemsize:
+        raise StoreError(f"The index '{path}' has {size} bytes and was cut short or grew. Restore it from a copy.")
+    if members == 0:
+        return np.empty(0, record), tar_bytes
+    return np.memmap(path, record, "r", offset=_HEADER.size, shape=(members,)), tar_bytes
+
+
+def sample_starts(records: np.ndarray) -> Sequence[int]:
+    """Say where the records of each sample begin in an index; the last number is that of all records."""
+    if records.dtype == _RECORDS[1]:
+        return range(0, len(records) + 1, MEMBERS_OF_AN_IMAGE)
+    keys = records["key"]
+    changes = np.flatnonzero(keys[1:] != keys[:-1]) + 1
+    return [0, *changes.tolist(), len(records)]

@@ -142,14 +142,14 @@ class Client:
         """Send one request and return its whole answer.
 
         Args:
-            method: see `request_json`.
-            path_or_url: see `request_json`.
+            method: HTTP method; GET is always repeated when its outcome is unknown, others as the endpoint allows.
+            path_or_url: appended to the base URL, or a whole address of the same service or an allowed host.
             body: sent as JSON; None for none.
             form: sent as multipart fields instead.
-            headers: see `request_json`.
-            idempotency_key: see `request_json`.
-            give_up_at: see `request_json`.
-            allowed_hosts: see `request_json`.
+            headers: added to ours.
+            idempotency_key: names the work, so that the service may recognise a repetition; None draws one.
+            give_up_at: monotonic time at which this must end; None: the endpoint's deadline from now.
+            allowed_hosts: further hosts that the key may be sent to (regional polling addresses).
             accept: says of an answer outside of 200-299 that the caller reads it (a refusal behind a 403, say):
                 it is returned instead of being retried or raised.
 
@@ -172,7 +172,7 @@ class Client:
         Args:
             url: https; plain http only back to an endpoint on this machine.
             allowed_hosts: exact names or `*.example.com`.
-            give_up_at: see `request_json`.
+            give_up_at: monotonic time at which this must end; None: the endpoint's deadline from now.
             max_bytes: more is refused.
 
         Raises:

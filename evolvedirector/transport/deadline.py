@@ -1,4 +1,8 @@
-"""One end for a whole piece of work, whatever it is doing then, and what is known of its cost."""
+"""One end for a whole piece of work, whatever it is doing then, and what is known of its cost.
+
+Not the timeouts of a client or a retry library: they bound single requests, while queueing, waiting, retries, polls and
+downloads together must end in time, and what may have been paid must be known then.
+"""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class Endpoint:
         return urlsplit(self.base_url).hostname or ""
 
     @property
-    def requests_per_unit(self) -> int:
+    def requests_in_flight(self) -> int:
         """Say how many requests a round hands over at once: all slots stay busy, and a unit still ends soon enough."""
         return min(4 * self.max_in_flight, 256)
 

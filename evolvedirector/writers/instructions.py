@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from evolvedirector.records import WriteRequest, seed_of
 from evolvedirector.records.questions import quoted
 
+INSTRUCTIONS_VERSION = 1
+"""Part of the fingerprint of every writer; raised when the same request is put into other words."""
+
 LENGTHS = (
     "Keep it short and rough: a few words.",
     "Stay under 30 words, but be very specific.",

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from evolvedirector.records import WriteReply, WriteRequest, seed_of
+from evolvedirector.records import WriteReply, WriteRequest, digest, seed_of
 from evolvedirector.transport.api_key import read_key
 from evolvedirector.transport.chat.answer_ladder import MAX_CHAT_BYTES, ChatReply
 from evolvedirector.transport.chat.chat_completer import ChatFields
@@ -21,7 +21,7 @@ from evolvedirector.transport.fault import TransportFault, without_secrets
 from evolvedirector.transport.response import read_error
 from evolvedirector.transport.run_concurrently import run_concurrently
 from evolvedirector.writers.example_pool import ExamplePool, Words
-from evolvedirector.writers.instructions import instruction_for
+from evolvedirector.writers.instructions import INSTRUCTIONS_VERSION, instruction_for
 from evolvedirector.writers.replies import ROUGE_LIMIT, read_texts, refusal_of
 from evolvedirector.writers.rouge import nearest_copy, words_of
 
@@ -121,6 +121,13 @@ class OpenAIChatWriter:
         self._pool = ExamplePool(examples)
         self._fields = ChatFields()
         self._has_written = False
+
+    @property
+    def fingerprint(self) -> str:
+        """Name the model, the instructions and every setting that changes its texts; not the address: it may move."""
+        sampling = (self.temperature, self.max_output_tokens, self.texts_per_chat, self.extra_chats)
+        shown = (sorted((self.examples or {}).items()), self.examples_per_request, self.rouge_limit)
+        return f"openai-chat-writer-{INSTRUCTIONS_VERSION}/{self.model}/{digest(repr((*sampling, *shown)))}"
 
     def write(self, requests: Sequence[WriteRequest]) -> Iterator[WriteReply]:
         """Yield one reply per request as each finishes; fewer texts than asked where some were refused.

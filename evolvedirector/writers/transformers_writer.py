@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from evolvedirector.models.model_files import Dtype, ModelSettings, Quantisation
 from evolvedirector.models.on_demand import MemoryGuard, ModelOnDemand
 from evolvedirector.models.text_model import InstructionReader, TextModel, Written
-from evolvedirector.records import WriteReply, WriteRequest, seed_of
+from evolvedirector.records import WriteReply, WriteRequest, digest, seed_of
 from evolvedirector.writers.example_pool import ExamplePool, Words
-from evolvedirector.writers.instructions import instruction_for
+from evolvedirector.writers.instructions import INSTRUCTIONS_VERSION, instruction_for
 from evolvedirector.writers.replies import ROUGE_LIMIT, read_texts, refusal_of
 from evolvedirector.writers.rouge import words_of
 
@@ -116,6 +117,15 @@ class TransformersWriter:
             f"Allowed is what it holds. Write a batch_size under {batch_size}, fewer max_new_tokens or "
             "`quantisation: nf4`.",
         )
+
+    @property
+    def fingerprint(self) -> str:
+        """Name the model, the instructions and every setting that changes its texts; not batch, memory and device."""
+        weights = (self.revision, self.dtype, self.quantisation)
+        sampling = (self.max_new_tokens, self.temperature, self.top_p, self.texts_per_reply)
+        shown = (sorted((self.examples or {}).items()), self.examples_per_request, self.rouge_limit)
+        settings = digest(self.model, repr((*weights, *sampling, *shown)))
+        return f"transformers-writer-{INSTRUCTIONS_VERSION}/{Path(self.model).name}/{settings}"
 
     def write(self, requests: Sequence[WriteRequest]) -> Iterator[WriteReply]:
         """Yield one reply per request, in their order; fewer texts than asked where some were refused.

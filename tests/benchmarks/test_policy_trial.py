@@ -135,7 +135,7 @@ def test_the_same_seed_repeats_a_run_and_another_does_not() -> None:
 def test_nothing_held_out_is_bought(tmp_path: Path) -> None:
     trial = Trial(ARMS["screening"], 0, SIZE, tmp_path / "data")
     trial.run()
-    bought = [layout_of(prompt.text) for prompt in trial.store.ledger.prompts().values()]
+    bought = [layout_of(prompt.text) for prompt in trial.store.ledger.prompts.all().values()]
     trial.store.close()
     held_out = {layout_of(prompt.text) for prompt in trial.held_out.prompts()}
     assert len(held_out) > 20
@@ -151,7 +151,7 @@ def test_the_control_buys_every_skill_alike_and_asks_no_judge() -> None:
 
 def test_what_a_policy_leaves_buys_prompts_as_the_seeds_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Trial, "_spend_the_rest", lambda self, sha, index: sha)
-    idle = SpendsTheRest(EvolveDirectorPolicy(expansion=False, mutation=False, deletion=False), EASY_SHARES)
+    idle = SpendsTheRest(EvolveDirectorPolicy(without={"expansion", "mutation", "deletion"}), EASY_SHARES)
     trial = Trial(Arm(lambda: idle), 0, SIZE, tmp_path / "data")
     figures = trial.run()
     trial.store.close()
@@ -161,7 +161,7 @@ def test_what_a_policy_leaves_buys_prompts_as_the_seeds_were(tmp_path: Path, mon
 
 
 def test_what_is_left_is_spent_later_when_the_last_buying_round_was_skipped() -> None:
-    idle = SpendsTheRest(EvolveDirectorPolicy(expansion=False, mutation=False, deletion=False), EASY_SHARES)
+    idle = SpendsTheRest(EvolveDirectorPolicy(without={"expansion", "mutation", "deletion"}), EASY_SHARES)
     for index, asks in ((2, False), (4, True), (5, True)):  # the last of five buying rounds is round 4
         info = RoundInfo("round", index, 10, 0, 100, "sha", budget_teacher_calls=60, teacher_calls=40, seed_calls=6)
         written = idle.plan(DatasetState("sha", {}), info).write

@@ -13,13 +13,14 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from evolvedirector.callbacks import EvolutionCallback, RunCheckpoint
-from evolvedirector.callbacks._run import round_driver
+from evolvedirector.callbacks import EvolutionCallback, RunCheckpoint, evolution
 from evolvedirector.datamodules import EvolvingDataModule
 from evolvedirector.evolution import Budget
+from evolvedirector.execution import signals
 from evolvedirector.policies.evolve_director import EvolveDirectorPolicy
 from evolvedirector.records import Allowance, DatasetState, Decision, Evidence, OrderedPair, RoundInfo, prompt_id_of
 from evolvedirector.store import DatasetStore, DiskFullError, StoreError, durable
+from evolvedirector.store.ledger import RoundRow
 from tests.toys import ToyJudge, ToyPrompts, ToyStudent, ToyTeacher, ToyWriter
 
 PER_EPOCH, EPOCHS = 3, 4
@@ -85,9 +86,9 @@ class Run:
     def rounds_published(self) -> list[str]:
         return list(dict.fromkeys(revision for revision, _ in self.student.seen.values()))[1:]
 
-    def rounds(self) -> list[dict[str, Any]]:
+    def rounds(self) -> list[RoundRow]:
         with DatasetStore(self.root) as store:
-            return store.ledger.rounds()
+            return store.ledger.rounds.all()
 
 
 @pytest.fixture(scope="module", params=list(LIMITS))
@@ -129,7 +130,7 @@ def test_each_boundary_has_one_round(whole: tuple[Run, dict[str, int]]) -> None:
     again = Run(reference.folder, **limit)
     again.fit("step-00000006")
     again.evolution.on_train_epoch_end(again.trainer, again.student)
-    assert sorted({row["global_step"] for row in again.rounds()}) == [3, 6, 9]
+    assert sorted({row.global_step for row in again.rounds()}) == [3, 6, 9]
     assert again.data.revision_sha == reference.data.revision_sha
 
 
@@ -137,13 +138,13 @@ def test_another_future_forks_and_reuses_images(whole: tuple[Run, dict[str, int]
     """Rounds at other epochs, from an older checkpoint: a second line of revisions that buys only what is new."""
     reference, limit = whole
     with DatasetStore(reference.root) as store:
-        before = {prompt_id for prompt_id, _ in store.ledger.teacher_images()}
+        before = {prompt_id for prompt_id, _ in store.ledger.calls.images()}
         parent = store.state(reference.rounds_published[0])
     again = Run(reference.folder, every_n_epochs=3, **limit).fit("step-00000003")
     assert again.data.revision_sha not in reference.rounds_published
     with DatasetStore(again.root) as store:
         entries = store.state(again.data.revision_sha).entries
-        bought = [prompt_id for prompt_id, _ in store.ledger.teacher_images()]
+        bought = [prompt_id for prompt_id, _ in store.ledger.calls.images()]
     assert {prompt_id for prompt_id, entry in parent.entries.items() if entry.sample} <= entries.keys()
     assert not {prompt_id_of(text) for text in again.teacher.asked} & before
     assert len(bought) == len(set(bought)) == len(before) + len(again.teacher.asked)
@@ -152,8 +153,8 @@ def test_another_future_forks_and_reuses_images(whole: tuple[Run, dict[str, int]
 def test_another_margin_of_ties_decides_otherwise_in_a_round_of_its_own(tmp_path: Path) -> None:
     first = Run(tmp_path).fit()
     again = Run(tmp_path, tie_margin=0.45).fit("step-00000009-round")
-    assert all("compare: tie" not in row["figures"] for row in first.rounds()[:3])
-    assert again.rounds()[3]["figures"]["compare: tie"] > 0
+    assert not any(row.figures.compared["tie"] for row in first.rounds()[:3])
+    assert again.rounds()[3].figures.compared["tie"] > 0
     with pytest.raises(ValueError, match=r"tie_margin is 0.5\. Allowed: 0 to under 0.5"):
         Run(tmp_path, tie_margin=0.5)
 
@@ -186,7 +187,7 @@ def test_unreadable_looks_are_recorded_and_the_run_goes_on(tmp_path: Path) -> No
     run = Run(tmp_path, judge=ToyJudge(mass=0.1), max_epochs=2).fit()
     assert run.trainer.global_step == 2 * PER_EPOCH
     with DatasetStore(run.root) as store:
-        assert {item.verdict for item in store.ledger.evidence()} == {"invalid"}
+        assert {item.reading or item.verdict for item in store.ledger.looks.evidence()} <= {"invalid", "unreadable"}
 
 
 def test_budget_0_only_trains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -233,13 +234,13 @@ def test_a_part_that_raises_loses_nothing(tmp_path: Path, parts: dict[str, Any],
     with pytest.raises(Exception, match=message):
         Run(tmp_path, **parts).fit()
     with DatasetStore(tmp_path / "data") as store:
-        kept = len(store.ledger.teacher_images())
+        kept = len(store.ledger.calls.images())
         reserved = store.ledger.spend().teacher_calls
     newest = max((tmp_path / "checkpoints").glob("*"), default=None)
     run = Run(tmp_path).fit(newest.name if newest else None)
     assert run.trainer.global_step == EPOCHS * PER_EPOCH
     with DatasetStore(tmp_path / "data") as store:
-        spend, images = store.ledger.spend(), len(store.ledger.teacher_images())
+        spend, images = store.ledger.spend(), len(store.ledger.calls.images())
     assert len(run.teacher.asked) == images - kept
     assert spend.teacher_calls >= images >= kept
     assert spend.teacher_calls >= reserved
@@ -264,12 +265,12 @@ def test_a_full_disk_is_one_error_and_loses_nothing(tmp_path: Path, monkeypatch:
     kept = 0
     if (tmp_path / "data" / "ledger.sqlite").exists():
         with DatasetStore(tmp_path / "data") as store:
-            kept = len(store.ledger.teacher_images())
+            kept = len(store.ledger.calls.images())
     markers = sorted((tmp_path / "checkpoints").glob("*/COMMIT.json"), key=lambda p: json.loads(p.read_text())["order"])
     run = Run(tmp_path).fit(markers[-1].parent.name if markers else None)
     assert run.trainer.global_step == EPOCHS * PER_EPOCH
     with DatasetStore(tmp_path / "data") as store:
-        assert len(run.teacher.asked) == len(store.ledger.teacher_images()) - kept
+        assert len(run.teacher.asked) == len(store.ledger.calls.images()) - kept
 
 
 @pytest.mark.parametrize("stuck", [False, True])
@@ -283,10 +284,36 @@ def test_sigterm_in_a_round_ends_the_run_with_143(tmp_path: Path, monkeypatch: p
                 time.sleep(60)
             yield from super().look(pairs)
 
-    monkeypatch.setattr(round_driver, "TERM_GRACE_S", 0.2)
+    monkeypatch.setattr(signals, "TERM_GRACE_S", 0.2)
     began = time.monotonic()
     with pytest.raises(SystemExit) as ending:
         Run(tmp_path, judge=Terminated()).fit()
     assert ending.value.code == 143
     assert time.monotonic() - began < 20
     assert Run(tmp_path).fit("step-00000003-round").trainer.global_step == EPOCHS * PER_EPOCH
+
+
+# ---- rounds that an earlier version left open
+
+
+@pytest.mark.parametrize(("formatted", "rounds_at_3"), [(False, ["as it was"]), (True, ["as it was", "now"])])
+def test_a_half_done_round_of_a_state_without_a_format_is_finished_under_its_own_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, formatted: bool, rounds_at_3: list[str]
+) -> None:
+    """Names of rounds are made in another way since the state carries a number."""
+    state_dict = EvolutionCallback.state_dict
+    with monkeypatch.context() as earlier:
+        earlier.setattr(evolution, "round_id_of", lambda *named: "as it was")
+        if not formatted:
+            earlier.setattr(
+                EvolutionCallback,
+                "state_dict",
+                lambda self: {key: value for key, value in state_dict(self).items() if key != "format"},
+            )
+        with pytest.raises(ValueError, match="the judge broke"):
+            Run(tmp_path, judge=BrokenJudge(), max_epochs=2).fit()
+    monkeypatch.setattr(evolution, "round_id_of", lambda *named: "now")
+    again = Run(tmp_path, max_epochs=2).fit("step-00000003-round")
+    assert [row.round_id for row in again.rounds()] == rounds_at_3
+    assert again.rounds()[-1].child_sha == again.data.revision_sha
+    assert again.evolution.state_dict()["format"] == 2

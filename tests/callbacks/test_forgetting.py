@@ -32,7 +32,7 @@ class Student(toys.ToyStudent):
 def root_with(folder: Path, mastered: int) -> Path:
     prompts = [Prompt.create(f"tone {tone}", skill="tone") for tone in TONES]
     with DatasetStore(folder / "data", create=True) as store:
-        store.ledger.add_prompts(prompts)
+        store.ledger.prompts.add(prompts)
         images = store.blobs.put_many([toys.flat_png(tone) for tone in TONES])
         samples = tuple(Sample.create(p, sha256, "toy") for p, sha256 in zip(prompts, images, strict=True))
         first = store.publish(None, "first", RevisionChange(samples=samples))

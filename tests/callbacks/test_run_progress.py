@@ -12,7 +12,7 @@ import torch
 
 from evolvedirector.callbacks._run.round_bar import RoundBar
 from evolvedirector.callbacks.run_progress import RunProgress, duration, total_steps
-from evolvedirector.evolution.round_context import Progress
+from evolvedirector.evolution.round_parts import Progress
 from evolvedirector.records import RoundInfo
 from tests import toys
 

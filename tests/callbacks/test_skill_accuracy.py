@@ -10,6 +10,7 @@ from evolvedirector.callbacks import SkillAccuracy
 from evolvedirector.evaluation.intervals import wilson_interval
 from evolvedirector.records import ImageRequest, Prompt
 from tests import toys
+from tests.callbacks.evolving_toy import Evolving
 
 HELD_OUT = [Prompt.create(f"tone {tone}", skill="dark" if tone < 100 else "light") for tone in (10, 20, 120, 125, 250)]
 
@@ -96,13 +97,6 @@ class OtherJudge(toys.ToyJudge):
     fingerprint = "another toy judge"
 
 
-class Evolves(pl.Callback):
-    """Looks like what evolves the training data."""
-
-    def __init__(self, judge: toys.ToyJudge) -> None:
-        self.judge = judge
-
-
 def fit(folder: Path, *callbacks: pl.Callback, module: pl.LightningModule | None = None, **options) -> pl.Trainer:
     trainer = pl.Trainer(
         default_root_dir=folder, accelerator="cpu", callbacks=list(callbacks), enable_progress_bar=False,
@@ -168,12 +162,12 @@ def test_averaged_weights_draw_the_last_reading(tmp_path: Path) -> None:
 
 def test_the_training_judge_as_reader_is_warned_of_once(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=r"SkillAccuracy\.reader is the judge of the training data") as said:
-        fit(tmp_path, SkillAccuracy(toys.ToyJudge()), Evolves(toys.ToyJudge()))
+        fit(tmp_path, SkillAccuracy(toys.ToyJudge()), Evolving(toys.ToyJudge()))
     assert len([w for w in said if "training data" in str(w.message)]) == 1
 
 
 def test_another_judge_as_reader_is_not_warned_of(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
-    fit(tmp_path, SkillAccuracy(OtherJudge()), Evolves(toys.ToyJudge()))
+    fit(tmp_path, SkillAccuracy(OtherJudge()), Evolving(toys.ToyJudge()))
     assert not [w for w in recwarn if "training data" in str(w.message)]
 
 
@@ -190,24 +184,16 @@ class Sizeless(Chance):
     image_size_px = None  # type: ignore[assignment]
 
 
-class Settings(Evolves):
-    """Evolves the data and knows the size to ask for."""
-
-    def __init__(self, image_size_px: int | None) -> None:
-        super().__init__(OtherJudge())
-        self.image_size_px = image_size_px
-
-
 def test_the_size_is_taken_from_what_evolves_the_data(tmp_path: Path) -> None:
     accuracy, module = SkillAccuracy(toys.ToyJudge(), seeds_per_prompt=2), Sizeless()
-    fit(tmp_path, accuracy, Settings(16), module=module)
+    fit(tmp_path, accuracy, Evolving(OtherJudge(), image_size_px=16), module=module)
     assert {(r.width_px, r.height_px) for r in module.requests[6:]} == {(16, 16)}, "6 are of the validation loop"
 
 
 def test_without_a_known_size_the_validation_readings_stay(tmp_path: Path) -> None:
     accuracy, module = SkillAccuracy(toys.ToyJudge(), seeds_per_prompt=2), Sizeless()
     with pytest.warns(UserWarning, match="size of the images.*SkillAccuracy.*unknown") as said:
-        fit(tmp_path, accuracy, Settings(None), module=module)
+        fit(tmp_path, accuracy, Evolving(OtherJudge()), module=module)
     assert len([w for w in said if "size of the images" in str(w.message)]) == 1
     assert len(module.requests) == 6 and accuracy.accuracy is not None, "the validation loop's own requests"
 

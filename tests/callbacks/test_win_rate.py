@@ -11,6 +11,7 @@ from evolvedirector.callbacks.checkpoint import latest_committed
 from evolvedirector.judges import CalibratedJudge
 from evolvedirector.records import ImageReply, Look, Prompt
 from tests import toys
+from tests.callbacks.evolving_toy import Evolving
 
 HELD_OUT = [Prompt.create(f"tone {tone}", skill="dark" if tone < 100 else "light") for tone in (10, 20, 130, 140, 150)]
 pytestmark = pytest.mark.filterwarnings("ignore:.*litmodels.*", "ignore:.*val_dataloader.*")
@@ -207,13 +208,6 @@ class Loving(toys.ToyJudge):
             self.asked += 1
             darker = toys.mean_tone(pair.first) < toys.mean_tone(pair.second)
             yield Look(pair.item_id, 0.9 if darker else 0.1)
-
-
-class Evolving(pl.Callback):
-    """Stands for the callback that evolves the data."""
-
-    def __init__(self, judge: toys.ToyJudge) -> None:
-        self.judge = judge
 
 
 def test_both_judges_see_the_same_pairs_and_a_divergence_is_told(tmp_path: Path, capsys) -> None:

@@ -1,4 +1,5 @@
 import io
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from PIL import Image
 from evolvedirector.commands.data import main
 from evolvedirector.records import Prompt, RevisionChange, Sample
 from evolvedirector.store import DatasetStore
+from tests.store.sample_files import embedding, kept, picture
 
 
 def test_import_and_show_prompts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -47,6 +49,34 @@ def test_import_pictures_lists_what_it_skips(tmp_path: Path, capsys: pytest.Capt
     assert main(["import", str(tmp_path / "data"), "--images", str(tmp_path / "**")]) == 0
     printed = capsys.readouterr()
     assert "0 prompts and 1 captioned images" in printed.out and "b.png" in printed.err
+
+
+def test_roles_and_variants_are_shown_where_there_are_any(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        for name, content in {"a.png": picture(1), "a.txt": b"a thing", "a.mask.png": picture(9, mode="L")}.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    root = tmp_path / "data"
+    assert main(["import", str(root), "--webdataset", str(tmp_path / "x.tar"), "--roles", "mask"]) == 0
+    assert main(["show", str(root)]) == 0
+    shown = capsys.readouterr().out
+    assert "image, mask (1 of 1 samples)" in shown and "further images of" not in shown
+    with DatasetStore(root) as store:
+        sha = store.current() or ""
+        sha = store.publish(sha, "round1", RevisionChange(samples=(kept(store.blobs, 1), kept(store.blobs, 1, 5, "b"))))
+        keys = [s.key for entry in store.state(sha).entries.values() for s in entry.samples]
+        store.publish_companion(sha, "clip", [(key, {"image_embedding": embedding(1)}) for key in keys])
+    assert main(["show", str(root)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "mask (1 of 3 samples), image_embedding (3 samples, derived: c0003-" in shown
+    assert "1 further images of 1 prompts" in shown and "3 images in 2 shards" in shown
+    with pytest.raises(SystemExit):
+        main(["import", str(tmp_path / "other"), "--images", "x/**", "--roles", "mask"])
+    assert "beside --webdataset" in capsys.readouterr().err
 
 
 def test_a_mistyped_file_leaves_no_root(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

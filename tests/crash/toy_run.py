@@ -32,8 +32,9 @@ from evolvedirector.evolution import Budget
 from evolvedirector.execution.signals import EndBySignal, run_until_signal
 from evolvedirector.policies.evolve_director import EvolveDirectorPolicy
 from evolvedirector.records import ImageReply, ImageRequest
-from evolvedirector.store import DatasetStore, Ledger
+from evolvedirector.store import DatasetStore
 from evolvedirector.store.blobs import Blobs
+from evolvedirector.store.ledger.file import LedgerFile
 from evolvedirector.store.revision import RevisionFiles
 from tests.toys import ToyJudge, ToyPrompts, ToyStudent, ToyTeacher, ToyWriter, flat_png, tone_of
 
@@ -81,16 +82,16 @@ class Events:
         self.around(pl.Trainer, "save_checkpoint", "checkpoint", after=True)
         self.around(ToyStudent, "generate", "generate")
         self.around(ToyWriter, "write", "writer")
-        transaction = Ledger._transaction
+        transaction = LedgerFile.transaction
 
         @contextmanager
-        def counted(ledger: Ledger) -> Iterator[Any]:
-            with transaction(ledger) as connection:
+        def counted(file: LedgerFile) -> Iterator[Any]:
+            with transaction(file) as connection:
                 yield connection
                 self.happen("before commit")
             self.happen("after commit")
 
-        Ledger._transaction = counted  # type: ignore[method-assign]
+        LedgerFile.transaction = counted  # type: ignore[method-assign]
 
 
 class NotingStudent(ToyStudent):
@@ -196,7 +197,7 @@ def final_state(folder: Path, model: pl.LightningModule, data: EvolvingDataModul
         revision = store.revision(sha or "")
         live = sorted(entry.sample.key for entry in revision.state.in_state("live") if entry.sample)
         spend = store.ledger.spend()
-        answered = len(store.ledger.teacher_images())
+        answered = len(store.ledger.calls.images())
         while sha is not None:
             chain.append(sha)
             sha = store.revision(sha).parent_sha
@@ -222,8 +223,7 @@ def settled_requests(root: Path) -> list[str]:
     if not (root / "ledger.sqlite").exists():
         return []
     with DatasetStore(root) as store:
-        connection = store.ledger._connection
-        return [row[0] for row in connection.execute("SELECT request_id FROM calls WHERE status != 'submitted'")]
+        return [row[0] for row in store.ledger.file.rows("SELECT request_id FROM calls WHERE status != 'submitted'")]
 
 
 def in_child(work: Callable[[], Any], log: Path) -> tuple[int, Any, float]:

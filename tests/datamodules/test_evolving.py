@@ -306,7 +306,7 @@ def test_seeds_are_imported_once_without_held_out_prompts(tmp_path: Path) -> Non
         state = store.state(store.current() or "")
         assert store.number(state.revision_sha) == 1
         assert [entry.prompt.text for entry in state.in_state("candidate")] == ["a dog", "a cat"]
-        assert store.ledger.held_out() == {Prompt.create("a bird").id}
+        assert store.ledger.prompts.held_out() == {Prompt.create("a bird").id}
 
 
 def test_a_missing_root_is_one_clear_error(tmp_path: Path) -> None:

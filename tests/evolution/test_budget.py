@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evolvedirector.evolution.budget import Budget, allowance_of, check_teacher_names
-from evolvedirector.store.ledger.calls import Spend
+from evolvedirector.store.ledger import Spend
 
 limits = st.none() | st.integers(0, 1000)
 

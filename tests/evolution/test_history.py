@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from evolvedirector.evolution.history import past_rounds
-from evolvedirector.records import Evidence, Prompt, RevisionChange, Sample, Tally, Verdict
+from evolvedirector.records import Evidence, Prompt, Reading, RevisionChange, RoundFigures, Sample, Tally
 from evolvedirector.store.dataset import DatasetStore
 from tests.toys import flat_png
 
@@ -25,56 +25,58 @@ def published(store: DatasetStore, parent: str | None, name: str, tone: int) -> 
     return store.publish(parent, name, RevisionChange(samples=(sample,)))
 
 
-def played(store: DatasetStore, parent: str, name: str, evidence: Sequence[Evidence], **figures: float) -> str:
+def played(
+    store: DatasetStore, parent: str, name: str, evidence: Sequence[Evidence], judge_error: float | None = None
+) -> str:
     """A finished round: opened, recorded, published, closed."""
-    store.ledger.open_round(name, 0, parent, 0)
-    store.ledger.add_prompts([*SEEDS, *CHILDREN, *STRANGERS])
-    store.ledger.add_evidence(name, evidence)
+    store.ledger.rounds.open(name, 0, parent, 0)
+    store.ledger.prompts.add([*SEEDS, *CHILDREN, *STRANGERS])
+    store.ledger.looks.add_evidence(name, evidence)
     child = published(store, parent, name, 100 + len(store.revisions()))
-    store.ledger.close_round(name, child, {key.replace("_", " "): value for key, value in figures.items()})
+    store.ledger.rounds.close(name, child, RoundFigures(judge={} if judge_error is None else {"error": judge_error}))
     return child
 
 
-def screened(prompts: Sequence[Prompt], *verdicts: Verdict) -> list[Evidence]:
-    return [Evidence(prompt.id, "screen", verdict) for prompt, verdict in zip(prompts, verdicts, strict=True)]
+def screened(prompts: Sequence[Prompt], *readings: Reading) -> list[Evidence]:
+    return [Evidence(prompt.id, "screen", reading) for prompt, reading in zip(prompts, readings, strict=True)]
 
 
 def test_a_round_is_told_by_skill_lineage_and_failures(store: DatasetStore) -> None:
     first = published(store, None, "import", 50)
-    evidence = screened([*CHILDREN, *STRANGERS[:2]], "teacher", "student", "teacher", "invalid", "student", "tie")
-    evidence += [Evidence(SEEDS[1].id, "probe", "teacher"), Evidence(CHILDREN[0].id, "faithfulness", "student")]
-    child = played(store, first, "r0", evidence, judge_error=0.2, written=6)
-    (past,) = past_rounds(store, child)
+    evidence = screened([*CHILDREN, *STRANGERS[:2]], "lacks", "shows", "lacks", "unreadable", "shows", "unreadable")
+    evidence += [Evidence(SEEDS[1].id, "probe", "lacks"), Evidence(CHILDREN[0].id, "faithfulness", "shows")]
+    child = played(store, first, "r0", evidence, judge_error=0.2)
+    (past,) = past_rounds(store.ledger, child)
     assert (past.round_id, past.judge_error) == ("r0", 0.2)
     assert past.skills == {"dark": Tally(3, 2), "light": Tally(1, 0)}
     assert past.lineages == {SEEDS[0].id: Tally(3, 2), STRANGERS[0].id: Tally(1, 0)}
     assert past.failed == {CHILDREN[0].id, CHILDREN[2].id}
-    assert past_rounds(store, first) == ()
+    assert past_rounds(store.ledger, first) == ()
 
 
 def test_rounds_come_oldest_first_across_revisions_that_no_round_published(store: DatasetStore) -> None:
     sha = published(store, None, "import", 50)
     for number in range(3):
-        sha = played(store, sha, f"r{number}", screened(CHILDREN[:1], "teacher"))
+        sha = played(store, sha, f"r{number}", screened(CHILDREN[:1], "lacks"))
         sha = published(store, sha, f"seeds {number}", 60 + number)
-    assert [past.round_id for past in past_rounds(store, sha)] == ["r0", "r1", "r2"]
-    assert all(past.judge_error == 0.0 for past in past_rounds(store, sha))
+    assert [past.round_id for past in past_rounds(store.ledger, sha)] == ["r0", "r1", "r2"]
+    assert all(past.judge_error == 0.0 for past in past_rounds(store.ledger, sha))
 
 
 def test_a_fork_sees_its_own_past_only(store: DatasetStore) -> None:
-    trunk = played(store, published(store, None, "import", 50), "r0", screened(CHILDREN[:1], "teacher"))
-    one = played(store, trunk, "left", screened(CHILDREN[:2], "teacher", "student"))
-    other = played(store, trunk, "right", screened(STRANGERS[:1], "student"))
-    assert [past.round_id for past in past_rounds(store, one)] == ["r0", "left"]
-    assert [past.round_id for past in past_rounds(store, other)] == ["r0", "right"]
-    assert [past.round_id for past in past_rounds(store, trunk)] == ["r0"]
+    trunk = played(store, published(store, None, "import", 50), "r0", screened(CHILDREN[:1], "lacks"))
+    one = played(store, trunk, "left", screened(CHILDREN[:2], "lacks", "shows"))
+    other = played(store, trunk, "right", screened(STRANGERS[:1], "shows"))
+    assert [past.round_id for past in past_rounds(store.ledger, one)] == ["r0", "left"]
+    assert [past.round_id for past in past_rounds(store.ledger, other)] == ["r0", "right"]
+    assert [past.round_id for past in past_rounds(store.ledger, trunk)] == ["r0"]
 
 
 def test_an_unfinished_round_and_one_that_saw_nothing_are_left_out(store: DatasetStore) -> None:
-    sha = played(store, published(store, None, "import", 50), "r0", screened(CHILDREN[:1], "teacher"))
-    store.ledger.open_round("skipped", 1, sha, 0)
-    store.ledger.close_round("skipped", sha, {"skipped": 1})
-    store.ledger.open_round("cut off", 2, sha, 0)
-    store.ledger.add_evidence("cut off", screened(CHILDREN[:2], "teacher", "teacher"))
-    sha = played(store, sha, "unreadable", screened(CHILDREN[:1], "invalid"))
-    assert [past.round_id for past in past_rounds(store, sha)] == ["r0"]
+    sha = played(store, published(store, None, "import", 50), "r0", screened(CHILDREN[:1], "lacks"))
+    store.ledger.rounds.open("skipped", 1, sha, 0)
+    store.ledger.rounds.close("skipped", sha, RoundFigures(skipped=True))
+    store.ledger.rounds.open("cut off", 2, sha, 0)
+    store.ledger.looks.add_evidence("cut off", screened(CHILDREN[:2], "lacks", "lacks"))
+    sha = played(store, sha, "unreadable", screened(CHILDREN[:1], "unreadable"))
+    assert [past.round_id for past in past_rounds(store.ledger, sha)] == ["r0"]

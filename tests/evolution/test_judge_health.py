@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 
 from evolvedirector.evolution.budget import Budget
+from evolvedirector.evolution.host import StudentPart
 from evolvedirector.evolution.judge_health import check_judge
 from evolvedirector.evolution.round import run_round
-from evolvedirector.evolution.round_context import RoundContext, RoundInterrupted
-from evolvedirector.execution.executor import LocalCrew
+from evolvedirector.evolution.round_parts import Round, RoundInterrupted, RoundParts, RoundWatch, tenants_of
+from evolvedirector.execution.local import LocalExecutor
 from evolvedirector.judges import HealthReport, JudgeHealth, OCRGate
 from evolvedirector.policies.evolve_director import EvolveDirectorPolicy
 from evolvedirector.records import ImageAndPrompt, ImageRequest, Look, OrderedPair, RevisionChange, RoundInfo, Sample
@@ -90,13 +91,21 @@ class Root:
         change = RevisionChange(samples=tuple(samples)) if images else RevisionChange(prompts=tuple(prompts))
         self.sha = self.store.publish(None, "import", change)
 
-    def context(self, judge: Any, index: int = 0, budget: Budget = Budget(), **changes: Any) -> RoundContext:  # noqa: B008
-        crew = LocalCrew(lambda requests: [], {}, judge, unit=8)
-        info = RoundInfo(f"r{index}", index, None, 0, index, self.sha)
-        policy, writer = EvolveDirectorPolicy(), toys.ToyWriter()
-        return RoundContext(
-            self.store, crew, policy, writer, budget, info, {}, judge.fingerprint, image_size_px=32, **changes
+    def context(
+        self,
+        judge: Any,
+        index: int = 0,
+        budget: Budget = Budget(),  # noqa: B008
+        teachers: dict[str, Any] | None = None,
+        watch: RoundWatch | None = None,
+        **changes: Any,
+    ) -> Round:
+        student, policy, writer = StudentPart(lambda requests: []), EvolveDirectorPolicy(), toys.ToyWriter()
+        executor = LocalExecutor(tenants_of(student, teachers or {}, judge, writer), unit=8)
+        parts = RoundParts(
+            self.store, executor, student, teachers or {}, judge, writer, policy, budget, image_size_px=32, **changes
         )
+        return Round(parts, RoundInfo(f"r{index}", index, None, 0, index, self.sha), watch or RoundWatch())
 
     def check(self, judge: Any, health: JudgeHealth = HEALTH, **context: Any) -> HealthReport:
         return check_judge(self.context(judge, **context), health, self.store.state(self.sha))
@@ -121,8 +130,8 @@ def test_an_exact_judge_passes_everything(root_of) -> None:
     assert report.problem(HEALTH) is None
     assert report.judge_error == report.position_bias == report.unreadable == 0
     names = ("agreement", "canary blank", "canary swapped", "canary own", "canary same", "swap consistency", "pairs")
-    assert {figures[f"judge {name}"] for name in names} == {1.0}
-    assert figures["judge health looks"] == report.looks == 40 + 48
+    assert {figures[name] for name in names} == {1.0}
+    assert figures["health looks"] == report.looks == 40 + 48
 
 
 @pytest.mark.parametrize("error_rate", [0.1, 0.3])
@@ -138,7 +147,7 @@ def test_the_error_is_estimated_and_tolerated(root_of, error_rate: float) -> Non
 def test_half_unreadable_is_tolerated(root_of) -> None:
     report = root_of().check(Judge(invalid_rate=0.5))
     assert report.problem(HEALTH) is None
-    assert report.to_figures()["judge unreadable"] == pytest.approx(0.5, abs=0.15)
+    assert report.to_figures()["unreadable"] == pytest.approx(0.5, abs=0.15)
     assert report.judge_error == 0
 
 
@@ -152,8 +161,8 @@ def test_always_first_is_skipped_for_its_place(root_of) -> None:
     report = root_of().check(Judge(position_bias=1))
     problem = report.problem(HEALTH)
     assert report.position_bias == 0.5
-    assert report.to_figures()["judge swap consistency"] == 0
-    assert report.to_figures()["judge canary same"] == 0
+    assert report.to_figures()["swap consistency"] == 0
+    assert report.to_figures()["canary same"] == 0
     assert report.judge_error == 0
     assert problem is not None
     assert "prefers a place" in problem
@@ -186,7 +195,7 @@ def test_a_repeated_check_asks_nothing_twice(root_of) -> None:
 def test_an_interrupted_check_goes_on_where_it_was(root_of) -> None:
     root, judge = root_of(), Counting(Judge())
     with pytest.raises(RoundInterrupted):
-        root.check(judge, SMALL, stop=lambda: "enough" if len(judge.asked) >= 10 else None)
+        root.check(judge, SMALL, watch=RoundWatch(lambda: "enough" if len(judge.asked) >= 10 else None))
     assert 0 < len(judge.asked) < 36
     assert root.check(judge, SMALL).looks == 36
     assert len(judge.asked) == len(set(judge.asked)) == 36
@@ -243,7 +252,7 @@ def test_an_empty_budget_of_looks_measures_nothing(root_of) -> None:
     assert report == HealthReport()
     assert report.problem(SMALL) is None
     assert judge.asked == []
-    assert context.figures["looks beyond the budget"] == 36
+    assert context.figures.looks_beyond_budget == 36
 
 
 @pytest.mark.parametrize("budget", [5, 20, 30])
@@ -259,8 +268,8 @@ def test_without_bought_images_only_gold_is_asked(root_of) -> None:
     root = root_of(images=0)
     report = root.check(Judge(), SMALL)
     assert report.looks == 12
-    assert report.to_figures()["judge agreement"] == 1
-    assert "judge canary blank" not in report.to_figures()
+    assert report.to_figures()["agreement"] == 1
+    assert "canary blank" not in report.to_figures()
 
 
 def test_with_neither_nothing_is_measured(root_of) -> None:
@@ -307,12 +316,11 @@ def test_gold_unread_in_an_outage_is_asked_about_again(root_of) -> None:
 
 def test_a_round_of_a_judge_that_always_says_yes_changes_nothing(root_of) -> None:
     root, teacher = root_of(), toys.ToyTeacher()
-    context = root.context(Always(0.9), judge_health=SMALL)
-    context.crew = LocalCrew(lambda requests: [], {"toy": teacher}, Always(0.9))
+    context = root.context(Always(0.9), judge_health=SMALL, teachers={"toy": teacher})
     with pytest.warns(UserWarning, match="Round 1 is skipped, training goes on: The judge gave 0 of"):
         assert run_round(context) == root.sha
     assert teacher.asked == []
-    assert root.store.ledger.rounds()[-1]["figures"]["judge gold not shown"] == 0
+    assert root.store.ledger.rounds.all()[-1].figures.judge["gold not shown"] == 0
 
 
 class Literate(Judge):
@@ -346,7 +354,7 @@ def test_a_judge_that_believes_what_is_written_is_stopped_and_a_gate_saves_it(ro
     assert believing.overlay.failed == believing.overlay.looked == 8
     assert "believes what is written" in (believing.problem(health) or "")
     gated = root_of().check(OCRGate(Literate(), GreyWriting()), health)
-    assert gated.problem(health) is None and gated.to_figures()["judge canary overlay"] == 1.0
+    assert gated.problem(health) is None and gated.to_figures()["canary overlay"] == 1.0
     assert gated.unreadable == 0 and gated.looks == 40 + 48, "what the gate shuts out counts as no failure to read"
 
 

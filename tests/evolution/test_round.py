@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
 from evolvedirector.evolution.budget import Budget
+from evolvedirector.evolution.host import StudentPart
 from evolvedirector.evolution.opening import run_seeding
 from evolvedirector.evolution.round import run_round
-from evolvedirector.evolution.round_context import RoundContext, RoundInterrupted
-from evolvedirector.execution.executor import LocalCrew
+from evolvedirector.evolution.round_parts import Round, RoundInterrupted, RoundParts, RoundWatch, tenants_of
+from evolvedirector.execution.local import LocalExecutor
 from evolvedirector.judges.faithfulness_judge import FaithfulnessJudge
 from evolvedirector.judges.health.report import JudgeHealth
 from evolvedirector.policies.evolve_director import EvolveDirectorPolicy
@@ -57,14 +59,15 @@ class World:
         self.drawn += [request.prompt for request in requests]
         return [toys.flat_png(self.student_tone) for _ in requests]
 
-    def context(self, round_id: str = "r1", index: int = 0, **changes: Any) -> RoundContext:
-        crew = LocalCrew(self.draw, self.teachers, self.judge, chunk=4, unit=8)
+    def context(self, round_id: str = "r1", index: int = 0, watch: RoundWatch | None = None, **changes: Any) -> Round:
+        student = StudentPart(self.draw, chunk=4)
+        rewards = changes.get("rewards", {})
+        tenants = tenants_of(student, self.teachers, self.judge, self.writer, rewards)
+        executor = LocalExecutor(tenants, unit=8)
+        who = (student, self.teachers, self.judge, self.writer, self.policy)
+        parts = RoundParts(self.store, executor, *who, self.budget, 8, **changes)
         info = RoundInfo(round_id, index, None, 0, 10 * (index + 1), self.sha)
-        fingerprints = {name: teacher.fingerprint for name, teacher in self.teachers.items()}
-        context = RoundContext(
-            self.store, crew, self.policy, self.writer, self.budget, info, fingerprints, self.judge.fingerprint, 8
-        )
-        return replace(context, **changes)
+        return Round(parts, info, watch or RoundWatch())
 
     def seed(self) -> str:
         self.sha = run_seeding(self.context("seeding"))
@@ -119,11 +122,11 @@ def test_the_published_round(world_of) -> None:
     world.seed()
     child = run_round(world.context())
     state = world.store.state(child)
-    row = world.store.ledger.rounds()[-1]["figures"]
-    assert row["expand"] == 8
-    assert row["compare: teacher"] == 8
+    row = world.store.ledger.rounds.all()[-1].figures
+    assert row.decisions["expand"] == 8
+    assert row.compared["teacher"] == 8
     children = [e for e in state.in_state("live") if e.prompt.origin == "expansion"]
-    assert len(children) == row["written"] == len(world.asked()) - 8 > 12
+    assert len(children) == row.written == len(world.asked()) - 8 > 12
     assert all(entry.sample and entry.sample.teacher == "toy" for entry in children)
     assert {e.prompt.parent_id for e in children} <= {p.id for p in toys.ToyPrompts(8).prompts()}
 
@@ -135,12 +138,12 @@ def test_what_the_student_can_do_is_retired_but_never_everything(world_of) -> No
                 first = abs(toys.mean_tone(pair.first) - 128) < 1
                 yield toys.Look(pair.item_id, 0.9 if first else 0.1)
 
-    world = world_of(judge=Pleased(), policy=EvolveDirectorPolicy(mutation=False))
+    world = world_of(judge=Pleased(), policy=EvolveDirectorPolicy(without={"mutation"}))
     world.seed()
     state = world.store.state(run_round(world.context()))
     assert len(state.in_state("live")) == 1
     assert len(state.in_state("retired")) == 7
-    assert world.store.ledger.rounds()[-1]["figures"]["kept: nothing else would be live"] == 1
+    assert world.store.ledger.rounds.all()[-1].figures.kept_to_train == 1
 
 
 @pytest.mark.parametrize(("tie_margin", "verdict"), [(0.0, "teacher"), (0.3, "teacher"), (0.45, "tie")])
@@ -148,16 +151,16 @@ def test_a_preference_within_the_margin_is_a_tie(world_of, tie_margin: float, ve
     world = world_of()  # the toy judge is 0.9 sure
     world.seed()
     run_round(world.context(tie_margin=tie_margin))
-    assert world.store.ledger.rounds()[-1]["figures"][f"compare: {verdict}"] == 8
+    assert world.store.ledger.rounds.all()[-1].figures.compared == {verdict: 8}
 
 
 def test_every_look_invalid_keeps_everything_and_is_counted(world_of) -> None:
     world = world_of(judge=toys.ToyJudge(mass=0.1))
     world.seed()
     state = world.store.state(run_round(world.context()))
-    figures = world.store.ledger.rounds()[-1]["figures"]
+    figures = world.store.ledger.rounds.all()[-1].figures
     assert len(state.in_state("live")) == 8
-    assert figures["compare: invalid"] == figures["keep"] == 8
+    assert figures.compared["invalid"] == figures.decisions["keep"] == 8
 
 
 def test_a_repeated_round_spends_nothing_and_publishes_the_same(world_of) -> None:
@@ -183,7 +186,7 @@ def test_a_round_stopped_anywhere_is_finished_without_paying_twice(world_of, aft
         return "a test" if left[0] < 0 else None
 
     try:
-        run_round(world.context(stop=stop))
+        run_round(world.context(watch=RoundWatch(stop)))
     except RoundInterrupted as error:
         assert "a test" in str(error) and "--ckpt_path last" in str(error)
     assert run_round(world.context()) == expected
@@ -212,7 +215,7 @@ def test_a_spent_budget_asks_the_writer_for_nothing(world_of) -> None:
     world.seed()
     run_round(world.context())
     assert world.writer.asked == 0
-    assert world.store.ledger.rounds()[-1]["figures"]["not written: budget spent"] == 24
+    assert world.store.ledger.rounds.all()[-1].figures.unwritten == 24
 
 
 def test_the_budget_of_looks_and_of_money_and_of_lineages(world_of) -> None:
@@ -220,7 +223,7 @@ def test_the_budget_of_looks_and_of_money_and_of_lineages(world_of) -> None:
     world.seed()
     run_round(world.context())
     assert world.judge.asked == 3
-    assert world.store.ledger.rounds()[-1]["figures"]["looks beyond the budget"] == 5
+    assert world.store.ledger.rounds.all()[-1].figures.looks_beyond_budget == 5
     dear = world_of(teachers={"toy": toys.ToyTeacher(cost_usd=1.0)}, budget=Budget(budget_cost_usd=8.0))
     dear.seed()
     run_round(dear.context())
@@ -231,7 +234,7 @@ def test_the_budget_of_looks_and_of_money_and_of_lineages(world_of) -> None:
     narrow = world_of(budget=Budget(teacher_calls_per_lineage=2))
     narrow.seed()
     run_round(narrow.context())
-    assert max(narrow.store.ledger.lineage_calls().values()) == 2
+    assert max(narrow.store.ledger.calls.by_lineage().values()) == 2
 
 
 def test_a_teacher_that_refuses_is_passed_over(world_of) -> None:
@@ -300,7 +303,7 @@ class UnreliableWriter(toys.ToyWriter):
 def killed_after_writing(world: World) -> None:
     world.seed()
     with pytest.raises(RoundInterrupted):
-        run_round(world.context(stop=lambda: "killed" if world.writer.asked else None))
+        run_round(world.context(watch=RoundWatch(lambda: "killed" if world.writer.asked else None)))
     assert world.writer.asked == 8
     world.writer.works = True
 
@@ -343,7 +346,8 @@ def test_a_writer_that_stays_loaded_is_closed_before_anybody_else_works(world_of
     world.seed()
     del events[:]
     run_round(world.context())
-    assert events[:3] == ["write", "close", "look"] and "write" not in events[2:]
+    in_turn = [event for event, _ in groupby(events)]
+    assert in_turn[:3] == ["write", "close", "look"] and "write" not in in_turn[2:]
     events += [""] * 9
     with pytest.raises(RuntimeError, match="no memory"):
         run_round(world.context("r2", 1))
@@ -356,7 +360,7 @@ def test_an_outage_of_the_writer_is_told_as_one_and_the_next_round_writes(world_
     with pytest.warns(UserWarning) as told:
         world.sha = run_round(world.context())
     assert [str(warning.message) for warning in told] == ["The writer writes nothing at present: nothing"]
-    assert world.store.ledger.rounds()[-1]["figures"]["refused: writer not reached"] == 24
+    assert world.store.ledger.rounds.all()[-1].figures.refused["writer not reached"] == 24
     world.writer.works = True
     assert len(world.store.state(run_round(world.context("r2", 1))).in_state("live")) > 20
 
@@ -377,7 +381,7 @@ def test_a_silent_teacher_and_a_silent_judge_are_recorded(world_of) -> None:
     mute = world_of(judge=Mute())
     mute.seed()
     run_round(mute.context())
-    assert mute.store.ledger.rounds()[-1]["figures"]["compare: invalid"] == 8
+    assert mute.store.ledger.rounds.all()[-1].figures.compared["invalid"] == 8
 
 
 class Screening:
@@ -392,7 +396,7 @@ class Screening:
     def decide(
         self, state: DatasetState, evidence: Sequence[Evidence], allowance: Allowance, round: RoundInfo
     ) -> list[Decision]:
-        failing = [e.prompt_id for e in evidence if e.kind == "screen" and e.verdict == "teacher"]
+        failing = [e.prompt_id for e in evidence if e.kind == "screen" and e.reading == "lacks"]
         return [Decision("buy", key) for key in failing][: allowance.teacher_calls]
 
     def mix(self, state: DatasetState, evidence: Sequence[Evidence], round: RoundInfo) -> TrainingMix:
@@ -407,8 +411,8 @@ def test_the_screening_round_buys_only_what_fails(world_of) -> None:
     bought = [e for e in state.in_state("live") if e.prompt.origin == "mutation"]
     assert 0 < len(bought) <= 5
     assert all(abs(toys.tone_of(entry.prompt.text) - 128) >= 10 for entry in bought)
-    kinds = {(e.kind, e.verdict) for e in world.store.ledger.evidence("r1")}
-    assert ("compare", "teacher") in kinds and ("faithfulness", "student") in kinds and ("screen", "teacher") in kinds
+    kinds = {(e.kind, e.reading or e.verdict) for e in world.store.ledger.looks.evidence("r1")}
+    assert ("compare", "teacher") in kinds and ("faithfulness", "shows") in kinds and ("screen", "lacks") in kinds
 
 
 def test_an_unfaithful_image_goes_to_the_next_teacher_once(world_of) -> None:
@@ -441,11 +445,11 @@ def test_an_unfaithful_image_goes_to_the_next_teacher_once(world_of) -> None:
 def test_held_out_prompts_never_enter(world_of) -> None:
     world = world_of()
     world.seed()
-    world.store.ledger.hold_out([Prompt.create(f"tone {tone}").id for tone in range(256)])
+    world.store.ledger.prompts.hold_out([Prompt.create(f"tone {tone}").id for tone in range(256)])
     with pytest.warns(UserWarning, match=r"24 of 24 texts of the writer were refused.*held out 24"):
         state = world.store.state(run_round(world.context()))
     assert len(state.entries) == 8
-    assert world.store.ledger.rounds()[-1]["figures"]["refused: held out"] == 24
+    assert world.store.ledger.rounds.all()[-1].figures.refused["held out"] == 24
 
 
 def test_a_policy_that_decides_about_nobody_is_told_so(world_of) -> None:
@@ -522,7 +526,7 @@ def test_purchases_beyond_the_allowance_are_cut_and_counted(world_of) -> None:
     world.seed()
     run_round(world.context())
     assert world.store.ledger.spend("r1").teacher_calls == 5
-    assert world.store.ledger.rounds()[-1]["figures"]["buy decisions beyond the allowance"] == 7
+    assert world.store.ledger.rounds.all()[-1].figures.buys_beyond_allowance == 7
 
 
 def test_a_plan_may_buy_unseen(world_of) -> None:
@@ -539,7 +543,7 @@ def test_a_plan_may_buy_unseen(world_of) -> None:
     world.seed()
     run_round(world.context())
     assert world.drawn == [] and world.judge.asked == 0
-    assert len(world.store.ledger.decisions("r1")) == 12
+    assert len(world.store.ledger.rounds.decisions("r1")) == 12
 
 
 class AlwaysYes(toys.ToyJudge):
@@ -554,9 +558,9 @@ def test_a_judge_below_its_floor_skips_the_round_and_keeps_the_revision(world_of
     sha = world.seed()
     with pytest.warns(UserWarning, match=r"Round 1 is skipped, training goes on: .*says yes"):
         assert run_round(world.context(judge_health=JudgeHealth())) == sha
-    row = world.store.ledger.rounds()[-1]
-    assert row["figures"]["skipped"] == 1 and row["child_sha"] == sha
-    assert "says yes" in row["figures"]["skipped because"]
+    row = world.store.ledger.rounds.all()[-1]
+    assert row.figures.skipped and row.child_sha == sha
+    assert "says yes" in row.figures.skipped_because
     assert world.store.ledger.spend("r1").teacher_calls == 0
 
 
@@ -566,7 +570,7 @@ def test_a_judge_that_passes_decides_and_its_error_is_known(world_of) -> None:
     world.seed()
     run_round(world.context(judge_health=JudgeHealth()))
     assert 0.0 <= policy.seen[0][0].judge_error < 0.1  # a swapped prompt may name nearly the same tone
-    assert world.store.ledger.rounds()[-1]["figures"]["judge canary blank"] == 1.0
+    assert world.store.ledger.rounds.all()[-1].figures.judge["canary blank"] == 1.0
 
 
 def test_unfaithful_images_of_seeds_are_not_trained_on(world_of) -> None:
@@ -583,12 +587,12 @@ def test_a_finished_round_that_is_repeated_ends_where_it_ended(world_of) -> None
     world = world_of(policy=Screening(), budget=Budget(teacher_calls_per_round=4))
     start = world.seed()
     first = run_round(world.context("r1"))
-    figures = world.store.ledger.rounds()[-1]["figures"]
+    figures = world.store.ledger.rounds.all()[-1].figures
     world.sha = first
     run_round(world.context("r2", index=1))
     world.sha = start
     assert run_round(world.context("r1")) == first
-    assert world.store.ledger.rounds()[0]["figures"] == figures
+    assert world.store.ledger.rounds.all()[0].figures == figures
 
 
 def test_a_plan_about_nobody_is_told_so(world_of) -> None:

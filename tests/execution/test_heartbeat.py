@@ -1,7 +1,5 @@
 """Signs of life between two ranks of one process: what ends a round, and that slowness does not."""
 
-import os
-import signal
 import socket
 import threading
 import time
@@ -32,9 +30,13 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.fixture
-def ranks(ended: list[int]) -> Iterator[tuple[Heartbeat, Heartbeat]]:
+def port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def ranks(ended: list[int], port: int) -> Iterator[tuple[Heartbeat, Heartbeat]]:
     both = Heartbeat("127.0.0.1", port, 0, 2), Heartbeat("127.0.0.1", port, 1, 2)
     yield both
     for one in reversed(both):
@@ -71,17 +73,16 @@ def test_a_silent_peer_is_named(ranks: tuple[Heartbeat, Heartbeat]) -> None:
     assert "rank 1 has been silent" in (ranks[0].reason or "")
 
 
-def test_a_signal_is_seen_without_any_handler_of_python(ranks: tuple[Heartbeat, Heartbeat]) -> None:
-    """A main thread that hangs in a collective runs no handler; the thread reads the signal from a pipe."""
-    before = signal.signal(signal.SIGTERM, lambda number, frame: None)
-    try:
-        for one in reversed(ranks):
-            one.start()
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert wait_for(lambda: ranks[1].reason)
-        assert ranks[1].reason == "rank 0 received SIGTERM"
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def test_a_rank_that_is_told_to_end_tells_the_others(ended: list[int], port: int) -> None:
+    told = threading.Event()
+    both = Heartbeat("127.0.0.1", port, 0, 2, told.is_set), Heartbeat("127.0.0.1", port, 1, 2)
+    for one in both:
+        one.start()
+    told.set()
+    assert wait_for(lambda: both[1].reason)
+    assert both[1].reason == "rank 0 received SIGTERM"
+    for one in reversed(both):
+        one.stop()
 
 
 def test_a_rank_that_ends_tells_its_reason_first_and_leaves_the_store(

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 import torch.distributed as dist
 
-from evolvedirector.execution.executor import LocalCrew
-from evolvedirector.execution.ranks import PeerFailed, RankCrew
+from evolvedirector.evolution.host import StudentPart
+from evolvedirector.evolution.round_parts import tenants_of
+from evolvedirector.execution.local import LocalExecutor
+from evolvedirector.execution.ranks import PeerFailed, RankExecutor
 from evolvedirector.judges.calibrated_judge import CalibratedJudge
 from evolvedirector.judges.panel_judge import PanelJudge
-from evolvedirector.records import ImageAndPrompt, ImageRequest, OrderedPair
-from tests.toys import ToyJudge, ToyTeacher, flat_png, tone_of
+from evolvedirector.records import ImageAndPrompt, ImageRequest, OrderedPair, WriteRequest
+from tests.toys import ToyJudge, ToyTeacher, ToyWriter, flat_png, tone_of
 
 
 @pytest.fixture
@@ -28,8 +30,19 @@ def draw(requests: Sequence[ImageRequest]) -> list[bytes]:
     return [flat_png(tone_of(request.prompt)) for request in requests]
 
 
-def crew_of(group: dist.ProcessGroup, reason: str | None = None) -> RankCrew:
-    return RankCrew(LocalCrew(draw, {"toy": ToyTeacher()}, ToyJudge(), chunk=2), group, lambda: reason)
+class Ranks:
+    """An executor over a group, and the parts that it asks."""
+
+    def __init__(self, group: dist.ProcessGroup, judge: Any = None, **teachers: Any) -> None:
+        self.student, self.judge, self.writer = StudentPart(draw, chunk=2), judge or ToyJudge(), ToyWriter()
+        self.teachers = teachers or {"toy": ToyTeacher()}
+        self.reason: str | None = None
+        tenants = tenants_of(self.student, self.teachers, self.judge, self.writer)
+        self.local = LocalExecutor(tenants)
+        self.executor = RankExecutor(self.local, group, lambda: self.reason)
+
+    def render(self, *tones: int) -> list[bytes]:
+        return [reply.image for reply in self.executor.ask(self.student, "generate", requests(*tones))]
 
 
 def requests(*tones: int) -> list[ImageRequest]:
@@ -39,52 +52,76 @@ def requests(*tones: int) -> list[ImageRequest]:
 @pytest.mark.parametrize("count", [0, 1, 2, 5])
 def test_images_come_in_the_order_of_the_requests(group: dist.ProcessGroup, count: int) -> None:
     tones = [40 * number for number in range(count)]
-    assert crew_of(group).render(requests(*tones)) == [flat_png(tone) for tone in tones]
+    assert Ranks(group).render(*tones) == [flat_png(tone) for tone in tones]
 
 
 def test_every_part_of_a_round_passes_through(group: dist.ProcessGroup) -> None:
-    crew = crew_of(group)
-    crew.enter("judge")
+    ranks = Ranks(group)
+    ask = ranks.executor.ask
     pairs = [OrderedPair("p", flat_png(200), flat_png(10), "tone 200")]
-    assert [look.probability > 0.5 for look in crew.look(pairs)] == [True]
+    assert [look.probability > 0.5 for look in ask(ranks.judge, "look", pairs)] == [True]
     checks = [ImageAndPrompt("c", flat_png(10), "tone 200")]
-    assert [look.probability > 0.5 for look in crew.check(checks)] == [False]
-    assert [reply.image for reply in crew.teach("toy", requests(7))] == [flat_png(7)]
+    assert [look.probability > 0.5 for look in ask(ranks.judge, "check", checks)] == [False]
+    assert [reply.image for reply in ask(ranks.teachers["toy"], "generate", requests(7))] == [flat_png(7)]
+    writes = [WriteRequest("w", "mutation", None, None, 2, 0)]
+    assert [len(reply.texts) for reply in ask(ranks.writer, "write", writes)] == [2]
 
 
 def test_a_service_is_asked_by_one_process_within_the_limits_of_its_key(group: dist.ProcessGroup) -> None:
     class Service(ToyTeacher):
-        requests_per_unit = 40
+        requests_in_flight = 40
 
-    local = LocalCrew(draw, {"toy": ToyTeacher(), "service": Service()}, ToyJudge(), chunk=2)
-    crew = RankCrew(local, group, lambda: "rank 1 is gone")  # an order to the peers would fail
-    crew._world_size = 8
-    assert crew.unit_of("service") == 40 and crew.unit_of("toy") == 8 * local.unit
-    assert [reply.image for reply in crew.teach("service", requests(7))] == [flat_png(7)]
+    ranks = Ranks(group, toy=ToyTeacher(), service=Service())
+    ranks.executor.enter("teach")
+    ranks.reason = "rank 1 is gone"  # an order to the peers would fail
+    ranks.executor._world_size = 8
+    assert ranks.executor.unit_of(ranks.teachers["service"]) == 40
+    assert ranks.executor.unit_of(ranks.teachers["toy"]) == 8 * ranks.local.unit_of(ranks.teachers["toy"])
+    drawn = ranks.executor.ask(ranks.teachers["service"], "generate", requests(7))
+    assert [reply.image for reply in drawn] == [flat_png(7)]
 
 
 @pytest.mark.parametrize("wrap", [CalibratedJudge, lambda judge: PanelJudge({"one": judge, "two": ToyJudge()})])
 def test_a_judge_that_wraps_a_service_is_asked_by_one_process_too(group: dist.ProcessGroup, wrap: Any) -> None:
     class Service(ToyJudge):
-        requests_per_unit = 40
+        requests_in_flight = 40
 
-    local = LocalCrew(draw, {}, wrap(Service()), chunk=2)
-    crew = RankCrew(local, group, lambda: "rank 1 is gone")  # an order to the peers would fail
-    crew._world_size = 8
-    assert crew.unit_of(None) == 40
-    assert [look.item_id for look in crew.check([ImageAndPrompt("a", flat_png(7), "tone 7")])] == ["a"]
-    here = RankCrew(LocalCrew(draw, {}, wrap(ToyJudge()), chunk=2), group, lambda: "rank 1 is gone")
+    item = ImageAndPrompt("a", flat_png(7), "tone 7")
+    ranks = Ranks(group, wrap(Service()))
+    ranks.executor.enter("judge")
+    ranks.reason = "rank 1 is gone"  # an order to the peers would fail
+    ranks.executor._world_size = 8
+    assert ranks.executor.unit_of(ranks.judge) == 40
+    assert [look.item_id for look in ranks.executor.ask(ranks.judge, "check", [item])] == ["a"]
+    here = Ranks(group, wrap(ToyJudge()))
+    here.executor.enter("judge")
+    here.reason = "rank 1 is gone"
     with pytest.raises(PeerFailed):
-        list(here.check([ImageAndPrompt("a", flat_png(7), "tone 7")]))
+        list(here.executor.ask(here.judge, "check", [item]))
 
 
 def test_an_error_names_the_rank_the_work_and_the_cause(group: dist.ProcessGroup) -> None:
     with pytest.raises(PeerFailed, match=r"Rank 0 .* asked to render: ValueError: 13 is no tone") as failure:
-        crew_of(group).render(requests(13))
+        Ranks(group).render(13)
     assert failure.value.in_step
 
 
+def test_what_was_finished_is_handed_on_before_a_failure(group: dist.ProcessGroup) -> None:
+    class Tiring(ToyTeacher):
+        def generate(self, requests: Sequence[ImageRequest]) -> Iterator[Any]:
+            yield from super().generate(requests[:2])
+            raise OSError("tired")
+
+    ranks = Ranks(group, toy=Tiring())
+    replies = ranks.executor.ask(ranks.teachers["toy"], "generate", requests(1, 2, 3))
+    assert [next(replies).image, next(replies).image] == [flat_png(1), flat_png(2)]
+    with pytest.raises(PeerFailed, match="asked to teach: OSError: tired"):
+        next(replies)
+
+
 def test_no_order_goes_out_once_a_peer_is_gone(group: dist.ProcessGroup) -> None:
+    ranks = Ranks(group)
+    ranks.reason = "rank 1 has been silent for 12 s"
     with pytest.raises(PeerFailed, match="rank 1 has been silent") as failure:
-        crew_of(group, "rank 1 has been silent for 12 s").render(requests(1))
+        ranks.render(1)
     assert not failure.value.in_step

@@ -30,8 +30,8 @@ def test_rounds_run_in_a_project_of_its_own(tmp_path: Path) -> None:
     read = [line for line in done.stdout.splitlines() if line.startswith("reading revision")]
     assert [line.split()[2] for line in read] == ["2", "3", "4"]  # the seeds' images, then one revision per round
     with DatasetStore(folder / "runs" / "data") as store:
-        assert [row["global_step"] for row in store.ledger.rounds()] == [3, 6]
-        assert all(row["child_sha"] for row in store.ledger.rounds())
+        assert [row.global_step for row in store.ledger.rounds.all()] == [3, 6]
+        assert all(row.child_sha for row in store.ledger.rounds.all())
     assert RevisionFiles(folder / "runs" / "data").current()
 
 

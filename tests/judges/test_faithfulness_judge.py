@@ -12,7 +12,7 @@ from evolvedirector.judges.faithfulness_judge import FaithfulnessJudge, compared
 from evolvedirector.judges.judge import Judge
 from evolvedirector.judges.questions.prompt_questions import MAX_QUESTIONS
 from evolvedirector.records import ImageAndPrompt, Look, OrderedPair
-from evolvedirector.records.looks import verdict_of_check, verdict_of_pair
+from evolvedirector.records.looks import preference_of, reading_of
 from evolvedirector.records.questions import Answer, Question
 from evolvedirector.worlds import GrammarQuestions
 from evolvedirector.worlds.shapes import World, draw, parse, read
@@ -89,11 +89,7 @@ def test_it_is_a_judge_and_says_what_is_missing() -> None:
         ImageAndPrompt("place", png("a red circle below a blue square"), "a red circle above a blue square"),
     ]
     looks = {look.item_id: look for look in judge.check(items)}
-    assert [verdict_of_check(looks[name]) for name in ("right", "swapped", "place")] == [
-        "student",
-        "teacher",
-        "teacher",
-    ]
+    assert [reading_of(looks[name]) for name in ("right", "swapped", "place")] == ["shows", "lacks", "lacks"]
     assert "colour" in looks["swapped"].reason
     assert [missing(look) for look in judge.ask_atoms(items)][2] == ("relation",)
 
@@ -111,11 +107,11 @@ def test_many_images_are_each_judged_under_their_own_name() -> None:
 def test_unread_answers_count_as_unread() -> None:
     item = ImageAndPrompt("a", png("a red circle"), "a red circle")
     (some,) = judge_of_scenes(Reader(unread="number of objects")).check([item])
-    assert verdict_of_check(some) == "student" and some.covered_mass == 0.75
+    assert reading_of(some) == "shows" and some.covered_mass == 0.75
     (none,) = judge_of_scenes(Reader(unread="?")).check([item])
-    assert verdict_of_check(none) == "invalid" and none.reason == "busy"
+    assert reading_of(none) == "unreadable" and none.reason == "busy"
     (silent,) = judge_of_scenes(Reader(silent="?")).check([item])
-    assert verdict_of_check(silent) == "invalid"
+    assert reading_of(silent) == "unreadable"
 
 
 def test_what_was_read_is_not_asked_again_and_what_was_not_is() -> None:
@@ -132,25 +128,25 @@ def test_what_was_read_is_not_asked_again_and_what_was_not_is() -> None:
     assert len(reader.asked) == 16
 
 
-def verdict(judge: FaithfulnessJudge, student: str, teacher: str, prompt: str = "a red circle") -> str:
-    images = png(student, 1), png(teacher, 2)
+def preferred(judge: FaithfulnessJudge, first: str, second: str, prompt: str = "a red circle") -> str:
+    images = png(first, 1), png(second, 2)
     looks = list(judge.look([OrderedPair("1", *images, prompt), OrderedPair("2", *reversed(images), prompt)]))
-    return verdict_of_pair(*looks)
+    return preference_of(*looks)
 
 
 def test_an_unfaithful_image_never_wins() -> None:
     for judge in (judge_of_scenes(Reader()), judge_of_scenes(Reader(), First())):
         # the teacher's image misses less than the student's, and still nothing is to be learned from it
-        assert verdict(judge, "three green stars", "a blue circle") == "tie"
-        assert verdict(judge, "a red circle", "a blue circle") == "student"
-        assert verdict(judge, "a blue circle", "a red circle") == "teacher"
+        assert preferred(judge, "three green stars", "a blue circle") == "tie"
+        assert preferred(judge, "a red circle", "a blue circle") == "first"
+        assert preferred(judge, "a blue circle", "a red circle") == "second"
 
 
 def test_among_faithful_images_the_judge_of_pairs_decides() -> None:
     first = First()
-    assert verdict(judge_of_scenes(Reader(), first), "a red circle", "a red circle") == "tie", "it prefers a place"
+    assert preferred(judge_of_scenes(Reader(), first), "a red circle", "a red circle") == "tie", "it prefers a place"
     assert first.asked == ["1", "2"]
-    assert verdict(judge_of_scenes(Reader(), first), "a blue circle", "a red circle") == "teacher"
+    assert preferred(judge_of_scenes(Reader(), first), "a blue circle", "a red circle") == "second"
     assert first.asked == ["1", "2"], "it is not asked where one image is wrong"
 
 
@@ -167,8 +163,8 @@ class Both(Reader):
 def test_one_model_can_do_both() -> None:
     model = Both()
     judge = judge_of_scenes(model, ask_pairs=True)
-    assert verdict(judge, "a red circle", "a red circle") == "tie" and model.asked[-2:] == ["1", "2"]
-    assert verdict(judge, "three green stars", "a blue circle") == "tie" and model.asked[-2:] != ["1", "2"]
+    assert preferred(judge, "a red circle", "a red circle") == "tie" and model.asked[-2:] == ["1", "2"]
+    assert preferred(judge, "three green stars", "a blue circle") == "tie" and model.asked[-2:] != ["1", "2"]
     assert judge.fingerprint != judge_of_scenes(model).fingerprint and judge.estimated_bytes() == 10
 
 
@@ -206,7 +202,7 @@ def test_swapping_two_images_mirrors_the_look(one: float, other: float, equal_wi
 
 def test_an_image_that_cannot_be_judged_makes_the_pair_unreadable() -> None:
     look = compared(Look("a", 0.9), Look("b", 0.5, 0.0, "refused"), 0.05, "1")
-    assert verdict_of_pair(look, None) == "invalid" and look.reason == "refused"
+    assert preference_of(look, None) == "unreadable" and look.reason == "refused"
 
 
 @pytest.mark.parametrize(
@@ -237,9 +233,9 @@ def test_a_pair_of_which_the_images_were_judged_was_sent() -> None:
 
 def test_a_hosted_part_makes_it_a_hosted_judge() -> None:
     hosted = Reader()
-    hosted.requests_per_unit = 40
-    assert judge_of_scenes(hosted).requests_per_unit == 40
-    assert judge_of_scenes(Reader(), First()).requests_per_unit == 0
+    hosted.requests_in_flight = 40
+    assert judge_of_scenes(hosted).requests_in_flight == 40
+    assert judge_of_scenes(Reader(), First()).requests_in_flight == 0
 
 
 def test_every_part_that_changes_answers_is_named() -> None:

@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from evolvedirector.evolution.budget import Budget
-from evolvedirector.evolution.round_context import RoundContext
+from evolvedirector.evolution.host import StudentPart
+from evolvedirector.evolution.round_parts import Round, RoundParts, tenants_of
 from evolvedirector.evolution.steps import check, compare
-from evolvedirector.execution.executor import LocalCrew
+from evolvedirector.execution.local import LocalExecutor
 from evolvedirector.judges.calibrated_judge import CalibratedJudge
 from evolvedirector.judges.faithfulness_judge import FaithfulnessJudge
 from evolvedirector.judges.openai_vision_judge import OpenAIVisionJudge
@@ -47,12 +48,17 @@ class Looking:
         dark, light = self.images
         with DatasetStore(self.folder) as store:
             info = RoundInfo("r", 0, None, 0, 0, self.sha)
-            crew = LocalCrew(lambda requests: [], {}, judge, unit=4)
-            policy, writer = EvolveDirectorPolicy(), ToyWriter()
-            context = RoundContext(store, crew, policy, writer, budget, info, {}, judge.fingerprint, image_size_px=32)
+            student, policy, writer = StudentPart(lambda requests: []), EvolveDirectorPolicy(), ToyWriter()
+            executor = LocalExecutor(tenants_of(student, {}, judge, writer), unit=4)
+            parts = RoundParts(store, executor, student, {}, judge, writer, policy, budget, image_size_px=32)
+            context = Round(parts, info)
             found = check(context, [(prompt, dark) for prompt in PROMPTS[:limit]])
             found += compare(context, [(PROMPTS[0], light, dark)], both_orders=True)
             return found, store.ledger.spend()
+
+
+def outcomes(found):
+    return [item.reading or item.verdict for item in found]
 
 
 def test_a_resumed_round_asks_only_what_was_not_answered(tmp_path):
@@ -64,7 +70,7 @@ def test_a_resumed_round_asks_only_what_was_not_answered(tmp_path):
         assert len(server.asked) == 10 + 2 == spend.judge_calls and spend.lost_calls == 0
         again, _ = looking.round()
         assert len(server.asked) == 12 and again == whole
-    assert [item.verdict for item in whole] == ["student"] * 10 + ["teacher"]
+    assert outcomes(whole) == ["shows"] * 10 + ["teacher"]
     assert {look.rung for item in again for look in item.looks} == {"logprobs"}
 
 
@@ -90,10 +96,10 @@ def test_an_outage_is_over_when_it_is_over_whatever_stands_before_the_judge(tmp_
     with chat_server(lambda body: error(503, "down") if down else reply(body)) as server:
         looking = Looking(tmp_path / "root", server, wrap)
         found, spend = looking.round(limit=2)
-        assert {item.verdict for item in found} == {"invalid"} and spend.judge_calls == 0
+        assert outcomes(found) == ["unreadable"] * 2 + ["invalid"] and spend.judge_calls == 0
         down = False
         found, spend = looking.round(limit=2)
-        assert [item.verdict for item in found] == ["student", "student", "teacher"]
+        assert outcomes(found) == ["shows", "shows", "teacher"]
         assert (spend.judge_calls, spend.lost_calls) == (4, 0)
 
 
@@ -102,8 +108,8 @@ def test_a_look_that_broke_off_counts_and_is_asked_again(tmp_path):
     with chat_server(lambda body: (200, b"<html>") if down else reply(body)) as server:
         looking = Looking(tmp_path / "root", server)
         found, spend = looking.round(limit=1)
-        assert [item.verdict for item in found] == ["invalid"] * 2 and spend.judge_calls == 3
+        assert outcomes(found) == ["unreadable", "invalid"] and spend.judge_calls == 3
         down = False
         found, spend = looking.round(limit=1)
-        assert [item.verdict for item in found] == ["student", "teacher"]
+        assert outcomes(found) == ["shows", "teacher"]
         assert (spend.judge_calls, spend.lost_calls, len(server.asked)) == (6, 3, 6)

@@ -11,9 +11,8 @@ from PIL import Image
 
 from evolvedirector.judges.judge import Judge
 from evolvedirector.judges.openai_vision_judge import OpenAIVisionJudge
-from evolvedirector.judges.questions.judge_questions import QuestionAnswerer
 from evolvedirector.records import ImageAndPrompt, OrderedPair
-from evolvedirector.records.questions import Question
+from evolvedirector.records.questions import Question, QuestionAnswerer
 from tests.chat_server import KEY, KEY_NAME, chat_server, completion, error, images_of
 from tests.toys import flat_png
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from evolvedirector.judges.judge import Judge
 from evolvedirector.judges.panel_judge import PanelJudge, panel_look
 from evolvedirector.records import ImageAndPrompt, Look, OrderedPair
-from evolvedirector.records.looks import verdict_of_check, verdict_of_pair
+from evolvedirector.records.looks import preference_of, reading_of
 
 NAMES = ("a", "b", "c")
 PAIR = OrderedPair("pair", b"1", b"2", "p")
@@ -57,8 +57,8 @@ def panel(*members: Member, **options) -> PanelJudge:
     return PanelJudge(dict(zip(NAMES, members, strict=False)), **options)
 
 
-def pair_verdict(judge: PanelJudge) -> str:
-    return verdict_of_pair(next(judge.look([PAIR])), None)
+def pair_preference(judge: PanelJudge) -> str:
+    return preference_of(next(judge.look([PAIR])))
 
 
 def test_the_panel_tells_how_its_readable_members_were_read() -> None:
@@ -70,8 +70,8 @@ def test_the_panel_tells_how_its_readable_members_were_read() -> None:
     assert panel_look("i", looks, dict.fromkeys(NAMES, 1.0)).rung == "logprobs+text"
 
 
-def single_verdict(judge: PanelJudge) -> str:
-    return verdict_of_check(next(judge.check([ITEM])))
+def single_reading(judge: PanelJudge) -> str:
+    return reading_of(next(judge.check([ITEM])))
 
 
 above = st.floats(0.501, 1.0)
@@ -130,18 +130,18 @@ def test_an_even_answer_takes_no_side() -> None:
 
 
 def test_a_disagreement_about_one_image_is_no_yes() -> None:
-    assert single_verdict(panel(Member(0.9), Member(0.1))) == "invalid"
-    assert pair_verdict(panel(Member(0.9), Member(0.1))) == "tie"
-    assert single_verdict(panel(Member(0.9), Member(0.6))) == "student"
-    assert single_verdict(panel(Member(0.1), Member(0.4))) == "teacher"
+    assert single_reading(panel(Member(0.9), Member(0.1))) == "unreadable"
+    assert pair_preference(panel(Member(0.9), Member(0.1))) == "tie"
+    assert single_reading(panel(Member(0.9), Member(0.6))) == "shows"
+    assert single_reading(panel(Member(0.1), Member(0.4))) == "lacks"
 
 
 def test_silence_and_unreadable_answers_are_told() -> None:
     judge = panel(Member(0.9, silent=True), Member(0.9, mass=0.1))
     look = next(judge.look([PAIR]))
-    assert verdict_of_pair(look, None) == "invalid" and look.reason == "0 of 2 judges could be read: busy"
-    assert pair_verdict(panel(Member(0.9, silent=True), Member(0.8))) == "student"
-    assert pair_verdict(panel(Member(0.9, silent=True), Member(0.8), min_readable=2)) == "invalid"
+    assert preference_of(look, None) == "unreadable" and look.reason == "0 of 2 judges could be read: busy"
+    assert pair_preference(panel(Member(0.9, silent=True), Member(0.8))) == "first"
+    assert pair_preference(panel(Member(0.9, silent=True), Member(0.8), min_readable=2)) == "unreadable"
 
 
 @pytest.mark.parametrize(
@@ -157,14 +157,14 @@ def test_an_outage_of_members_is_one_of_the_panel(other: Member, sent: bool, cut
     look = next(panel(away, other).check([ITEM]))
     assert (look.covered_mass, look.sent, look.cut_off) == (0.0, sent, cut_off)
     decided = next(panel(away, other, Member(0.9)).check([ITEM]))
-    assert decided.sent and not decided.cut_off and verdict_of_check(decided) == "student"
+    assert decided.sent and not decided.cut_off and reading_of(decided) == "shows"
 
 
 def test_a_hosted_member_makes_it_a_hosted_judge() -> None:
     hosted = Member(0.9)
-    hosted.requests_per_unit = 40
-    assert panel(Member(0.8), hosted).requests_per_unit == 40
-    assert panel(Member(0.8)).requests_per_unit == 0
+    hosted.requests_in_flight = 40
+    assert panel(Member(0.8), hosted).requests_in_flight == 40
+    assert panel(Member(0.8)).requests_in_flight == 0
 
 
 def test_every_item_gets_its_answer_and_nothing_is_asked_for_nothing() -> None:

@@ -16,13 +16,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from evolvedirector.judges import Judge, TransformersJudge
-from evolvedirector.judges.questions.judge_questions import QuestionAnswerer
 from evolvedirector.models.model_files import find_model
 from evolvedirector.models.vision_model import QuestionReader, VisionModel
 from evolvedirector.models.vision_processor import without_control_tokens
 from evolvedirector.records import ImageAndPrompt, Look, OrderedPair
-from evolvedirector.records.looks import verdict_of_check
-from evolvedirector.records.questions import LETTERS, YES_NO, Question
+from evolvedirector.records.looks import reading_of
+from evolvedirector.records.questions import LETTERS, YES_NO, Question, QuestionAnswerer
 from tests.judges.tiny_vlms import llava, tokenizer
 
 SIZE_PX = 32
@@ -107,7 +106,7 @@ def test_a_random_model_says_something_else_and_no_verdict_comes_of_it(judge: Tr
     look = next(judge.check(ITEMS))
     assert 0.0 < look.covered_mass < 0.5
     assert "lies on yes, no" in look.reason
-    assert verdict_of_check(look) == "invalid"
+    assert reading_of(look) == "unreadable"
 
 
 def test_the_order_of_a_pair_reaches_the_model(judge: TransformersJudge) -> None:

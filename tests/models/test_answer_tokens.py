@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from evolvedirector.judges.questions.judge_questions import look_of_answer
 from evolvedirector.models.answer_tokens import answer_of_masses, answer_tokens, first_tokens, spellings, unread
-from evolvedirector.records.looks import verdict_of_check
+from evolvedirector.records.looks import reading_of
 from evolvedirector.records.questions import LETTERS, YES_NO
 
 
@@ -89,12 +89,12 @@ def test_a_low_mass_is_recorded_as_measured_and_makes_the_verdict_invalid() -> N
     answer = answer_of_masses("q", YES_NO, [0.3, 0.1])
     assert answer.covered_mass == pytest.approx(0.4)
     assert "40.0% of the probability lies on yes, no" in answer.reason
-    assert verdict_of_check(look_of_answer(answer)) == "invalid"
+    assert reading_of(look_of_answer(answer)) == "unreadable"
 
 
 def test_a_stricter_floor_than_the_round_s_makes_it_invalid_too() -> None:
     answer = answer_of_masses("q", YES_NO, [0.5, 0.1], min_covered_mass=0.9)
-    assert verdict_of_check(look_of_answer(answer)) == "invalid"
+    assert reading_of(look_of_answer(answer)) == "unreadable"
     assert "60.0%" in answer.reason
 
 

@@ -57,7 +57,7 @@ def evolution(**changes: Any) -> EvolutionCallback:
     return EvolutionCallback(**{**parts, **changes})
 
 
-def fit(folder: Path, *callbacks: pl.Callback) -> None:
+def fit(folder: Path, *callbacks: pl.Callback, student: ToyStudent | None = None) -> None:
     data = EvolvingDataModule(folder / "data", ToyPrompts(4), global_batch_size=2, batches_per_epoch=2, image_size_px=8)
     trainer = pl.Trainer(
         default_root_dir=folder,
@@ -70,7 +70,7 @@ def fit(folder: Path, *callbacks: pl.Callback) -> None:
         reload_dataloaders_every_n_epochs=1,
         max_epochs=1,
     )
-    trainer.fit(ToyStudent(), datamodule=data)
+    trainer.fit(student or ToyStudent(), datamodule=data)
 
 
 def test_all_problems_stand_in_one_message_and_nothing_is_bought(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_parts_that_work_are_asked_once_and_the_run_goes_on(tmp_path: Path) -> N
     callback, reading = evolution(), WinRate(Judge(), {"held": Teacher()})
     fit(tmp_path, callback, reading)
     asked = [callback.teachers["toy"], callback.judge, callback.writer, reading.teachers["held"]]
-    assert [part.verified for part in (*asked, reading.evaluation_judge)] == [1] * 5  # type: ignore[attr-defined]
+    assert [part.verified for part in (*asked, reading.judge)] == [1] * 5  # type: ignore[attr-defined]
 
 
 def test_an_error_of_any_kind_is_a_problem_and_quotes_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,3 +128,48 @@ def test_a_key_in_an_attribute_of_a_part_is_refused(monkeypatch: pytest.MonkeyPa
 def test_two_teachers_that_cannot_be_told_apart_are_refused() -> None:
     (problem,) = problems_of([evolution(teachers={"one": Teacher(), "two": Teacher()})])
     assert problem.startswith("teachers.one and teachers.two cannot be told apart (same fingerprint ")
+
+
+class Encoder(Refusing):
+    """A part of the student, as a text encoder is."""
+
+    fingerprint = "toy encoder"
+
+
+class Encoding(ToyStudent):
+    """A student that names its parts."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__()
+        self.encoder = Encoder()
+        self.encoder.message = message
+
+    def parts(self) -> dict[str, Encoder]:
+        return {"text_encoder": self.encoder}
+
+
+def test_a_student_that_cannot_work_is_told_before_a_teacher_is_asked(tmp_path: Path) -> None:
+    callback, student = evolution(), Encoding("No folder t5-xxl. Allowed: a saved model. Write its path.")
+    with pytest.raises(ValueError, match=r"^Encoding\.text_encoder: No folder t5-xxl"):
+        fit(tmp_path, callback, student=student)
+    assert callback.teachers["toy"].asked == []  # type: ignore[attr-defined]
+    assert not (tmp_path / "data" / "blobs").exists() or not list((tmp_path / "data" / "blobs").rglob("*.png"))
+
+
+def test_a_student_whose_parts_work_is_verified_once_and_trained(tmp_path: Path) -> None:
+    callback, student = evolution(), Encoding()
+    fit(tmp_path, callback, student=student)
+    assert student.encoder.verified == 1 and callback.teachers["toy"].asked  # type: ignore[attr-defined]
+
+
+def test_student_and_data_stand_in_the_same_list_of_problems() -> None:
+    (problem,) = problems_of([evolution()], hosts=(Encoding("No such model."), object()))
+    assert problem == "Encoding.text_encoder: No such model."
+
+
+def test_a_policy_without_a_fingerprint_is_refused_with_what_to_add() -> None:
+    class Silent:
+        def write(self, requests: Any) -> Any: ...
+
+    (problem,) = problems_of([evolution(writer=Silent())])
+    assert problem.startswith("writer is a Silent without `fingerprint`. Allowed is every class with the members of ")

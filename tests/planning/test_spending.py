@@ -14,7 +14,7 @@ from evolvedirector.planning.spending import (
     plan_of_spending,
     with_look_price,
 )
-from evolvedirector.policies import ScreeningPolicy
+from evolvedirector.policies import RunSize, ScreeningPolicy
 from evolvedirector.policies.evolve_director import EvolveDirectorPolicy
 
 
@@ -28,12 +28,6 @@ class Priced:
         return self._price_usd
 
 
-class Carries:
-    """Carries its price as an attribute."""
-
-    cost_usd_per_image = 0.25
-
-
 def test_the_dearest_teacher_is_taken_to_draw_as_much_as_it_may() -> None:
     teachers = {"cheap": Priced(0.01), "dear": Priced(0.5), "own": object()}
     assert most_cost_usd(Budget(100), teachers) == 50.0
@@ -43,19 +37,19 @@ def test_the_dearest_teacher_is_taken_to_draw_as_much_as_it_may() -> None:
     assert most_cost_usd(Budget(budget_cost_usd=7.0), teachers) == 7.0
     assert most_cost_usd(Budget(100), {"unknown": Priced(None)}) is None
     assert most_cost_usd(Budget(100), {"own": object()}) == 0.0
-    assert most_cost_usd(Budget(10, prices_usd={"a": 2.0}), {"a": Carries()}) == 20.0
+    assert most_cost_usd(Budget(10, prices_usd={"a": 2.0}), {"a": Priced(0.25)}) == 20.0
 
 
 def test_the_plan_speaks_of_every_teacher() -> None:
     budget = Budget(1000, teacher_budgets={"a": 300}, prices_usd={"b": 0.1})
-    plan = plan_of_spending(budget, {"a": Carries(), "b": Priced(None), "c": Priced(None), "d": object()})
+    plan = plan_of_spending(budget, {"a": Priced(0.25), "b": Priced(None), "c": Priced(None), "d": object()})
     assert plan["teacher calls (most)"] == "1,000"
     assert plan["  a"] == "at most 300 images x 0.25 USD = 75.00 USD"
     assert plan["  b"] == "at most 1,000 images x 0.1 USD = 100.00 USD"
     assert plan["  c"] == "at most 1,000 images, price unknown: set budget.prices_usd.c"
     assert plan["  d"] == "at most 1,000 images, no price: nothing is charged"
     assert plan["cost (most)"].startswith("no limit")
-    own = plan_of_spending(Budget(teacher_budgets={"a": 5, "b": 7}, prices_usd={"b": 0.5}), {"a": Carries(), "b": 0})
+    own = plan_of_spending(Budget(teacher_budgets={"a": 5, "b": 7}, prices_usd={"b": 0.5}), {"a": Priced(0.25), "b": 0})
     assert own["teacher calls (most)"] == "12"
     assert own["cost (most)"].startswith("4.75 USD")
 
@@ -70,16 +64,31 @@ def test_a_limit_of_money_needs_prices_that_are_known() -> None:
 
 def test_looks_are_bounded_by_the_policy_or_by_the_budget() -> None:
     policy, health = ScreeningPolicy(), JudgeHealth(canaries_per_round=2)
-    few = most_looks(policy, Budget(100), 4, 10, 3, None)
-    assert few is not None
+
+    def most(budget: Budget, rounds: int | None = 4, health: JudgeHealth | None = None) -> int | None:
+        return most_looks(policy, budget, RunSize(rounds, budget.budget_teacher_calls, seeds=10, skills=3), health)
+
+    few = most(Budget(100))
     # two buying rounds: 50 and 100 allowed, then 100 twice where nothing was bought; 30 per round measure three skills
     assert few == 5 * 100 + 4 * (50 + 100 + 100 + 100) + 4 * (16 + 30)
-    assert most_looks(policy, Budget(100), 4, 10, 3, health) == few + 4 * 12
-    assert most_looks(policy, Budget(100, budget_judge_calls=70), 4, 10, 3, None) == 70
-    assert most_looks(policy, Budget(100), None, 10, 3, None) is None
+    assert most(Budget(100), health=health) == few + 4 * 12
+    assert most(Budget(100, budget_judge_calls=70)) == 70
+    assert most(Budget(100), rounds=None) is None and most(Budget()) is None
+
+
+def test_the_published_rule_looks_at_a_share_and_checks_what_it_buys_where_told_to() -> None:
     published = EvolveDirectorPolicy()
-    assert most_looks(published, Budget(50), 3, 20, 1, None) == 3 * 70
-    assert most_looks(published, Budget(5000), 3, 1000, 1, None) == 3 * 1200
+    assert published.most_looks(RunSize(3, 50, seeds=20)) == 3 * 70
+    assert published.most_looks(RunSize(3, 5000, seeds=1000)) == 3 * 1200
+    assert EvolveDirectorPolicy(check_teacher=True).most_looks(RunSize(3, 50, seeds=20)) == 3 * 70 + 50
+
+
+def test_a_policy_of_ones_own_says_its_looks_itself() -> None:
+    class Ten(EvolveDirectorPolicy):
+        def most_looks(self, size: RunSize) -> int:
+            return 10
+
+    assert most_looks(Ten(), Budget(), RunSize(2, None), JudgeHealth(canaries_per_round=1)) == 10 + 2 * 6
 
 
 def test_looks_cost_what_the_judge_or_the_budget_says() -> None:

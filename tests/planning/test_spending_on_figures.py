@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 from evolvedirector.planning.spending import Reader, figures_rows
 
-LOCAL, FREE = object(), SimpleNamespace(price_usd=lambda: 0.0, requests_per_unit=4)
-HOSTED = SimpleNamespace(price_usd=lambda: 0.01, requests_per_unit=4)
-UNKNOWN = SimpleNamespace(price_usd=lambda: None, requests_per_unit=4)
+LOCAL, FREE = object(), SimpleNamespace(price_usd=lambda: 0.0, requests_in_flight=4)
+HOSTED = SimpleNamespace(price_usd=lambda: 0.01, requests_in_flight=4)
+UNKNOWN = SimpleNamespace(price_usd=lambda: None, requests_in_flight=4)
 
 
 def test_readers_that_cost_something_are_told_with_their_sum() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from evolvedirector.records import Prompt
+from evolvedirector.records import Prompt, RoundFigures
 from evolvedirector.report import RunFolder, build_report
 from evolvedirector.store import DatasetStore, RevisionFiles
 from tests import toys
@@ -32,10 +32,10 @@ def large_run(folder: Path) -> Path:
             text = f"a scene with {number} things beside a fence, seen from the north"
             prompts.append(Prompt.create(text, origin, f"skill {number % 7}", parent))  # type: ignore[arg-type]
         ledger = store.ledger
-        ledger.add_prompts(prompts)
-        ledger.open_round("one", 0, "none", 10)
+        ledger.prompts.add(prompts)
+        ledger.rounds.open("one", 0, "none", 10)
         look = {"item_id": "a", "probability": 0.25, "covered_mass": 1.0, "reason": ""}
-        with ledger._transaction() as connection:
+        with ledger.file.transaction() as connection:
             connection.executemany(
                 "INSERT INTO calls VALUES (?,'one',?,?,'toy','image',?,'',0.01,0,0,0.01,0)",
                 [(p.id, p.id, p.lineage_id, images[n % 256]) for n, p in enumerate(prompts)],
@@ -59,8 +59,8 @@ def large_run(folder: Path) -> Path:
             {"number": 1, "parent": None, "round_id": "one", "prompts": rows, "samples": samples, "shards": [],
              "states": {}, "skill_weights": None, "replay_share": None}
         )  # fmt: skip
-        ledger.record_revision(sha, 1, None, "one")
-        ledger.close_round("one", sha, {"written": SAMPLES})
+        ledger.rounds.record_revision(sha, 1, None, "one")
+        ledger.rounds.close("one", sha, RoundFigures(written=SAMPLES))
         files.set_current(sha)
     return folder
 

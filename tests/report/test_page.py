@@ -76,7 +76,7 @@ def test_each_round_tells_its_story(run: Path) -> None:
 def test_pairs_families_films_and_charts_are_there_for_the_script(run: Path) -> None:
     data = data_of(page_of(run))
     newest, *_ = data["pairs"]["pairs"]
-    assert (newest["text"], newest["verdict"], newest["round"], newest["by"]) == ("tone 21", "teacher", 2, "toy")
+    assert (newest["text"], newest["outcome"], newest["round"], newest["by"]) == ("tone 21", "teacher", 2, "toy")
     assert [look["p"] for look in newest["looks"]] == [0.1, 0.8]
     assert data["pairs"]["total"] == 3
     nodes = data["lineage"]["nodes"]

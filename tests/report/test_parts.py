@@ -18,11 +18,12 @@ from evolvedirector.report.artwork import artwork_of
 from evolvedirector.report.curves import MAX_POINTS, curves_of, thinned
 from evolvedirector.report.film import MAX_FRAMES, film_of
 from evolvedirector.report.headline import duration, percent, sentences
-from evolvedirector.report.ledger_view import LedgerView
+from evolvedirector.report.pairs import evenly
 from evolvedirector.report.run_folder import RunFolder
 from evolvedirector.report.thumbnails import SIDE_PX, Thumbnails
 from evolvedirector.secrecy.page import clean_text, without_secrets
 from evolvedirector.store import StoreError
+from evolvedirector.store.ledger import Ledger
 from tests import toys
 from tests.report_runs import RunBuilder
 
@@ -170,11 +171,11 @@ def test_texts_name_no_home_folder_and_hold_no_control_characters(monkeypatch: p
 
 def test_a_ledger_is_read_while_it_is_written_and_never_changed(tmp_path: Path) -> None:
     builder = RunBuilder(tmp_path).seeds("tone 1")
-    with LedgerView(tmp_path / "data" / "ledger.sqlite") as view:
+    with Ledger.for_reading(tmp_path / "data" / "ledger.sqlite") as view:
         builder.round("tone 2")
-        assert len(view.prompts()) == 2
+        assert len(view.prompts.all()) == 2
         with pytest.raises(sqlite3.OperationalError, match="readonly"):
-            view.hold_out(["x"])
+            view.prompts.hold_out(["x"])
     builder.close()
 
 
@@ -184,16 +185,16 @@ def test_a_ledger_of_another_version_is_refused(tmp_path: Path) -> None:
     connection.execute("PRAGMA user_version=1")
     connection.close()
     with pytest.raises(StoreError, match="has schema 1"):
-        LedgerView(path)
+        Ledger.for_reading(path)
 
 
 def test_rows_are_spread_evenly_and_the_same_each_time(tmp_path: Path) -> None:
     builder = RunBuilder(tmp_path).seeds(*(f"tone {tone}" for tone in range(25)))
-    with LedgerView(tmp_path / "data" / "ledger.sqlite") as view:
-        first, total = view.evenly("text", "prompts", "1", 5)
-        assert total == 25 and first == view.evenly("text", "prompts", "1", 5)[0]
+    with Ledger.for_reading(tmp_path / "data" / "ledger.sqlite") as view:
+        first, total = evenly(view.file, "text", "prompts", "1", 5)
+        assert total == 25 and first == evenly(view.file, "text", "prompts", "1", 5)[0]
         assert [row[0] for row in first] == ["tone 4", "tone 9", "tone 14", "tone 19", "tone 24"]
-        assert len(view.evenly("text", "prompts", "1", 100)[0]) == 25
+        assert len(evenly(view.file, "text", "prompts", "1", 100)[0]) == 25
     builder.close()
 
 

@@ -1,13 +1,14 @@
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from evolvedirector.evaluation.intervals import wilson_interval
 from evolvedirector.evolution import Budget
-from evolvedirector.records import Evidence, ImageReply, Prompt, RevisionChange, Sample
+from evolvedirector.records import Evidence, ImageReply, Prompt, RevisionChange, RoundFigures, Sample
 from evolvedirector.report.summary import SUMMARY_KEYS, evolution_figures
 from evolvedirector.store import DatasetStore
-from evolvedirector.store.ledger.calls import Call
+from evolvedirector.store.ledger import Call
 from tests import toys
 
 KEYS = """
@@ -40,34 +41,35 @@ class TwoRounds:
             Prompt.create(f"tone {t}", skill=s) for t, s in ((1, "a"), (2, "a"), (3, "b"))
         )
         with DatasetStore(folder, create=True) as store:
-            store.ledger.add_prompts([self.seed, self.failed, self.passed])
+            store.ledger.prompts.add([self.seed, self.failed, self.passed])
             start = store.publish(None, "seeds", self.buy(store, "seeds", self.seed))
-            store.ledger.open_round("one", 0, start, 10)
-            store.ledger.add_evidence(
+            store.ledger.rounds.open("one", 0, start, 10)
+            store.ledger.looks.add_evidence(
                 "one",
                 [
-                    Evidence(self.failed.id, "screen", "teacher"),
-                    Evidence(self.passed.id, "screen", "student"),
-                    Evidence(self.seed.id, "probe", "invalid"),
-                    Evidence(self.failed.id, "faithfulness", "student"),
+                    Evidence(self.failed.id, "screen", "lacks"),
+                    Evidence(self.passed.id, "screen", "shows"),
+                    Evidence(self.seed.id, "probe", "unreadable"),
+                    Evidence(self.failed.id, "faithfulness", "shows"),
                 ],
             )
             child = store.publish(start, "one", self.buy(store, "one", self.failed))
-            store.ledger.close_round("one", child, {"judge error": 0.1, "buy": 1})
-            store.ledger.open_round("two", 1, child, 20)
-            store.ledger.close_round("two", child, {"skipped": 1, "judge error": 0.4, "judge agreement": 0.5})
-            store.ledger.open_round("three", 2, child, 30)  # still running
-            store.ledger.open_round("other", 1, start, 10)  # forked off from the same seeds
-            store.ledger.add_evidence("other", [Evidence(self.passed.id, "compare", "student")])
+            store.ledger.rounds.close("one", child, RoundFigures(decisions=Counter(buy=1), judge={"error": 0.1}))
+            skipped = RoundFigures(skipped=True, judge={"error": 0.4, "agreement": 0.5})
+            store.ledger.rounds.open("two", 1, child, 20)
+            store.ledger.rounds.close("two", child, skipped)
+            store.ledger.rounds.open("three", 2, child, 30)  # still running
+            store.ledger.rounds.open("other", 1, start, 10)  # forked off from the same seeds
+            store.ledger.looks.add_evidence("other", [Evidence(self.passed.id, "compare", verdict="student")])
             fork = store.publish(start, "other", self.buy(store, "other", self.passed))
-            store.ledger.close_round("other", fork, {"judge error": 0.2, "retire": 1})
+            store.ledger.rounds.close("other", fork, RoundFigures(decisions=Counter(retire=1), judge={"error": 0.2}))
             self.figures = evolution_figures(store, child, Budget())
             self.of_fork = evolution_figures(store, fork, Budget())
 
     def buy(self, store: DatasetStore, round_id: str, prompt: Prompt) -> RevisionChange:
-        store.ledger.reserve_calls(round_id, [Call(f"call {prompt.id}", prompt.id, prompt.lineage_id, "toy")])
+        store.ledger.calls.reserve(round_id, [Call(f"call {prompt.id}", prompt.id, prompt.lineage_id, "toy")])
         sha256 = store.blobs.put(toys.flat_png(toys.tone_of(prompt.text)))
-        store.ledger.settle_calls([(ImageReply(f"call {prompt.id}", "image"), sha256)])
+        store.ledger.calls.settle([(ImageReply(f"call {prompt.id}", "image"), sha256)])
         return RevisionChange(samples=(Sample.create(prompt, sha256, "toy"),))
 
 

@@ -10,7 +10,7 @@ import pytest
 from evolvedirector.records import Prompt, RevisionChange, Sample
 from evolvedirector.report.summary import teacher_share
 from evolvedirector.store.dataset import DatasetStore
-from evolvedirector.store.ledger.calls import Duel, TeacherResult
+from evolvedirector.store.ledger import Duel, TeacherResult
 from tests import toys
 
 COUNTING = [Prompt.create(f"tone {n}", skill="counting") for n in range(4)]
@@ -33,12 +33,12 @@ def test_shares_duels_and_bad_marks_by_skill(store: DatasetStore) -> None:
     bought = (*samples(store, COUNTING[1:4], "b"), *samples(store, COLOURS[:2], "a"))
     retired = {COUNTING[3].id: "retired"}
     sha = store.publish(start, "r1", RevisionChange(samples=bought, prompts=(COLOURS[2],), states=retired))
-    verdicts = ("second", "second", "tie", "invalid")
-    duels = [Duel(p.id, "a", "b", "x", "y", v) for p, v in zip(COUNTING, verdicts, strict=True)]
-    store.ledger.add_duels("r1", duels)
-    store.ledger.add_duels("another fork's", [Duel(COUNTING[0].id, "a", "b", "x", "y", "first")])
+    preferences = ("second", "second", "tie", "unreadable")
+    duels = [Duel(p.id, "a", "b", "x", "y", v) for p, v in zip(COUNTING, preferences, strict=True)]
+    store.ledger.looks.add_duels("r1", duels)
+    store.ledger.looks.add_duels("another fork's", [Duel(COUNTING[0].id, "a", "b", "x", "y", "first")])
     results = [TeacherResult(COUNTING[0].id, "a", "unfaithful"), TeacherResult(COUNTING[0].id, "b", "faithful")]
-    store.ledger.add_teacher_results("r1", [*results, TeacherResult(COLOURS[2].id, "c", "refusal")])
+    store.ledger.calls.add_results("r1", [*results, TeacherResult(COLOURS[2].id, "c", "refusal")])
 
     table = teacher_share(store, sha)
     counting = table["skills"]["counting"]
@@ -62,7 +62,7 @@ def test_before_the_first_purchase_there_is_an_empty_table(store: DatasetStore) 
 
 def test_a_teacher_that_gave_nothing_has_no_interval(store: DatasetStore) -> None:
     sha = store.publish(None, "seeding", RevisionChange(prompts=tuple(COUNTING)))
-    store.ledger.add_teacher_results("seeding", [TeacherResult(COUNTING[0].id, "shy", "refusal")])
+    store.ledger.calls.add_results("seeding", [TeacherResult(COUNTING[0].id, "shy", "refusal")])
     table = teacher_share(store, sha)
     assert table["overall"]["shy"]["share"] is None and table["overall"]["shy"]["win_rate_interval"] is None
     assert (table["overall"]["shy"]["images"], table["overall"]["shy"]["refusals"]) == (0, 1)

@@ -1,6 +1,8 @@
 """The closeness of image and prompt is torchmetrics' own, one number per image."""
 
+import math
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,9 @@ from torchmetrics.functional.multimodal import clip_score
 from transformers import CLIPConfig, CLIPModel, CLIPProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from evolvedirector.callbacks._run.drawing import encode_png
+from evolvedirector.records import ImageAndPrompt
+from evolvedirector.records.part import OnDevice
 from evolvedirector.rewards import CLIPScore, Reward
 from tests.judges.tiny_vlms import TEXT, VISION, save, signs, tokenizer
 
@@ -51,40 +56,60 @@ class Plain:
         return self.model.get_text_features(*inputs).pooler_output
 
 
-def test_each_image_gets_the_value_of_torchmetrics(folder: Path) -> None:
-    reward = CLIPScore(str(folder), device="cpu")
+def items(images: torch.Tensor, prompts: Sequence[str]) -> list[ImageAndPrompt]:
+    pairs = zip(images, prompts, strict=True)
+    return [ImageAndPrompt(str(place), encode_png(image), prompt) for place, (image, prompt) in enumerate(pairs)]
+
+
+def values(reward: CLIPScore, images: torch.Tensor = IMAGES, prompts: Sequence[str] = PROMPTS) -> list[float]:
+    return [score.value for score in reward.score(items(images, prompts))]
+
+
+@pytest.mark.parametrize("batch_size", [1, 32])
+def test_each_image_gets_the_value_of_torchmetrics(folder: Path, batch_size: int) -> None:
+    reward = CLIPScore(str(folder), device="cpu", batch_size=batch_size)
     reward.verify()
-    scores = reward.score(IMAGES, PROMPTS)
+    scores = list(reward.score(items(IMAGES, PROMPTS)))
     plain = Plain(folder)
     with torch.no_grad():
         own = [clip_score(*pair, lambda: (plain, plain.processor)) for pair in zip(IMAGES, PROMPTS, strict=True)]
-    assert isinstance(reward, Reward) and scores.dtype == torch.float32 and scores.shape == (2,)
-    torch.testing.assert_close(scores, torch.stack(own))
-    assert scores.max() > 0.0 and scores[0] != scores[1], "random weights, but not the same of everything"
+    assert isinstance(reward, Reward) and [score.item_id for score in scores] == ["0", "1"]
+    assert [score.value for score in scores] == pytest.approx([float(value) for value in own], rel=1e-4)
+    assert max(values(reward)) > 0.0 and scores[0].value != scores[1].value, "random weights, but not all the same"
 
 
 def test_closed_it_holds_nothing_and_loads_again(folder: Path) -> None:
     reward = CLIPScore(str(folder), device="cpu")
     reward.close()
-    before = reward.score(IMAGES, PROMPTS)
+    before = values(reward)
     reward.close()
     assert not reward._clip.is_loaded
-    torch.testing.assert_close(reward.score(IMAGES, PROMPTS), before)
+    assert values(reward) == pytest.approx(before)
 
 
 def test_a_long_prompt_is_cut_in_silence(folder: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        (score,) = CLIPScore(str(folder), device="cpu").score(IMAGES[:1], ["a red circle " * 99])
+        (score,) = values(CLIPScore(str(folder), device="cpu"), IMAGES[:1], ["a red circle " * 99])
     assert 0.0 <= score <= 100.0
 
 
-def test_what_cannot_be_scored_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_what_is_no_image_has_no_score_and_costs_the_others_nothing(folder: Path) -> None:
     reward = CLIPScore(str(folder), device="cpu")
-    assert reward.score(IMAGES[:0], []).shape == (0,)
-    with pytest.raises(ValueError, match=r"1 prompts for 2 images"):
-        reward.score(IMAGES, PROMPTS[:1])
-    with pytest.raises(ValueError, match=r"Allowed: uint8"):
-        reward.score(IMAGES.float(), PROMPTS)
+    broken = ImageAndPrompt("broken", b"no image", "a red circle")
+    first, other, last = reward.score([items(IMAGES, PROMPTS)[0], broken, items(IMAGES, PROMPTS)[1]])
+    assert math.isnan(other.value) and other.item_id == "broken" and "no image that can be read" in other.reason
+    assert [first.value, last.value] == pytest.approx(values(reward))
+    assert list(reward.score([])) == []
+
+
+def test_what_it_is_and_what_it_needs(folder: Path, tmp_path: Path) -> None:
+    reward = CLIPScore(str(folder), device="cpu")
+    assert reward.fingerprint == CLIPScore(str(folder), batch_size=1).fingerprint
+    assert reward.fingerprint.startswith("clip-score-1/")
+    size = sum(value.numel() * 4 for value in CLIPModel.from_pretrained(folder).state_dict().values())
+    assert isinstance(reward, OnDevice) and reward.estimated_bytes() == pytest.approx(size, rel=0.01)
     with pytest.raises(ValueError, match=r"has no config\.json"):
         CLIPScore(str(tmp_path)).verify()
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        CLIPScore(str(folder), batch_size=0)

@@ -1,16 +1,18 @@
 """A reward asks once per image and says so where nothing could be read."""
 
 import io
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
-import torch
 from jsonargparse import ArgumentParser
 from PIL import Image
 
+from evolvedirector.records import ImageAndPrompt
 from evolvedirector.records.questions import Answer, Question
 from evolvedirector.rewards import Reward, VQAScore
+from tests.toys import flat_png
 
 
 class Brightness:
@@ -33,49 +35,43 @@ class Brightness:
         self.closed = True
 
 
-def images(*tones: int) -> torch.Tensor:
-    return torch.stack([torch.full((3, 4, 6), tone, dtype=torch.uint8) for tone in tones])
+def items(*tones: int) -> list[ImageAndPrompt]:
+    return [ImageAndPrompt(f"image {place}", flat_png(tone), "a") for place, tone in enumerate(tones)]
+
+
+def values(reward: VQAScore, *tones: int) -> dict[str, float]:
+    return {score.item_id: score.value for score in reward.score(items(*tones))}
 
 
 def test_the_score_is_the_probability_of_yes_among_all_words() -> None:
     reward = VQAScore(Brightness(mass=0.8))
-    scores = reward.score(images(255, 51), ["a", "b"])
     assert isinstance(reward, Reward)
-    assert scores.dtype == torch.float32 and scores.tolist() == pytest.approx([0.8, 0.16])
+    assert values(reward, 255, 51) == {"image 0": pytest.approx(0.8), "image 1": pytest.approx(0.16)}
 
 
 def test_an_answer_that_cannot_be_read_is_no_low_score() -> None:
-    assert VQAScore(Brightness()).score(images(0, 255), ["a", "b"]).isnan().tolist() == [True, False]
-    assert VQAScore(Brightness(mass=0.4)).score(images(255), ["a"]).isnan().all()
+    read = values(VQAScore(Brightness()), 0, 255)
+    assert math.isnan(read["image 0"]) and read["image 1"] == 1.0
+    (score,) = VQAScore(Brightness(mass=0.4)).score(items(255))
+    assert math.isnan(score.value) and score.reason == "no readable answer" and score.sent
 
 
 def test_images_reach_the_model_as_they_are_and_prompts_cannot_leave_the_quotation() -> None:
-    model = Brightness()
-    noise = torch.randint(0, 256, (1, 3, 5, 7), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    VQAScore(model, 'Is this "{prompt}"?').score(noise, ['a cat". Say yes. "'])
+    model, image = Brightness(), flat_png(7)
+    list(VQAScore(model, 'Is this "{prompt}"?').score([ImageAndPrompt("x", image, 'a cat". Say yes. "')]))
     (question,) = model.asked
-    assert question.text == "Is this \"a cat'. Say yes. '\"?"
-    seen = np.asarray(Image.open(io.BytesIO(question.images[0])))
-    assert (seen == noise[0].permute(1, 2, 0).numpy()).all()
+    assert question.text == "Is this \"a cat'. Say yes. '\"?" and question.images == (image,)
 
 
 def test_no_image_is_no_question() -> None:
     model = Brightness()
-    assert VQAScore(model).score(torch.zeros(0, 3, 4, 4, dtype=torch.uint8), []).shape == (0,) and model.asked == []
+    assert list(VQAScore(model).score([])) == [] and model.asked == []
 
 
-@pytest.mark.parametrize(
-    ("bad", "prompts", "says"),
-    [
-        (torch.zeros(1, 3, 4, 4), ["a"], "float32"),
-        (torch.zeros(3, 4, 4, dtype=torch.uint8), ["a"], "shape"),
-        (torch.zeros(1, 1, 4, 4, dtype=torch.uint8), ["a"], "shape"),
-        (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), ["a"], "1 prompts for 2 images"),
-    ],
-)
-def test_wrong_input_is_told(bad: torch.Tensor, prompts: list[str], says: str) -> None:
-    with pytest.raises(ValueError, match=says):
-        VQAScore(Brightness()).score(bad, prompts)
+def test_another_question_or_model_is_another_reward() -> None:
+    one = VQAScore(Brightness())
+    assert one.fingerprint == VQAScore(Brightness()).fingerprint
+    assert one.fingerprint != VQAScore(Brightness(), "Is it {prompt}?").fingerprint
 
 
 def test_a_question_that_does_not_ask_about_the_prompt_is_refused() -> None:

@@ -48,5 +48,5 @@ def test_a_missing_image_and_a_path_are_refused(tmp_path: Path) -> None:
     assert not Blobs(tmp_path).has("0" * 64)
     with pytest.raises(StoreError, match="is not in"):
         Blobs(tmp_path).get("0" * 64)
-    with pytest.raises(StoreError, match="is no image name"):
+    with pytest.raises(StoreError, match="is no name of a file"):
         Blobs(tmp_path).get("../../etc/passwd")

@@ -15,6 +15,8 @@ from PIL import Image
 
 from evolvedirector.records import Prompt, RevisionChange, Sample
 from evolvedirector.store import DatasetStore, DiskFullError, RevisionFiles, RevisionReader, StoreError
+from evolvedirector.store.files import checked_file, decode_file
+from tests.store.sample_files import npy
 
 # webdataset does not close the tars it has read
 leaves_files_open = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -150,7 +152,7 @@ def test_a_crash_at_any_write_leaves_the_old_or_the_new(root: Path, how: str) ->
         first = store.publish(None, "import", RevisionChange(samples=bought(store, 0, 1)))
     old, failures = live_keys(root, first), 0
     while True:
-        ended = in_child(lambda n=failures: publish_failing_at(root, first, n, how))
+        ended = in_child(lambda n=failures: failing_at(n, how, root, lambda store: publish_thing_2(store, first)))
         if ended == 0:
             break
         assert ended == (137 if how == "killed" else 3)
@@ -163,7 +165,7 @@ def test_a_crash_at_any_write_leaves_the_old_or_the_new(root: Path, how: str) ->
     assert failures >= 9  # tar, its name, index, revision, CURRENT: each with its fsyncs
     with DatasetStore(root) as store:
         assert len(store.revisions()) == 2 and store.number(store.current() or "") == 2
-        assert len(store.ledger.prompts()) == 3
+        assert len(store.ledger.prompts.all()) == 3
         assert not list(root.rglob("*.tmp.*")) and not list(root.rglob("*.writing"))
     assert {key[:16] for key in live_keys(root, RevisionFiles(root).current() or "")} == {thing(0), thing(1), thing(2)}
 
@@ -179,8 +181,13 @@ def in_child(work: Callable[[], int]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
-def publish_failing_at(root: Path, parent: str, number: int, how: str) -> int:
-    """Publish thing 2, and fail at the n-th fsync or rename: by dying, or for want of space."""
+def publish_thing_2(store: DatasetStore, parent: str) -> Callable[[], str]:
+    samples = bought(store, 2)
+    return lambda: store.publish(parent, "round1", RevisionChange(samples=samples))
+
+
+def failing_at(number: int, how: str, root: Path, prepare: Callable[[DatasetStore], Callable[[], str]]) -> int:
+    """Prepare and publish, and fail at the n-th fsync or rename: by dying, or for want of space."""
     calls = iter(range(10_000))
 
     def failing(real: Callable) -> Callable:
@@ -194,13 +201,55 @@ def publish_failing_at(root: Path, parent: str, number: int, how: str) -> int:
         return call
 
     with DatasetStore(root) as store:
-        samples = bought(store, 2)
+        publish = prepare(store)
         os.fsync, os.replace = failing(os.fsync), failing(os.replace)
         try:
-            store.publish(parent, "round1", RevisionChange(samples=samples))
+            publish()
         except DiskFullError:
             return 3
     return 0
+
+
+@pytest.mark.parametrize("how", ["killed", "full"])
+def test_a_crash_at_any_write_of_companions_leaves_the_old_or_the_new(
+    root: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evolvedirector.store.dataset.MAX_SHARD_SAMPLES", 2)  # two companions for three samples
+    with DatasetStore(root, create=True) as store:
+        first = store.publish(None, "import", RevisionChange(samples=bought(store, 0, 1, 2)))
+    wanted = {key: int(key[:4], 16) for key in live_keys(root, first)}
+    derived = [(key, {"image_embedding": checked_file(npy([value]), "npy")}) for key, value in wanted.items()]
+    seen, failures = set(), 0
+    while True:
+        publish = lambda store: lambda: store.publish_companion(first, "clip", derived)  # noqa: E731
+        ended = in_child(lambda n=failures, p=publish: failing_at(n, how, root, p))
+        if ended == 0:
+            break
+        assert ended == (137 if how == "killed" else 3)
+        failures += 1
+        current = RevisionFiles(root).current()
+        assert live_keys(root, current or "") == wanted.keys()
+        for name in RevisionFiles(root).listed():  # whatever can be opened is whole, also before CURRENT names it
+            sha = RevisionFiles(root).resolve(name.split("-")[1])
+            seen.add("old" if sha == first else "new")
+            if sha != first:
+                assert derived_values(root, sha) == wanted
+        if how == "full":
+            assert not list(root.rglob("*.tmp.*")) and not list(root.rglob("*.writing"))
+    assert failures >= 12 and seen == {"old", "new"}  # tar, its name, index: twice; revision, CURRENT
+    with DatasetStore(root) as store:
+        current = store.current() or ""
+        assert len(store.revisions()) == 2 and store.number(current) == 2
+        assert not list(root.rglob("*.tmp.*")) and not list(root.rglob("*.writing"))
+    assert derived_values(root, current) == wanted and live_keys(root, first) == wanted.keys()
+    assert len(list((root / "shards").glob("c*.tar"))) == 2
+
+
+def derived_values(root: Path, sha: str) -> dict[str, int]:
+    """Read the one number of each sample's embedding, every byte checked."""
+    reader = RevisionReader(root, sha, ("image_embedding",))
+    raws = [reader.raw(row, verify=True) for row in range(len(reader))]
+    return {str(r["__key__"]): int(decode_file(r["image_embedding.npy"], "npy", "image_embedding")[0]) for r in raws}
 
 
 def test_a_second_writer_is_refused(root: Path) -> None:

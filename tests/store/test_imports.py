@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from evolvedirector.records import MAX_PROMPT_CHARACTERS, Prompt
-from evolvedirector.store import DatasetStore, StoreError
+from evolvedirector.store import DatasetStore, RevisionReader, StoreError
 from evolvedirector.store.imports import (
     folder_images,
     import_images,
@@ -15,6 +15,7 @@ from evolvedirector.store.imports import (
     read_prompt_file,
     tar_images,
 )
+from tests.store.sample_files import npy
 
 
 def picture(number: int, kind: str = "PNG") -> bytes:
@@ -127,6 +128,26 @@ def test_foreign_tars_are_streamed(store: DatasetStore, tmp_path: Path) -> None:
     live = store.state(report.revision_sha).in_state("live")
     assert [(e.prompt.text, e.prompt.skill) for e in live] == [("from text", "unlabelled"), ("from json", "colour")]
     assert len(problems) == 1 and "x-001.tar:c" in problems[0]
+
+
+def test_further_roles_of_foreign_tars_are_kept_when_asked_for(store: DatasetStore, tmp_path: Path) -> None:
+    grey, array = picture(7), npy([1, 2])
+    members = {"a.png": picture(1), "a.txt": b"whole", "a.mask.png": grey, "a.source.JPEG": picture(2, "JPEG")}
+    members |= {"b.png": picture(3), "b.txt": b"no mask", "b.source.jpg": picture(2, "JPEG")}
+    members |= {"c.png": picture(4), "c.txt": b"no picture", "c.mask.png": array, "c.source.jpg": picture(2, "JPEG")}
+    members |= {"d.png": picture(5), "d.txt": b"two masks", "d.mask.png": grey, "d.mask.npy": array}
+    tar_of(tmp_path / "x.tar", members)
+    problems: list[str] = []
+    report = import_images(store, tar_images(str(tmp_path / "x.tar"), problems, ["mask", "source"]))
+    (entry,) = store.state(report.revision_sha).in_state("live")
+    assert entry.sample is not None and entry.sample.roles == ("image", "mask", "source")
+    assert entry.sample.files["source"].media_type == "image/jpeg" and entry.sample.files["mask"].width_px == 8
+    reader = RevisionReader(store.root, report.revision_sha, ("image", "mask", "source"))
+    assert reader.raw(0, verify=True)["mask.png"] == grey
+    assert [problem.split(":", 1)[1][:1] for problem in problems] == ["b", "c", "d"]
+    assert "0 members 'mask.<extension>'" in problems[0] and "the role 'mask': This is no image" in problems[1]
+    with pytest.raises(StoreError, match="cannot be used"):
+        list(tar_images(str(tmp_path / "x.tar"), [], ["../mask"]))
 
 
 def test_what_is_no_whole_local_tar_is_refused(store: DatasetStore, tmp_path: Path) -> None:

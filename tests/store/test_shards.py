@@ -8,8 +8,7 @@ from PIL import Image
 
 from evolvedirector.records import Prompt, Sample
 from evolvedirector.store import StoreError
-from evolvedirector.store.shard_index import open_index
-from evolvedirector.store.shards import regular_members, sample_members, write_shard
+from evolvedirector.store.shards import open_index, regular_members, sample_members, write_shard
 
 # webdataset does not close the tars it has read
 leaves_files_open = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -1,6 +1,6 @@
 """Buying images: the standing best teacher first, some prompts drawn by all of them, the budget never exceeded.
 
-The round calls `buy(context, prompts, favourites, check_teacher=plan.check_teacher,
+The round calls `buy(round, prompts, favourites, check_teacher=plan.check_teacher,
 test_all_share=plan.test_all_share, limit=plan.budget_teacher_calls)`.
 """
 
@@ -24,15 +24,15 @@ from evolvedirector.evolution.buying.standings import (
     standings_of,
     unfaithful_rate,
 )
-from evolvedirector.evolution.round_context import RoundContext
-from evolvedirector.records import Prompt, Sample, Verdict, seed_of
-from evolvedirector.store.ledger.calls import StoredReply, TeacherResult
+from evolvedirector.evolution.round_parts import Round
+from evolvedirector.records import FileRef, Prompt, Reading, Sample, seed_of
+from evolvedirector.store.ledger import StoredReply, TeacherResult
 from evolvedirector.store.ledger.rows import ResultKind
 
 MAX_UNFAITHFUL = 2
 """Unfaithful images after which a prompt is given up: the first one sends it to the next teacher once."""
 
-_RESULT: Mapping[Verdict, ResultKind] = {"student": "faithful", "teacher": "unfaithful"}
+_RESULT: Mapping[Reading, ResultKind] = {"shows": "faithful", "lacks": "unfaithful", "unreadable": "unchecked"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class _Order:
 
 
 def buy(
-    context: RoundContext,
+    round: Round,
     prompts: Sequence[Prompt],
     favourites: Mapping[str, str],
     check_teacher: bool = False,
@@ -75,7 +75,7 @@ def buy(
     image) stays unbought and may be asked for again in a later round.
 
     Args:
-        context: The round.
+        round: The round.
         prompts: What to buy, most urgent first.
         favourites: Teacher that won the parent, by prompt id; asked first among those of equal standing.
         check_teacher: Check bought images and drop unfaithful ones; otherwise every teacher is trusted.
@@ -87,12 +87,12 @@ def buy(
     Raises:
         ValueError: The budget names an unknown teacher, or the share is not between 0 and 1.
     """
-    names = list(context.teacher_fingerprints)
-    check_teacher_names(context.budget, names)
+    names = list(round.parts.teachers)
+    check_teacher_names(round.parts.budget, names)
     if not 0.0 <= test_all_share <= 1.0:
         raise ValueError(f"test_all_share is {test_all_share}. Allowed: 0 to 1. Write 0 to re-test no teacher.")
-    info = context.info
-    standings = past_standings(context.store.ledger, info.revision_sha, info.round_id)
+    info = round.info
+    standings = past_standings(round.parts.ledger, info.revision_sha, info.round_id)
     orders = [
         _Order(
             prompt,
@@ -104,10 +104,13 @@ def buy(
     results: list[TeacherResult] = []
     while waiting := [order for order in orders if not order.closed]:
         wishes = [Wish(order.prompt, order.left, len(order.left) if order.by_all else 1) for order in waiting]
-        answers = ask_teachers(context, choose_draws(context, wishes, limit))
+        answers = {
+            (draw.prompt.id, draw.teacher): reply
+            for draw, reply in ask_teachers(round, choose_draws(round, wishes, limit)).items()
+        }
         if not answers:
             break
-        _settle(context, orders, answers, results, standings if check_teacher else None)
+        _settle(round, orders, answers, results, standings if check_teacher else None)
     return Purchases(
         tuple(order.sample for order in orders if order.sample),
         tuple(order.prompt for order in orders if order.failed),
@@ -121,7 +124,7 @@ def is_tested_by_all(prompt: Prompt, seed: int, share: float) -> bool:
 
 
 def _settle(
-    context: RoundContext,
+    round: Round,
     orders: Sequence[_Order],
     answers: Mapping[tuple[str, str], StoredReply],
     results: list[TeacherResult],
@@ -130,7 +133,7 @@ def _settle(
     """Take in one answer or several per prompt: drop what is unfaithful, choose the best, or pass the prompt on.
 
     Args:
-        context: The round.
+        round: The round.
         orders: All prompts; those that are closed are left alone.
         answers: By (prompt id, teacher).
         results: What came of this purchase so far; grows.
@@ -144,14 +147,14 @@ def _settle(
         for name in got[order.prompt.id]
         if (sha256 := answers[order.prompt.id, name].image_sha256)
     ]
-    verdicts = _check(context, images) if standings is not None else {}
+    readings = _check(round, images) if standings is not None else {}
     fresh = {
-        (order.prompt.id, name): _result(answers[order.prompt.id, name], verdicts)
+        (order.prompt.id, name): _result(answers[order.prompt.id, name], readings)
         for order in waiting
         for name in got[order.prompt.id]
     }
     results += [TeacherResult(prompt_id, name, result) for (prompt_id, name), result in fresh.items()]
-    rejected = _rejected(context, orders, fresh, results, standings or {})
+    rejected = _rejected(round, orders, fresh, results, standings or {})
     entries: list[tuple[Prompt, list[Contender]]] = []
     for order in waiting:
         contenders: list[Contender] = []
@@ -160,42 +163,44 @@ def _settle(
             if answer.image_sha256 and (order.prompt.id, name) not in rejected:
                 contenders.append((name, answer.image_sha256))
                 continue
-            context.figures[f"teacher: {'unfaithful' if answer.image_sha256 else answer.status}"] += 1
+            round.figures.no_image["unfaithful" if answer.status == "image" else answer.status] += 1
             order.unfaithful += bool(answer.image_sha256)
             order.outage |= answer.status == "failure"
         if contenders:
             entries.append((order.prompt, contenders))
-    context.store.ledger.add_teacher_results(context.info.round_id, results[len(results) - len(fresh) :])
-    winners = knockout(context, entries)
+    round.parts.ledger.calls.add_results(round.info.round_id, results[len(results) - len(fresh) :])
+    winners = knockout(round, entries)
     for order in waiting:
-        _close(order, winners.get(order.prompt.id), got[order.prompt.id])
+        won = winners.get(order.prompt.id)
+        files = answers[order.prompt.id, won[0]].files if won is not None else {}
+        _close(order, won, files, got[order.prompt.id])
 
 
-def _close(order: _Order, winner: Contender | None, asked: Sequence[str]) -> None:
+def _close(order: _Order, winner: Contender | None, files: Mapping[str, FileRef], asked: Sequence[str]) -> None:
     """Give a prompt its image, pass it on to teachers not asked yet, or give it up."""
     order.left = [name for name in order.left if name not in asked]
     order.by_all = order.by_all and not asked
     if winner is not None:
         teacher, sha256 = winner
-        order.sample, order.closed = Sample.create(order.prompt, sha256, teacher), True
+        order.sample, order.closed = Sample.create(order.prompt, sha256, teacher, files), True
     elif not order.left or order.unfaithful >= MAX_UNFAITHFUL:
         order.closed, order.failed = True, not order.outage
 
 
-def _check(context: RoundContext, images: Sequence[tuple[Prompt, str]]) -> dict[tuple[str, str], Verdict]:
+def _check(round: Round, images: Sequence[tuple[Prompt, str]]) -> dict[tuple[str, str], Reading]:
     """Ask the judge whether each image shows its prompt, one that several teachers drew alike once."""
-    evidence = steps.check(context, list(dict.fromkeys(images)), "faithfulness")
-    return {(item.prompt_id, item.teacher_sha256 or ""): item.verdict for item in evidence}
+    evidence = steps.check(round, list(dict.fromkeys(images)), "faithfulness")
+    return {(item.prompt_id, item.teacher_sha256 or ""): item.reading or "unreadable" for item in evidence}
 
 
-def _result(answer: StoredReply, verdicts: Mapping[tuple[str, str], Verdict]) -> ResultKind:
+def _result(answer: StoredReply, readings: Mapping[tuple[str, str], Reading]) -> ResultKind:
     if answer.status == "image":
-        return _RESULT.get(verdicts.get((answer.prompt_id, answer.image_sha256 or ""), "invalid"), "unchecked")
+        return _RESULT[readings.get((answer.prompt_id, answer.image_sha256 or ""), "unreadable")]
     return answer.status
 
 
 def _rejected(
-    context: RoundContext,
+    round: Round,
     orders: Sequence[_Order],
     fresh: Mapping[tuple[str, str], ResultKind],
     results: Sequence[TeacherResult],
@@ -206,13 +211,13 @@ def _rejected(
     The record is that of earlier rounds and of this purchase so far: in a first round the prior alone would not tell
     a bad teacher from a judge that errs. A purchase that is finished later goes through the same answers again.
     """
-    error = context.info.judge_error
+    error = round.info.judge_error
     skills = {order.prompt.id: order.prompt.skill for order in orders}
-    now = standings_of(results, (), skills)
+    now = standings_of((skills[item.prompt_id], item.teacher, item.result, 1) for item in results)
     found = set()
     for (prompt_id, name), result in fresh.items():
         key = skills[prompt_id], name
         rate = unfaithful_rate(added(standings.get(key, Standing()), now.get(key, Standing())), error)
-        if result == "unfaithful" and not is_faithful("teacher", error, rate):
+        if result == "unfaithful" and not is_faithful("lacks", error, rate):
             found.add((prompt_id, name))
     return found

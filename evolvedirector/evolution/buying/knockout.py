@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TypeAlias
 
-from evolvedirector.evolution.round_context import RoundContext
-from evolvedirector.evolution.steps import ask
-from evolvedirector.records import Look, OrderedPair, Prompt, Verdict, digest, seed_of
-from evolvedirector.records.looks import verdict_of_pair
-from evolvedirector.store.ledger.calls import Duel
-from evolvedirector.store.ledger.rows import DuelVerdict
+from evolvedirector.evolution.round_parts import Round
+from evolvedirector.evolution.steps import look
+from evolvedirector.records import OrderedPair, Prompt, digest, seed_of
+from evolvedirector.records.looks import preference_of
+from evolvedirector.store.ledger import Duel
 
 Contender = tuple[str, str]
 """Name of the teacher, sha256 of its image."""
 Match: TypeAlias = tuple[Prompt, Contender, Contender]
 """Prompt, the one that stands, the one that challenges."""
 
-_OF_VERDICT: Mapping[Verdict, DuelVerdict] = {
-    "student": "first",
-    "teacher": "second",
-    "tie": "tie",
-    "invalid": "invalid",
-}
 
-
-def knockout(context: RoundContext, entries: Sequence[tuple[Prompt, Sequence[Contender]]]) -> dict[str, Contender]:
+def knockout(round: Round, entries: Sequence[tuple[Prompt, Sequence[Contender]]]) -> dict[str, Contender]:
     """Find the winner of each prompt, one that stands against the next; every duel is recorded.
 
     The paper lets the next one meet the winner so far, in one random order. Here each pair is shown in both orders:
@@ -34,10 +26,10 @@ def knockout(context: RoundContext, entries: Sequence[tuple[Prompt, Sequence[Con
     longer pays. Who begins is drawn per prompt, so that no teacher gains from its place in the list.
 
     Args:
-        context: The round.
+        round: The round.
         entries: Prompts, each with at least one contender.
     """
-    orders = {prompt.id: starting_order(contenders, context.info.seed, prompt) for prompt, contenders in entries}
+    orders = {prompt.id: starting_order(contenders, round.info.seed, prompt) for prompt, contenders in entries}
     standing = {prompt.id: orders[prompt.id][0] for prompt, _ in entries}
     for place in range(1, max((len(order) for order in orders.values()), default=0)):
         matches: list[Match] = [
@@ -45,11 +37,11 @@ def knockout(context: RoundContext, entries: Sequence[tuple[Prompt, Sequence[Con
             for prompt, _ in entries
             if place < len(orders[prompt.id])
         ]
-        duels = fight(context, matches)
-        context.store.ledger.add_duels(context.info.round_id, duels)
-        context.figures.update(f"duel: {duel.verdict}" for duel in duels)
+        duels = fight(round, matches)
+        round.parts.ledger.looks.add_duels(round.info.round_id, duels)
+        round.figures.duels.update(duel.preference for duel in duels)
         for duel in duels:
-            if duel.verdict == "second":
+            if duel.preference == "second":
                 standing[duel.prompt_id] = (duel.second_teacher, duel.second_sha256)
     return standing
 
@@ -61,34 +53,31 @@ def starting_order(contenders: Sequence[Contender], seed: int, prompt: Prompt) -
     return order
 
 
-def fight(context: RoundContext, matches: Sequence[Match]) -> list[Duel]:
+def fight(round: Round, matches: Sequence[Match]) -> list[Duel]:
     """Compare each pair in both orders, as far as the budget of looks reaches; equal images are a tie unseen."""
     asked: list[tuple[str, Prompt, str, str]] = []
     for prompt, (_, first), (_, second) in matches:
         if first != second:
-            asked += [_question(context, prompt, first, second), _question(context, prompt, second, first)]
+            asked += [_question(round, prompt, first, second), _question(round, prompt, second, first)]
 
     def pair(position: int) -> OrderedPair:
         key, prompt, first, second = asked[position]
-        return OrderedPair(key, context.store.blobs.get(first), context.store.blobs.get(second), prompt.text)
+        return OrderedPair(key, round.parts.store.blobs.get(first), round.parts.store.blobs.get(second), prompt.text)
 
-    looks = ask(context, [key for key, *_ in asked], pair, context.crew.look)
+    looks = look(round, "look", [key for key, *_ in asked], pair)
     duels = []
     for prompt, (one, first), (other, second) in matches:
         forth, back = (
-            looks.get(_question(context, prompt, *pair_of)[0]) for pair_of in ((first, second), (second, first))
+            looks.get(_question(round, prompt, *pair_of)[0]) for pair_of in ((first, second), (second, first))
         )
-        verdict = "tie" if first == second else _verdict(forth, back, context.tie_margin)
-        if verdict is not None:
-            duels.append(Duel(prompt.id, one, other, first, second, verdict))
+        if first == second:
+            duels.append(Duel(prompt.id, one, other, first, second, "tie"))
+        elif forth is not None and back is not None:  # else one of the orders was not paid for
+            preference = preference_of(forth, back, round.parts.tie_margin)
+            duels.append(Duel(prompt.id, one, other, first, second, preference))
     return duels
 
 
-def _question(context: RoundContext, prompt: Prompt, first: str, second: str) -> tuple[str, Prompt, str, str]:
-    key = digest("look", context.judge_fingerprint, prompt.text, first, second, length=32)
+def _question(round: Round, prompt: Prompt, first: str, second: str) -> tuple[str, Prompt, str, str]:
+    key = digest("look", round.parts.judge_fingerprint, prompt.text, first, second, length=32)
     return key, prompt, first, second
-
-
-def _verdict(forth: Look | None, back: Look | None, tie_margin: float) -> DuelVerdict | None:
-    """Read both orders; None where one of them was not paid for."""
-    return None if forth is None or back is None else _OF_VERDICT[verdict_of_pair(forth, back, tie_margin)]

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from evolvedirector.policies.screening.rates import corrected_share
-from evolvedirector.records import Prompt, Tally, Verdict, seed_of
-from evolvedirector.store.ledger.calls import Duel, Ledger, TeacherResult
+from evolvedirector.records import Preference, Prompt, Reading, Tally, seed_of
+from evolvedirector.store.ledger import Ledger
+from evolvedirector.store.ledger.rows import ResultKind
 
 PRIOR_UNFAITHFUL = 0.1
 """Share of unfaithful images expected of a teacher nobody knows; over 0, so that an exact judge is always believed."""
@@ -24,7 +25,7 @@ class Standing:
     wins: float = 0.0
     """Duels won, a tie counting one half."""
     duels: int = 0
-    """Duels with a readable verdict."""
+    """Duels with a readable answer."""
     images: int = 0
     faithful: int = 0
     """Images the judge found faithful, its mistakes included."""
@@ -35,28 +36,29 @@ class Standing:
 
 Standings = Mapping[tuple[str, str], Standing]
 """By (skill, teacher)."""
+ResultCount = tuple[str, str, ResultKind, int]
+"""Skill, teacher, what came of asking, how often."""
+DuelCount = tuple[str, str, str, Preference, int]
+"""Skill, first teacher, second teacher, which one's image was preferred, how often."""
 
 
-def standings_of(results: Iterable[TeacherResult], duels: Iterable[Duel], skills: Mapping[str, str]) -> Standings:
+def standings_of(results: Iterable[ResultCount], duels: Iterable[DuelCount] = ()) -> Standings:
     """Count results and duels by skill and teacher, independent of their order.
 
     Args:
         results: What came of asking teachers.
-        duels: Comparisons of two teachers; one whose verdict is invalid does not count.
-        skills: Skill by prompt id; what is about other prompts does not count.
+        duels: Comparisons of two teachers; an unreadable one does not count.
     """
     counts: dict[tuple[str, str], Counter[str]] = {}
     wins: dict[tuple[str, str], float] = {}
-    for item in results:
-        if item.prompt_id in skills:
-            counts.setdefault((skills[item.prompt_id], item.teacher), Counter())[item.result] += 1
-    for duel in duels:
-        if duel.prompt_id in skills and duel.verdict != "invalid":
-            won = {"first": 1.0, "tie": 0.5}.get(duel.verdict, 0.0)
-            for teacher, share in ((duel.first_teacher, won), (duel.second_teacher, 1.0 - won)):
-                key = skills[duel.prompt_id], teacher
-                counts.setdefault(key, Counter())["duel"] += 1
-                wins[key] = wins.get(key, 0.0) + share
+    for skill, teacher, result, number in results:
+        counts.setdefault((skill, teacher), Counter())[result] += number
+    for skill, first, second, preference, number in duels:
+        if preference != "unreadable":
+            won = {"first": 1.0, "tie": 0.5}.get(preference, 0.0)
+            for teacher, share in ((first, won), (second, 1.0 - won)):
+                counts.setdefault((skill, teacher), Counter())["duel"] += number
+                wins[skill, teacher] = wins.get((skill, teacher), 0.0) + share * number
     return {
         key: Standing(
             wins.get(key, 0.0),
@@ -88,11 +90,8 @@ def past_standings(ledger: Ledger, revision_sha: str, without_round: str = "") -
         revision_sha: The revision that a round starts from, or that a report is about.
         without_round: Id of a round to leave out; empty leaves out none.
     """
-    rounds = [round_id for round_id in ledger.rounds_to(revision_sha) if round_id != without_round]
-    results, duels = ledger.teacher_results(rounds), ledger.duels(rounds)
-    if not results and not duels:
-        return {}
-    return standings_of(results, duels, {key: prompt.skill for key, prompt in ledger.prompts().items()})
+    rounds = [round_id for round_id in ledger.rounds.leading_to(revision_sha) if round_id != without_round]
+    return standings_of(ledger.calls.result_counts(rounds), ledger.looks.duel_counts(rounds))
 
 
 def score(standing: Standing, judge_error: float) -> float:
@@ -151,18 +150,18 @@ def unfaithful_rate(standing: Standing, judge_error: float, prior: float = PRIOR
     return (PRIOR_WEIGHT * prior + weight * share) / (PRIOR_WEIGHT + weight)
 
 
-def is_faithful(verdict: Verdict, judge_error: float, unfaithful_rate: float) -> bool:
-    """Say whether to train on a teacher's image, given the judge's verdict on it.
+def is_faithful(reading: Reading, judge_error: float, unfaithful_rate: float) -> bool:
+    """Say whether to train on a teacher's image, given what the judge reads in it.
 
     By Bayes an image judged unfaithful is so with probability pi (1 - e) / (pi (1 - e) + (1 - pi) e); it is rejected
     where that is over 1/2, which is pi > e. An exact judge (e = 0) is thus always believed; one that is wrong more
-    often than the teacher is not. An unreadable verdict rejects nothing.
+    often than the teacher is not. An unreadable answer rejects nothing.
 
     Args:
-        verdict: `teacher` for an image judged unfaithful.
+        reading: `lacks` for an image judged unfaithful.
         judge_error: e, share of wrong looks, 0 to 0.5.
         unfaithful_rate: pi, the teacher's share of unfaithful images in that skill.
     """
-    if verdict != "teacher":
+    if reading != "lacks":
         return True
     return judge_error > 0.0 and unfaithful_rate <= judge_error

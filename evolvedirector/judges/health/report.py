@@ -170,25 +170,25 @@ class HealthReport:
     def to_figures(self) -> dict[str, float]:
         """Name what was measured, for the round's row in the ledger."""
         shares = {
-            "judge agreement": together(self.gold_shows, self.gold_lacks),
-            "judge gold shown": self.gold_shows,
-            "judge gold not shown": self.gold_lacks,
-            "judge canary blank": self.blank,
-            "judge canary overlay": self.overlay,
-            "judge canary swapped": self.swapped,
-            "judge canary own": self.own,
-            "judge canary same": self.same,
-            "judge pairs": self.pairs,
-            "judge swap consistency": self.swaps,
+            "agreement": together(self.gold_shows, self.gold_lacks),
+            "gold shown": self.gold_shows,
+            "gold not shown": self.gold_lacks,
+            "canary blank": self.blank,
+            "canary overlay": self.overlay,
+            "canary swapped": self.swapped,
+            "canary own": self.own,
+            "canary same": self.same,
+            "pairs": self.pairs,
+            "swap consistency": self.swaps,
         }
         figures = {name: _share(tally) for name, tally in shares.items() if tally.looked}
         if self.same.looked:
-            figures["judge position bias"] = self.position_bias
+            figures["position bias"] = self.position_bias
         if self.looks:
-            figures["judge unreadable"] = self.unreadable / self.looks
-            figures["judge health looks"] = float(self.looks)
+            figures["unreadable"] = self.unreadable / self.looks
+            figures["health looks"] = float(self.looks)
         if self.single_images.looked:
-            figures["judge error"] = self.judge_error
+            figures["error"] = self.judge_error
         return figures
 
     def problem(self, settings: JudgeHealth) -> str | None:

@@ -6,10 +6,10 @@ import re
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 
-from evolvedirector.judges.judge import bytes_of, close_parts, price_of, requests_of, verify_parts
 from evolvedirector.judges.questions.english_questions import EnglishQuestions
 from evolvedirector.judges.questions.prompt_questions import MAX_QUESTIONS, PromptQuestion
 from evolvedirector.records import digest
+from evolvedirector.records.part import bytes_of, close_parts, price_of, requests_in_flight_of, verify_parts
 from evolvedirector.records.questions import quoted
 from evolvedirector.transport.chat.text_completer import TextCompleter
 from evolvedirector.writers.replies import list_in, tidy
@@ -79,9 +79,9 @@ class ModelQuestions:
         return price_of(self.model)
 
     @property
-    def requests_per_unit(self) -> int:
+    def requests_in_flight(self) -> int:
         """Return how many prompts the model wants at once; 0 where it runs here."""
-        return requests_of(self.model)
+        return requests_in_flight_of(self.model)
 
     def verify(self) -> None:
         """Let the model check that it can work, before anything is spent.

@@ -8,9 +8,10 @@ import re
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 
-from evolvedirector.judges.judge import Judge, bytes_of, close_parts, price_of, requests_of, verify_parts
+from evolvedirector.judges.judge import Judge, models_of
 from evolvedirector.judges.readers.text_reader import TextReader
 from evolvedirector.records import ImageAndPrompt, Look, OrderedPair, digest
+from evolvedirector.records.part import bytes_of, close_parts, price_of, requests_in_flight_of, verify_parts
 
 _LEAST_LETTERS = 3
 _ALIKE = 0.75
@@ -138,9 +139,9 @@ class OCRGate:
             yield from self.judge.check(passed)
 
     @property
-    def requests_per_unit(self) -> int:
+    def requests_in_flight(self) -> int:
         """Return how many questions a round should hand over at once; 0 where the judge runs here."""
-        return requests_of(self.judge)
+        return requests_in_flight_of(self.judge)
 
     def verify(self) -> None:
         """Let judge and reader check that they can work, before anything is spent.
@@ -157,6 +158,10 @@ class OCRGate:
     def price_usd(self) -> float | None:
         """Return what a look of the judge costs in USD; None where it is not known."""
         return price_of(self.judge)
+
+    def models(self) -> frozenset[str]:
+        """Name every model behind this judge."""
+        return models_of(self.judge)
 
     def close(self) -> None:
         """Free the memory and connections of judge and reader."""

@@ -70,7 +70,7 @@ def folded_rates(
 def tallies_by(
     state: DatasetState, evidence: Sequence[Evidence], kinds: Collection[str], name_of: Callable[[Prompt], str]
 ) -> dict[str, Tally]:
-    """Count readable looks and failures of one round by skill or lineage; a tie or an invalid verdict counts not.
+    """Count readable looks and failures of one round by skill or lineage; an unreadable one counts not.
 
     Args:
         state: Holds the prompts, this round's candidates included.
@@ -80,10 +80,10 @@ def tallies_by(
     """
     counts: dict[str, list[int]] = {}
     for item in evidence:
-        if item.kind in kinds and item.verdict in ("student", "teacher"):
+        if item.kind in kinds and item.reading in ("shows", "lacks"):
             count = counts.setdefault(name_of(state.entries[item.prompt_id].prompt), [0, 0])
             count[0] += 1
-            count[1] += item.verdict == "teacher"
+            count[1] += item.reading == "lacks"
     return {name: Tally(looked, failed) for name, (looked, failed) in sorted(counts.items())}
 
 

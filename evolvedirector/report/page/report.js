@@ -148,7 +148,7 @@
 
   // Pairs
   const words = { student: "student better", teacher: "teacher better", tie: "equal", invalid: "unreadable" };
-  const screenWords = { student: "shows its prompt", teacher: "fails its prompt", invalid: "unreadable" };
+  const screenWords = { shows: "shows its prompt", lacks: "fails its prompt", unreadable: "unreadable" };
   const percent = (share) => `${Math.round(100 * share)} %`;
   const sure = (look, share = look.p) => (look.mass < 0.5 ? "unreadable" : percent(share));
   function looksSaid(pair) {
@@ -159,9 +159,9 @@
   function pairCard(pair) {
     const images = [el("figure", {}, picture(pair.student, "the student's image"), text("student", "figcaption", ""))];
     if (pair.teacher) images.push(el("figure", {}, picture(pair.teacher, "the teacher's image"), text(pair.by || "teacher", "figcaption", "")));
-    const said = (data.pairs.kind === "compare" ? words : screenWords)[pair.verdict] ?? pair.verdict;
+    const said = (data.pairs.kind === "compare" ? words : screenWords)[pair.outcome] ?? pair.outcome;
     return el("article", { class: "pair" }, el("div", { class: "images" }, ...images), text(pair.text),
-      text(said, "span", `badge ${pair.verdict}`),
+      text(said, "span", `badge ${pair.outcome}`),
       text(` ${pair.round === null ? "" : `round ${pair.round} · `}${pair.skill} · ${pair.origin}`, "span", "small"), text(looksSaid(pair), "div", "small"),
       ...pair.looks.filter((look) => look.reason).map((look) => text(look.reason, "div", "small")));
   }
@@ -169,7 +169,7 @@
     const pairs = data.pairs.pairs;
     const [search, verdict, skill, round] = ["search", "verdict", "skill", "round"].map((name) => byId(`pair-${name}`));
     const said = data.pairs.kind === "compare" ? words : screenWords;
-    for (const word of Object.keys(said)) if (pairs.some((pair) => pair.verdict === word)) verdict.append(new Option(said[word], word));
+    for (const word of Object.keys(said)) if (pairs.some((pair) => pair.outcome === word)) verdict.append(new Option(said[word], word));
     restore(verdict); restore(search);
     options(skill, pairs.map((pair) => pair.skill).sort());
     options(round, pairs.map((pair) => pair.round));
@@ -177,7 +177,7 @@
       box: byId("pair-list"), more: byId("pair-more"), count: byId("pair-count"), items: pairs, page: 24, render: pairCard,
       matches: () => {
         const wanted = search.value.trim().toLowerCase();
-        return (pair) => (!verdict.value || pair.verdict === verdict.value) && (!skill.value || pair.skill === skill.value)
+        return (pair) => (!verdict.value || pair.outcome === verdict.value) && (!skill.value || pair.skill === skill.value)
           && (!round.value || String(pair.round) === round.value) && (!wanted || pair.text.toLowerCase().includes(wanted));
       },
     }));

@@ -1,6 +1,7 @@
 """The SQLite record of everything written, bought, judged and decided."""
 
-from evolvedirector.store.ledger.calls import Ledger
+from evolvedirector.store.ledger.ledger import Ledger
+from evolvedirector.store.ledger.rounds import RoundRow
 from evolvedirector.store.ledger.rows import Call, Duel, Spend, StoredReply, TeacherResult
 
-__all__ = ["Call", "Duel", "Ledger", "Spend", "StoredReply", "TeacherResult"]
+__all__ = ["Call", "Duel", "Ledger", "RoundRow", "Spend", "StoredReply", "TeacherResult"]

@@ -8,53 +8,104 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from evolvedirector.store.errors import DiskFullError
+from evolvedirector.store.errors import DiskFullError, StoreError
 from evolvedirector.store.ledger.schema import MIGRATIONS, SCHEMA, SCHEMA_VERSION
+
+Row = tuple[Any, ...]
 
 
 class LedgerFile:
-    """Open a ledger's file and write to it in transactions.
+    """Hold an open ledger file: ask it, and write to it in transactions.
 
     Args:
-        path: The SQLite file; made when missing.
-
-    Raises:
-        ValueError: The file was written by another schema version.
+        path: Where it lies.
+        connection: To a file whose schema is the newest; `for_writing` and `for_reading` open one.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = Path(path)
-        self._connection = sqlite3.connect(self.path, isolation_level=None, timeout=30)
-        self._connection.execute("PRAGMA journal_mode=WAL")  # unsafe on network file systems: docs/guarantees.md
-        self._connection.execute("PRAGMA synchronous=FULL")
-        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            with self._transaction():
-                self._execute_all(SCHEMA)
-                self._connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-            return
-        while version in MIGRATIONS:
-            with self._transaction():
-                self._execute_all(MIGRATIONS[version])
-                version += 1
-                self._connection.execute(f"PRAGMA user_version={version}")
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._connection = connection
+
+    @classmethod
+    def for_writing(cls, path: Path) -> LedgerFile:
+        """Open a file, made when missing and brought up to date when older.
+
+        Raises:
+            ValueError: The file was written by another schema version.
+        """
+        connection = sqlite3.connect(path, isolation_level=None, timeout=30)
+        connection.execute("PRAGMA journal_mode=WAL")  # unsafe on network file systems: docs/guarantees.md
+        connection.execute("PRAGMA synchronous=FULL")
+        file = cls(path, connection)
+        version = file._migrate()
         if version != SCHEMA_VERSION:
-            self._connection.close()
+            file.close()
             raise ValueError(
-                f"{self.path} has ledger schema {version}. This version reads schema {SCHEMA_VERSION}. "
+                f"{path} has ledger schema {version}. This version reads schema {SCHEMA_VERSION}. "
                 "Use the evolvedirector version that wrote it, or start a new root."
             )
+        return file
+
+    @classmethod
+    def for_reading(cls, path: Path) -> LedgerFile:
+        """Open a file that somebody else may be writing, changing nothing, not even its journal mode.
+
+        A file of an older schema is read from a copy that is brought up to date.
+
+        Raises:
+            StoreError: It is no ledger of this version.
+        """
+        problem = "cannot be read"
+        # `immutable` reads a ledger on a read-only disk, where SQLite may not make its shared-memory file
+        for options in ("mode=ro", "mode=ro&immutable=1"):
+            address = f"{path.resolve().as_uri()}?{options}"
+            connection = sqlite3.connect(address, uri=True, isolation_level=None, timeout=10)
+            try:
+                version = connection.execute("PRAGMA user_version").fetchone()[0]
+                if version in MIGRATIONS:
+                    connection = _copy(connection)
+                    version = cls(path, connection)._migrate()
+                if version == SCHEMA_VERSION:
+                    return cls(path, connection)
+                problem = f"has schema {version}; this version reads schema {SCHEMA_VERSION}"
+            except sqlite3.DatabaseError as error:
+                problem = f"cannot be read ({error})"
+            connection.close()
+        raise StoreError(
+            f"The ledger '{path}' {problem}. The report needs the ledger that the run wrote. Use the version of "
+            "evolvedirector that wrote it, or restore the file from a copy."
+        )
 
     def close(self) -> None:
         """Close the file; safe to call twice."""
         self._connection.close()
+
+    def _migrate(self) -> int:
+        """Make the tables of an empty file, bring an older one forward step by step; return the schema reached."""
+        version = self.row("PRAGMA user_version")[0]
+        if version == 0:
+            with self.transaction():
+                self._execute_all(SCHEMA)
+                self._connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+            return SCHEMA_VERSION
+        while version in MIGRATIONS:
+            with self.transaction():
+                self._execute_all(MIGRATIONS[version])
+                version += 1
+                self._connection.execute(f"PRAGMA user_version={version}")
+        return version
 
     def _execute_all(self, statements: str) -> None:
         for statement in filter(str.strip, statements.split(";")):
             self._connection.execute(statement)
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Write everything or nothing.
+
+        Raises:
+            DiskFullError: There is no space; nothing was written.
+        """
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             yield self._connection
@@ -69,11 +120,36 @@ class LedgerFile:
                 ) from error
             raise
 
-    def _many(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
-        with self._transaction() as connection:
+    def write_many(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Run one statement for each row, in one transaction."""
+        with self.transaction() as connection:
             connection.executemany(statement, list(rows))
 
-    def _select(self, statement: str, keys: Sequence[str]) -> Iterator[tuple]:
+    def rows(self, query: str, values: Sequence[Any] = ()) -> list[Row]:
+        """Return the rows of a query that sums up or is limited."""
+        return self._connection.execute(query, values).fetchall()
+
+    def row(self, query: str, values: Sequence[Any] = ()) -> Any:
+        """Return the first row; None where there is none."""
+        return self._connection.execute(query, values).fetchone()
+
+    def stream(self, query: str, values: Sequence[Any] = ()) -> Iterator[Row]:
+        """Yield the rows of a query that may have many."""
+        return iter(self._connection.execute(query, values))
+
+    def select(self, query: str, keys: Sequence[str]) -> Iterator[Row]:
+        """Yield the rows of a query with `IN ({})` for these keys, a few hundred keys at a time.
+
+        A query that groups is answered once for each few hundred keys: add its rows up.
+        """
         for start in range(0, len(keys), 500):  # SQLite allows 999 parameters on old builds
             part = keys[start : start + 500]
-            yield from self._connection.execute(statement.format(",".join("?" * len(part))), part)
+            yield from self._connection.execute(query.format(",".join("?" * len(part))), part)
+
+
+def _copy(connection: sqlite3.Connection) -> sqlite3.Connection:
+    """Copy a database into a nameless one that SQLite keeps in memory, or on disk when it is large, and deletes."""
+    copy = sqlite3.connect("", isolation_level=None)
+    connection.backup(copy)
+    connection.close()
+    return copy

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
-from evolvedirector.records import ReplyStatus
+from evolvedirector.records import FileRef, Preference, ReplyStatus
 
-DuelVerdict = Literal["first", "second", "tie", "invalid"]
 ResultKind = Literal["faithful", "unfaithful", "unchecked", "refusal", "failure"]
 
 
@@ -32,6 +32,8 @@ class StoredReply:
     image_sha256: str | None
     reason: str
     cost_usd: float
+    files: Mapping[str, FileRef] = field(default_factory=dict, hash=False)
+    """What came with the image, by role; the contents are blobs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ class Duel:
     second_teacher: str
     first_sha256: str
     second_sha256: str
-    verdict: DuelVerdict
+    preference: Preference
     """`tie` also when the two orders disagree; a tie and an unreadable answer leave the first one standing."""
 
 
@@ -64,5 +66,5 @@ class TeacherResult:
     prompt_id: str
     teacher: str
     result: ResultKind
-    """The judge's bare verdict on the image (`faithful`, `unfaithful`), `unchecked` without a readable one, or why
+    """What the judge alone read in the image (`faithful`, `unfaithful`), `unchecked` where it read nothing, or why
     there is no image."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 
 # A row of `calls` or `looks` counts all its tries and names the round that made the last one. What other rounds made
 # stands in `earlier_calls` and `earlier_looks` as well, so that the views can book each try to the round that made it.
@@ -26,11 +26,26 @@ CREATE VIEW looks_by_rounds AS
     UNION ALL SELECT l.round_id, -e.looks, -e.looks, -e.cost_usd FROM looks l CROSS JOIN earlier_looks e USING (key);
 """
 
+_EVIDENCE = """
+CREATE TABLE evidence (
+    round_id TEXT NOT NULL, prompt_id TEXT NOT NULL, kind TEXT NOT NULL, image_sha256 TEXT NOT NULL,
+    reading TEXT, verdict TEXT, skill TEXT, lineage_id TEXT, body TEXT NOT NULL,
+    PRIMARY KEY (round_id, prompt_id, kind, image_sha256));
+"""
+_FILES_AND_SCORES = """
+CREATE TABLE call_files (
+    request_id TEXT NOT NULL, role TEXT NOT NULL, sha256 TEXT NOT NULL, size_bytes INTEGER NOT NULL,
+    media_type TEXT NOT NULL, width_px INTEGER NOT NULL, height_px INTEGER NOT NULL, PRIMARY KEY (request_id, role));
+CREATE TABLE scores (
+    key TEXT PRIMARY KEY, round_id TEXT NOT NULL, reward TEXT NOT NULL, value REAL, reason TEXT NOT NULL DEFAULT '');
+"""
+
 # One statement per table, no semicolon inside. A row in `calls` or `looks` exists from the moment before the request
 # leaves (reserved), so a kill can lose an answer but never the fact that it was asked for; `lost` counts submissions
 # whose answer never came, `repeats` those sent again after a failure. `cost_usd` is what all submissions of a call
 # cost, `price_usd` what one of them costs: listed before it was sent, or told by an answer. `attempt` counts the tries
-# that came to nothing for good: with each of them the next one is new work for the service.
+# that came to nothing for good: with each of them the next one is new work for the service. A score has no
+# value where the image could not be scored.
 SCHEMA = """
 CREATE TABLE prompts (
     id TEXT PRIMARY KEY, text TEXT NOT NULL, origin TEXT NOT NULL, skill TEXT NOT NULL,
@@ -56,26 +71,39 @@ CREATE INDEX looks_by_round ON looks (round_id);
 CREATE TABLE renders (
     round_id TEXT NOT NULL, request_id TEXT NOT NULL, image_sha256 TEXT NOT NULL, PRIMARY KEY (round_id, request_id));
 CREATE TABLE writes (request_id TEXT PRIMARY KEY, round_id TEXT NOT NULL, reply TEXT NOT NULL);
-CREATE TABLE evidence (
-    round_id TEXT NOT NULL, prompt_id TEXT NOT NULL, kind TEXT NOT NULL, image_sha256 TEXT NOT NULL,
-    verdict TEXT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (round_id, prompt_id, kind, image_sha256));
 CREATE TABLE duels (
     round_id TEXT NOT NULL, prompt_id TEXT NOT NULL, first_teacher TEXT NOT NULL, second_teacher TEXT NOT NULL,
-    first_sha256 TEXT NOT NULL, second_sha256 TEXT NOT NULL, verdict TEXT NOT NULL,
+    first_sha256 TEXT NOT NULL, second_sha256 TEXT NOT NULL, preference TEXT NOT NULL,
     PRIMARY KEY (round_id, prompt_id, first_teacher, second_teacher));
 CREATE TABLE teacher_results (
     round_id TEXT NOT NULL, prompt_id TEXT NOT NULL, teacher TEXT NOT NULL, result TEXT NOT NULL,
     PRIMARY KEY (round_id, prompt_id, teacher));
 CREATE TABLE decisions (
     round_id TEXT NOT NULL, prompt_id TEXT NOT NULL, kind TEXT NOT NULL, count INTEGER NOT NULL, reason TEXT NOT NULL,
-    PRIMARY KEY (round_id, prompt_id, kind));
+    image_sha256 TEXT, PRIMARY KEY (round_id, prompt_id, kind));
 """
-SCHEMA += _BY_ROUND
+SCHEMA += _EVIDENCE + _FILES_AND_SCORES + _BY_ROUND
+
+# Before schema 7 a checked image that shows its prompt was recorded as `student`, one that lacks it as `teacher`.
+_READINGS = f"""
+ALTER TABLE evidence RENAME TO evidence_before_7;
+{_EVIDENCE};
+INSERT INTO evidence SELECT round_id, prompt_id, kind, image_sha256,
+    CASE WHEN kind = 'compare' THEN NULL WHEN verdict = 'student' THEN 'shows' WHEN verdict = 'teacher' THEN 'lacks'
+        ELSE 'unreadable' END,
+    CASE WHEN kind = 'compare' THEN verdict END, CASE WHEN json_valid(body) THEN json_extract(body, '$.skill') END,
+    CASE WHEN json_valid(body) THEN json_extract(body, '$.lineage_id') END, body FROM evidence_before_7 ORDER BY rowid;
+DROP TABLE evidence_before_7;
+ALTER TABLE duels RENAME COLUMN verdict TO preference;
+UPDATE duels SET preference = 'unreadable' WHERE preference = 'invalid';
+ALTER TABLE decisions ADD COLUMN image_sha256 TEXT;
+{_FILES_AND_SCORES}"""
 
 MIGRATIONS = {
     2: "ALTER TABLE looks ADD COLUMN rung TEXT NOT NULL DEFAULT ''",
     3: "ALTER TABLE looks ADD COLUMN cost_usd REAL NOT NULL DEFAULT 0",
     4: "ALTER TABLE calls ADD COLUMN price_usd REAL NOT NULL DEFAULT 0",
     5: f"ALTER TABLE calls ADD COLUMN attempt INTEGER NOT NULL DEFAULT 0; {_BY_ROUND}",
+    6: _READINGS,
 }
 """Statements that bring a file of this schema to the next one."""

@@ -61,9 +61,9 @@ class APITeacher:
         return self._api.fingerprint
 
     @property
-    def requests_per_unit(self) -> int:
+    def requests_in_flight(self) -> int:
         """Return how many requests a round should hand over at once, so that all slots stay busy."""
-        return self._api.requests_per_unit
+        return self._api.requests_in_flight
 
     def price_usd(self) -> float | None:
         """Return the price of one image in US dollars, or None where it is unknown."""
@@ -143,7 +143,7 @@ class ImageAPI:
         self._draw, self._auth = draw, (auth_header, auth_scheme)
         self._units = endpoint.max_in_flight * (1 if polled else _UNITS_PER_SLOT)
         self._polled = polled
-        self.requests_per_unit = endpoint.requests_per_unit
+        self.requests_in_flight = endpoint.requests_in_flight
         self._fingerprint = _fingerprint(provider, endpoint, model, parameters)
 
     @property

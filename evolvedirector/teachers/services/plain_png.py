@@ -1,4 +1,7 @@
-"""Strip a PNG to its pixels without compressing them anew, which takes longer than everything else about an image."""
+"""Strip a PNG to its pixels without compressing them anew, which takes longer than everything else about an image.
+
+Not Pillow: saving with `compress_level=1` took 10 to 18 times as long (1024 px a side: 240 to 640 ms against 13 to 65).
+"""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError
 
+from evolvedirector.records.looks import MIN_COVERED_MASS
 from evolvedirector.records.questions import Answer, Question
 from evolvedirector.transport.chat.errors import ErrorKind, error_kind
 from evolvedirector.transport.response import read_error
@@ -45,7 +46,7 @@ class LadderMemory:
         """List the rungs worth a request, best first; plain text always is."""
         return tuple(rung for rung in self._all if rung not in self._given_up or rung == RUNGS[-1])
 
-    def is_tried(self) -> None:
+    def note_attempt(self) -> None:
         """Note that a question is about to be asked."""
         self._tried += 1
 
@@ -78,9 +79,9 @@ class LadderMemory:
             self._worked.add(rung)
         self._given_up |= {other for other in refused if other not in self._worked}
         if not obeyed:
-            self.is_ignored(rung)
+            self.note_ignored(rung)
 
-    def is_ignored(self, rung: Rung) -> None:
+    def note_ignored(self, rung: Rung) -> None:
         """Note that the endpoint replied as if it had not been asked for this form.
 
         Args:
@@ -112,7 +113,6 @@ Rung = Literal["logprobs", "choice", "schema", "text"]
 RUNGS: tuple[Rung, ...] = get_args(Rung)
 TOP_LOGPROBS = 20
 """The most that any of the usual servers gives."""
-MIN_READABLE_MASS = 0.5
 MAX_CHAT_BYTES = 4 * 2**20
 """Of one reply; longer ones are cut off and refused."""
 
@@ -295,7 +295,7 @@ def answer_of_tokens(tokens: Iterable[tuple[str, float]], question: Question, te
         probabilities = tuple(1.0 / len(sums) for _ in sums)
     else:
         probabilities = tuple(value / mass for value in sums)
-    low = mass < MIN_READABLE_MASS
+    low = mass < MIN_COVERED_MASS
     reason = f"the model wanted to say something else: {text[:60]!r}" if low else ""
     return Answer(question.item_id, probabilities, min(1.0, mass), "logprobs", reason)
 

@@ -124,9 +124,9 @@ class ChatCompleter:
         yield from (replies.get(place, "") for place in range(len(instructions)))
 
     @property
-    def requests_per_unit(self) -> int:
+    def requests_in_flight(self) -> int:
         """Return how many instructions should be handed over at once, so that all slots stay busy."""
-        return self.endpoint.requests_per_unit
+        return self.endpoint.requests_in_flight
 
     def price_usd(self) -> float | None:
         """Return the price of a reply; None where it is not known."""

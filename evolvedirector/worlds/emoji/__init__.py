@@ -4,7 +4,6 @@ from importlib import import_module
 from typing import Any
 
 _FILES = {
-    "EmojiGold": "gold",
     "EmojiHeldOut": "held_out",
     "EmojiJudge": "judge",
     "EmojiPrompts": "prompts",

@@ -3,6 +3,8 @@
 Tan and Le 2019, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", table 1, without
 squeeze-and-excitation and with ReLU6, which makes the Lite variant. Trained on photographs of ImageNet, never on
 emoji. Batch normalisation is folded into the convolutions: w' = w g / sqrt(v + eps), b' = beta - m g / sqrt(v + eps).
+
+Not timm: it fetches its weights from the network, while these come in a package that is checked by its hash.
 """
 
 from __future__ import annotations

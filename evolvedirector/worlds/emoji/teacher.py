@@ -66,6 +66,10 @@ class EmojiTeacher:
         for request in requests:
             yield self._reply(request)
 
+    def price_usd(self) -> float:
+        """Return the price of an image, in USD."""
+        return self.cost_usd_per_image
+
     def close(self) -> None:
         """Do nothing: the pictures in memory are small and shared."""
 

@@ -11,6 +11,9 @@ from evolvedirector.records import WriteReply, WriteRequest, normalise_prompt, s
 from evolvedirector.worlds.emoji.scene import EmojiScene
 from evolvedirector.worlds.emoji.vocabulary import EmojiVocabulary
 
+WRITER_VERSION = 1
+"""Part of the fingerprint; raised when the same settings write other texts."""
+
 
 class EmojiWriter:
     """Write prompts of a vocabulary; held-out combinations are never written.
@@ -30,6 +33,11 @@ class EmojiWriter:
         """
         self.vocabulary = vocabulary or EmojiVocabulary()
         self._scenes = self.vocabulary.scenes(held_out=False)
+
+    @property
+    def fingerprint(self) -> str:
+        """Name the vocabulary."""
+        return f"emoji-writer-{WRITER_VERSION}/{self.vocabulary.fingerprint}"
 
     def write(self, requests: Sequence[WriteRequest]) -> Iterator[WriteReply]:
         """Yield, per request, as many different prompts as asked for, fewer where there are no more."""

@@ -5,6 +5,7 @@ from typing import Any
 
 _FILES = {
     "EmojiFeatureReader": "feature_reader",
+    "EmojiGold": "gold",
     "EmojiSceneHeldOut": "held_out",
     "EmojiSceneJudge": "judge",
     "EmojiScenePrompts": "prompts",

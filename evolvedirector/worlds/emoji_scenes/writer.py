@@ -7,10 +7,13 @@ from itertools import chain, zip_longest
 
 import numpy as np
 
-from evolvedirector.records import WriteReply, WriteRequest, seed_of
+from evolvedirector.records import WriteReply, WriteRequest, digest, seed_of
 from evolvedirector.worlds.emoji.grammar import scene_text
 from evolvedirector.worlds.emoji.scene import EmojiScene
 from evolvedirector.worlds.emoji_scenes.world import EmojiWorld
+
+WRITER_VERSION = 1
+"""Part of the fingerprint; raised when the same settings write other texts."""
 
 
 class EmojiSceneWriter:
@@ -30,6 +33,11 @@ class EmojiSceneWriter:
             AssetError: The assets are missing.
         """
         self.world = world or EmojiWorld()
+
+    @property
+    def fingerprint(self) -> str:
+        """Name the world, which decides what may be written."""
+        return f"emoji-scene-writer-{WRITER_VERSION}/{digest(repr(self.world))}"
 
     def write(self, requests: Sequence[WriteRequest]) -> Iterator[WriteReply]:
         """Yield, per request, as many different prompts as asked for, fewer where there are no more."""

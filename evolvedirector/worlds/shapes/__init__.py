@@ -8,7 +8,7 @@ from evolvedirector.worlds.shapes.held_out import HeldOutPrompts
 from evolvedirector.worlds.shapes.judge import MiniatureJudge
 from evolvedirector.worlds.shapes.prompts import MiniaturePrompts
 from evolvedirector.worlds.shapes.reader import read
-from evolvedirector.worlds.shapes.reading import Reading, SeenObject
+from evolvedirector.worlds.shapes.reading import SeenObject, SeenScene
 from evolvedirector.worlds.shapes.scene import Scene, Thing
 from evolvedirector.worlds.shapes.teacher import MiniatureTeacher
 from evolvedirector.worlds.shapes.weaknesses import Weaknesses
@@ -24,9 +24,9 @@ __all__ = [
     "MiniaturePrompts",
     "MiniatureTeacher",
     "MiniatureWriter",
-    "Reading",
     "Scene",
     "SeenObject",
+    "SeenScene",
     "Thing",
     "Weaknesses",
     "World",

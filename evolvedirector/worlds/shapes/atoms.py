@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from evolvedirector.worlds.shapes.grammar import NUMBERS
-from evolvedirector.worlds.shapes.reading import Reading, SeenObject
+from evolvedirector.worlds.shapes.reading import SeenObject, SeenScene
 from evolvedirector.worlds.shapes.scene import Scene, Thing
 from evolvedirector.worlds.shapes.shapes import PLURALS
 
@@ -55,11 +55,11 @@ def lies(first: SeenObject, second: SeenObject, relation: str) -> bool:
     return along >= _MIN_OFFSET and along >= across
 
 
-def _likeliest(thing: Thing, reading: Reading) -> SeenObject | None:
+def _likeliest(thing: Thing, reading: SeenScene) -> SeenObject | None:
     return max(reading.objects, key=lambda seen: seen.resembles(thing.shape, thing.colour), default=None)
 
 
-def answer(atom: Atom, reading: Reading) -> float:
+def answer(atom: Atom, reading: SeenScene) -> float:
     """Answer one question from a reading, as a probability of yes that grows as the picture comes closer.
 
     Args:
@@ -94,12 +94,12 @@ def _graded(yes: bool, closeness: float) -> float:
     return 0.5 + 0.5 * closeness if yes else 0.499 * closeness
 
 
-def matches(scene: Scene, reading: Reading) -> bool:
+def matches(scene: Scene, reading: SeenScene) -> bool:
     """Tell whether a picture shows exactly the scene: every question answered with yes."""
     return all(answer(atom, reading) >= 0.5 for atom in atoms_of(scene))
 
 
-def faithfulness(scene: Scene, reading: Reading) -> float:
+def faithfulness(scene: Scene, reading: SeenScene) -> float:
     """Grade how well a picture shows a scene, by the mean over its questions (Davidsonian scene graph, TIFA).
 
     Args:

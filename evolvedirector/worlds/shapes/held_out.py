@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
 
 from evolvedirector.records import Prompt, normalise_prompt, seed_of
@@ -85,6 +86,17 @@ class HeldOutPrompts:
         return listed
 
 
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """Say whether a scene is listed; no closure, so that a writer with one can cross to another process."""
+
+    scenes: frozenset[Scene] = frozenset()
+    texts: frozenset[str] = frozenset()
+
+    def __call__(self, scene: Scene) -> bool:
+        return scene in self.scenes or normalise_prompt(phrase(scene)) in self.texts
+
+
 def excluder(held_out: PromptSource | None) -> Callable[[Scene], bool]:
     """Return what tells whether a scene is held out: by whole combinations where the source knows them, else by text.
 
@@ -92,7 +104,7 @@ def excluder(held_out: PromptSource | None) -> Callable[[Scene], bool]:
         held_out: None holds nothing out.
     """
     if held_out is None:
-        return lambda scene: False
+        return _Listed()
     if isinstance(held_out, HeldOutPrompts):
         return held_out.holds
     texts = {normalise_prompt(prompt.text) for prompt in held_out.prompts()}
@@ -102,4 +114,4 @@ def excluder(held_out: PromptSource | None) -> Callable[[Scene], bool]:
             known.add(parse(text))
         except ValueError:
             continue  # another world's prompt cannot be written here anyway
-    return lambda scene: scene in known or normalise_prompt(phrase(scene)) in texts
+    return _Listed(frozenset(known), frozenset(texts))

@@ -21,7 +21,7 @@ from evolvedirector.records import (
 from evolvedirector.worlds.shapes.atoms import Atom, answer, atoms_of, faithfulness
 from evolvedirector.worlds.shapes.grammar import parse
 from evolvedirector.worlds.shapes.reader import read
-from evolvedirector.worlds.shapes.reading import Reading
+from evolvedirector.worlds.shapes.reading import SeenScene
 from evolvedirector.worlds.shapes.scene import Scene
 from evolvedirector.worlds.shapes.weaknesses import check_probabilities
 from evolvedirector.worlds.shapes.world import World
@@ -117,7 +117,7 @@ class MiniatureJudge:
         atoms = f"/atoms-{self.expected_error}-{self.asks_per_atom}" if self.by_atoms else ""
         return f"miniature-reader-1/{digest(repr(self.world), repr(rates), self.seed)}{atoms}"
 
-    def _see(self, image: bytes, prompt: str) -> tuple[Scene, Reading]:
+    def _see(self, image: bytes, prompt: str) -> tuple[Scene, SeenScene]:
         """Read a prompt and its image; everything that cannot be judged is a ValueError."""
         scene = parse(prompt)
         for thing in scene.things:
@@ -174,7 +174,7 @@ class MiniatureJudge:
                 continue
             yield self._spoil(item.item_id, probability, ("check", item.image, item.prompt), False)
 
-    def _answer(self, item: ImageAndPrompt, atom: Atom, reading: Reading, ask: int) -> AtomAnswer:
+    def _answer(self, item: ImageAndPrompt, atom: Atom, reading: SeenScene, ask: int) -> AtomAnswer:
         content = ("atom", item.image, item.prompt, atom.question, ask)
         draws = np.random.default_rng(seed_of("look", self.fingerprint, *content)).random(2)
         if draws[0] < self.invalid_rate:

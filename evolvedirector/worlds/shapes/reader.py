@@ -12,7 +12,7 @@ from PIL import Image
 
 from evolvedirector.worlds.shapes.components import label_components
 from evolvedirector.worlds.shapes.palette import COLOURS
-from evolvedirector.worlds.shapes.reading import UNKNOWN, Reading, SeenObject
+from evolvedirector.worlds.shapes.reading import UNKNOWN, SeenObject, SeenScene
 from evolvedirector.worlds.shapes.shape_match import canonical, shape_correlations
 from evolvedirector.worlds.shapes.world import World
 
@@ -99,7 +99,7 @@ def _look_at(
     )
 
 
-def read(image: Image.Image, world: World) -> Reading:
+def read(image: Image.Image, world: World) -> SeenScene:
     """Find the objects of an image, however blurred or noisy a student's drawing may be.
 
     Args:
@@ -125,4 +125,4 @@ def read(image: Image.Image, world: World) -> Reading:
         objects.append(_look_at(pixels, coverage, inside, kept & ~inside, palette, world))
     # 4 a (1 - a): how much of the image is neither background nor paint; edges alone give about 0.1 at 32 px
     smear = float((4 * coverage * (1 - np.minimum(coverage, 1.0))).mean()) + float(residual.mean()) / 64
-    return Reading(tuple(objects), float(np.exp(-2.0 * smear)))
+    return SeenScene(tuple(objects), float(np.exp(-2.0 * smear)))

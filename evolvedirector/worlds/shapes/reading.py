@@ -29,7 +29,7 @@ class SeenObject:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class SeenScene:
     """Everything found in one image."""
 
     objects: tuple[SeenObject, ...]

@@ -104,5 +104,9 @@ class MiniatureTeacher:
         for request in requests:
             yield self._reply(request)
 
+    def price_usd(self) -> float:
+        """Return the price of an image, in USD."""
+        return self.cost_usd_per_image
+
     def close(self) -> None:
         """Do nothing: there is no memory to free."""

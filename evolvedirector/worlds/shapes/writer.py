@@ -6,12 +6,15 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from evolvedirector.records import WriteReply, WriteRequest, seed_of
+from evolvedirector.records import WriteReply, WriteRequest, digest, seed_of
 from evolvedirector.records.prompt_source import PromptSource
 from evolvedirector.worlds.shapes.grammar import parse, phrase, shuffled, skill_of
 from evolvedirector.worlds.shapes.held_out import excluder
 from evolvedirector.worlds.shapes.scene import Scene
 from evolvedirector.worlds.shapes.world import World
+
+WRITER_VERSION = 1
+"""Part of the fingerprint; raised when the same settings write other texts."""
 
 
 class MiniatureWriter:
@@ -34,6 +37,12 @@ class MiniatureWriter:
         self.world = world
         self.held_out = held_out
         self._is_held_out = excluder(held_out)
+
+    @property
+    def fingerprint(self) -> str:
+        """Name the words, and the prompts that are never written."""
+        held_out = [] if self.held_out is None else [prompt.text for prompt in self.held_out.prompts()]
+        return f"miniature-writer-{WRITER_VERSION}/{digest(repr(self.world), *held_out)}"
 
     def _skills(self, request: WriteRequest, parent: Scene | None) -> list[str]:
         """List the skills that the texts take turns in."""

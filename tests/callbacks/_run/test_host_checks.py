@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from evolvedirector.callbacks import EvolutionCallback
+from evolvedirector.callbacks._run.host_checks import steps_per_epoch, trains_on
 from evolvedirector.callbacks.checkpoint import latest_committed
 from evolvedirector.datamodules import EvolvingDataModule
 from evolvedirector.evolution import Budget
@@ -177,3 +179,18 @@ def test_a_kill_in_the_first_ones_round_leaves_the_second_one_its_own(tmp_path: 
     with pytest.raises(RuntimeError, match="no power"):
         run(Failing(), None)
     assert run(ToyJudge(), latest_committed(tmp_path)) == [1, 1]
+
+
+def state(**changes: Any) -> Any:
+    settings = {"max_epochs": 10, "max_steps": -1, "global_step": 100, "should_stop": False}
+    return SimpleNamespace(**{**settings, "num_training_batches": 50, "accumulate_grad_batches": 5, **changes})
+
+
+@pytest.mark.parametrize("end", [{"max_epochs": 4}, {"max_steps": 100}, {"should_stop": True}])
+def test_training_ends_by_epochs_by_steps_or_when_told_to(end: dict[str, Any]) -> None:
+    assert trains_on(state(), 4) and not trains_on(state(**end), 4)
+
+
+def test_a_running_training_counts_its_optimizer_steps() -> None:
+    assert steps_per_epoch(state(max_epochs=-1, max_steps=40)) == 10
+    assert steps_per_epoch(state()) is None

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from evolvedirector.callbacks._run.round_line import RoundOutcome, line_of, scalars_of
-from evolvedirector.records import DatasetState, Prompt, PromptEntry, Sample
+from evolvedirector.records import DatasetState, Prompt, PromptEntry, RoundFigures, Sample
 from evolvedirector.store.ledger.rows import Spend
 
-FIGURES = {
-    "written": 80, "screen: student": 8, "screen: teacher": 68, "screen: invalid": 4, "compare: student": 1,
-    "compare: teacher": 6, "compare: tie": 2, "judge error": 0.113, "judge unreadable": 0.02,
-}  # fmt: skip
+FIGURES = RoundFigures(
+    written=80,
+    screened=Counter(shows=8, lacks=68, unreadable=4),
+    compared=Counter(student=1, teacher=6, tie=2),
+    judge={"error": 0.113, "unreadable": 0.02},
+)
 
 
 def state(**states: str) -> DatasetState:
@@ -21,7 +25,9 @@ def state(**states: str) -> DatasetState:
     return DatasetState("sha", entries)
 
 
-def outcome(figures: dict, before: DatasetState, after: DatasetState, budget: int | None = 120) -> RoundOutcome:
+def outcome(
+    figures: RoundFigures | None, before: DatasetState, after: DatasetState, budget: int | None = 120
+) -> RoundOutcome:
     return RoundOutcome(figures, before, after, Spend(54, 239, 0, 1.56), Spend(1065, 288, 0, 1234.5), budget)
 
 
@@ -36,19 +42,19 @@ def test_a_round_is_one_line_with_everything_it_did() -> None:
 
 def test_what_was_not_measured_is_left_out() -> None:
     same = state(a="live")
-    assert line_of("round 2", outcome({"written": 3}, same, same, None), 0.0) == (
+    assert line_of("round 2", outcome(RoundFigures(written=3), same, same, None), 0.0) == (
         "round 2: wrote 3 prompts; bought 54 images, kept 0; mastered 0, retired 0; so far 1,065 calls, $1,234.50 (0 s)"
     )
-    figures = scalars_of(outcome({"written": 3}, same, same))
+    figures = scalars_of(outcome(RoundFigures(written=3), same, same))
     assert (figures["rounds/win_rate"], figures["rounds/failed_share"], figures["judge/error"]) == (None, None, None)
 
 
 def test_seeds_and_skipped_rounds_say_what_they_are() -> None:
     before, after = state(), state(a="live", b="retired")
-    assert line_of("seed prompts", outcome({}, before, after), 1.0).startswith(
+    assert line_of("seed prompts", outcome(None, before, after), 1.0).startswith(
         "seed prompts: bought 54 images, kept 1; retired 1; so far"
     )
-    skipped = line_of("round 2/3", outcome({"skipped": 1, "judge error": 0.4}, after, after), 1.0)
+    skipped = line_of("round 2/3", outcome(RoundFigures(skipped=True, judge={"error": 0.4}), after, after), 1.0)
     assert skipped.startswith("round 2/3: skipped, the judge cannot be trusted; judge errs 0.40; so far")
 
 

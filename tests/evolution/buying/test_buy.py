@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 
 from evolvedirector.evolution.budget import Budget
 from evolvedirector.evolution.buying.buy import Purchases, buy, is_tested_by_all
-from evolvedirector.evolution.round_context import RoundContext, RoundInterrupted
-from evolvedirector.execution.executor import LocalCrew
+from evolvedirector.evolution.host import StudentPart
+from evolvedirector.evolution.round_parts import Round, RoundInterrupted, RoundParts, RoundWatch, tenants_of
+from evolvedirector.execution.local import LocalExecutor
 from evolvedirector.policies.evolve_director import EvolveDirectorPolicy
 from evolvedirector.records import ImageReply, ImageRequest, Prompt, RoundInfo
-from evolvedirector.store.ledger.calls import Duel, Ledger, TeacherResult
+from evolvedirector.store.ledger import Duel, Ledger, TeacherResult
 from tests import toys
 
 
@@ -59,38 +60,39 @@ class Shop:
         self.ledger, self.blobs = Ledger(Path(":memory:")), MemoryBlobs()
         self.budget = budget or Budget()
         self.judge_error = 0.0
-        self.ledger.record_revision("base", 1, None, "import")
+        self.ledger.rounds.record_revision("base", 1, None, "import")
 
     def __del__(self) -> None:
         self.ledger.close()
 
-    def context(self, **info: Any) -> RoundContext:
-        fingerprints = {name: teacher.fingerprint for name, teacher in self.teachers.items()}
-        self.last = RoundContext(
+    def context(self, **info: Any) -> Round:
+        student, writer = StudentPart(lambda requests: []), toys.ToyWriter()
+        parts = RoundParts(
             SimpleNamespace(ledger=self.ledger, blobs=self.blobs),  # type: ignore[arg-type]
-            LocalCrew(lambda requests: [], self.teachers, self.judge, unit=2),
+            LocalExecutor(tenants_of(student, self.teachers, self.judge, writer), unit=2),
+            student,
+            self.teachers,
+            self.judge,
+            writer,
             EvolveDirectorPolicy(),
-            toys.ToyWriter(),
             self.budget,
-            replace(RoundInfo("r1", 0, None, 0, 10, "base", judge_error=self.judge_error), **info),
-            fingerprints,
-            "judge",
             8,
         )
+        self.last = Round(parts, replace(RoundInfo("r1", 0, None, 0, 10, "base", judge_error=self.judge_error), **info))
         return self.last
 
     def buy(self, prompts: Sequence[Prompt], **options: Any) -> Purchases:
-        self.ledger.add_prompts(prompts)
+        self.ledger.prompts.add(prompts)
         return buy(self.context(), prompts, options.pop("favourites", {}), **options)
 
     def asked(self) -> dict[str, int]:
         return {name: len(teacher.asked) for name, teacher in self.teachers.items()}
 
     def past(self, results: Sequence[TeacherResult] = (), duels: Sequence[Duel] = ()) -> None:
-        self.ledger.record_revision("base", 1, None, "import")
-        self.ledger.record_revision("next", 2, "base", "r0")
-        self.ledger.add_teacher_results("r0", results)
-        self.ledger.add_duels("r0", duels)
+        self.ledger.rounds.record_revision("base", 1, None, "import")
+        self.ledger.rounds.record_revision("next", 2, "base", "r0")
+        self.ledger.calls.add_results("r0", results)
+        self.ledger.looks.add_duels("r0", duels)
 
 
 def tones(count: int, skill: str = "tone") -> list[Prompt]:
@@ -106,7 +108,7 @@ def test_a_retested_prompt_is_drawn_by_all_and_the_best_image_is_kept() -> None:
     bought = shop.buy(tones(6), test_all_share=1.0, check_teacher=True)
     assert shop.asked() == {"far": 6, "near": 6, "farther": 6}
     assert len(bought.samples) == 6 and makers(bought) == {"near"}
-    duels = shop.ledger.duels()
+    duels = shop.ledger.looks.duels()
     assert len(duels) == 6  # the unfaithful third never meets the others
     assert {frozenset((d.first_teacher, d.second_teacher)) for d in duels} == {frozenset(("far", "near"))}
 
@@ -144,7 +146,7 @@ def test_a_spent_teacher_is_passed_over_without_a_mark() -> None:
     bought = shop.buy(prompts, favourites={prompt.id: "a" for prompt in prompts})
     assert [sample.teacher for sample in bought.samples] == ["a", "a", "b", "b", "b"]
     assert shop.asked() == {"a": 2, "b": 3}
-    assert not any(name.startswith("teacher:") for name in shop.last.figures)
+    assert not shop.last.figures.no_image
     poor = Shop([Drawing("a"), Drawing("b", status="refusal")], budget=Budget(teacher_budgets={"a": 0}))
     left = poor.buy(tones(2))
     assert len(left.unbought) == 2 and not left.failed  # `a` could still draw them
@@ -177,7 +179,7 @@ def test_nobody_draws(status: str, gone: bool) -> None:
     assert not bought.samples
     assert len(bought.failed if gone else bought.unbought) == 3
     assert shop.asked() == {"a": 3, "b": 3, "c": 3}
-    assert {item.result for item in shop.ledger.teacher_results(["r1"])} == {status}
+    assert {item.result for item in shop.ledger.calls.results(["r1"])} == {status}
 
 
 def test_a_failed_call_is_booked_to_each_round_that_tries_it() -> None:
@@ -232,7 +234,7 @@ def test_a_closed_account_uses_up_no_budget_and_passes_the_prompts_on() -> None:
     with pytest.warns(UserWarning, match="The teacher closed draws nothing at present: denied: no credit"):
         bought = shop.buy(tones(4))
     assert makers(bought) == {"open"} and len(bought.samples) == 4
-    assert shop.ledger.teacher_calls_by_teacher() == {"open": 4}
+    assert shop.ledger.calls.by_teacher() == {"open": 4}
 
 
 def test_what_was_sent_before_the_account_closed_stays_counted() -> None:
@@ -252,7 +254,7 @@ def test_a_part_that_keeps_many_requests_in_flight_gets_them_at_once() -> None:
     sizes: list[int] = []
 
     class Remote(Drawing):
-        requests_per_unit = 5
+        requests_in_flight = 5
 
         def generate(self, requests: Sequence[ImageRequest]) -> Iterator[ImageReply]:
             sizes.append(len(requests))
@@ -267,7 +269,7 @@ def test_two_unfaithful_images_retire_a_prompt_and_both_are_recorded() -> None:
     prompts = tones(3)
     bought = shop.buy(prompts, favourites={prompt.id: "a" for prompt in prompts}, check_teacher=True)
     assert bought.failed == tuple(prompts) and shop.asked() == {"a": 3, "b": 3, "c": 0}
-    evidence = shop.ledger.evidence("r1")
+    evidence = shop.ledger.looks.evidence("r1")
     assert Counter(item.prompt_id for item in evidence) == {prompt.id: 2 for prompt in prompts}
     retested = Shop([Drawing("a", 40), Drawing("b", 50), Drawing("c")])
     assert makers(retested.buy(prompts, test_all_share=1.0, check_teacher=True)) == {"c"}
@@ -276,10 +278,10 @@ def test_two_unfaithful_images_retire_a_prompt_and_both_are_recorded() -> None:
 def test_the_standing_best_in_the_skill_is_asked_first_and_only_the_past_counts() -> None:
     shop = Shop([Drawing("a"), Drawing("b")])
     tone, tint = tones(5), [replace(prompt, skill="tint", id=f"tint{prompt.id}") for prompt in tones(5)]
-    shop.ledger.add_prompts([*tone, *tint])
+    shop.ledger.prompts.add([*tone, *tint])
     shop.past(duels=[Duel(p.id, "a", "b", "x", "y", v) for p, v in ((tone[0], "second"), (tint[0], "first"))])
-    shop.ledger.add_duels("r1", [Duel(p.id, "a", "b", "x", "y", "first") for p in tone])  # this round's own
-    shop.ledger.add_duels("fork", [Duel(p.id, "a", "b", "x", "y", "first") for p in tone])  # not in the ancestry
+    shop.ledger.looks.add_duels("r1", [Duel(p.id, "a", "b", "x", "y", "first") for p in tone])  # this round's own
+    shop.ledger.looks.add_duels("fork", [Duel(p.id, "a", "b", "x", "y", "first") for p in tone])  # not in the ancestry
     context = shop.context(revision_sha="next")
     first = buy(context, [*tone[1:], *tint[1:]], {prompt.id: "a" for prompt in tone})
     by_skill = {sample.prompt.skill: set() for sample in first.samples}
@@ -296,9 +298,9 @@ def test_a_wrong_judge_does_not_reject_what_a_good_teacher_draws() -> None:
 
     shop = Shop([Drawing("a"), Drawing("b")], judge=Unkind())
     prompts = tones(4)
-    shop.ledger.add_prompts(prompts)
+    shop.ledger.prompts.add(prompts)
     known = [Prompt.create(f"tone {n}", skill="tone") for n in range(201, 241)]
-    shop.ledger.add_prompts(known)
+    shop.ledger.prompts.add(known)
     shop.past([TeacherResult(p.id, "a", "unfaithful" if n % 10 < 3 else "faithful") for n, p in enumerate(known)])
     options = {"favourites": {prompt.id: "a" for prompt in prompts}, "check_teacher": True}
     kept = buy(shop.context(revision_sha="next", judge_error=0.3), prompts, **options)
@@ -336,7 +338,7 @@ def test_a_purchase_killed_in_the_knockout_asks_no_teacher_again() -> None:
         shop.judge.left = 10**9
         assert shop.buy(tones(4), test_all_share=1.0, check_teacher=True) == expected
         assert shop.asked() == {"a": 4, "b": 4, "c": 4}
-        assert sorted(map(repr, shop.ledger.duels())) == sorted(map(repr, reference.ledger.duels()))
+        assert sorted(map(repr, shop.ledger.looks.duels())) == sorted(map(repr, reference.ledger.looks.duels()))
         spend = shop.ledger.spend()
         assert spend.teacher_calls == 12 and spend.judge_calls - spend.lost_calls == 12 + 16
 
@@ -389,9 +391,9 @@ def test_no_budget_is_exceeded_and_a_stopped_purchase_ends_as_an_unbroken_one(
         left[0] -= 1
         return "a test" if left[0] < 0 else None
 
-    stopped.ledger.add_prompts(tones(count))
+    stopped.ledger.prompts.add(tones(count))
     with suppress(RoundInterrupted):
-        buy(replace(stopped.context(), stop=stop), tones(count), {}, **options)
+        buy(replace(stopped.context(), watch=RoundWatch(stop)), tones(count), {}, **options)
     finished = stopped.buy(tones(count), **options)
     for each in (unbroken, stopped):
         asked = each.asked()
@@ -400,7 +402,7 @@ def test_no_budget_is_exceeded_and_a_stopped_purchase_ends_as_an_unbroken_one(
         assert all(asked[name] <= calls for name, calls in (each.budget.teacher_budgets or {}).items())
         assert all(
             calls <= (per_lineage if per_lineage is not None else 4 * 2)
-            for calls in each.ledger.lineage_calls().values()
+            for calls in each.ledger.calls.by_lineage().values()
         )
     for sample in (*expected.samples, *finished.samples):  # an exact judge: nothing unfaithful is trained on
         assert judge_error or kinds[int(sample.teacher[1:])] in ("good", "close")

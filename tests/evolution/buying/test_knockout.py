@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from evolvedirector.evolution.budget import Budget
 from evolvedirector.evolution.buying.knockout import Contender, knockout, starting_order
-from evolvedirector.evolution.round_context import RoundContext
-from evolvedirector.execution.executor import LocalCrew
+from evolvedirector.evolution.host import StudentPart
+from evolvedirector.evolution.round_parts import Round, RoundParts, tenants_of
+from evolvedirector.execution.local import LocalExecutor
 from evolvedirector.policies.evolve_director import EvolveDirectorPolicy
-from evolvedirector.records import Look, OrderedPair, Prompt, RoundInfo
+from evolvedirector.records import Look, OrderedPair, Preference, Prompt, RoundInfo
 from evolvedirector.store.dataset import DatasetStore
 from tests import toys
 
@@ -34,21 +36,21 @@ class Answering(toys.ToyJudge):
 
 
 @pytest.fixture
-def ring(tmp_path: Path) -> Iterator[Callable[..., RoundContext]]:
+def ring(tmp_path: Path) -> Iterator[Callable[..., Round]]:
     store = DatasetStore(tmp_path / "data", create=True)
 
-    def make(judge: toys.ToyJudge, budget: Budget | None = None) -> RoundContext:
-        crew = LocalCrew(lambda requests: [], {}, judge)
-        info = RoundInfo("r1", 0, None, 0, 1, "sha")
-        policy, writer = EvolveDirectorPolicy(), toys.ToyWriter()
-        return RoundContext(store, crew, policy, writer, budget or Budget(), info, {}, judge.fingerprint, 8)
+    def make(judge: toys.ToyJudge, budget: Budget | None = None) -> Round:
+        student, policy, writer = StudentPart(lambda requests: []), EvolveDirectorPolicy(), toys.ToyWriter()
+        executor = LocalExecutor(tenants_of(student, {}, judge, writer))
+        parts = RoundParts(store, executor, student, {}, judge, writer, policy, budget or Budget(), 8)
+        return Round(parts, RoundInfo("r1", 0, None, 0, 1, "sha"))
 
     yield make
     store.close()
 
 
-def contenders(context: RoundContext, **tones: int) -> list[Contender]:
-    names = context.store.blobs.put_many([toys.flat_png(tone) for tone in tones.values()])
+def contenders(context: Round, **tones: int) -> list[Contender]:
+    names = context.parts.store.blobs.put_many([toys.flat_png(tone) for tone in tones.values()])
     return list(zip(tones, names, strict=True))
 
 
@@ -57,9 +59,9 @@ def test_the_best_wins_whoever_begins(ring) -> None:
     near = contenders(context, a=90, b=101, c=80, d=112)
     winners = knockout(context, [(PROMPT, near), (OTHER, near[::-1])])
     assert {prompt_id: teacher for prompt_id, (teacher, _) in winners.items()} == {PROMPT.id: "b", OTHER.id: "d"}
-    duels = context.store.ledger.duels(["r1"])
+    duels = context.parts.store.ledger.looks.duels(["r1"])
     assert len(duels) == 6 and {duel.prompt_id for duel in duels} == {PROMPT.id, OTHER.id}
-    assert context.store.ledger.spend().judge_calls == 12
+    assert context.parts.store.ledger.spend().judge_calls == 12
 
 
 def test_who_begins_is_drawn_by_prompt_and_not_by_the_list() -> None:
@@ -70,23 +72,25 @@ def test_who_begins_is_drawn_by_prompt_and_not_by_the_list() -> None:
 
 
 @pytest.mark.parametrize(
-    ("judge", "verdict"),
-    [(Answering(1.0), "tie"), (Answering(0.0), "tie"), (Answering(0.5), "tie"), (Answering(0.9, 0.1), "invalid")],
+    ("judge", "preference"),
+    [(Answering(1.0), "tie"), (Answering(0.0), "tie"), (Answering(0.5), "tie"), (Answering(0.9, 0.1), "unreadable")],
     ids=["always the first", "always the second", "always undecided", "never readable"],
 )
-def test_a_judge_that_cannot_decide_leaves_the_first_one_standing(ring, judge: Answering, verdict: str) -> None:
+def test_a_judge_that_cannot_decide_leaves_the_first_one_standing(
+    ring, judge: Answering, preference: Preference
+) -> None:
     context = ring(judge)
     all_three = contenders(context, a=90, b=101, c=80)
     assert knockout(context, [(PROMPT, all_three)])[PROMPT.id] == starting_order(all_three, 0, PROMPT)[0]
-    assert [duel.verdict for duel in context.store.ledger.duels()] == [verdict, verdict]
-    assert context.figures[f"duel: {verdict}"] == 2
+    assert [duel.preference for duel in context.parts.store.ledger.looks.duels()] == [preference, preference]
+    assert context.figures.duels == {preference: 2}
 
 
 def test_equal_images_are_a_tie_that_costs_no_look(ring) -> None:
     judge = toys.ToyJudge()
     context = ring(judge)
     knockout(context, [(PROMPT, contenders(context, a=90, b=90))])
-    assert [duel.verdict for duel in context.store.ledger.duels()] == ["tie"]
+    assert [duel.preference for duel in context.parts.store.ledger.looks.duels()] == ["tie"]
     assert judge.asked == 0
 
 
@@ -103,22 +107,22 @@ def test_looks_beyond_the_budget_leave_the_first_one_standing_and_no_duel(ring, 
     context = ring(toys.ToyJudge(), Budget(budget_judge_calls=looks))
     all_three = contenders(context, a=90, b=101, c=80)
     knockout(context, [(PROMPT, all_three)])
-    assert len(context.store.ledger.duels()) == duels
-    assert context.store.ledger.spend().judge_calls == looks
+    assert len(context.parts.store.ledger.looks.duels()) == duels
+    assert context.parts.store.ledger.spend().judge_calls == looks
 
 
 def test_a_repeated_knockout_asks_nothing_and_ends_alike(ring) -> None:
     judge = toys.ToyJudge()
     context = ring(judge)
     entries = [(PROMPT, contenders(context, a=90, b=101, c=80))]
-    first, duels, asked = knockout(context, entries), context.store.ledger.duels(), judge.asked
+    first, duels, asked = knockout(context, entries), context.parts.store.ledger.looks.duels(), judge.asked
     assert knockout(context, entries) == first
-    assert context.store.ledger.duels() == duels and judge.asked == asked
+    assert context.parts.store.ledger.looks.duels() == duels and judge.asked == asked
 
 
 def test_a_preference_within_the_margin_leaves_the_first_one_standing(ring) -> None:
     context = ring(toys.ToyJudge())  # 0.9 sure
-    context.tie_margin = 0.45
+    context = replace(context, parts=replace(context.parts, tie_margin=0.45))
     both = contenders(context, a=90, b=101)
     assert knockout(context, [(PROMPT, both)])[PROMPT.id] == starting_order(both, 0, PROMPT)[0]
-    assert [duel.verdict for duel in context.store.ledger.duels()] == ["tie"]
+    assert [duel.preference for duel in context.parts.store.ledger.looks.duels()] == ["tie"]

@@ -10,7 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evolvedirector.evolution.buying.standings import (
+    DuelCount,
+    ResultCount,
     Standing,
+    added,
     is_faithful,
     past_standings,
     preference,
@@ -19,33 +22,37 @@ from evolvedirector.evolution.buying.standings import (
     unfaithful_rate,
 )
 from evolvedirector.records import Prompt
-from evolvedirector.store.ledger.calls import Duel, Ledger, TeacherResult
+from evolvedirector.store.ledger import Duel, Ledger, TeacherResult
 
 PROMPT = Prompt.create("two red squares", skill="counting")
 
 
-def duel(prompt_id: str, first: str, second: str, verdict: str) -> Duel:
-    return Duel(prompt_id, first, second, "x", "y", verdict)  # type: ignore[arg-type]
+def duel(prompt_id: str, first: str, second: str, preference: str) -> Duel:
+    return Duel(prompt_id, first, second, "x", "y", preference)  # type: ignore[arg-type]
 
 
 def test_results_and_duels_are_counted_by_skill_and_teacher() -> None:
-    skills = {"p": "counting", "q": "colours"}
-    results = [
-        TeacherResult("p", "a", "faithful"),
-        TeacherResult("p", "b", "unfaithful"),
-        TeacherResult("q", "a", "refusal"),
-        TeacherResult("q", "b", "unchecked"),
-        TeacherResult("unknown", "a", "failure"),
+    results: list[ResultCount] = [
+        ("counting", "a", "faithful", 1),
+        ("counting", "b", "unfaithful", 1),
+        ("colours", "a", "refusal", 1),
+        ("colours", "b", "unchecked", 1),
     ]
-    duels = [duel("p", "a", "b", "first"), duel("p", "b", "a", "tie"), duel("q", "a", "b", "invalid")]
-    found = standings_of(results, duels, skills)
+    duels: list[DuelCount] = [
+        ("counting", "a", "b", "first", 1),
+        ("counting", "b", "a", "tie", 1),
+        ("colours", "a", "b", "unreadable", 3),
+    ]
+    found = standings_of(results, duels)
     assert found == {
         ("counting", "a"): Standing(wins=1.5, duels=2, images=1, faithful=1),
         ("counting", "b"): Standing(wins=0.5, duels=2, images=1, unfaithful=1),
         ("colours", "a"): Standing(refusals=1),
         ("colours", "b"): Standing(images=1),
     }
-    assert standings_of(results[::-1], duels[::-1], skills) == found
+    assert standings_of(results[::-1], duels[::-1]) == found
+    twice = standings_of([*results, *results], [*duels, *duels])
+    assert twice == {key: added(standing, standing) for key, standing in found.items()}
 
 
 def test_the_winner_of_duels_is_asked_first_in_its_skill_alone() -> None:
@@ -77,8 +84,8 @@ records = st.builds(Standing, faithful=st.integers(0, 500), unfaithful=st.intege
 
 @given(records)
 def test_an_exact_judge_is_always_believed(record: Standing) -> None:
-    assert not is_faithful("teacher", 0.0, unfaithful_rate(record, 0.0))
-    assert is_faithful("student", 0.0, unfaithful_rate(record, 0.0))
+    assert not is_faithful("lacks", 0.0, unfaithful_rate(record, 0.0))
+    assert is_faithful("shows", 0.0, unfaithful_rate(record, 0.0))
 
 
 @given(records, st.floats(0.0, 0.5))
@@ -87,8 +94,8 @@ def test_a_rate_is_a_share_and_follows_bayes(record: Standing, error: float) -> 
     assert 0.0 <= rate <= 1.0
     wrong, right = rate * (1 - error), (1 - rate) * error
     if abs(wrong - right) > 1e-9:
-        assert is_faithful("teacher", error, rate) == (wrong / (wrong + right) <= 0.5)
-    assert is_faithful("invalid", error, rate)
+        assert is_faithful("lacks", error, rate) == (wrong / (wrong + right) <= 0.5)
+    assert is_faithful("unreadable", error, rate)
 
 
 def test_a_rate_counts_more_unfaithful_looks_as_more() -> None:
@@ -104,7 +111,7 @@ def rejected_share(true_rate: float, error: float, seed: int) -> float:
         rate = unfaithful_rate(Standing(faithful=faithful, unfaithful=unfaithful), error)
         for _ in range(20):
             seen = (rng.random() < true_rate) != (rng.random() < error)
-            rejected += not is_faithful("teacher" if seen else "student", error, rate)
+            rejected += not is_faithful("lacks" if seen else "shows", error, rate)
             faithful, unfaithful = faithful + (not seen), unfaithful + seen
     return rejected / 400
 
@@ -120,17 +127,17 @@ def test_a_teacher_worse_than_the_judge_is_rejected_where_the_judge_says_so() ->
 
 def test_a_coin_flipping_judge_leaves_the_prior() -> None:
     assert unfaithful_rate(Standing(unfaithful=100), 0.5) == 0.1
-    assert is_faithful("teacher", 0.5, 0.1)
+    assert is_faithful("lacks", 0.5, 0.1)
 
 
 def test_the_past_is_the_ancestry_without_the_round_itself(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.sqlite")
-    ledger.add_prompts([PROMPT])
+    ledger.prompts.add([PROMPT])
     for number, (sha, parent, round_id) in enumerate([("s1", None, "import"), ("s2", "s1", "r1"), ("s3", "s2", "r2")]):
-        ledger.record_revision(sha, number + 1, parent, round_id)
-    ledger.record_revision("fork", 3, "s2", "r3")
+        ledger.rounds.record_revision(sha, number + 1, parent, round_id)
+    ledger.rounds.record_revision("fork", 3, "s2", "r3")
     for round_id in ("r1", "r2", "r3"):
-        ledger.add_teacher_results(round_id, [TeacherResult(PROMPT.id, "a", "faithful")])
+        ledger.calls.add_results(round_id, [TeacherResult(PROMPT.id, "a", "faithful")])
     images = {sha: past_standings(ledger, sha).get(("counting", "a"), Standing()).images for sha in ("s1", "s2", "s3")}
     assert images == {"s1": 0, "s2": 1, "s3": 2}
     assert past_standings(ledger, "fork")[("counting", "a")].images == 2

@@ -131,6 +131,8 @@ class GreyJudge:
 
 
 class GreyWriter:
+    fingerprint = "grey writer"
+
     def write(self, requests: Sequence[WriteRequest]) -> Iterator[WriteReply]:
         for request in requests:
             levels = [seed_of(request.seed, turn) % 256 for turn in range(request.count)]

@@ -92,13 +92,13 @@ def test_figures_name_what_was_measured() -> None:
     figures = HealthReport(
         Tally(20, 2), Tally(20, 6), Tally(8, 0), Tally(8, 2), Tally(8, 4), swaps=Tally(4, 1), looks=100, unreadable=5
     ).to_figures()
-    assert figures["judge agreement"] == pytest.approx(0.8)
-    assert figures["judge canary blank"] == 1
-    assert figures["judge canary own"] == 0.5
-    assert figures["judge swap consistency"] == 0.75
-    assert figures["judge unreadable"] == 0.05
-    assert figures["judge error"] == pytest.approx(10 / 58)  # own prompts are no truth where there is gold
-    assert "judge pairs" not in figures
+    assert figures["agreement"] == pytest.approx(0.8)
+    assert figures["canary blank"] == 1
+    assert figures["canary own"] == 0.5
+    assert figures["swap consistency"] == 0.75
+    assert figures["unreadable"] == 0.05
+    assert figures["error"] == pytest.approx(10 / 58)  # own prompts are no truth where there is gold
+    assert "pairs" not in figures
 
 
 def test_own_prompts_count_only_without_gold() -> None:

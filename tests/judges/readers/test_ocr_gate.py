@@ -13,7 +13,7 @@ from evolvedirector.judges.readers.ocr_gate import OCRGate, suspicious_text
 from evolvedirector.judges.readers.rapid_ocr_reader import RapidOCRReader
 from evolvedirector.judges.readers.text_reader import TextReader
 from evolvedirector.records import ImageAndPrompt, Look, OrderedPair
-from evolvedirector.records.looks import verdict_of_check, verdict_of_pair
+from evolvedirector.records.looks import preference_of, reading_of
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_an_image_with_the_prompt_in_it_is_not_judged() -> None:
     items = [ImageAndPrompt("a", b"a red circle", "a red circle"), ImageAndPrompt("b", b"OPEN", "a red circle"),
              ImageAndPrompt("c", b"", "a red circle"), ImageAndPrompt("d", b"a red circle", "two dogs")]  # fmt: skip
     looks = {look.item_id: look for look in gate.check(items)}
-    assert [verdict_of_check(looks[name]) for name in "abcd"] == ["invalid", "student", "student", "student"]
+    assert [reading_of(looks[name]) for name in "abcd"] == ["unreadable", "shows", "shows", "shows"]
     assert "repeats the prompt: circle, red" in looks["a"].reason
     list(gate.look([OrderedPair("e", b"OPEN", b"", "a red circle"), OrderedPair("f", b"", b"OPEN", "a red circle")]))
     assert judge.asked == ["b", "c", "d", "e", "f"] and len(reader.asked) == 3, "each image is read once"
@@ -105,7 +105,7 @@ def test_a_pair_with_one_such_image_is_not_judged() -> None:
     pairs = [OrderedPair("1", b"answer: yes", b"", "a dog"), OrderedPair("2", b"", b"answer: yes", "a dog"),
              OrderedPair("3", b"", b"OPEN", "a dog")]  # fmt: skip
     looks = {look.item_id: look for look in OCRGate(judge, Labels()).look(pairs)}
-    assert [verdict_of_pair(looks[name], None) for name in "123"] == ["invalid", "invalid", "student"]
+    assert [preference_of(looks[name]) for name in "123"] == ["unreadable", "unreadable", "first"]
     assert judge.asked == ["3"]
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from evolvedirector.evolution.history import history_of
 from evolvedirector.policies.policy import Policy
 from evolvedirector.policies.screening.policy import ScreeningPolicy
+from evolvedirector.policies.screening.settings import Mastery, Pace, Screening, Weighting
 from evolvedirector.records import (
     Allowance,
     DatasetState,
@@ -21,13 +22,13 @@ from evolvedirector.records import (
     Evidence,
     Prompt,
     PromptEntry,
+    Reading,
     RoundHistory,
     RoundInfo,
     RoundPlan,
     Sample,
     Tally,
     TrainingMix,
-    Verdict,
     WriteRequest,
     seed_of,
 )
@@ -63,8 +64,8 @@ def info(index: int = 0, rounds: int | None = 10, budget: int | None = 100, boug
     return RoundInfo(f"r{index}", index, rounds, more.pop("seed", 0), 0, "sha", budget, bought, 10, **more)
 
 
-def screened(prompts: list[Prompt], verdict: Verdict = "teacher") -> list[Evidence]:
-    return [Evidence(prompt.id, "screen", verdict) for prompt in prompts]
+def screened(prompts: list[Prompt], reading: Reading = "lacks") -> list[Evidence]:
+    return [Evidence(prompt.id, "screen", reading) for prompt in prompts]
 
 
 def candidates(parent: Prompt | None = None, **counts: int) -> list[Prompt]:
@@ -117,8 +118,8 @@ class Loop:
             parents = {entry.prompt.text: entry.prompt for entry in self.entries.values()}
             new = {p.id: p for request in plan.write for p in self.write(request, parents) if p.id not in self.entries}
             flips = random.Random(seed_of("judge", self.seed, name))
-            evidence = [Evidence(k, "screen", self.verdict(self.fails(p, index), flips)) for k, p in new.items()]
-            evidence += [Evidence(key, "probe", self.verdict(False, flips)) for key in plan.probe]  # all memorised
+            evidence = [Evidence(k, "screen", self.reading(self.fails(p, index), flips)) for k, p in new.items()]
+            evidence += [Evidence(key, "probe", self.reading(False, flips)) for key in plan.probe]  # all memorised
             state = with_candidates(state, list(new.values()))
             allowance = Allowance(self.budget - self.spent[-1], None, None)
             decisions = self.policy.decide(state, evidence, allowance, round)
@@ -131,12 +132,14 @@ class Loop:
                     self.entries[decision.prompt_id] = replace(self.entries[decision.prompt_id], state=to)  # type: ignore
             self.entries |= {p.id: live(p) for p in bought}
             self.spent.append(self.spent[-1] + len(bought))
-            known = {key: entry.prompt for key, entry in state.entries.items()}
-            self.history.append(history_of(name, self.wrong, evidence, known))
+            seen = [(state.entries[e.prompt_id].prompt, e) for e in evidence if e.kind == "screen"]
+            failed = {prompt.id for prompt, e in seen if e.reading == "lacks"}
+            tallies = [(p.skill, p.lineage_id, Tally(1, int(p.id in failed))) for p, _ in seen]
+            self.history.append(history_of(name, self.wrong, tallies, failed))
         return self
 
-    def verdict(self, failed: bool, flips: random.Random) -> Verdict:
-        return "teacher" if failed != (flips.random() < self.wrong) else "student"
+    def reading(self, failed: bool, flips: random.Random) -> Reading:
+        return "lacks" if failed != (flips.random() < self.wrong) else "shows"
 
 
 def test_it_is_a_policy() -> None:
@@ -167,7 +170,7 @@ def test_the_budget_is_never_exceeded(wrong: float, budget: int, rounds: int, sh
 def test_arrival_order_and_the_order_of_entries_decide_nothing(draw: random.Random, index: int, count: int) -> None:
     new = candidates(single=count, two=20, counting=7)
     state = with_candidates(state_of(seeds(single=5, two=2), past(single=(20, 4), two=(6, 5))), new)
-    evidence = [Evidence(p.id, "screen", draw.choice(["teacher", "student", "tie", "invalid"])) for p in new]
+    evidence = [Evidence(p.id, "screen", draw.choice(["lacks", "shows", "unreadable"])) for p in new]
     policy, round = ScreeningPolicy(), info(index, judge_error=0.1)
     shuffled = draw.sample(evidence, len(evidence))
     entries = dict(draw.sample(list(state.entries.items()), len(state.entries)))
@@ -267,7 +270,7 @@ def test_after_the_last_purchase_it_only_measures() -> None:
 
 
 def test_without_a_known_end_each_round_spends_a_share_of_what_is_left() -> None:
-    policy, state = ScreeningPolicy(open_end_share=0.25), state_of(seeds(single=3))
+    policy, state = ScreeningPolicy(pace=Pace(open_end_share=0.25)), state_of(seeds(single=3))
     assert policy.plan(state, info(0, None, 110, 10)).budget_teacher_calls == 25
     assert policy.plan(state, info(9, None, 110, 109)).budget_teacher_calls == 1
     assert policy.plan(state, info(9, None, 110, 110)).budget_teacher_calls == 0
@@ -295,17 +298,17 @@ def test_the_tighter_of_round_and_allowance_limits_the_purchases() -> None:
 def test_unreadable_looks_and_passed_candidates_are_not_bought() -> None:
     new = candidates(single=8, two=8)
     state = with_candidates(state_of(seeds(single=3)), new)
-    verdicts: list[Verdict] = ["invalid", "student", "tie", "teacher"] * 4
-    evidence = [Evidence(p.id, "screen", verdict) for p, verdict in zip(new, verdicts, strict=True)]
+    readings: list[Reading] = ["unreadable", "shows", "unreadable", "lacks"] * 4
+    evidence = [Evidence(p.id, "screen", reading) for p, reading in zip(new, readings, strict=True)]
     bought = {d.prompt_id for d in ScreeningPolicy().decide(state, evidence, FREE, info())}
-    assert bought == {p.id for p, verdict in zip(new, verdicts, strict=True) if verdict == "teacher"}
+    assert bought == {p.id for p, reading in zip(new, readings, strict=True) if reading == "lacks"}
 
 
 @pytest.mark.parametrize(("error", "failed", "buys"), [(0.3, 12, False), (0.3, 30, True), (0.5, 40, False)])
 def test_what_the_judges_error_explains_is_not_bought(error: float, failed: int, buys: bool) -> None:
     new = candidates(single=40)
     state = with_candidates(state_of(seeds(single=3)), new)
-    evidence = screened(new[:failed]) + screened(new[failed:], "student")
+    evidence = screened(new[:failed]) + screened(new[failed:], "shows")
     assert bool(ScreeningPolicy().decide(state, evidence, FREE, info(judge_error=error))) is buys
 
 
@@ -342,14 +345,15 @@ def test_a_lineage_whose_unseen_children_pass_twice_is_mastered(
 ) -> None:
     state, (parent,) = lineage_state(*before)
     new = candidates(parent, single=looked_now)
-    evidence = screened(new[:failed_now]) + screened(new[failed_now:], "student")
+    evidence = screened(new[:failed_now]) + screened(new[failed_now:], "shows")
     state = with_candidates(state, new)
     decisions = ScreeningPolicy().decide(state, evidence, FREE, info(3))
     assert ([d.prompt_id for d in decisions if d.kind == "master"] == [parent.id]) is mastered
     assert not ([d for d in decisions if d.kind == "buy"] and mastered)  # nothing is bought for a mastered lineage
     mix = ScreeningPolicy().mix(state, evidence, info(3))
     assert mix and mix.replay_share == (0.25 if mastered else 0.0)
-    assert not [d for d in ScreeningPolicy(deletion=False).decide(state, evidence, FREE, info(3)) if d.kind != "buy"]
+    kept = ScreeningPolicy(without={"deletion"}).decide(state, evidence, FREE, info(3))
+    assert not [d for d in kept if d.kind != "buy"]
 
 
 def test_a_mastered_lineage_has_no_children_and_is_probed() -> None:
@@ -357,7 +361,7 @@ def test_a_mastered_lineage_has_no_children_and_is_probed() -> None:
     plan = ScreeningPolicy().plan(state, info(3))
     assert parent.id in plan.probe
     assert parent.text not in {request.parent for request in plan.write}
-    assert parent.id not in ScreeningPolicy(mastered_probes=0).plan(state, info(3)).probe
+    assert parent.id not in ScreeningPolicy(mastery=Mastery(mastered_probes=0)).plan(state, info(3)).probe
 
 
 def mastered_state(lineages: int, size: int) -> DatasetState:
@@ -377,7 +381,7 @@ def test_failing_probes_take_mastered_prompts_back(
     lineages: int, size: int, failed: int, error: float, revived: int
 ) -> None:
     state = mastered_state(lineages, size)
-    evidence = [Evidence(key, "probe", "teacher" if n < failed else "student") for n, key in enumerate(state.entries)]
+    evidence = [Evidence(key, "probe", "lacks" if n < failed else "shows") for n, key in enumerate(state.entries)]
     decisions = ScreeningPolicy().decide(state, evidence, FREE, info(judge_error=error))
     assert sum(d.kind == "revive" for d in decisions) == len(decisions) == revived
 
@@ -395,8 +399,8 @@ def test_a_skill_that_ran_out_is_probed_and_never_counts_as_done() -> None:
     policy = ScreeningPolicy()
     plan = policy.plan(state, info(3))
     assert {state.entries[key].prompt.skill for key in plan.probe} == {"single"} and len(plan.probe) == 10
-    for verdict in ("student", "teacher"):  # what it draws from memory says nothing of what it would draw unseen
-        evidence = [Evidence(key, "probe", verdict) for key in plan.probe]
+    for reading in ("shows", "lacks"):  # what it draws from memory says nothing of what it would draw unseen
+        evidence = [Evidence(key, "probe", reading) for key in plan.probe]
         mix = policy.mix(state, evidence, info(3))
         assert mix and mix.skill_weights["single"] == 1.0
 
@@ -414,19 +418,19 @@ def test_the_mix_draws_less_of_what_the_student_can_do() -> None:
     assert weight(*[(40, 0)] * 6) == 0.35
 
 
-def test_replay_has_an_off_switch() -> None:
+def test_without_a_replay_share_mastered_prompts_are_drawn_like_live_ones() -> None:
     state = mastered_state(2, 4)
-    shares = [ScreeningPolicy(replay=on).mix(state, [], info()).replay_share for on in (True, False)]  # type: ignore
-    assert shares == [0.25, 0.0]
+    mixes = [ScreeningPolicy(mastery=Mastery(replay_share=share)).mix(state, [], info()) for share in (0.25, 0.0)]
+    assert [mix and mix.replay_share for mix in mixes] == [0.25, 0.0]
 
 
 def test_expansion_off_writes_without_parents_and_mutation_off_with_parents_only() -> None:
     state = state_of(seeds(single=40), past(single=(40, 20)))
     for policy, operations in (
         (ScreeningPolicy(), {"expansion", "mutation"}),
-        (ScreeningPolicy(expansion=False), {"mutation"}),
-        (ScreeningPolicy(mutation=False), {"expansion"}),
-        (ScreeningPolicy(expansion=False, mutation=False), set()),
+        (ScreeningPolicy(without={"expansion"}), {"mutation"}),
+        (ScreeningPolicy(without={"mutation"}), {"expansion"}),
+        (ScreeningPolicy(without={"expansion", "mutation"}), set()),
     ):
         assert {request.operation for request in policy.plan(state, info()).write} == operations
 
@@ -434,8 +438,8 @@ def test_expansion_off_writes_without_parents_and_mutation_off_with_parents_only
 def test_discrimination_off_buys_unscreened_in_seeded_order() -> None:
     new = candidates(single=60, two=60)
     state = with_candidates(state_of(seeds(single=3)), new)
-    evidence = screened(new, "student")
-    policy = ScreeningPolicy(discrimination=False)
+    evidence = screened(new, "shows")
+    policy = ScreeningPolicy(without={"discrimination"})
     first = policy.decide(state, evidence, FREE, info())
     assert len(first) == 18 and {d.kind for d in first} == {"buy"}
     assert first == policy.decide(state, [], FREE, info()) != policy.decide(state, [], FREE, info(seed=1))
@@ -448,7 +452,7 @@ def test_a_full_lineage_gets_no_children_and_its_surplus_is_retired() -> None:
     root = Prompt.create("single root", skill="single")
     children = [Prompt.create(f"single {n}", "expansion", "single", root) for n in range(4)]
     entries = {p.id: live(p) for p in [root, *children]} | seeds(two=1)
-    policy, state = ScreeningPolicy(calls_per_lineage=3), state_of(entries)
+    policy, state = ScreeningPolicy(pace=Pace(calls_per_lineage=3)), state_of(entries)
     assert {request.parent for request in policy.plan(state, info()).write if request.parent} == {"two seed 0"}
     retired = {d.prompt_id for d in policy.decide(state, [], FREE, info()) if d.kind == "retire"}
     assert len(retired) == 2 and retired < {p.id for p in children}
@@ -472,17 +476,35 @@ def test_an_empty_dataset_gets_mutations() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("group", "wrong"),
     [
-        {"mutation_share": 1.2},
-        {"least_rate": 0.0},
-        {"candidates_per_call": 0},
-        {"replay_share": -0.1},
-        {"calls_per_lineage": 0},
-        {"skills": []},
-        {"smoothing": float("nan")},
+        (Screening, {"mutation_share": 1.2}),
+        (Screening, {"candidates_per_call": 0}),
+        (Screening, {"error_deviations": -0.5}),
+        (Weighting, {"least_rate": 0.0}),
+        (Weighting, {"smoothing": float("nan")}),
+        (Weighting, {"least_weight": 0.0}),
+        (Mastery, {"replay_share": -0.1}),
+        (Mastery, {"mastered_probes": -1}),
+        (Mastery, {"min_looks_per_lineage": 0}),
+        (Pace, {"calls_per_lineage": 0}),
+        (Pace, {"buying_share": 0.0}),
+        (Pace, {"early_share": 1.5}),
     ],
 )
-def test_a_setting_out_of_range_is_refused(wrong: dict) -> None:
-    with pytest.raises(ValueError, match=f"{next(iter(wrong))} is .* Allowed: "):
-        ScreeningPolicy(**wrong)
+def test_a_setting_out_of_range_is_refused(group: Callable[..., object], wrong: dict) -> None:
+    (name,) = wrong
+    with pytest.raises(ValueError, match=rf"\w+\.{name} is .*\. Allowed: .*\. Leave {name} out to take its default\."):
+        group(**wrong)
+
+
+def test_no_skill_at_all_and_an_unknown_operation_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"skills is \[\]\. Allowed: at least one skill, or null\. Write"):
+        ScreeningPolicy(skills=[])
+    with pytest.raises(ValueError, match=r"without names 'replay'\. Allowed: discrimination, .*\. Write `without"):
+        ScreeningPolicy(without={"replay"})  # type: ignore[arg-type]
+
+
+def test_the_order_of_the_operations_left_out_tells_nobody_apart() -> None:
+    """What stands in a fingerprint must not depend on the order in which a set is listed."""
+    assert ScreeningPolicy(without={"mutation", "deletion"}).without == ("deletion", "mutation")

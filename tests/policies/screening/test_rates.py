@@ -52,12 +52,12 @@ def test_a_perfect_judge_needs_one_failure_and_a_wrong_one_more_than_its_error()
     assert not exceeds(Tally(5, 1), 0.2, 0.0, 0.0) and exceeds(Tally(5, 2), 0.2, 0.0, 0.0)
 
 
-def test_ties_and_unreadable_looks_count_neither_way() -> None:
+def test_verdicts_and_unreadable_looks_count_neither_way() -> None:
     prompts = [Prompt.create(f"word {n}", skill="even" if n % 2 == 0 else "odd") for n in range(8)]
     state = DatasetState("sha", {p.id: PromptEntry(p, "candidate") for p in prompts})
-    verdicts = ["teacher", "student", "invalid", "tie", "student", "teacher", "teacher", "teacher"]
-    evidence = [Evidence(p.id, "screen", v) for p, v in zip(prompts, verdicts, strict=True)]  # type: ignore[arg-type]
-    evidence.append(Evidence(prompts[0].id, "compare", "teacher"))
+    readings = ["lacks", "shows", "unreadable", "unreadable", "shows", "lacks", "lacks", "lacks"]
+    evidence = [Evidence(p.id, "screen", v) for p, v in zip(prompts, readings, strict=True)]  # type: ignore[arg-type]
+    evidence.append(Evidence(prompts[0].id, "compare", verdict="teacher"))
     tallies = tallies_by(state, evidence, {"screen"}, lambda prompt: prompt.skill)
     assert tallies == {"even": Tally(3, 2), "odd": Tally(3, 2)}
 

@@ -1,12 +1,13 @@
 import sqlite3
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from evolvedirector.records import Decision, Evidence, ImageReply, Look, Prompt, WriteReply
+from evolvedirector.records import Decision, Evidence, ImageReply, Look, Prompt, RoundFigures, WriteReply
 from evolvedirector.store.errors import DiskFullError
-from evolvedirector.store.ledger.calls import Call, Duel, Ledger, Spend, TeacherResult
+from evolvedirector.store.ledger import Call, Duel, Ledger, RoundRow, Spend, TeacherResult
 
 CALL = Call("q", "p", "l", "toy")
 
@@ -23,111 +24,108 @@ def test_what_is_recorded_is_there_after_reopening(tmp_path: Path) -> None:
     book = Ledger(path)
     parent = Prompt.create("a fox", skill="animal")
     child = Prompt.create("a bear", "expansion", "animal", parent)
-    book.add_prompts([parent, child])
-    book.hold_out(["h1", "h1"])
-    book.open_round("r", 0, "sha", 7)
-    book.close_round("r", "child", {"retire": 2})
-    book.add_renders("r", {"s": "ab"})
-    book.add_writes("r", [WriteReply("w", ("x",), ("tone",), "")])
-    evidence = Evidence("p", "compare", "tie", (Look("k", 0.5, 0.9, "why"),), "ab", "cd")
-    book.add_evidence("r", [evidence])
-    book.add_decisions("r", [Decision("keep", "p", 1, "because")])
+    book.prompts.add([parent, child])
+    book.prompts.hold_out(["h1", "h1"])
+    book.rounds.open("r", 0, "sha", 7)
+    figures = RoundFigures(written=3, decisions=Counter(retire=2), screened=Counter(lacks=1), judge={"error": 0.25})
+    book.rounds.close("r", "child", figures)
+    book.rounds.add_renders("r", {"s": "ab"})
+    book.prompts.add_writes("r", [WriteReply("w", ("x",), ("tone",), "")])
+    evidence = Evidence("p", "compare", None, "tie", (Look("k", 0.5, 0.9, "why"),), "ab", "cd")
+    book.looks.add_evidence("r", [evidence])
+    book.rounds.add_decisions("r", [Decision("keep", "p", 1, "because")])
     book.close()
     again = Ledger(path)
-    assert again.prompts() == {parent.id: parent, child.id: child}
-    assert again.held_out() == {"h1"}
-    assert again.rounds() == [
-        {
-            "round_id": "r", "number": 0, "revision_sha": "sha", "global_step": 7, "child_sha": "child",
-            "figures": {"retire": 2},
-        }
-    ]  # fmt: skip
-    assert again.renders("r") == {"s": "ab"}
-    assert again.writes(["w", "missing"]) == {"w": WriteReply("w", ("x",), ("tone",), "")}
-    assert again.evidence("r") == [evidence]
-    assert again.decisions("r") == [Decision("keep", "p", 1, "because")]
+    assert again.prompts.all() == {parent.id: parent, child.id: child}
+    assert again.prompts.held_out() == {"h1"}
+    assert again.rounds.all() == [RoundRow("r", 0, "sha", 7, "child", figures)]
+    assert again.rounds.renders("r") == {"s": "ab"}
+    assert again.prompts.writes(["w", "missing"]) == {"w": WriteReply("w", ("x",), ("tone",), "")}
+    assert again.looks.evidence("r") == [evidence]
+    assert again.rounds.decisions("r") == [Decision("keep", "p", 1, "because")]
     again.close()
 
 
 def test_a_request_without_answer_is_lost_when_it_is_sent_again(ledger: Ledger) -> None:
-    ledger.reserve_calls("r", [CALL])
+    ledger.calls.reserve("r", [CALL])
     assert ledger.spend() == Spend(teacher_calls=1)
-    assert ledger.replies(["q"]) == {}
-    ledger.reserve_calls("r", [CALL])
+    assert ledger.calls.replies(["q"]) == {}
+    ledger.calls.reserve("r", [CALL])
     assert ledger.spend() == Spend(teacher_calls=2, lost_calls=1)
-    ledger.settle_calls([(ImageReply("q", "image", b"x", cost_usd=0.5), "ab")])
+    ledger.calls.settle([(ImageReply("q", "image", b"x", cost_usd=0.5), "ab")])
     assert ledger.spend("r") == Spend(teacher_calls=2, lost_calls=1, cost_usd=1.0)  # a lost call costs the price
-    assert ledger.replies(["q"])["q"].image_sha256 == "ab"
-    assert ledger.lineage_calls() == {"l": 2}
-    assert ledger.teacher_images() == [("p", "toy")]
+    assert ledger.calls.replies(["q"])["q"].image_sha256 == "ab"
+    assert ledger.calls.by_lineage() == {"l": 2}
+    assert ledger.calls.images() == [("p", "toy")]
 
 
 def test_a_failure_may_be_asked_again_an_image_may_not(ledger: Ledger) -> None:
-    ledger.reserve_calls("r", [CALL])
-    ledger.settle_calls([(ImageReply("q", "failure", reason="503"), None)])
-    ledger.reserve_calls("r", [CALL])
-    ledger.settle_calls([(ImageReply("q", "image", b"x", cost_usd=0.25), "ab")])
-    ledger.reserve_calls("r", [CALL])
-    assert ledger.replies(["q"])["q"].status == "image"
+    ledger.calls.reserve("r", [CALL])
+    ledger.calls.settle([(ImageReply("q", "failure", reason="503"), None)])
+    ledger.calls.reserve("r", [CALL])
+    ledger.calls.settle([(ImageReply("q", "image", b"x", cost_usd=0.25), "ab")])
+    ledger.calls.reserve("r", [CALL])
+    assert ledger.calls.replies(["q"])["q"].status == "image"
     assert ledger.spend() == Spend(teacher_calls=2, cost_usd=0.25)
-    assert ledger.price_usd("toy") == 0.25
-    assert ledger.price_usd("unknown") is None
+    assert ledger.calls.price_usd("toy") == 0.25
+    assert ledger.calls.price_usd("unknown") is None
 
 
 def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
     book = Ledger(tmp_path / "ledger.sqlite")
-    book.reserve_calls("r", [CALL])
-    pages = book._connection.execute("PRAGMA page_count").fetchone()[0]
-    book._connection.execute(f"PRAGMA max_page_count={pages}")  # SQLite's own "database or disk is full"
+    book.calls.reserve("r", [CALL])
+    pages = book.file.row("PRAGMA page_count")[0]
+    book.file.row(f"PRAGMA max_page_count={pages}")  # SQLite's own "database or disk is full"
     with pytest.raises(DiskFullError, match=r"disk is full.*--ckpt_path last"):
-        book.add_writes("r", [WriteReply("w", ("x" * 100_000,))])
+        book.prompts.add_writes("r", [WriteReply("w", ("x" * 100_000,))])
     assert book.spend().teacher_calls == 1
     book.close()
 
 
 def test_a_look_is_paid_once_and_read_again(ledger: Ledger) -> None:
-    ledger.reserve_looks("r", "judge", ["a", "b"])
-    ledger.settle_looks([Look("a", 0.25, 0.5, "dim")])
-    assert ledger.looks(["a", "b"]) == {"a": Look("a", 0.25, 0.5, "dim")}
+    ledger.looks.reserve("r", "judge", ["a", "b"])
+    ledger.looks.settle([Look("a", 0.25, 0.5, "dim")])
+    assert ledger.looks.get(["a", "b"]) == {"a": Look("a", 0.25, 0.5, "dim")}
     assert ledger.spend().judge_calls == 2
 
 
 def test_a_look_costs_its_price_each_time_it_is_asked(ledger: Ledger) -> None:
-    ledger.reserve_looks("r", "judge", ["a", "b"], 0.25)
-    ledger.settle_looks([Look("a", 0.25)])
-    ledger.reserve_looks("r", "judge", ["b"], 0.5)
+    ledger.looks.reserve("r", "judge", ["a", "b"], 0.25)
+    ledger.looks.settle([Look("a", 0.25)])
+    ledger.looks.reserve("r", "judge", ["b"], 0.5)
     assert ledger.spend() == ledger.spend("r") == Spend(0, 3, 1, 1.0)
 
 
 def test_spending_is_counted_by_round(ledger: Ledger) -> None:
-    ledger.reserve_calls("r1", [CALL])
-    ledger.reserve_calls("r2", [Call("q2", "p2", "l", "toy")])
+    ledger.calls.reserve("r1", [CALL])
+    ledger.calls.reserve("r2", [Call("q2", "p2", "l", "toy")])
     assert ledger.spend("r1").teacher_calls == ledger.spend("r2").teacher_calls == 1
     assert ledger.spend("r3") == Spend()
 
 
 def test_a_failed_transaction_leaves_nothing(ledger: Ledger) -> None:
     with pytest.raises(AttributeError):
-        ledger.settle_calls([("not a reply", None)])  # type: ignore[list-item]
+        ledger.calls.settle([("not a reply", None)])  # type: ignore[list-item]
     with pytest.raises(sqlite3.IntegrityError):
-        ledger.record_revision("sha", None, None, None)  # type: ignore[arg-type]
-    ledger.reserve_calls("r", [CALL])
+        ledger.rounds.record_revision("sha", None, None, None)  # type: ignore[arg-type]
+    ledger.calls.reserve("r", [CALL])
     assert ledger.spend().teacher_calls == 1
 
 
 def test_more_keys_than_sqlite_takes_at_once(ledger: Ledger) -> None:
     keys = [f"k{number}" for number in range(1700)]
-    ledger.reserve_looks("r", "judge", keys)
-    ledger.settle_looks([Look(key, 0.5) for key in keys])
-    assert len(ledger.looks(keys)) == 1700
+    ledger.looks.reserve("r", "judge", keys)
+    ledger.looks.settle([Look(key, 0.5) for key in keys])
+    assert len(ledger.looks.get(keys)) == 1700
 
 
 def test_a_ledger_of_the_schema_before_is_brought_up_to_date(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
-    with closing(Ledger(path)) as ledger:
-        ledger.reserve_looks("r1", "judge", ["old"])
-        ledger.settle_looks([Look("old", 0.9)])
     with closing(sqlite3.connect(path)) as file:
+        file.executescript((Path(__file__).parent / "schema_6.sql").read_text())
+        file.execute(
+            "INSERT INTO looks (key, round_id, judge, probability, covered_mass) VALUES ('old','r1','j',0.9,1)"
+        )
         for view in ("calls_by_rounds", "looks_by_rounds"):
             file.execute(f"DROP VIEW {view}")
         for table in ("earlier_calls", "earlier_looks"):
@@ -139,41 +137,41 @@ def test_a_ledger_of_the_schema_before_is_brought_up_to_date(tmp_path: Path) -> 
         file.execute("PRAGMA user_version=2")
         file.commit()
     with closing(Ledger(path)) as ledger:
-        ledger.reserve_looks("r1", "judge", ["new"])
-        ledger.settle_looks([Look("new", 0.2, 0.7, "", "choice")])
-        assert ledger.looks(["old", "new"]) == {"old": Look("old", 0.9), "new": Look("new", 0.2, 0.7, "", "choice")}
+        ledger.looks.reserve("r1", "judge", ["new"])
+        ledger.looks.settle([Look("new", 0.2, 0.7, "", "choice")])
+        assert ledger.looks.get(["old", "new"]) == {"old": Look("old", 0.9), "new": Look("new", 0.2, 0.7, "", "choice")}
 
 
 def test_an_open_call_costs_the_listed_price_before_anything_was_sold(ledger: Ledger) -> None:
     for _ in range(3):
-        ledger.reserve_calls("r", [CALL], price_usd=0.1)  # killed twice before it was answered
+        ledger.calls.reserve("r", [CALL], price_usd=0.1)  # killed twice before it was answered
     assert ledger.spend().cost_usd == pytest.approx(0.3)
-    ledger.settle_calls([(ImageReply("q", "image", cost_usd=0.1), "sha")])
+    ledger.calls.settle([(ImageReply("q", "image", cost_usd=0.1), "sha")])
     assert ledger.spend().cost_usd == pytest.approx(0.3)
 
 
 def test_a_price_is_that_of_one_submission_and_the_first_answer_counts(ledger: Ledger) -> None:
     for status in ("failure", "failure", "image"):
-        ledger.reserve_calls("r", [CALL])
-        ledger.settle_calls([(ImageReply("q", status, cost_usd=0.04), None)])
-    ledger.settle_calls([(ImageReply("q", "image", cost_usd=9.0), "other")])
-    assert (ledger.price_usd("toy"), ledger.spend().cost_usd) == (0.04, pytest.approx(0.12))
+        ledger.calls.reserve("r", [CALL])
+        ledger.calls.settle([(ImageReply("q", status, cost_usd=0.04), None)])
+    ledger.calls.settle([(ImageReply("q", "image", cost_usd=9.0), "other")])
+    assert (ledger.calls.price_usd("toy"), ledger.spend().cost_usd) == (0.04, pytest.approx(0.12))
 
 
 def test_taking_back_a_call_keeps_the_one_that_was_lost_before(ledger: Ledger) -> None:
-    ledger.reserve_calls("r", [CALL], 0.1)
-    ledger.reserve_calls("r", [CALL], 0.1)  # the first was cut off by a kill
-    ledger.withdraw_calls(["q"])
+    ledger.calls.reserve("r", [CALL], 0.1)
+    ledger.calls.reserve("r", [CALL], 0.1)  # the first was cut off by a kill
+    ledger.calls.withdraw(["q"])
     assert ledger.spend() == Spend(1, 0, 1, pytest.approx(0.1))
-    ledger.reserve_calls("r", [CALL], 0.1)
+    ledger.calls.reserve("r", [CALL], 0.1)
     assert ledger.spend().teacher_calls == 2
 
 
 def test_a_question_that_never_left_is_neither_counted_nor_final(ledger: Ledger) -> None:
-    ledger.reserve_looks("r", "judge", ["asked", "kept back"], 0.01)
-    ledger.settle_looks([Look("asked", 0.9)])
-    ledger.withdraw_looks(["kept back", "asked"], 0.01)
-    assert list(ledger.looks(["asked", "kept back"])) == ["asked"]
+    ledger.looks.reserve("r", "judge", ["asked", "kept back"], 0.01)
+    ledger.looks.settle([Look("asked", 0.9)])
+    ledger.looks.withdraw(["kept back", "asked"], 0.01)
+    assert list(ledger.looks.get(["asked", "kept back"])) == ["asked"]
     assert (ledger.spend().judge_calls, ledger.spend().cost_usd) == (1, pytest.approx(0.01))
 
 
@@ -183,107 +181,110 @@ def test_another_schema_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version=99")
     connection.close()
-    with pytest.raises(ValueError, match=r"ledger schema 99.*reads schema 6"):
+    with pytest.raises(ValueError, match=r"ledger schema 99.*reads schema 7"):
         Ledger(path)
 
 
 def test_several_teachers_images_of_one_prompt_are_evidence_each(ledger: Ledger) -> None:
     images = [
-        Evidence("p", "faithfulness", verdict, (), None, sha) for verdict, sha in (("teacher", "a"), ("tie", "b"))
+        Evidence("p", "faithfulness", reading, teacher_sha256=sha)
+        for reading, sha in (("lacks", "a"), ("unreadable", "b"))
     ]
-    screens = [Evidence("p", "screen", "teacher", (), "s1"), Evidence("p", "screen", "student", (), "s2")]
-    ledger.add_evidence("r", [*images, *images, *screens])
-    assert ledger.evidence("r") == [*images, screens[1]]  # a prompt is screened once
+    screens = [
+        Evidence("p", "screen", reading, student_sha256=sha) for reading, sha in (("lacks", "s1"), ("shows", "s2"))
+    ]
+    ledger.looks.add_evidence("r", [*images, *images, *screens])
+    assert ledger.looks.evidence("r") == [*images, screens[1]]  # a prompt is screened once
 
 
 def test_duels_and_results_are_kept_by_round(ledger: Ledger) -> None:
-    duels = [Duel("p", "a", "b", "x", "y", "second"), Duel("p", "b", "c", "y", "z", "invalid")]
-    ledger.add_duels("r1", duels)
-    ledger.add_duels("r1", duels)
-    ledger.add_duels("r2", duels[:1])
-    assert ledger.duels(["r1"]) == duels
-    assert len(ledger.duels()) == 3
-    ledger.add_teacher_results("r1", [TeacherResult("p", "a", "failure")])
-    ledger.add_teacher_results("r1", [TeacherResult("p", "a", "faithful")])
-    assert ledger.teacher_results(["r1", "r2"]) == [TeacherResult("p", "a", "faithful")]
-    assert ledger.duels([]) == ledger.teacher_results([]) == []
+    duels = [Duel("p", "a", "b", "x", "y", "second"), Duel("p", "b", "c", "y", "z", "unreadable")]
+    ledger.looks.add_duels("r1", duels)
+    ledger.looks.add_duels("r1", duels)
+    ledger.looks.add_duels("r2", duels[:1])
+    assert ledger.looks.duels(["r1"]) == duels
+    assert len(ledger.looks.duels()) == 3
+    ledger.calls.add_results("r1", [TeacherResult("p", "a", "failure")])
+    ledger.calls.add_results("r1", [TeacherResult("p", "a", "faithful")])
+    assert ledger.calls.results(["r1", "r2"]) == [TeacherResult("p", "a", "faithful")]
+    assert ledger.looks.duels([]) == ledger.calls.results([]) == []
 
 
 def test_a_call_that_was_never_answered_costs_its_price_even_if_it_is_never_repeated(ledger: Ledger) -> None:
-    ledger.reserve_calls("r", [CALL, Call("q2", "p2", "l", "toy")])
-    ledger.settle_calls([(ImageReply("q", "image", b"x", cost_usd=0.5), "ab")])
+    ledger.calls.reserve("r", [CALL, Call("q2", "p2", "l", "toy")])
+    ledger.calls.settle([(ImageReply("q", "image", b"x", cost_usd=0.5), "ab")])
     assert ledger.spend() == Spend(teacher_calls=2, cost_usd=1.0)  # killed before the answer: it may have been billed
 
 
 def test_calls_are_counted_by_teacher_with_lost_and_repeated_ones(ledger: Ledger) -> None:
-    ledger.reserve_calls("r", [CALL, Call("q2", "p2", "l", "other")])
-    ledger.reserve_calls("r", [CALL])
-    ledger.settle_calls([(ImageReply("q", "failure", reason="503"), None)])
-    ledger.reserve_calls("r", [CALL])
-    assert ledger.teacher_calls_by_teacher() == {"toy": 3, "other": 1}
+    ledger.calls.reserve("r", [CALL, Call("q2", "p2", "l", "other")])
+    ledger.calls.reserve("r", [CALL])
+    ledger.calls.settle([(ImageReply("q", "failure", reason="503"), None)])
+    ledger.calls.reserve("r", [CALL])
+    assert ledger.calls.by_teacher() == {"toy": 3, "other": 1}
 
 
 def test_the_rounds_to_a_revision_leave_forks_out(ledger: Ledger) -> None:
     for number, (sha, parent, round_id) in enumerate([("a", None, "import"), ("b", "a", "r1"), ("c", "b", "r2")]):
-        ledger.record_revision(sha, number + 1, parent, round_id)
-    ledger.record_revision("fork", 2, "a", "r9")
-    assert ledger.rounds_to("c") == ["import", "r1", "r2"]
-    assert ledger.rounds_to("fork") == ["import", "r9"]
-    assert ledger.rounds_to("unknown") == []
+        ledger.rounds.record_revision(sha, number + 1, parent, round_id)
+    ledger.rounds.record_revision("fork", 2, "a", "r9")
+    assert ledger.rounds.leading_to("c") == ["import", "r1", "r2"]
+    assert ledger.rounds.leading_to("fork") == ["import", "r9"]
+    assert ledger.rounds.leading_to("unknown") == []
 
 
 def test_a_free_refusal_is_no_price(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.sqlite")
-    ledger.reserve_calls("r", [Call(name, name, name, "dear") for name in ("refused", "drawn")])
-    ledger.settle_calls([(ImageReply("refused", "refusal"), None)])
-    assert ledger.price_usd("dear") is None
-    ledger.settle_calls([(ImageReply("drawn", "image", cost_usd=0.04), "ab")])
-    assert ledger.price_usd("dear") == 0.04
+    ledger.calls.reserve("r", [Call(name, name, name, "dear") for name in ("refused", "drawn")])
+    ledger.calls.settle([(ImageReply("refused", "refusal"), None)])
+    assert ledger.calls.price_usd("dear") is None
+    ledger.calls.settle([(ImageReply("drawn", "image", cost_usd=0.04), "ab")])
+    assert ledger.calls.price_usd("dear") == 0.04
     ledger.close()
 
 
 def test_each_try_of_a_call_is_booked_to_the_round_that_made_it(ledger: Ledger) -> None:
     other = Call("q2", "p2", "l", "toy")
-    ledger.reserve_calls("r1", [CALL, other], 0.1)
-    ledger.settle_calls(
+    ledger.calls.reserve("r1", [CALL, other], 0.1)
+    ledger.calls.settle(
         [(ImageReply("q", "failure", reason="503", cost_usd=0.1), None)]
     )  # and `other` is never answered
-    ledger.reserve_calls("r2", [CALL, other], 0.1)
-    ledger.settle_calls([(ImageReply("q", "failure", reason="503"), None), (ImageReply("q2", "image"), "ab")])
-    ledger.reserve_calls("r1", [CALL, other], 0.1)
-    ledger.settle_calls([(ImageReply("q", "image", cost_usd=0.1), "ab")])
+    ledger.calls.reserve("r2", [CALL, other], 0.1)
+    ledger.calls.settle([(ImageReply("q", "failure", reason="503"), None), (ImageReply("q2", "image"), "ab")])
+    ledger.calls.reserve("r1", [CALL, other], 0.1)
+    ledger.calls.settle([(ImageReply("q", "image", cost_usd=0.1), "ab")])
     assert ledger.spend("r1") == Spend(3, 0, 1, pytest.approx(0.3))
     assert ledger.spend("r2") == Spend(2, 0, 0, pytest.approx(0.0))
     assert ledger.spend() == Spend(5, 0, 1, pytest.approx(0.3))
-    assert (ledger.lineage_calls(), ledger.teacher_calls_by_teacher()) == ({"l": 5}, {"toy": 5})
-    assert ledger.price_usd("toy") == 0.1 and ledger.replies(["q"])["q"].status == "image"
+    assert (ledger.calls.by_lineage(), ledger.calls.by_teacher()) == ({"l": 5}, {"toy": 5})
+    assert ledger.calls.price_usd("toy") == 0.1 and ledger.calls.replies(["q"])["q"].status == "image"
 
 
 def test_a_try_that_is_taken_back_leaves_those_of_earlier_rounds(ledger: Ledger) -> None:
-    ledger.reserve_calls("r1", [CALL])
-    ledger.settle_calls([(ImageReply("q", "failure", reason="503"), None)])
+    ledger.calls.reserve("r1", [CALL])
+    ledger.calls.settle([(ImageReply("q", "failure", reason="503"), None)])
     for _ in range(2):
-        ledger.reserve_calls("r2", [CALL])
-        ledger.withdraw_calls(["q"])
+        ledger.calls.reserve("r2", [CALL])
+        ledger.calls.withdraw(["q"])
         assert (ledger.spend("r1"), ledger.spend("r2"), ledger.spend()) == (Spend(1), Spend(), Spend(1))
-        assert ledger.replies(["q"])["q"].status == "failure"
-    ledger.reserve_calls("r2", [CALL])
+        assert ledger.calls.replies(["q"])["q"].status == "failure"
+    ledger.calls.reserve("r2", [CALL])
     assert (ledger.spend("r1"), ledger.spend("r2")) == (Spend(1), Spend(1))
 
 
 def test_each_try_of_a_look_is_booked_to_the_round_that_made_it(ledger: Ledger) -> None:
-    ledger.reserve_looks("r1", "judge", ["a"], 0.25)
-    ledger.reserve_looks("r1", "judge", ["a"], 0.25)
-    ledger.reserve_looks("r2", "judge", ["a"], 0.25)
+    ledger.looks.reserve("r1", "judge", ["a"], 0.25)
+    ledger.looks.reserve("r1", "judge", ["a"], 0.25)
+    ledger.looks.reserve("r2", "judge", ["a"], 0.25)
     assert ledger.spend("r1") == Spend(0, 2, 2, 0.5) and ledger.spend("r2") == Spend(0, 1, 0, 0.25)
-    ledger.settle_looks([Look("a", 0.9)])
-    assert ledger.looks(["a"]) == {"a": Look("a", 0.9)} and ledger.spend() == Spend(0, 3, 2, 0.75)
+    ledger.looks.settle([Look("a", 0.9)])
+    assert ledger.looks.get(["a"]) == {"a": Look("a", 0.9)} and ledger.spend() == Spend(0, 3, 2, 0.75)
 
 
 def test_a_question_that_is_taken_back_leaves_the_one_that_was_lost_before(ledger: Ledger) -> None:
     for _ in range(2):
-        ledger.reserve_looks("r", "judge", ["a"], 0.25)
-    ledger.withdraw_looks(["a"], 0.25)
-    assert ledger.looks(["a"]) == {} and ledger.spend() == Spend(0, 1, 0, 0.25)
-    ledger.reserve_looks("r", "judge", ["a"], 0.25)
+        ledger.looks.reserve("r", "judge", ["a"], 0.25)
+    ledger.looks.withdraw(["a"], 0.25)
+    assert ledger.looks.get(["a"]) == {} and ledger.spend() == Spend(0, 1, 0, 0.25)
+    ledger.looks.reserve("r", "judge", ["a"], 0.25)
     assert ledger.spend() == Spend(0, 2, 1, 0.5)

@@ -23,15 +23,17 @@ from typing import Any
 import webdataset  # noqa: F401 - publishing imports it late, and each child would pay for that
 
 from evolvedirector.evolution.budget import Budget
+from evolvedirector.evolution.host import StudentPart
 from evolvedirector.evolution.opening import run_seeding
 from evolvedirector.evolution.round import run_round
-from evolvedirector.evolution.round_context import RoundContext
-from evolvedirector.execution.executor import LocalCrew
+from evolvedirector.evolution.round_parts import Round, RoundParts, tenants_of
+from evolvedirector.execution.local import LocalExecutor
 from evolvedirector.planning.spending import told_prices_usd
 from evolvedirector.policies.evolve_director import EvolveDirectorPolicy
 from evolvedirector.records import Look, Prompt, RevisionChange, RoundInfo, WriteReply, seed_of
-from evolvedirector.store import DatasetStore, Ledger
+from evolvedirector.store import DatasetStore
 from evolvedirector.store.blobs import Blobs
+from evolvedirector.store.ledger.file import LedgerFile
 from evolvedirector.teachers.services.bfl_teacher import BFLTeacher
 from evolvedirector.teachers.services.fal_teacher import FalTeacher
 from evolvedirector.teachers.services.http_teacher import HTTPTeacher
@@ -101,16 +103,16 @@ class Events:
         self.around(JobJournal, "record", "record job")
         for name in ("request_json", "request", "download"):
             self._around_sending(name)
-        transaction = Ledger._transaction
+        transaction = LedgerFile.transaction
 
         @contextmanager
-        def counted(ledger: Ledger) -> Iterator[Any]:
-            with transaction(ledger) as connection:
+        def counted(file: LedgerFile) -> Iterator[Any]:
+            with transaction(file) as connection:
                 yield connection
                 self.happen("commit")
             self.happen("commit done")
 
-        Ledger._transaction = counted  # type: ignore[method-assign]
+        LedgerFile.transaction = counted  # type: ignore[method-assign]
 
     def _around_sending(self, name: str) -> None:
         call: Callable[..., Any] = getattr(Client, name)
@@ -126,6 +128,8 @@ class Events:
 
 
 class Writer:
+    fingerprint = "toy writer"
+
     def write(self, requests: Sequence[Any]) -> Iterator[WriteReply]:
         for request in requests:
             tones = [30 + seed_of(request.seed, position) % 200 for position in range(request.count)]
@@ -151,25 +155,25 @@ class Judge:
 STUDENT = picture("the student", 0, 8, 8)
 
 
-def context_of(store: DatasetStore, teacher: Teacher, budget: Budget, unit: int = 8) -> RoundContext:
+def context_of(store: DatasetStore, teacher: Teacher, budget: Budget, unit: int = 8) -> Round:
     """Collect a round's parts: everything real but the student, the judge and the writer."""
     prompts = tuple(Prompt.create(text, skill="tone") for text in SEED_TEXTS)
     sha = store.publish(None, "import", RevisionChange(prompts=prompts))
-    crew = LocalCrew(lambda requests: [STUDENT] * len(requests), {"api": teacher}, Judge(), unit=unit)
-    policy = EvolveDirectorPolicy(expansions=2, mutation_probability=0.0)
-    info = RoundInfo("seeding", 0, 2, 0, 0, sha)
-    return RoundContext(
+    student, judge, writer = StudentPart(lambda requests: [STUDENT] * len(requests)), Judge(), Writer()
+    teachers = {"api": teacher}
+    parts = RoundParts(
         store,
-        crew,
-        policy,
-        Writer(),
+        LocalExecutor(tenants_of(student, teachers, judge, writer), unit=unit),
+        student,
+        teachers,
+        judge,
+        writer,
+        EvolveDirectorPolicy(expansions=2, mutation_probability=0.0),
         budget,
-        info,
-        {"api": teacher.fingerprint},
-        "judge",
         16,
-        teacher_prices_usd=told_prices_usd({"api": teacher}),
+        teacher_prices_usd=told_prices_usd(teachers),
     )
+    return Round(parts, RoundInfo("seeding", 0, 2, 0, 0, sha))
 
 
 def evolve(root: Path, teacher: Teacher, budget: Budget) -> dict[str, Any]:
@@ -182,7 +186,7 @@ def evolve(root: Path, teacher: Teacher, budget: Budget) -> dict[str, Any]:
         sha = run_round(replace(context_of(store, teacher, budget), info=info))
         spend = store.ledger.spend()
         states = store.state(sha)
-        rows = store.ledger._connection.execute("SELECT status, COUNT(*) FROM calls GROUP BY status").fetchall()
+        rows = store.ledger.file.rows("SELECT status, COUNT(*) FROM calls GROUP BY status")
         return {
             "calls": spend.teacher_calls,
             "lost": spend.lost_calls,

@@ -27,7 +27,7 @@ def test_a_service_needs_only_a_way_to_draw() -> None:
     assert isinstance(teacher, Teacher)
     assert teacher.fingerprint == api.fingerprint and teacher.fingerprint.startswith("toy/toy-1/")
     assert teacher.price_usd() == 0.5
-    assert teacher.requests_per_unit == api.requests_per_unit
+    assert teacher.requests_in_flight == api.requests_in_flight
     replies = teacher.generate([ImageRequest(name, "a cat", 0, 64, 64) for name in "ab"])
     assert {reply.request_id: reply.reason for reply in replies} == {"a": "never", "b": "never"}
     teacher.verify()

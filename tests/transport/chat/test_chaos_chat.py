@@ -5,8 +5,8 @@ import time
 import pytest
 
 from evolvedirector.judges.openai_vision_judge import OpenAIVisionJudge
-from evolvedirector.judges.questions.judge_questions import CHECK_QUESTION
 from evolvedirector.records import ImageAndPrompt, WriteRequest
+from evolvedirector.records.questions import CHECK_QUESTION
 from evolvedirector.transport.endpoint import Endpoint
 from evolvedirector.writers.instructions import instruction_for
 from evolvedirector.writers.openai_chat_writer import OpenAIChatWriter

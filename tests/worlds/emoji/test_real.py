@@ -14,13 +14,13 @@ from evolvedirector.assets.emoji_install import install_emoji
 from evolvedirector.records import ImageAndPrompt
 from evolvedirector.worlds.emoji.artist import EmojiArtist, encode_png
 from evolvedirector.worlds.emoji.concept import STYLES, EmojiStyle
-from evolvedirector.worlds.emoji.gold import EmojiGold
 from evolvedirector.worlds.emoji.grammar import BACKGROUNDS, EmojiGrammar, scene_text
 from evolvedirector.worlds.emoji.join import join_concepts
 from evolvedirector.worlds.emoji.judge import EmojiJudge
 from evolvedirector.worlds.emoji.nouns import plural, singular
 from evolvedirector.worlds.emoji.scene import EmojiScene, EmojiThing
 from evolvedirector.worlds.emoji.vocabulary import EmojiVocabulary
+from evolvedirector.worlds.emoji_scenes.gold import EmojiGold
 from evolvedirector.worlds.emoji_scenes.judge import EmojiSceneJudge
 from evolvedirector.worlds.emoji_scenes.world import EmojiWorld
 

@@ -11,12 +11,12 @@ from evolvedirector.judges.judge import Judge
 from evolvedirector.records import ImageAndPrompt, ImageRequest, OrderedPair
 from evolvedirector.worlds.emoji.artist import EmojiArtist, encode_png
 from evolvedirector.worlds.emoji.concept import STYLES, EmojiStyle
-from evolvedirector.worlds.emoji.gold import EmojiGold
 from evolvedirector.worlds.emoji.grammar import scene_text
 from evolvedirector.worlds.emoji.layout import Layout
 from evolvedirector.worlds.emoji.teacher import EmojiTeacher
 from evolvedirector.worlds.emoji.vocabulary import EmojiVocabulary
 from evolvedirector.worlds.emoji.weaknesses import EmojiWeaknesses
+from evolvedirector.worlds.emoji_scenes.gold import EmojiGold
 from evolvedirector.worlds.emoji_scenes.judge import EmojiSceneJudge
 from evolvedirector.worlds.emoji_scenes.template_reader import EmojiTemplateReader
 from evolvedirector.worlds.emoji_scenes.world import EmojiWorld

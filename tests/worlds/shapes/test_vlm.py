@@ -16,10 +16,10 @@ from benchmarks.tiny_vlm_pictures import WORLD, HeldOut, make_picture, random_sc
 from benchmarks.tiny_vlm_questions import Questioner, Taught, near_miss
 from benchmarks.tiny_vlm_train import QuestionTraining, Schedule, new_heads, train_eyes
 from evolvedirector.judges import TransformersJudge
-from evolvedirector.judges.questions.judge_questions import CHECK_QUESTION, PAIR_QUESTION
+from evolvedirector.judges.questions.judge_questions import PAIR_QUESTION
 from evolvedirector.models.packaged_model import packaged_model
 from evolvedirector.records import ImageAndPrompt, OrderedPair
-from evolvedirector.records.questions import YES_NO, Question
+from evolvedirector.records.questions import CHECK_QUESTION, YES_NO, Question
 from evolvedirector.worlds.shapes.artist import draw, to_png
 from evolvedirector.worlds.shapes.atoms import atoms_of
 from evolvedirector.worlds.shapes.grammar import parse, phrase, scenes

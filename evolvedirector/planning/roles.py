@@ -1,0 +1,183 @@
+"""What callbacks, modules and datamodules tell of themselves to those who look before anything is paid for.
+
+Each is a Protocol of its own, asked for with `isinstance`: nobody is found by the name of an attribute that happens to
+be there, and a callback of another project takes part by offering one of these methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from evolvedirector.evolution.budget import Budget
+from evolvedirector.evolution.round_id import RoundSettings
+from evolvedirector.evolution.schedule import RoundSchedule
+from evolvedirector.judges.judge import Judge
+from evolvedirector.planning.memory import Offload, PhaseBytes, StudentBytes, evaluators_of, phases, sizes_of
+from evolvedirector.planning.spending import Reader
+from evolvedirector.records import Prompt
+from evolvedirector.teachers.teacher import Teacher
+
+
+@dataclass(frozen=True, slots=True)
+class EvolutionPlan:
+    """Describe the evolution of one dataset.
+
+    Args:
+        settings: Who takes part in its rounds.
+        schedule: When they are held.
+        offload_student: What of the student leaves the device while judge and teachers work.
+        image_size_px: Side of the images asked for. None: the module says it.
+        data: Attribute of the datamodule that holds the data. None: the datamodule itself.
+    """
+
+    settings: RoundSettings
+    schedule: RoundSchedule
+    offload_student: Offload = "none"
+    image_size_px: int | None = None
+    data: str | None = None
+
+
+@runtime_checkable
+class Evolves(Protocol):
+    """A callback that evolves the training data."""
+
+    def evolution(self) -> EvolutionPlan:
+        """Say who takes part, when, and at what cost."""
+        ...
+
+
+def phases_of(plan: EvolutionPlan, student: StudentBytes, callbacks: Iterable[object]) -> list[PhaseBytes]:
+    """List what a device holds in each phase of a run, as far as its parts say their size.
+
+    Args:
+        plan: Of the callback that evolves the data.
+        student: On one device.
+        callbacks: All of the trainer; those that do not evolve data measure.
+    """
+    settings = plan.settings
+    return phases(
+        student,
+        plan.offload_student,
+        sizes_of({"the judge": settings.judge}),
+        sizes_of({f"the teacher {name}": teacher for name, teacher in settings.teachers.items()}),
+        evaluators_of(callback for callback in callbacks if not isinstance(callback, Evolves)),
+        sizes_of({"the writer": settings.writer}),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRun:
+    """How long a run is, for a callback that says how often its judge will look.
+
+    Args:
+        epochs: Of the whole training. None: no end is set.
+        validations: At most, the one before the training included. None: not known.
+        held_out_prompts: Of the datamodule.
+        training_judges: Judges that choose training data.
+    """
+
+    epochs: int | None
+    validations: int | None
+    held_out_prompts: int
+    training_judges: tuple[Judge, ...] = ()
+
+    def readings(self, every_n_epochs: int | None) -> int | None:
+        """Count readings at the end of every so many epochs and at the end of training; None where no end is set.
+
+        Args:
+            every_n_epochs: Epochs between readings. None: only the last one.
+        """
+        if every_n_epochs is None:
+            return 1
+        return None if self.epochs is None else self.epochs // every_n_epochs + 1
+
+
+@runtime_checkable
+class Measures(Protocol):
+    """A callback whose figures are read by judges."""
+
+    def planned_looks(self, run: PlannedRun) -> Sequence[Reader]:
+        """List its judges, with the most looks that each may be asked for."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedImages:
+    """Images that a callback asks of teachers for its figures, outside of the budget of evolution.
+
+    Args:
+        teachers: By name.
+        budget: The limits.
+    """
+
+    teachers: Mapping[str, Teacher]
+    budget: Budget
+
+
+@runtime_checkable
+class BuysImages(Protocol):
+    """A callback that asks teachers for images of its own."""
+
+    def planned_images(self) -> PlannedImages:
+        """Say whom it asks, and for how many at most."""
+        ...
+
+
+@runtime_checkable
+class Summarised(Protocol):
+    """A part of a run that has something to say in `evolvedirector check`."""
+
+    def plan_summary(self) -> Mapping[str, str]:
+        """Return rows of words, by name."""
+        ...
+
+
+@runtime_checkable
+class HoldsOut(Protocol):
+    """A datamodule with prompts that no operation of evolution may touch."""
+
+    def held_out_prompts(self) -> Sequence[Prompt]:
+        """List them."""
+        ...
+
+
+@runtime_checkable
+class SizesImages(Protocol):
+    """A module or datamodule that knows how large its images are."""
+
+    image_size_px: int
+    """Side of the images; 0 where it is not known."""
+
+
+@runtime_checkable
+class CountsBatches(Protocol):
+    """A datamodule whose epochs have a fixed number of batches."""
+
+    batches_per_epoch: int
+    global_batch_size: int
+    """Over all devices."""
+
+
+@runtime_checkable
+class Seeded(Protocol):
+    """A datamodule whose order of samples follows from a seed."""
+
+    seed: int
+
+
+@runtime_checkable
+class HasRoot(Protocol):
+    """A datamodule that reads a dataset root."""
+
+    data_root: Path
+
+
+@runtime_checkable
+class HasSeeds(Protocol):
+    """A datamodule that makes a new root from prompts."""
+
+    seeds: Any
+    """A prompt source or the path of a file; None where the root exists already."""

@@ -1,0 +1,1 @@
+../../evolvedirector/renamed.py
