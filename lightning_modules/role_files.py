@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,9 +10,9 @@ import torch
 from torch import Tensor
 
 from evolvedirector.records import FileRef, ImageRequest
-from evolvedirector.store.images import decode_image
+from evolvedirector.store.files import decode_file, extension_of
 
-_ARRAYS = ("application/x-npy", "application/octet-stream+npy")
+_IMAGES = ("image/png", "image/jpeg", "image/webp")
 
 
 def roles_of_batch(batch: Mapping[str, Any], roles: Sequence[str], device: torch.device) -> dict[str, Tensor]:
@@ -68,6 +67,10 @@ def _decoded(request: ImageRequest, role: str) -> Tensor:
             f"Request {request.request_id!r} brings no content for the role {role!r}, which the family reads. Every "
             f"request needs it. Write files={{{role!r}: FileRef.of(content, media_type)}}."
         )
-    if file.media_type in _ARRAYS:
-        return torch.from_numpy(np.load(io.BytesIO(file.content), allow_pickle=False))
-    return torch.from_numpy(decode_image(file.content).transpose(2, 0, 1).copy())
+    value = decode_file(file.content, extension_of(file.media_type), role)
+    if not isinstance(value, np.ndarray):
+        raise ValueError(
+            f"The file of the role {role!r} is {file.media_type}, which is no tensor. Allowed are images and npy "
+            "arrays. Give the family one of these."
+        )
+    return torch.from_numpy(value.copy() if file.media_type not in _IMAGES else value.transpose(2, 0, 1).copy())

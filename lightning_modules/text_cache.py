@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -15,13 +13,6 @@ from evolvedirector.records import digest
 from evolvedirector.records.condition import TextStates, Tokens, join
 
 ENCODE_CHUNK = 16
-
-
-@runtime_checkable
-class HasDataRoot(Protocol):
-    """A datamodule with a folder of its own, beside whose data the text states are kept."""
-
-    data_root: Path
 
 
 class TextCache:

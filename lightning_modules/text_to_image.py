@@ -22,9 +22,10 @@ from evolvedirector.lightning_modules.part_checks import check_frozen_parts, che
 from evolvedirector.lightning_modules.role_files import roles_of_batch, roles_of_requests
 from evolvedirector.lightning_modules.sampling import Drawing, drawing, from_uint8, initial_noise, sample, to_uint8
 from evolvedirector.lightning_modules.sharded_strategy import refuse_unshardable_optimizer, shard
-from evolvedirector.lightning_modules.text_cache import HasDataRoot, TextCache
+from evolvedirector.lightning_modules.text_cache import TextCache
 from evolvedirector.lightning_modules.text_store import TextStore
 from evolvedirector.lightning_modules.throughput import Throughput
+from evolvedirector.planning.roles import HasRoot
 from evolvedirector.records import ImageRequest
 from evolvedirector.records.condition import Condition, Extras, Size, TextStates
 from evolvedirector.records.part import Part
@@ -122,7 +123,7 @@ class TextToImage(LightningModule):
         check_precision(str(self.trainer.precision))
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         folder = self.text_cache_folder
-        if folder is None and isinstance(data, HasDataRoot):
+        if folder is None and isinstance(data, HasRoot):
             folder = Path(data.data_root) / "caches" / "text"
         if folder is not None and self.text_states.store is None:
             # only training writes: evaluation may run beside it, on a root that it must not touch

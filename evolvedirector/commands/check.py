@@ -25,6 +25,7 @@ from evolvedirector.errors import UserError
 from evolvedirector.planning.preflight import problems_of
 from evolvedirector.planning.roles import CountsBatches, HasRoot, HasSeeds, SizesImages, Summarised
 from evolvedirector.planning.run_costs import class_of, looks_and_money, memory_of
+from evolvedirector.planning.text_states import CachesTexts, text_states_bytes
 from evolvedirector.records import Prompt
 from evolvedirector.store.revision import RevisionFiles
 
@@ -246,6 +247,13 @@ def disk_rows(run: BuiltRun, evolution: Rows) -> Rows:
     if size_px and calls.replace(".", "", 1).isdigit():
         images = float(calls) * size_px**2 * 3 * _PNG_SHARE * _COPIES_OF_AN_IMAGE
         rows["teacher images"] = f"about {_size(images)} at most"
+    if isinstance(run.model, CachesTexts):
+        texts = len(seed_prompts(run)) + int(float(calls) if calls.replace(".", "", 1).isdigit() else 0)
+        size, most = run.model.text_bytes(), run.model.text_cache_gib * 2**30
+        rows["text states"] = (
+            f"about {_size(text_states_bytes(size, texts, int(most)))} at most ({texts:,} prompts of {_size(size)}; "
+            f"text_cache_gib: {run.model.text_cache_gib:g})"
+        )
     return rows
 
 

@@ -31,11 +31,14 @@ from evolvedirector.records import (
 class Student(LightningModule):
     def __init__(self, width: int = 100_000) -> None:
         super().__init__()
-        self.width, self.layer = width, None
+        self.width, self.layer, self.text_cache_gib = width, None, 1.0
 
     def configure_model(self) -> None:
         if self.layer is None:
             self.layer = torch.nn.Linear(self.width, self.width, bias=False)  # 40 GB were it built
+
+    def text_bytes(self) -> int:
+        return 2**20
 
 
 class Words:
@@ -164,6 +167,7 @@ def test_the_plan_names_prompts_length_size_limits_and_disk(capsys: pytest.Captu
         "cost (most) 1.5 USD",
         "checkpoints about 335.3 GiB",
         "teacher images about 1.8 MiB at most",
+        "text states about 603.0 MiB at most (603 prompts of 1.0 MiB; text_cache_gib: 1)",
     ):
         assert row in plan
     assert not (here / "run").exists(), "check wrote something"

@@ -109,13 +109,21 @@ def student(case: str, autoencoder: Path, **settings: Any) -> TextToImage:
     """
     objective, space = CASES[case]
     latent = "latent" in space
-    channels = {"in_channels": 4, "out_channels": 8} if latent else {}  # with learned variance, as Edgen has it
-    codec = Autoencoder(str(autoencoder), downscaling=2) if latent else None
-    sizes = {"patch_size": 2, "layers": 2, "heads": 2, "head_dim": 8, "text_length": 6, **channels}
-    network = PixArt(RandomTextEncoder(16), SIDE_PX, codec, qk_norm="QK-norm" in space, **sizes)
+    family = PixArt(
+        RandomTextEncoder(16),
+        SIDE_PX,
+        Autoencoder(str(autoencoder), downscaling=2) if latent else None,
+        text_length=6,
+        out_channels=8 if latent else None,  # with learned variance, as Edgen has it
+        patch_size=2,
+        layers=2,
+        heads=2,
+        head_dim=8,
+        qk_norm="QK-norm" in space,
+    )
     settings.setdefault("optimizer", partial(torch.optim.SGD, lr=0.0))
     module = TextToImage(
-        network,
+        family,
         OBJECTIVES[objective](),
         2 * SIDE_PX if latent else SIDE_PX,
         condition_dropout=0.25,
