@@ -245,9 +245,13 @@ def _fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _unwritable(folder: Path, error: Exception) -> OSError:
+class CheckpointNotWritten(OSError, RunError):
+    """Say that a checkpoint could not be written, as on a full disk; older ones are untouched."""
+
+
+def _unwritable(folder: Path, error: Exception) -> CheckpointNotWritten:
     free_mib = shutil.disk_usage(folder.parent).free / 2**20
-    return OSError(
+    return CheckpointNotWritten(
         getattr(error, "errno", None) or errno.EIO,
         f"The checkpoint {folder.name} could not be written ({error}); {free_mib:.0f} MiB are free there. Older "
         "checkpoints are untouched. Free some space or lower keep_last, then run again with --ckpt_path last",

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from evolvedirector.errors import UserError
 from evolvedirector.records import digest
 
 _SAMPLES, _SAMPLE_BYTES = 64, 2**16
@@ -29,10 +30,10 @@ def needs_revision(what: str, name: str, revision: str | None) -> None:
         revision: Its git revision.
 
     Raises:
-        ValueError: It has none and is no folder here.
+        UserError: It has none and is no folder here.
     """
     if revision is None and not Path(name).is_dir():
-        raise ValueError(
+        raise UserError(
             f"{what} {name!r} is no folder here and has no revision. A repository needs one, so that a run can be "
             "repeated. Write revision: <git hash>, or the path of a folder."
         )
@@ -84,12 +85,12 @@ class Component:
         """Check that weights are there, as safetensors and in one piece; reads names, not weights.
 
         Raises:
-            ValueError: They are not.
+            UserError: They are not.
         """
         names = self._file_names(lambda names: any(name.endswith(".safetensors") for name in names))
         if not any(name.endswith(".safetensors") for name in names):
             has = "only .bin files" if any(name.endswith(".bin") for name in names) else "no weights"
-            raise ValueError(
+            raise UserError(
                 f"{self._place} of {self.what} has {has}. Allowed are safetensors, which cannot run code when they are "
                 "loaded. Name a repository that has them, or convert it once: load it with transformers and write it "
                 "with save_pretrained(FOLDER), then name that folder."
@@ -98,7 +99,7 @@ class Component:
         for index in () if folder is None else folder.glob("*.safetensors.index.json"):
             shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
             if lacking := sorted(shards - names):
-                raise ValueError(
+                raise UserError(
                     f"{self._place} of {self.what} lacks {lacking[0]}, which its index names. All shards must be there."
                     " Download or copy the folder again."
                 )
@@ -107,7 +108,7 @@ class Component:
         """Check that a tokenizer is there, and that this installation can read it.
 
         Raises:
-            ValueError: It is not, or it cannot.
+            UserError: It is not, or it cannot.
         """
 
         def ready(names: set[str]) -> bool:
@@ -117,12 +118,12 @@ class Component:
         if ready(names):
             return
         if not names & _SPIECE_FILES:
-            raise ValueError(
+            raise UserError(
                 f"{self._place} of {self.what} has no tokenizer. Allowed is one with tokenizer.json, spiece.model or "
                 "vocab.json and merges.txt. Write tokenizer_subfolder: the folder that holds it."
             )
         if lacking := [name for name, module in _SPIECE_NEEDS.items() if not _is_installed(module)]:
-            raise ValueError(
+            raise UserError(
                 f"{self._place} of {self.what} has a SentencePiece tokenizer, which needs {' and '.join(lacking)}. "
                 "Only tokenizer.json can be read without. "
                 f"Run: pip install {' '.join(lacking)}"
@@ -166,7 +167,7 @@ class Component:
         folder = self.local_folder()
         names = {path.name for path in folder.iterdir()} if folder is not None and folder.is_dir() else set()
         if self.is_folder and self.marker not in names:
-            raise ValueError(
+            raise UserError(
                 f"{self._place} of {self.what} has no {self.marker}. Allowed is a folder that save_pretrained wrote. "
                 "Correct the path or the subfolder."
             )
@@ -178,7 +179,7 @@ class Component:
         try:
             listed = HfApi().model_info(self.name, revision=self.revision, timeout=_HUB_TIMEOUT_S).siblings or []
         except Exception as error:  # a wrong name, a licence not accepted and a hub that is away: many exceptions
-            raise ValueError(
+            raise UserError(
                 f"{self._place} of {self.what} (revision {self.revision}) is neither on this machine nor can the hub be"
                 f" asked for it ({type(error).__name__}). Allowed is a folder, a local copy, or a repository that the "
                 "hub shows to you. Correct name and revision, accept its licence on the hub, or download it first."

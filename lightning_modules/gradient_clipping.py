@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from evolvedirector.errors import UserError
+
 
 def clip_gradients(
     optimizer: torch.optim.Optimizer, limit: float, algorithm: str, loss_is_scaled: bool
@@ -25,10 +27,10 @@ def clip_gradients(
         The norm before clipping; None for `value`.
 
     Raises:
-        ValueError: for a fused optimizer behind a loss scaler.
+        UserError: for a fused optimizer behind a loss scaler.
     """
     if loss_is_scaled and getattr(optimizer, "_step_supports_amp_scaling", False):
-        raise ValueError(
+        raise UserError(
             f"{type(optimizer).__name__}(fused=True) cannot be clipped under precision 16-mixed: it unscales gradients "
             f"only in its step. Allowed: another precision, or fused=False. Write precision: bf16-mixed."
         )

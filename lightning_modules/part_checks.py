@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from evolvedirector.errors import UserError
 from evolvedirector.lightning_modules.codecs.pixels import Pixels
 from evolvedirector.lightning_modules.families.family import Family
 
@@ -31,14 +32,14 @@ def check_frozen_parts(own: Mapping[str, str], trained_with: Mapping[str, str | 
             parts `text encoder` and `autoencoder` (None: pixels), and name a folder without its content.
 
     Raises:
-        ValueError: A text encoder or the codec differs.
+        UserError: A text encoder or the codec differs.
     """
     named = {_FORMER_NAMES.get(name, name): value or Pixels.fingerprint for name, value in trained_with.items()}
     for part, fingerprint in own.items():
         found = named.get(part, fingerprint)
         rest = fingerprint.removeprefix(found)
         if rest and not (rest != fingerprint and _CONTENT_DIGEST.fullmatch(rest)):
-            raise ValueError(
+            raise UserError(
                 f"This run has the {part} {fingerprint!r}, but the checkpoint was trained with {found!r}. "
                 f"Its weights mean nothing to another one. Configure that {part}, or start without checkpoint."
             )
@@ -51,10 +52,10 @@ def check_precision(precision: str) -> None:
         precision: Lightning's.
 
     Raises:
-        ValueError: It does; noise and loss are computed in float32, and updates get lost below that.
+        UserError: It does; noise and loss are computed in float32, and updates get lost below that.
     """
     if precision.endswith("-true") and not precision.startswith(("32", "64")):
-        raise ValueError(
+        raise UserError(
             f"trainer.precision is {precision}, which keeps the weights themselves in half precision. Small updates "
             "would be rounded away. Write precision: bf16-mixed, or 32-true."
         )

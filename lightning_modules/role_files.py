@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evolvedirector.errors import UserError
 from evolvedirector.records import FileRef, ImageRequest
 from evolvedirector.store.files import decode_file, extension_of
 
@@ -24,11 +25,11 @@ def roles_of_batch(batch: Mapping[str, Any], roles: Sequence[str], device: torch
         device: Where they are wanted.
 
     Raises:
-        ValueError: The batch lacks one.
+        UserError: The batch lacks one.
     """
     for role in roles:
         if not isinstance(batch.get(role), Tensor):
-            raise ValueError(
+            raise UserError(
                 f"The training batch has no tensor {role!r}, which the family reads; it has {sorted(batch)}. Every "
                 f"sample needs that file. Name the role to the datamodule, and fill it before training."
             )
@@ -46,13 +47,13 @@ def roles_of_requests(
         device: Where they are wanted.
 
     Raises:
-        ValueError: A request lacks a file or its content, or the shapes differ.
+        UserError: A request lacks a file or its content, or the shapes differ.
     """
     found = {}
     for role in roles:
         parts = [_decoded(request, role) for request in requests]
         if len({part.shape for part in parts}) > 1:
-            raise ValueError(
+            raise UserError(
                 f"The files of the role {role!r} have the shapes {sorted({tuple(part.shape) for part in parts})}. "
                 "Images that are drawn together need one. State width_px and height_px in each FileRef."
             )
@@ -63,13 +64,13 @@ def roles_of_requests(
 def _decoded(request: ImageRequest, role: str) -> Tensor:
     file: FileRef | None = request.files.get(role)
     if file is None or file.content is None:
-        raise ValueError(
+        raise UserError(
             f"Request {request.request_id!r} brings no content for the role {role!r}, which the family reads. Every "
             f"request needs it. Write files={{{role!r}: FileRef.of(content, media_type)}}."
         )
     value = decode_file(file.content, extension_of(file.media_type), role)
     if not isinstance(value, np.ndarray):
-        raise ValueError(
+        raise UserError(
             f"The file of the role {role!r} is {file.media_type}, which is no tensor. Allowed are images and npy "
             "arrays. Give the family one of these."
         )

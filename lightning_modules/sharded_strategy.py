@@ -12,6 +12,8 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from evolvedirector.errors import RunError, UserError
+
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
@@ -50,11 +52,11 @@ class ShardedStrategy(ModelParallelStrategy):
         """Assert that every rank is a data-parallel rank.
 
         Raises:
-            RuntimeError: if the mesh is another.
+            RunError: if the mesh is another.
         """
         sizes = (self.device_mesh["data_parallel"].size(), self.device_mesh["tensor_parallel"].size())
         if sizes != (self.world_size, 1):
-            raise RuntimeError(
+            raise RunError(
                 f"The device mesh is {sizes[0]} data-parallel x {sizes[1]} tensor-parallel ranks. Every one of the "
                 f"{self.world_size} ranks must be data-parallel. Launch as many processes per node as trainer.devices."
             )
@@ -89,12 +91,12 @@ def refuse_unshardable_optimizer(optimizer: torch.optim.Optimizer) -> None:
         optimizer: as configured, after sharding.
 
     Raises:
-        ValueError: if it is one of bitsandbytes and a parameter is sharded.
+        UserError: if it is one of bitsandbytes and a parameter is sharded.
     """
     if not type(optimizer).__module__.startswith("bitsandbytes"):
         return
     if any(isinstance(parameter, DTensor) for group in optimizer.param_groups for parameter in group["params"]):
-        raise ValueError(
+        raise UserError(
             f"{type(optimizer).__name__} of bitsandbytes cannot step sharded (FSDP2) parameters. Allowed: torch "
             f"optimizers, whose state is sharded over the ranks anyway. Write optimizer: torch.optim.AdamW, or train "
             f"with configs/strategy/ddp.yaml."

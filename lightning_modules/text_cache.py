@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
+from evolvedirector.errors import UserError
 from evolvedirector.lightning_modules.families.family import Family
 from evolvedirector.lightning_modules.text_store import TextStore
 from evolvedirector.records import digest
@@ -92,7 +93,7 @@ def _trimmed(states: TextStates) -> TextStates:
     for name, part in states.tokens.items():
         length = int(part.mask.sum())
         if not part.mask[0, :length].all():
-            raise ValueError(
+            raise UserError(
                 f"The field {name!r} of a text has padding before or between its tokens. Allowed is padding behind "
                 "them. Write the encoder so that it pads on the right."
             )

@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
+from evolvedirector.errors import UserError
 from evolvedirector.lightning_modules.codecs.codec import latent_shape
 from evolvedirector.lightning_modules.draws import draw
 from evolvedirector.lightning_modules.families.family import Family
@@ -60,7 +61,7 @@ class TextToImage(LightningModule):
         seed: names the initial weights.
 
     Raises:
-        ValueError: if the parts do not fit each other.
+        UserError: if the parts do not fit each other.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class TextToImage(LightningModule):
         family.check_image_size(image_size_px)
         family.tokens(Size(image_size_px, image_size_px))
         if generation_chunk_size < 1 or sampling_steps < 1:
-            raise ValueError(
+            raise UserError(
                 f"generation_chunk_size is {generation_chunk_size} and sampling_steps {sampling_steps}. Both must be "
                 "at least 1. Write generation_chunk_size: 16, sampling_steps: 20."
             )

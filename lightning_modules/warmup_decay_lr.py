@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from evolvedirector.errors import UserError
+
 
 def warmup_decay_factor(step: int, total_steps: int, warmup_steps: int, decay_share: float) -> float:
     """Return min(1, (s + 1) / w) * min(1, (S - s) / (d S)): linear rise, plateau, linear fall to zero.
@@ -30,12 +32,12 @@ class WarmupDecayLR(LambdaLR):
         decay_share: share of the run over which the rate falls; 0 keeps it.
 
     Raises:
-        ValueError: if the numbers are no schedule.
+        UserError: if the numbers are no schedule.
     """
 
     def __init__(self, optimizer: Optimizer, total_steps: int, warmup_steps: int = 0, decay_share: float = 0.3) -> None:
         if total_steps < 1 or warmup_steps < 0 or not 0 <= decay_share <= 1:
-            raise ValueError(
+            raise UserError(
                 f"total_steps is {total_steps}, warmup_steps {warmup_steps}, decay_share {decay_share}. Allowed: "
                 f"total_steps >= 1, warmup_steps >= 0, decay_share from 0 to 1. Write total_steps as in max_steps."
             )

@@ -42,10 +42,6 @@ def run_readably(command: Callable[[], int | None]) -> int | None:
         if meant is None or os.environ.get("EVOLVEDIRECTOR_DEBUG") == "1":
             raise
         print_paragraph(str(meant))
-        # interim: until every message for users is one of the two classes
-        if not isinstance(meant, RunError | UserError) and isinstance(meant, RuntimeError | OSError):
-            return 1
-        # end of interim
         return 1 if isinstance(meant, RunError) else 2
 
 
@@ -63,24 +59,7 @@ def is_for_users(error: BaseException) -> bool:
     Args:
         error: Any error. Lightning's `MisconfigurationException` is its own word for the same thing.
     """
-    # interim: until every message for users is one of the two classes
-    if isinstance(error, ValueError | RuntimeError | OSError) and _is_told_by_this_package(error):
-        return True
-    # end of interim
     return isinstance(error, UserError | RunError) or type(error).__name__ == "MisconfigurationException"
-
-
-# interim: until every message for users is one of the two classes
-def _is_told_by_this_package(error: BaseException) -> bool:
-    """Say whether code of this package raised it with a message of at least two sentences."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    module = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", ""))
-    return module.split(".")[0] == "evolvedirector" and ". " in str(error)
-
-
-# end of interim
 
 
 def unknown_word(word: str, words: Iterable[str]) -> int:

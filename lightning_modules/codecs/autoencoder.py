@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from evolvedirector.errors import UserError
 from evolvedirector.lightning_modules.codecs.codec import LatentScale, Posterior
 from evolvedirector.lightning_modules.component import Component, needs_revision
 
@@ -28,7 +29,7 @@ class Autoencoder:
         subfolder: folder of the autoencoder inside the repository, `vae` in diffusers pipelines; None for none.
 
     Raises:
-        ValueError: if a repository is named without revision.
+        UserError: if a repository is named without revision.
     """
 
     is_random = True
@@ -123,7 +124,7 @@ class Autoencoder:
     def _check(self, channels: int, levels: int) -> None:
         found = (channels, 2 ** (levels - 1))
         if found != (self.latent_channels, self.downscaling):
-            raise ValueError(
+            raise UserError(
                 f"Autoencoder {self.name!r} has {found[0]} latent channels and downscaling {found[1]}, but "
                 f"latent_channels is {self.latent_channels} and downscaling {self.downscaling}. Allowed are its "
                 f"own. Write latent_channels: {found[0]}, downscaling: {found[1]}."

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
+from evolvedirector.errors import UserError
 from evolvedirector.records.condition import Size
 
 if TYPE_CHECKING:
@@ -132,12 +133,12 @@ def latent_shape(codec: Codec, size: Size) -> tuple[int, int, int]:
         size: Of the image.
 
     Raises:
-        ValueError: If a side is no multiple of the downscaling.
+        UserError: If a side is no multiple of the downscaling.
     """
     factor = codec.downscaling
     if min(size) < factor or size.height_px % factor or size.width_px % factor:
         nearest = [max(1, side // factor) * factor for side in size]
-        raise ValueError(
+        raise UserError(
             f"An image of {size.width_px} x {size.height_px} px (width x height) does not fit the codec, which scales "
             f"both sides down by {factor}. Each must be a multiple of it. Take {nearest[1]} x {nearest[0]} px."
         )

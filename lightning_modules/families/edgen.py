@@ -9,6 +9,8 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.attention_processor import Attention
 from torch import nn
 
+from evolvedirector.errors import UserError
+
 QK_NORM_TYPE = "ada_norm_single_qk_layer_norm"
 
 
@@ -44,7 +46,7 @@ class QKNormPixArtTransformer2DModel(PixArtTransformer2DModel):
         attention_type: kind of attention, see diffusers.
 
     Raises:
-        ValueError: for another `norm_type`.
+        UserError: for another `norm_type`.
     """
 
     @register_to_config
@@ -73,7 +75,7 @@ class QKNormPixArtTransformer2DModel(PixArtTransformer2DModel):
         attention_type: str | None = "default",
     ) -> None:
         if norm_type != QK_NORM_TYPE:
-            raise ValueError(
+            raise UserError(
                 f"norm_type is {norm_type!r}, which is not a QK-norm transformer. Allowed: {QK_NORM_TYPE!r}. "
                 f"Load this folder with diffusers.PixArtTransformer2DModel."
             )

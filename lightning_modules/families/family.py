@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from torch import Tensor, nn
 
+from evolvedirector.errors import UserError
 from evolvedirector.lightning_modules.codecs.codec import Codec
 from evolvedirector.lightning_modules.text_encoders.text_encoder import FrozenPart
 from evolvedirector.records.condition import Condition, Extras, Size, TextStates
@@ -107,10 +108,10 @@ def diffusers_names_only(family: str, layout: Layout) -> KeyMap:
         layout: Who reads the weights.
 
     Raises:
-        ValueError: Another layout: no source gives its names, and guessed ones load without effect.
+        UserError: Another layout: no source gives its names, and guessed ones load without effect.
     """
     if layout != "diffusers":
-        raise ValueError(
+        raise UserError(
             f"There are no published {layout} names for {family}. Allowed is 'diffusers': under guessed names a tool "
             "loads the file and silently changes nothing. Write layout: diffusers, and convert with a tool that knows "
             "both."
@@ -128,13 +129,13 @@ def patch_tokens(latent: tuple[int, int, int], size: Size, patch_size: int, down
         downscaling: Image pixels per latent pixel.
 
     Raises:
-        ValueError: A side is no multiple of the patch.
+        UserError: A side is no multiple of the patch.
     """
     _, height, width = latent
     if height % patch_size or width % patch_size:
         unit = patch_size * downscaling
         nearest = [max(1, side // unit) * unit for side in size]
-        raise ValueError(
+        raise UserError(
             f"An image of {size.width_px} x {size.height_px} px (width x height) cannot be cut into patches of "
             f"{unit} px. Both sides must be multiples of that. Take {nearest[1]} x {nearest[0]} px."
         )

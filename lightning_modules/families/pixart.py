@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from evolvedirector.errors import UserError
 from evolvedirector.lightning_modules.codecs.autoencoder import Autoencoder
 from evolvedirector.lightning_modules.codecs.codec import Codec, latent_shape
 from evolvedirector.lightning_modules.codecs.pixels import Pixels
@@ -57,7 +58,7 @@ class PixArt:
             follows the pretrained weights, else does not.
 
     Raises:
-        ValueError: The parts do not fit each other, patches do not fill the image, or a revision is missing.
+        UserError: The parts do not fit each other, patches do not fill the image, or a revision is missing.
     """
 
     roles: Sequence[str] = ()
@@ -126,10 +127,10 @@ class PixArt:
         """Refuse a size other than the one that positions are laid out for.
 
         Raises:
-            ValueError: It is another.
+            UserError: It is another.
         """
         if self.sample_size * self.codec.downscaling != image_size_px:
-            raise ValueError(
+            raise UserError(
                 f"image_size_px {image_size_px} does not fit the network's sample_size {self.sample_size} behind a "
                 f"downscaling of {self.codec.downscaling}. Their product must be the image size. "
                 f"Write sample_size: {image_size_px // self.codec.downscaling}."
@@ -204,12 +205,12 @@ class PixArt:
         """Return the stock PixArt-alpha pipeline.
 
         Raises:
-            ValueError: The family draws in pixels, or with another encoder than T5: there is no stock pipeline.
+            UserError: The family draws in pixels, or with another encoder than T5: there is no stock pipeline.
         """
         from diffusers import PixArtAlphaPipeline
 
         if not isinstance(self.text_encoder, T5Encoder) or not isinstance(self.codec, Autoencoder):
-            raise ValueError(
+            raise UserError(
                 f"This PixArt has {type(self.text_encoder).__name__} and {type(self.codec).__name__}. The stock "
                 "pipeline has T5Encoder and Autoencoder. Draw with TextToImage.generate instead."
             )
@@ -228,18 +229,18 @@ class PixArt:
     def _check(self) -> None:
         if self.sample_size % self.patch_size:
             nearest = max(1, self.sample_size // self.patch_size) * self.patch_size
-            raise ValueError(
+            raise UserError(
                 f"sample_size {self.sample_size} is not a multiple of patch_size {self.patch_size}. Patches must fill "
                 f"the image. Write sample_size: {nearest}."
             )
         if self.in_channels != self.codec.channels:
-            raise ValueError(
+            raise UserError(
                 f"The network has in_channels {self.in_channels}, the images have {self.codec.channels} channels "
                 f"({'pixels: no codec is set' if isinstance(self.codec, Pixels) else 'latents of the codec'}). "
                 f"Both must be the same. Write in_channels: {self.codec.channels}."
             )
         if self.text_dimension != self.text_encoder.dimension:
-            raise ValueError(
+            raise UserError(
                 f"The network has text_dimension {self.text_dimension}, the text encoder gives "
                 f"{self.text_encoder.dimension}. Both must be the same. "
                 f"Write text_dimension: {self.text_encoder.dimension}."
@@ -280,7 +281,7 @@ class PixArt:
         loaded = pretrained.config(PixArtTransformer2DModel)
         is_qk_norm = loaded.pop("norm_type") == QK_NORM_TYPE
         if is_qk_norm and not self.qk_norm:
-            raise ValueError(
+            raise UserError(
                 f"qk_norm is false, but {pretrained.name!r} was trained with normalised queries and keys. Allowed is "
                 "true: without them its weights compute something else. Write qk_norm: true."
             )

@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from evolvedirector.errors import UserError
 from evolvedirector.lightning_modules.component import Component, needs_revision
 
 
@@ -74,13 +75,13 @@ def agree(described: Mapping[str, Any], loaded: Mapping[str, Any], argument_of: 
         name: Of the weights, for the error.
 
     Raises:
-        ValueError: Names the first difference.
+        UserError: Names the first difference.
     """
     for key, value in described.items():
         found = loaded.get(key)
         if _plain(value) != _plain(found):
             argument = argument_of.get(key, key)
-            raise ValueError(
+            raise UserError(
                 f"{argument} is {_plain(value)!r}, but the weights of {name!r} have {_plain(found)!r}. A network that "
                 f"starts from them must be the same. Write {argument}: {'null' if found is None else _plain(found)}."
             )

@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from evolvedirector.errors import UserError
 from evolvedirector.lightning_modules.codecs.autoencoder import Autoencoder
 from evolvedirector.lightning_modules.codecs.codec import Codec, latent_shape
 from evolvedirector.lightning_modules.families.family import KeyMap, Layout, diffusers_names_only, patch_tokens
@@ -61,7 +62,7 @@ class SD3:
         pretrained_subfolder: Folder of the network inside it, `transformer` in a pipeline; None for none.
 
     Raises:
-        ValueError: The parts do not fit each other, or a revision is missing.
+        UserError: The parts do not fit each other, or a revision is missing.
     """
 
     roles: Sequence[str] = ()
@@ -138,13 +139,13 @@ class SD3:
         """Return the number of patches.
 
         Raises:
-            ValueError: A side is no multiple of a patch, or longer than the position table.
+            UserError: A side is no multiple of a patch, or longer than the position table.
         """
         latent = latent_shape(self.codec, size)
         count = patch_tokens(latent, size, self.patch_size, self.codec.downscaling)
         if max(latent[1:]) // self.patch_size > self.pos_embed_max_size:
             longest = self.pos_embed_max_size * self.patch_size * self.codec.downscaling
-            raise ValueError(
+            raise UserError(
                 f"An image of {size.width_px} x {size.height_px} px (width x height) is larger than the network's "
                 f"position table. Allowed are sides of at most {longest} px. Ask for a smaller image."
             )
@@ -239,14 +240,14 @@ class SD3:
         """Return the stock Stable Diffusion 3 pipeline.
 
         Raises:
-            ValueError: A part is none of the stock pipeline's.
+            UserError: A part is none of the stock pipeline's.
         """
         from diffusers import StableDiffusion3Pipeline
 
         clip_l, clip_g, t5, codec = self.clip_l, self.clip_g, self.t5, self.codec
         stock = isinstance(clip_l, CLIPEncoder) and isinstance(clip_g, CLIPEncoder) and isinstance(codec, Autoencoder)
         if not stock or not (t5 is None or isinstance(t5, T5Encoder)):
-            raise ValueError(
+            raise UserError(
                 f"This SD3 has {', '.join(type(part).__name__ for part in (clip_l, clip_g, t5, codec))}. The stock "
                 "pipeline has CLIPEncoder twice, T5Encoder or None, and Autoencoder. Draw with TextToImage.generate "
                 "instead."
@@ -274,17 +275,17 @@ class SD3:
     def _check(self) -> None:
         width = self.clip_l.dimension + self.clip_g.dimension
         if width > self.joint_attention_dim:
-            raise ValueError(
+            raise UserError(
                 f"CLIP-L and CLIP-G together have {width} dimensions, more than joint_attention_dim "
                 f"{self.joint_attention_dim}. They are filled up to it with zeros. Write at least {width}."
             )
         if self.t5 and self.t5.dimension != self.joint_attention_dim:
-            raise ValueError(
+            raise UserError(
                 f"joint_attention_dim is {self.joint_attention_dim}, the third encoder gives {self.t5.dimension}. Both "
                 f"must be the same. Write joint_attention_dim: {self.t5.dimension}."
             )
         if isinstance(self.t5, T5Encoder) and not self.t5.attend_padding:
-            raise ValueError(
+            raise UserError(
                 "attend_padding of t5 is false. SD3 attends to the padding of its texts, and was trained so. "
                 "Write attend_padding: true."
             )

@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from evolvedirector.errors import UserError
 from evolvedirector.lightning_modules.objectives.flow_matching import FlowMatching
 from evolvedirector.lightning_modules.objectives.objective import Objective
 from evolvedirector.lightning_modules.objectives.prediction_targets import logit_normal_time
@@ -69,7 +70,7 @@ class ResolutionFlowMatching(FlowMatching):
         tokens: of the images at hand; the student fills it in.
 
     Raises:
-        ValueError: `shift` is not 1.
+        UserError: `shift` is not 1.
     """
 
     base_tokens: int = 256
@@ -80,7 +81,7 @@ class ResolutionFlowMatching(FlowMatching):
 
     def __post_init__(self) -> None:
         if self.shift != 1.0:
-            raise ValueError(
+            raise UserError(
                 f"shift is {self.shift}. Here the size of an image says it: base_shift and max_shift are its "
                 "logarithms. Write shift: 1.0, or FlowMatching for a fixed one."
             )

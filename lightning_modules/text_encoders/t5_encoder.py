@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from evolvedirector.errors import UserError
 from evolvedirector.lightning_modules.component import Component, needs_revision
 
 
@@ -26,7 +27,7 @@ class T5Encoder:
         attend_padding: padding is attended to and stays part of the states, as SD3 was trained; false masks it.
 
     Raises:
-        ValueError: if a repository is named without revision.
+        UserError: if a repository is named without revision.
     """
 
     def __init__(
@@ -115,7 +116,7 @@ class T5Encoder:
 
     def _check(self, dimension: int) -> None:
         if dimension != self._dimension:
-            raise ValueError(
+            raise UserError(
                 f"T5 encoder {self.name!r} has dimension {dimension}, but dimension is {self._dimension}. "
                 f"Allowed is its own. Write dimension: {dimension}, and the same text_dimension for the network."
             )
