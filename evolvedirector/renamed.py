@@ -63,7 +63,8 @@ def old_attribute(module: str, name: str) -> Any:
     except AttributeError:
         raise AttributeError(f"module {module!r} has no attribute {name!r}") from None
     # a module that became a package of the same name: what lies inside of it may be asked of the package for good
-    if not isinstance(found, ModuleType) and not new.startswith(f"{module}."):
+    stays = attribute == name and holder.startswith(f"{module}.")
+    if not isinstance(found, ModuleType) and not stays:
         warn(f"{module}.{name}", new)
     return found
 

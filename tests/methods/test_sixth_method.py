@@ -8,6 +8,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 import pytest
 import torch
+import webdataset
 
 from evolvedirector.callbacks import EvolutionCallback, RunCheckpoint
 from evolvedirector.callbacks.checkpoint import latest_committed
@@ -119,9 +120,8 @@ def test_the_mask_decides_what_is_drawn(run: Run) -> None:
     assert losses[0] != losses[1]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # webdataset leaves files open
 def test_any_webdataset_tool_reads_image_and_mask(run: Run) -> None:
-    import webdataset
-
     tars = [str(path) for path in sorted((run.root / "shards").glob("r*.tar"))]
     names = {name for sample in list(webdataset.WebDataset(tars, shardshuffle=False)) for name in sample}
     assert {"png", "mask.png", "txt", "json"} <= names
