@@ -8,6 +8,7 @@ fails for a dependency that is needed but not installed here.
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -47,9 +48,13 @@ def main() -> None:
         run(python, "-m", "pip", "install", "--quiet", "--no-index", wheel)
         run(python, "-I", "-W", "ignore", "-c", IMPORT_ALL)
         # The configs that the wheel installed, parsed by the test that parses those of the checkout.
-        (away / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
+        # Copied: with the checkout on its path, the test would import the package from there.
+        (away / "tests").mkdir()
+        for name in ("test_configs.py", "parsed_config.py"):
+            shutil.copy(ROOT / "tests" / name, away / "tests" / name)
+        (away / "pytest.ini").write_text("[pytest]\npythonpath = .\n", encoding="utf-8")
         options = ("-q", "-p", "no:cacheprovider", "-c", away / "pytest.ini", "--import-mode=importlib")
-        run(python, "-W", "ignore", "-m", "pytest", *options, ROOT / "tests" / "test_configs.py")
+        run(python, "-W", "ignore", "-m", "pytest", *options, away / "tests" / "test_configs.py")
         run(away / "clean" / "bin" / "evolvedirector", "--help")
 
 
