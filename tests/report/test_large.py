@@ -42,7 +42,8 @@ def large_run(folder: Path) -> Path:
             )
             body = {"looks": [look, look]}
             connection.executemany(
-                "INSERT INTO evidence VALUES ('one',?,'compare','','teacher',?)",
+                "INSERT INTO evidence (round_id, prompt_id, kind, image_sha256, verdict, body) "
+                "VALUES ('one',?,'compare','','teacher',?)",
                 [
                     (p.id, json.dumps({**body, "student_sha256": images[-n % 256], "teacher_sha256": images[n % 256]}))
                     for n, p in enumerate(prompts)
