@@ -78,7 +78,8 @@ _VERDICT_OF_THEN = {"shows": "student", "lacks": "teacher", "unreadable": "inval
 def verdicts_told(page: str) -> dict[str, int]:
     """Count the pairs that a page shows by what came of them, in the words of that day."""
     found = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, flags=re.DOTALL)
-    outcomes = [pair["outcome"] for pair in json.loads(found[0])["pairs"]["pairs"]]
+    pairs = json.loads(found[0])["pairs"]["pairs"]
+    outcomes = [pair["verdict"] if "verdict" in pair else pair["reading"] for pair in pairs]
     verdicts = [_VERDICT_OF_THEN.get(outcome, outcome) for outcome in outcomes]
     return {verdict: verdicts.count(verdict) for verdict in sorted(set(verdicts))}
 
