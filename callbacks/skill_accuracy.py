@@ -31,7 +31,7 @@ from evolvedirector.records import UNLABELLED, ImageAndPrompt, ImageRequest
 from evolvedirector.records.looks import reading_of
 from evolvedirector.records.part import Part
 
-Reading = tuple[str, str, bool]
+AnswerRead = tuple[str, str, bool]
 """Skill, prompt id, and whether the image showed the prompt."""
 
 
@@ -76,7 +76,7 @@ class SkillAccuracy(pl.Callback):
         self.seed = seed
         self.accuracy: dict[str, float] | None = None
         self._figures: dict[str, Any] = {}
-        self._readings: dict[str, Reading] = {}
+        self._readings: dict[str, AnswerRead] = {}
         self._skills: dict[str, str] = {}  # by prompt id
         self._read_at: tuple[int, int] = (-1, 0)  # global step and images per prompt of the last reading
         self._tried_step = -1  # global step of the last attempt at a thorough reading
@@ -189,7 +189,7 @@ class SkillAccuracy(pl.Callback):
 
     def _read(
         self, drawn: Iterable[tuple[str, bytes, str]], named: Mapping[str, tuple[str, str]], strict: bool
-    ) -> tuple[dict[str, Reading], str]:
+    ) -> tuple[dict[str, AnswerRead], str]:
         """Read images; returns what was read, and why the reader broke off (an error where `strict`)."""
         items = [ImageAndPrompt(key, image, prompt) for key, image, prompt in drawn]
         try:
@@ -200,7 +200,7 @@ class SkillAccuracy(pl.Callback):
             return {}, repr(error)
         return {item.item_id: (*named[item.item_id], item.item_id in shown) for item in items}, ""
 
-    def _keep(self, readings: dict[str, Reading]) -> None:
+    def _keep(self, readings: dict[str, AnswerRead]) -> None:
         if not readings:
             return
         shares = accuracy_by_skill(readings.values())
@@ -222,7 +222,7 @@ class SkillAccuracy(pl.Callback):
         return {**by_skill, f"{prefix}/mean": self._figures["accuracy_mean"]}
 
 
-def accuracy_by_skill(readings: Iterable[Reading]) -> dict[str, Share]:
+def accuracy_by_skill(readings: Iterable[AnswerRead]) -> dict[str, Share]:
     """Return the share of images that show their prompt, by skill, the images of one prompt taken together."""
     tries: dict[str, dict[str, list[float]]] = {}
     for skill, prompt_id, shown in readings:

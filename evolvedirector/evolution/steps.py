@@ -75,9 +75,9 @@ def write(
         requests=lambda keys: [by_id[key] for key in keys],
         settle=settle,
     )
-    unheard = [reply for reply in replies.values() if not reply.answered]
-    if unheard:
-        warnings.warn(f"The writer writes nothing at present: {unheard[0].refusal}", stacklevel=2)
+    unanswered = [reply for reply in replies.values() if not reply.answered]
+    if unanswered:
+        warnings.warn(f"The writer writes nothing at present: {unanswered[0].refusal}", stacklevel=2)
     written = accept_texts(requests, replies, known_ids, book.held_out())
     book.add(written.prompts)
     round.figures.refused.update(written.refused)

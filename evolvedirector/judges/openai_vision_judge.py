@@ -27,7 +27,7 @@ from evolvedirector.transport.chat.answer_ladder import (
     MAX_CHAT_BYTES,
     RUNGS,
     LadderMemory,
-    Reading,
+    ReplyRead,
     Rung,
     read_reply,
     rung_fields,
@@ -206,7 +206,7 @@ class OpenAIVisionJudge:
         self._memory.note_attempt()
         end = client.give_up_at()
         refused: list[Rung] = []
-        reading = Reading(None)
+        reading = ReplyRead(None)
         for rung in self._memory.rungs():
             try:
                 reading = await self._reply(client, question, messages, rung, end)
@@ -230,7 +230,7 @@ class OpenAIVisionJudge:
 
     async def _reply(
         self, client: Client, question: Question, messages: list[dict[str, Any]], rung: Rung, end: float
-    ) -> Reading:
+    ) -> ReplyRead:
         """Ask in the form of one rung, again where the server only wants a field to be named differently."""
         wishes = rung_fields(rung, question.answers, self.max_answer_tokens)
         wanted = {"model": self.model, "messages": messages, "temperature": 0.0, **wishes}
@@ -249,7 +249,7 @@ class OpenAIVisionJudge:
                 if fault.kind != "rejected" and kind != "image":
                     raise
                 if not self._fields.learn(complaint, body):
-                    return Reading(None, fault.reason, False, kind)
+                    return ReplyRead(None, fault.reason, False, kind)
 
     def _clean(self, reason: str) -> str:
         try:

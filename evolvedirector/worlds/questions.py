@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from evolvedirector.errors import UserError
-from evolvedirector.judges.questions.english_questions import english_questions
+from evolvedirector.judges.questions.english_questions import EnglishQuestions
 from evolvedirector.judges.questions.prompt_questions import MAX_QUESTIONS, PromptQuestion
 from evolvedirector.worlds.shapes.atoms import atoms_of
 from evolvedirector.worlds.shapes.grammar import parse
@@ -24,8 +23,7 @@ class GrammarQuestions:
     """
 
     def __init__(self, most: int = MAX_QUESTIONS) -> None:
-        if most < 1:
-            raise UserError(f"most is {most}. Allowed: 1 or more. Write `most: {MAX_QUESTIONS}`.")
+        self._english = EnglishQuestions(most)  # refuses less than one question
         self.most = most
 
     @property
@@ -40,7 +38,7 @@ class GrammarQuestions:
             prompts: Any texts.
         """
         for prompt in prompts:
-            yield _of_scene(prompt, self.most) or english_questions(prompt, self.most)
+            yield _of_scene(prompt, self.most) or next(self._english.questions([prompt]))
 
     def close(self) -> None:
         """Do nothing: there is no memory to free."""

@@ -120,7 +120,7 @@ _DECORATION = " \t\r\n\"'`*_()[]<>.,:;!?“”‘’▁Ġ"
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ReplyRead:
     """What one reply says."""
 
     answer: Answer | None
@@ -236,7 +236,7 @@ def answer_of_text(text: str, answers: Sequence[str]) -> int | None:
     return None if words & others else place
 
 
-def read_reply(body: object, rung: Rung, question: Question) -> Reading:
+def read_reply(body: object, rung: Rung, question: Question) -> ReplyRead:
     """Read the reply to a question that was asked in the form of a rung; never an exception, whatever came back.
 
     Args:
@@ -250,28 +250,28 @@ def read_reply(body: object, rung: Rung, question: Question) -> Reading:
         code, message = read_error(body)
         if code or message:
             words = f"{code} {message}".strip()
-            return Reading(None, f"error in place of an answer: {words}", False, error_kind(words))
-        return Reading(None, "the reply is no chat completion", False, "other")
+            return ReplyRead(None, f"error in place of an answer: {words}", False, error_kind(words))
+        return ReplyRead(None, "the reply is no chat completion", False, "other")
     if choice.message.refusal:
-        return Reading(None, f"refused: {choice.message.refusal}", error="refusal")
+        return ReplyRead(None, f"refused: {choice.message.refusal}", error="refusal")
     if choice.finish_reason == "content_filter":
-        return Reading(None, "refused by the content filter", error="refusal")
+        return ReplyRead(None, "refused by the content filter", error="refusal")
     text = choice.message.text
     if rung == "logprobs" and (tokens := _first_token(choice.logprobs)):
-        return Reading(answer_of_tokens(tokens, question, text))
+        return ReplyRead(answer_of_tokens(tokens, question, text))
     if choice.finish_reason == "length":
         if rung != "logprobs":
-            return Reading(None, "the reply was cut off; raise max_answer_tokens", rung == "text")
+            return ReplyRead(None, "the reply was cut off; raise max_answer_tokens", rung == "text")
         if min(map(len, question.answers)) < 2:  # one token of free text: `A` may have been going to be `A cat`
-            return Reading(None, "no token probabilities", False)
+            return ReplyRead(None, "no token probabilities", False)
     if rung == "choice" and text.strip() in question.answers:
-        return Reading(_chosen(question, question.answers.index(text.strip()), rung))
+        return ReplyRead(_chosen(question, question.answers.index(text.strip()), rung))
     if rung == "schema" and (place := _answer_of_json(text, question.answers)) is not None:
-        return Reading(_chosen(question, place, rung))
+        return ReplyRead(_chosen(question, place, rung))
     place = answer_of_text(text, question.answers)
     if place is None:
-        return Reading(None, f"the reply is none of {', '.join(question.answers)}: {text[:60]!r}", rung == "text")
-    return Reading(_chosen(question, place, "text"), obeyed=rung == "text")
+        return ReplyRead(None, f"the reply is none of {', '.join(question.answers)}: {text[:60]!r}", rung == "text")
+    return ReplyRead(_chosen(question, place, "text"), obeyed=rung == "text")
 
 
 def answer_of_tokens(tokens: Iterable[tuple[str, float]], question: Question, text: str = "") -> Answer:

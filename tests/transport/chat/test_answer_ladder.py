@@ -1,4 +1,4 @@
-"""Reading chat replies rung by rung; nothing a server may send raises."""
+"""ReplyRead chat replies rung by rung; nothing a server may send raises."""
 
 import json
 import math
