@@ -1,0 +1,64 @@
+"""What stages need of trainer, module and data; each refusal says which line to write."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.strategies import DDPStrategy
+
+from evolvedirector.errors import RunError
+from evolvedirector.experts.host import HoldsExperts, TrainsOnSubsets
+from evolvedirector.planning.roles import CountsBatches
+
+
+def check_stage_host(trainer: pl.Trainer, module: pl.LightningModule) -> tuple[HoldsExperts, TrainsOnSubsets]:
+    """Refuse a project in which stages could not be trained, before anything is bought.
+
+    Args:
+        trainer: Knows strategy and datamodule.
+        module: The student.
+
+    Returns:
+        Module and datamodule, as stages use them.
+
+    Raises:
+        RunError: With the line to write.
+    """
+    if not isinstance(module, HoldsExperts):
+        raise RunError(
+            f"{type(module).__name__} holds no experts: it lacks `trained: Trained` or `def experts(self) -> "
+            "NetworkExperts` (evolvedirector.experts.host.HoldsExperts). Stages need both. Add them, or use "
+            "evolvedirector.lightning_modules.TextToImage."
+        )
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    if not isinstance(data, TrainsOnSubsets) or not isinstance(data, CountsBatches):
+        raise RunError(
+            f"{type(data).__name__} cannot train on a subset: it lacks `train_on(subset)`, `check_subset(subset)`, "
+            "`batches_per_epoch` or `global_batch_size`. Stages need them. Add them, or use "
+            "evolvedirector.datamodules.EvolvingDataModule."
+        )
+    strategy: Any = trainer.strategy
+    if isinstance(strategy, DDPStrategy) and not strategy._ddp_kwargs.get("find_unused_parameters"):
+        raise RunError(
+            "The strategy is DDP without find_unused_parameters, which waits forever for the gradients of experts that "
+            "are not trained in a stage. Write trainer.strategy: ddp_find_unused_parameters_true."
+        )
+    return module, data
+
+
+def steps_of(trainer: pl.Trainer, data: object) -> tuple[int | None, int]:
+    """Return the optimizer steps of the training (None: no end is set) and those of an epoch.
+
+    Args:
+        trainer: Knows its limits; its loaders need not be there yet.
+        data: Counts the batches of an epoch.
+    """
+    assert isinstance(data, CountsBatches)
+    limit = trainer.limit_train_batches
+    batches = min(data.batches_per_epoch, limit) if isinstance(limit, int) else int(data.batches_per_epoch * limit)
+    per_epoch = max(1, -(-batches // trainer.accumulate_grad_batches))  # the last batch of an epoch steps in any case
+    ends = [trainer.max_steps] if trainer.max_steps != -1 else []
+    if trainer.max_epochs not in (None, -1):
+        ends.append(trainer.max_epochs * per_epoch)
+    return (min(ends) if ends else None), per_epoch
