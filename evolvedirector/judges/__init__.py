@@ -7,6 +7,7 @@ from evolvedirector.judges.health.gold import GoldSource, check_gold
 from evolvedirector.judges.health.gold_file import GoldFile
 from evolvedirector.judges.health.report import HealthReport, JudgeHealth
 from evolvedirector.judges.judge import Judge
+from evolvedirector.judges.no_judge import NoJudge
 from evolvedirector.renamed import old_attribute
 
 _HEAVY = {
@@ -21,7 +22,7 @@ _HEAVY = {
 }
 """Classes whose module is imported only when they are asked for, because it brings a large library."""
 
-__all__ = ["GoldFile", "GoldSource", "HealthReport", "Judge", "JudgeHealth", "check_gold", *_HEAVY]
+__all__ = ["GoldFile", "GoldSource", "HealthReport", "Judge", "JudgeHealth", "NoJudge", "check_gold", *_HEAVY]
 
 
 def __getattr__(name: str) -> Any:

@@ -54,6 +54,15 @@ class ComparesPairs(Protocol):
 
 
 @runtime_checkable
+class ChecksImages(Protocol):
+    """The half of a judge that says whether one image shows its prompt."""
+
+    def check(self, items: Sequence[ImageAndPrompt]) -> Iterator[Look]:
+        """Yield, per item, the probability that the image shows the prompt."""
+        ...
+
+
+@runtime_checkable
 class Judge(Protocol):
     """Read images: which of two fits a prompt better, and whether one shows it.
 

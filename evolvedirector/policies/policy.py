@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -63,10 +63,51 @@ class Policy(Protocol):
 
 
 @runtime_checkable
+class Confirms(Protocol):
+    """A policy that has candidates looked at again before it decides, each time at another drawing of the student."""
+
+    def look_again(
+        self, state: DatasetState, evidence: Sequence[Evidence], allowance: Allowance, round: RoundInfo
+    ) -> Sequence[str]:
+        """Name candidates to look at once more, the most urgent first; asked again with what came of it, until none."""
+        ...
+
+
+@runtime_checkable
+class DrawsByLoss(Protocol):
+    """A policy that may have the student's losses measured; a student that has none is refused before a run."""
+
+    @property
+    def most_losses(self) -> int:
+        """Return on how many samples a round measures the loss, at most; 0 where draws do not follow losses."""
+        ...
+
+
+@runtime_checkable
 class NeedsBudget(Protocol):
     """A policy that cannot work with every budget."""
 
     # Any: jsonargparse takes `None` for different from the same word under postponed annotations.
     def check_budget(self, budget_teacher_calls: int | None) -> Any:
         """Raise `ValueError` where the limit of teacher calls is none that it can work with; None is no limit."""
+        ...
+
+
+@runtime_checkable
+class NeedsParts(Protocol):
+    """A policy that names teachers or rewards in its settings."""
+
+    # Any: jsonargparse takes `None` for different from the same word under postponed annotations.
+    def check_parts(self, teachers: Collection[str], rewards: Collection[str]) -> Any:
+        """Raise `ValueError` where one that it names takes no part; both are given by name."""
+        ...
+
+
+@runtime_checkable
+class LeavesSeeds(Protocol):
+    """A policy whose rounds draw the seed prompts themselves: no teacher draws them before the first round."""
+
+    @property
+    def leaves_seeds(self) -> bool:
+        """Whether seed prompts wait for a round."""
         ...

@@ -13,6 +13,7 @@ _CLASSES = {
     "HTTPTeacher": "services.http_teacher",
     "OpenAIImagesTeacher": "services.openai_images_teacher",
     "ReplicateTeacher": "services.replicate_teacher",
+    "SelfTeacher": "self_teacher",
     "StabilityTeacher": "services.stability_teacher",
     "WebDatasetTeacher": "local.webdataset_teacher",
 }

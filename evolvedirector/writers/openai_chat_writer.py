@@ -80,7 +80,7 @@ class OpenAIChatWriter:
         texts_per_chat: Texts asked for in one chat request; a larger write request is cut into several.
         extra_chats: Further chat requests per write request where texts were refused or a reply was unreadable.
         examples: Texts by skill that the pool begins with. None: it begins empty.
-        examples_per_request: Examples shown for a text without a parent; 0 shows none.
+        examples_per_request: Examples shown for a text without a parent whose request brings none; 0 shows none.
         rouge_limit: ROUGE-L over which a text is a near copy, 0 to 1; 1 refuses none for it.
 
     Raises:
@@ -162,7 +162,8 @@ class OpenAIChatWriter:
         if request.parent is not None:
             return _Job(request, [()] * chats, [])
         seeds = [seed_of("examples", request.seed, number) for number in range(chats)]
-        examples = [self._pool.draw(request.skill, self.examples_per_request, seed) for seed in seeds]
+        drawn = [self._pool.draw(request.skill, self.examples_per_request, seed) for seed in seeds]
+        examples = [request.examples] * chats if request.examples else drawn
         return _Job(request, examples, self._pool.words(request.skill))
 
     def _take_in(self, skill: str | None, texts: list[str], refused: Counter[str], others: list[Words]) -> list[str]:

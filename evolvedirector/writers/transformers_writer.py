@@ -57,7 +57,7 @@ class TransformersWriter:
         top_p: Sample from the likeliest tokens that have this probability together, over 0 to 1.
         texts_per_reply: Texts asked for in one reply; a larger request is cut into several.
         examples: Texts by skill that the pool begins with. None: it begins empty.
-        examples_per_request: Examples shown for a text without a parent; 0 shows none.
+        examples_per_request: Examples shown for a text without a parent whose request brings none; 0 shows none.
         rouge_limit: ROUGE-L over which a text is a near copy, 0 to 1; 1 refuses none for it.
         keep_loaded: Keep the weights in memory between calls, in a round until all is written. Else they are freed when
             all requests of a call are answered.
@@ -188,8 +188,8 @@ class TransformersWriter:
         for number, count in enumerate(self._counts(request)):
             asked = replace(request, count=count, seed=seed_of("write", request.seed, number))
             shown = 0 if request.parent is not None else self.examples_per_request
-            examples = self._pool.draw(request.skill, shown, seed_of("examples", request.seed, number))
-            parts.append(_Part(request, asked, instruction_for(asked, examples)))
+            drawn = self._pool.draw(request.skill, shown, seed_of("examples", request.seed, number))
+            parts.append(_Part(request, asked, instruction_for(asked, request.examples or drawn)))
         return parts
 
     def _written(self, parts: Sequence[_Part]) -> Iterator[tuple[_Part, Written]]:

@@ -302,7 +302,9 @@ def test_it_travels_to_another_process_before_it_is_loaded(judge: TransformersJu
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("quantisation", [None, "nf4", "int8"])
-def test_every_architecture_answers_alone_and_in_company(name: str, quantisation: str | None, tmp_path: Path) -> None:
+def test_every_architecture_answers_alone_and_in_company(
+    name: str, quantisation: str | None, tmp_path: Path, rows_of_any_length: None
+) -> None:
     from tests.judges.tiny_vlm_families import ARCHITECTURES
 
     folder = ARCHITECTURES[name](tmp_path)

@@ -38,3 +38,10 @@ def test_material_stays_inside_its_quotation_marks():
     for text in (ask(parent=attack), ask("mutation", attack), ask("seed", None, attack), ask(examples=[attack])):
         assert 'fox". Ignore' not in text and "\nReply" not in text.replace("\n\nReply", "")
         assert "{count} {parent}" in text  # never filled in
+
+
+def test_rules_stand_in_the_place_of_a_length():
+    request = WriteRequest("w", "mutation", None, "counting", 20, 3, rules=("Count {count} things.", "Be short."))
+    text = instruction_for(request, ())
+    assert "these rules:\n- Count {count} things.\n- Be short." in text, "braces are never filled in"
+    assert "Write 20 new" in text and length_hint(3) not in text and "seen.\n\n" in text

@@ -272,6 +272,6 @@ def test_every_row_draws_from_its_own_seed() -> None:
 
 
 @pytest.mark.slow
-def test_four_bit_weights_write_too(llama_folder: Path) -> None:
+def test_four_bit_weights_write_too(llama_folder: Path, rows_of_any_length: None) -> None:
     replies = list(TransformersWriter(str(llama_folder), quantisation="nf4", max_new_tokens=4).write(REQUESTS))
     assert all(reply.refusal for reply in replies)

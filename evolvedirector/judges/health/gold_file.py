@@ -12,6 +12,7 @@ from evolvedirector.judges.health.gold import check_gold
 from evolvedirector.records import MAX_PROMPT_CHARACTERS, GoldItem, digest
 from evolvedirector.store.errors import StoreError
 from evolvedirector.store.images import MAX_IMAGE_BYTES, check_image
+from evolvedirector.store.paths import user_path
 
 MAX_ITEMS = 2000
 """Each is asked once per run; 200 tell 5 % of error from 10 %."""
@@ -32,7 +33,7 @@ class GoldFile:
     """
 
     def __init__(self, path: str) -> None:
-        self.path = path
+        self.path = str(user_path(path))
         self._items: tuple[GoldItem, ...] | None = None
 
     def items(self) -> Sequence[GoldItem]:

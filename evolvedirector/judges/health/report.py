@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from evolvedirector.errors import UserError
 from evolvedirector.judges.health.gold import GoldSource
-from evolvedirector.records import Tally
+from evolvedirector.records import JudgeAccuracy, Tally
 
 
 @dataclass(frozen=True)
@@ -67,20 +67,7 @@ CLEARLY_OVER = 0.1
 CHANCE_AGREEMENT = 0.01
 CHANCE_OTHER = 0.0017
 """A sixth of it for each of the seven other checks: about 2 % together at most, 1.2 % in simulation at 30 % error."""
-RIGHT_BEFORE = 2.0
-"""Right answers as if seen before the first: a handful of canaries cannot make a judge look like a coin."""
-MAX_ERROR = 0.49
-"""At one half the correction by (x - e) / (1 - 2 e) has no value."""
 NOTHING = Tally()
-
-
-def error_of(tally: Tally) -> float:
-    """Estimate the share of wrong answers: wrong / (answered + 2), a Beta(0, 2) prior; no wrong answer gives 0.
-
-    Args:
-        tally: Readable answers to questions whose answer is known.
-    """
-    return min(MAX_ERROR, tally.failed / (tally.looked + RIGHT_BEFORE))
 
 
 def lower_tail(passed: int, asked: int, share: float) -> float:
@@ -152,6 +139,10 @@ class HealthReport:
     """Answers used, remembered ones included."""
     unreadable: int = 0
     """How many of them could not be read."""
+    asked_now: int = 0
+    """Answers given now: an earlier round's are remembered."""
+    unread_now: int = 0
+    """How many of them could not be read."""
     overlay: Tally = NOTHING
     """A uniform image with the prompt written on it shows no prompt; a look that cannot be read is right too."""
 
@@ -162,9 +153,23 @@ class HealthReport:
         return together(gold, self.blank, self.swapped, NOTHING if gold.looked else self.own)
 
     @property
-    def judge_error(self) -> float:
-        """Estimated share of wrong looks at single images, 0 to 0.49; 0 where nothing was measured."""
-        return error_of(self.single_images)
+    def is_silent(self) -> bool:
+        """Whether nothing could be read of what the judge was asked now: it is down, or no judge."""
+        return self.asked_now > 0 and self.unread_now == self.asked_now
+
+    @property
+    def accuracy(self) -> JudgeAccuracy:
+        """Sensitivity and specificity over the gold set; unknown without one, however many canaries passed.
+
+        Canaries are easier than what a student draws, and a teacher may be wrong about its own prompt: answers to
+        them show gross mistakes, and no more.
+        """
+        return JudgeAccuracy.counted(lacks=self.gold_lacks, shows=self.gold_shows)
+
+    @property
+    def canaries(self) -> Tally:
+        """Answers about single canaries: blank, swapped and own."""
+        return together(self.blank, self.swapped, self.own)
 
     def to_figures(self) -> dict[str, float]:
         """Name what was measured, for the round's row in the ledger."""
@@ -186,8 +191,13 @@ class HealthReport:
         if self.looks:
             figures["unreadable"] = self.unreadable / self.looks
             figures["health looks"] = float(self.looks)
-        if self.single_images.looked:
-            figures["error"] = self.judge_error
+        accuracy = self.accuracy
+        if accuracy.sensitivity is not None and accuracy.specificity is not None:
+            figures |= {"sensitivity": accuracy.sensitivity, "sensitivity looks": float(accuracy.lacks)}
+            figures |= {"specificity": accuracy.specificity, "specificity looks": float(accuracy.shows)}
+        if self.canaries.looked:
+            figures["canaries"] = float(self.canaries.looked)
+            figures["canaries right"] = float(self.canaries.looked - self.canaries.failed)
         return figures
 
     def problem(self, settings: JudgeHealth) -> str | None:
@@ -212,6 +222,9 @@ class HealthReport:
             (self.swaps, "pairs judged alike in both orders", settings.min_swap_consistency, "min_swap_consistency",
              f"it prefers a place (position bias {self.position_bias:+.2f}); ask another judge"),
         ]  # fmt: skip
+        if self.is_silent:  # whatever floors say: nobody is left to ask
+            advice = "it answers nothing at present; see that it runs, and that address, key and model are right"
+            return _message(Tally(self.asked_now, self.unread_now), "readable replies", 0.0, "", advice)
         for tally, what, floor, name, advice in checks:
             if chance_below(tally, floor) < CHANCE_OTHER:
                 return _message(tally, what, floor, name or "min_canary_pass", advice)
@@ -227,6 +240,8 @@ def _share(tally: Tally) -> float:
 
 
 def _message(tally: Tally, what: str, floor: float, name: str, advice: str) -> str:
+    if not name:
+        return f"The judge gave {tally.looked - tally.failed} of {tally.looked} {what}: {advice}."
     allowed = f"max_unreadable={1.0 - floor:g}" if name == "max_unreadable" else f"{name}={floor:g}"
     return (
         f"The judge gave {tally.looked - tally.failed} of {tally.looked} {what}. Clearly over {floor:.0%} are needed "

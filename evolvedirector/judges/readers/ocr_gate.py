@@ -38,6 +38,11 @@ _TO_A_JUDGE = frozenset(_JUDGE_WORDS.split())
 _TO_A_JUDGE_WORDS = 2
 
 
+def quoted_text(prompt: str) -> str:
+    """Return what a prompt has in quotation marks, in order: the writing that it asks for; empty where it has none."""
+    return " ".join(filter(None, (part for found in _QUOTATIONS.findall(prompt) for part in found)))
+
+
 def suspicious_text(lines: Sequence[str], prompt: str) -> str:
     """Say why the text of an image must not be shown to a judge; empty where it may.
 
@@ -51,7 +56,7 @@ def suspicious_text(lines: Sequence[str], prompt: str) -> str:
         lines: What was read in the image.
         prompt: What the image is judged by.
     """
-    asked_for = " ".join(filter(None, (part for found in _QUOTATIONS.findall(prompt) for part in found)))
+    asked_for = quoted_text(prompt)
     allowed = _words(asked_for)
     drawn = [word for word in _words(" ".join(lines)) if not _is_among(word, allowed)]
     to_judge = sorted(word for word in _TO_A_JUDGE if _is_among(word, drawn))

@@ -18,17 +18,19 @@ def buying_order(
     least_rate: float,
     most_per_skill: int | None,
     append_rest: bool,
+    sure: Mapping[str, float] | None = None,
 ) -> list[Prompt]:
     """Interleave skills by rank (i + 1) / max(least rate, f_s): a skill failed twice as often comes up twice as often.
 
     Args:
         failing: Candidates that the student failed, in any order.
         rates: Failure rate f_s by skill.
-        seed: With `round_id` and the prompt it names the order inside a skill.
+        seed: With `round_id` and the prompt it names the order of equally sure ones inside a skill.
         round_id: Names the round.
         least_rate: Floor of a rate, so that no skill is shut out.
         most_per_skill: Most candidates of one skill; None is no limit.
         append_rest: Put those beyond the limit at the end; otherwise leave them out.
+        sure: Probability by prompt id that it fails: the surest of a skill come first. None: all are as sure.
     """
     by_skill: defaultdict[str, list[Prompt]] = defaultdict(list)
     for prompt in failing:
@@ -36,7 +38,7 @@ def buying_order(
     ranked: list[tuple[bool, float, str, int, Prompt]] = []
     for skill, prompts in by_skill.items():
         rate = max(least_rate, rates.get(skill, 1.0))
-        prompts.sort(key=lambda prompt: (seed_of("buy", seed, round_id, prompt.id), prompt.id))
+        prompts.sort(key=lambda p: (-round(sure[p.id], 9) if sure else 0.0, seed_of("buy", seed, round_id, p.id), p.id))
         for place, prompt in enumerate(prompts):
             beyond = most_per_skill is not None and place >= most_per_skill
             if append_rest or not beyond:

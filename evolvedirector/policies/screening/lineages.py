@@ -8,7 +8,6 @@ from typing import Literal
 
 from evolvedirector.policies.screening.candidates import seeded_choice
 from evolvedirector.policies.screening.rates import (
-    corrected_share,
     exceeds,
     folded_rates,
     lineage_of,
@@ -19,12 +18,14 @@ from evolvedirector.records import (
     DatasetState,
     Decision,
     Evidence,
+    JudgeAccuracy,
     Prompt,
     PromptEntry,
     RoundHistory,
     RoundInfo,
     Tally,
 )
+from evolvedirector.records.judge_accuracy import clipped
 
 ROUNDS_TO_MASTER = 2
 PROBE_DEVIATIONS = 1.0
@@ -40,27 +41,27 @@ def by_lineage(entries: Sequence[PromptEntry]) -> dict[str, list[PromptEntry]]:
 
 
 def mastered_lineages(
-    history: Sequence[RoundHistory], now: Mapping[str, Tally], judge_error: float, min_looks: int, most_failed: float
+    history: Sequence[RoundHistory], now: Mapping[str, Tally], judge: JudgeAccuracy, min_looks: int, most_failed: float
 ) -> set[str]:
     """Name the lineages whose unseen children passed in this round and in the last one before that looked at enough.
 
     Args:
         history: Earlier rounds, oldest first.
         now: This round's tallies by lineage.
-        judge_error: Of this round.
+        judge: How far it is right in this round.
         min_looks: Looks at a lineage below which a round says nothing about it.
         most_failed: Corrected failed share up to which a round is passed.
     """
 
-    def passed(tally: Tally, error: float) -> bool | None:
-        share = corrected_share(tally, error) if tally.looked >= min_looks else None
+    def passed(tally: Tally, judge: JudgeAccuracy) -> bool | None:
+        share = judge.corrected(tally) if tally.looked >= min_looks else None
         return None if share is None else share <= most_failed + 1e-9
 
     found = set()
     for lineage, tally in now.items():
-        if not passed(tally, judge_error):
+        if not passed(tally, judge):
             continue
-        rounds = (passed(past.lineages.get(lineage, Tally()), past.judge_error) for past in reversed(history))
+        rounds = (passed(past.lineages.get(lineage, Tally()), past.judge) for past in reversed(history))
         earlier = [verdict for verdict in rounds if verdict is not None][: ROUNDS_TO_MASTER - 1]
         if len(earlier) == ROUNDS_TO_MASTER - 1 and all(earlier):
             found.add(lineage)
@@ -71,7 +72,7 @@ def lineages_to_revive(
     mastered: Mapping[str, Sequence[PromptEntry]],
     lineages: Mapping[str, Tally],
     skills: Mapping[str, Tally],
-    judge_error: float,
+    judge: JudgeAccuracy,
     min_looks: int,
     most_failed: float,
 ) -> set[str]:
@@ -81,7 +82,7 @@ def lineages_to_revive(
         mastered: Mastered entries by lineage.
         lineages: Probes of mastered prompts by lineage.
         skills: Probes of mastered prompts by skill.
-        judge_error: Of this round.
+        judge: How far it is right in this round.
         min_looks: Probes from which a lineage, or a skill, is judged.
         most_failed: True failed share that is still fine.
     """
@@ -90,7 +91,7 @@ def lineages_to_revive(
         tally = lineages.get(lineage, Tally())
         if tally.looked < min_looks:
             tally = skills.get(entries[0].prompt.skill, Tally())
-        if tally.looked >= min_looks and exceeds(tally, most_failed, judge_error, PROBE_DEVIATIONS):
+        if tally.looked >= min_looks and exceeds(tally, most_failed, judge, PROBE_DEVIATIONS):
             found.add(lineage)
     return found
 
@@ -110,7 +111,7 @@ def mastered_probes(state: DatasetState, round: RoundInfo, most: int, per_lineag
 def moves(
     state: DatasetState,
     evidence: Sequence[Evidence],
-    judge_error: float,
+    judge: JudgeAccuracy,
     min_looks: int,
     master_failed_share: float,
     revive_failed_share: float,
@@ -120,18 +121,18 @@ def moves(
     Args:
         state: This round's candidates included.
         evidence: What the round saw, in any order.
-        judge_error: Of this round.
+        judge: How far it is right in this round.
         min_looks: Looks at a lineage below which a round says nothing about it.
         master_failed_share: Failed share of unseen children up to which a round is passed.
         revive_failed_share: Failed share of probes that is still fine.
     """
     screened = tallies_by(state, evidence, {"screen"}, lineage_of)
-    passed = mastered_lineages(state.history, screened, judge_error, min_looks, master_failed_share)
+    passed = mastered_lineages(state.history, screened, judge, min_looks, master_failed_share)
     live = by_lineage([entry for entry in state.in_state("live") if entry.sample])
     mastered = by_lineage(state.in_state("mastered"))
     probed = [item for item in evidence if state.entries[item.prompt_id].state == "mastered"]
     by_line, by_skill = (tallies_by(state, probed, {"probe"}, name) for name in (lineage_of, skill_of))
-    revived = lineages_to_revive(mastered, by_line, by_skill, judge_error, min_looks, revive_failed_share)
+    revived = lineages_to_revive(mastered, by_line, by_skill, judge, min_looks, revive_failed_share)
     return [
         *_each("master", {name: live[name] for name in live if name in passed}, "unseen children pass in two rounds"),
         *_each("revive", {name: mastered[name] for name in mastered if name in revived}, "probes of it fail again"),
@@ -155,10 +156,10 @@ def parent_weights(state: DatasetState, cap: int | None, least_rate: float, smoo
     """
     closed = full(state, cap) | {entry.prompt.lineage_id for entry in state.in_state("mastered")}
     parents = [entry.prompt for entry in state.in_state("live") if entry.prompt.lineage_id not in closed]
-    rounds = [(past.lineages, past.judge_error) for past in state.history]
+    rounds = [(past.lineages, past.judge) for past in state.history]
     rates = folded_rates(rounds, {prompt.lineage_id for prompt in parents}, smoothing)
     failed = frozenset[str]().union(*(past.failed for past in state.history))
-    return {p: max(least_rate, rates[p.lineage_id]) * (1 + (p.id in failed)) for p in parents}
+    return {p: max(least_rate, clipped(rates[p.lineage_id])) * (1 + (p.id in failed)) for p in parents}
 
 
 def trainable(state: DatasetState) -> dict[str, list[PromptEntry]]:

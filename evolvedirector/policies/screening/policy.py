@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 
 from evolvedirector.errors import UserError
 from evolvedirector.policies.operations import Operation, checked_operations
@@ -15,6 +15,20 @@ from evolvedirector.policies.screening.candidates import (
     most_of_a_skill,
     seeded_choice,
 )
+from evolvedirector.policies.screening.confirming import (
+    Weighed,
+    candidates_wanted,
+    even_calls,
+    expansion_share,
+    is_in_doubt,
+    judge_of,
+    looks_in,
+    looks_of_round,
+    seen_before,
+    taken,
+    weighed,
+)
+from evolvedirector.policies.screening.draws import weights_by_loss
 from evolvedirector.policies.screening.rates import (
     NOTHING_KNOWN,
     draw_weight,
@@ -28,7 +42,7 @@ from evolvedirector.policies.screening.rates import (
     tallies_by,
     tells_apart,
 )
-from evolvedirector.policies.screening.settings import Mastery, Pace, Screening, Weighting
+from evolvedirector.policies.screening.settings import Confirming, Mastery, Pace, Screening, Weighting
 from evolvedirector.records import (
     Allowance,
     DatasetState,
@@ -41,6 +55,7 @@ from evolvedirector.records import (
     WriteRequest,
     digest,
 )
+from evolvedirector.records.plain_settings import settings_of
 
 
 class ScreeningPolicy:
@@ -48,9 +63,12 @@ class ScreeningPolicy:
 
     A verdict on a trained prompt measures memory, so a round writes several candidates for every image it may buy,
     lets the student draw them, and buys those it fails, interleaved over skills by failure rate
-    f_s <- 0.5 f_s + 0.5 (failed share - e) / (1 - 2 e), e the judge's error. Round k of K may spend
+    f_s <- 0.5 f_s + 0.5 (failed share + Sp - 1) / (Se + Sp - 1), with the judge's sensitivity Se and specificity Sp.
+    Round k of K may spend
     A_k = S + (B - S) min(1, (k + 1) / ceil(d K)) - spent. What the student can do is drawn less often and replayed,
-    not deleted. The four operations of EvolveDirector (arXiv 2410.07133) can each be left out, for ablations.
+    not deleted. Where the judge errs, a candidate is looked at again, at another drawing, while a further look is worth
+    its price, and those are bought that fail most probably (`posterior`). The four operations of EvolveDirector (arXiv
+    2410.07133) can each be left out, for ablations.
 
     Args:
         skills: Skills the candidates are spread over; None: those met so far, and mutations whose skill the writer
@@ -62,6 +80,7 @@ class ScreeningPolicy:
         without: Operations to leave out. `discrimination`: candidates are bought unscreened, in seeded order, and
             nothing is mastered. `expansion`: no children are written. `deletion`: nothing is mastered or retired.
             `mutation`: every candidate has a parent.
+        confirming: How often a candidate is looked at before it is bought, where the judge errs.
 
     Raises:
         UserError: An empty list of skills, or an unknown operation.
@@ -78,15 +97,17 @@ class ScreeningPolicy:
         weighting: Weighting = Weighting(),  # noqa: B008
         mastery: Mastery = Mastery(),  # noqa: B008
         without: Set[Operation] = frozenset(),
+        confirming: Confirming = Confirming(),  # noqa: B008
     ) -> None:
         if skills is not None and not skills:
             raise UserError("skills is []. Allowed: at least one skill, or null. Write `skills: null` to find them.")
         self.skills = skills
-        self.pace = pace
-        self.screening = screening
-        self.weighting = weighting
-        self.mastery = mastery
+        self.pace = settings_of(Pace, pace, "pace")
+        self.screening = settings_of(Screening, screening, "screening")
+        self.weighting = settings_of(Weighting, weighting, "weighting")
+        self.mastery = settings_of(Mastery, mastery, "mastery")
         self.without = checked_operations(without)
+        self.confirming = confirming
 
     def check_budget(self, budget_teacher_calls: int | None) -> None:
         """Refuse a run without a limit on teacher calls: a round's allowance is a part of that limit.
@@ -106,14 +127,22 @@ class ScreeningPolicy:
     @property
     def fingerprint(self) -> str:
         """Name the rule and every setting."""
-        settings = (self.skills, self.pace, self.screening, self.weighting, self.mastery, self.without)
-        return f"screening-1/{digest(repr(settings))}"
+        groups = (self.pace, self.screening, self.weighting, self.mastery, self.confirming)
+        by_loss = (self.weighting.loss_power, self.most_losses) if self.most_losses else ()
+        return f"screening-2/{digest(repr((self.skills, *groups, self.without, *by_loss)))}"
+
+    @property
+    def most_losses(self) -> int:
+        """Return on how many samples a round measures the student's loss, at most; 0 where no draw follows it."""
+        return self.weighting.most_losses if self.weighting.loss_power > 0 else 0
 
     def most_looks(self, size: RunSize) -> int | None:
         """Return the most looks of a run.
 
         A round looks at c A_k candidates or m for each skill, whichever is more, at the probes, and
-        `LOOKS_PER_BOUGHT_IMAGE` times at each image bought; A_k is largest where nothing is bought before.
+        `LOOKS_PER_BOUGHT_IMAGE` times at each image bought; A_k is largest where nothing is bought before. While images
+        are bought it may look at `most_candidates_per_call` for each call of an even part of the budget; and it takes
+        no more further looks than first ones.
 
         Args:
             size: Of the run.
@@ -127,9 +156,15 @@ class ScreeningPolicy:
         screening, pace = self.screening, self.pace
         measured = screening.min_candidates_per_skill * max(1, size.skills, len(self.skills or ()))
         shares = (pace.open_end_share, pace.buying_share, pace.early_share)
+        buying = last_buying_rounds(size.rounds, pace.buying_share)
+        even = even_calls(calls, 0, buying)
         for index in range(size.rounds):
             allowed = round_allowance(calls, 0, 0, index, size.rounds, *shares)
-            looks += max(screening.candidates_per_call * allowed, measured) + self.mastery.mastered_probes + measured
+            most = screening.most_candidates_per_call * min(allowed, even) if index < buying else 0
+            first = max(screening.candidates_per_call * allowed, most, measured)
+            # minima by skill come on top of what is shared out, and are looked at again like all others
+            further = first + measured if self.confirming.most_looks > 1 and allowed else 0
+            looks += first + further + self.mastery.mastered_probes + measured
         return looks
 
     def plan(self, state: DatasetState, round: RoundInfo) -> RoundPlan:
@@ -143,18 +178,33 @@ class ScreeningPolicy:
             compare_bought=True,
             budget_teacher_calls=calls,
             test_all_share=self.pace.test_all_share,
+            most_losses=self.most_losses,
         )
+
+    def look_again(
+        self, state: DatasetState, evidence: Sequence[Evidence], allowance: Allowance, round: RoundInfo
+    ) -> list[str]:
+        """Name the candidates at which a further look gains more than its price; none where one look decides."""
+        if "discrimination" in self.without or not is_in_doubt(round, self.confirming):
+            return []
+        calls = self._allowed(state, allowance, round)
+        every, further = looks_in(evidence)
+        most = sum(item.kind == "screen" for item in evidence) - further
+        for limit in (looks_of_round(round, self._buying_rounds(round)), allowance.judge_calls):
+            if limit is not None:
+                most = min(most, limit - every)
+        return self._weighed(state, evidence, round).worth_a_look(calls, self.confirming.most_looks, most)
 
     def decide(
         self, state: DatasetState, evidence: Sequence[Evidence], allowance: Allowance, round: RoundInfo
     ) -> list[Decision]:
         """Buy failing candidates in order of urgency; master, revive and retire lineages."""
-        calls = self._round_calls(state, round)
-        allowed = calls if allowance.teacher_calls is None else max(0, min(calls, allowance.teacher_calls))
+        calls, allowed = self._round_calls(state, round), self._allowed(state, allowance, round)
         decisions = self._lineage_decisions(state, evidence, round)
         rates = self._rates(state, evidence, round)
         closed = {state.entries[d.prompt_id].prompt.lineage_id for d in decisions if d.kind == "master"}
-        wanted = [p for p in self._wanted(state, evidence, round) if p.lineage_id not in closed]
+        sure = self._wanted(state, evidence, round)
+        wanted = [p for key in sure if (p := state.entries[key].prompt).lineage_id not in closed]
         skills = {e.prompt.skill for e in state.in_state("candidate") if e.prompt.origin != "seed"}
         ordered = buying_order(
             wanted,
@@ -165,14 +215,21 @@ class ScreeningPolicy:
             most_of_a_skill(calls, self.pace.most_of_round, len(skills)),
             append_rest=round.rounds is not None
             and round.index + 1 >= last_buying_rounds(round.rounds, self.pace.buying_share),
+            sure=sure,
         )
+        in_doubt = "discrimination" not in self.without and is_in_doubt(round, self.confirming)
+        looks = {item.prompt_id: sum(taken(item)) for item in evidence if item.kind == "screen"}
         return decisions + [
-            Decision("buy", p.id, 1, f"unseen and failed; failure rate of {p.skill}: {rates.get(p.skill, 1.0):.2f}")
+            Decision("buy", p.id, 1, self._reason(p, rates, sure[p.id], looks[p.id] if in_doubt else None))
             for p in lineages.within_cap(state, ordered, self.pace.calls_per_lineage)[:allowed]
         ]
 
+    def _reason(self, prompt: Prompt, rates: Mapping[str, float], fails: float, looks: int | None) -> str:
+        rate = f"failure rate of {prompt.skill}: {rates.get(prompt.skill, 1.0):.2f}"
+        return f"unseen and failed; {rate}" if looks is None else f"fails by {fails:.0%} after {looks} looks; {rate}"
+
     def mix(self, state: DatasetState, evidence: Sequence[Evidence], round: RoundInfo) -> TrainingMix | None:
-        """Draw most from the skills that the student is learning, and replay what it has mastered."""
+        """Draw most from the skills that the student is learning, by loss if asked to, and replay what it mastered."""
         rates = self._rates(state, evidence, round)
         trained = {e.prompt.skill for e in state.entries.values() if e.sample or e.state == "candidate"}
         # a skill whose texts are all trained on passes its probes from memory, so its draws are not cut
@@ -184,7 +241,23 @@ class ScreeningPolicy:
         }
         kinds = {decision.kind for decision in self._lineage_decisions(state, evidence, round)}
         replayed = bool(state.in_state("mastered")) or "master" in kinds
-        return TrainingMix(weights, self.mastery.replay_share if replayed else 0.0)
+        by_loss: dict[str, float] | None = {} if state.sample_weights else None  # of a run that drew by loss before
+        if self.most_losses:
+            by_loss = weights_by_loss(state.losses, self.weighting.loss_power, self.weighting.smoothing)
+        return TrainingMix(weights, self.mastery.replay_share if replayed else 0.0, by_loss)
+
+    def _allowed(self, state: DatasetState, allowance: Allowance, round: RoundInfo) -> int:
+        """Return the images that the round may buy."""
+        calls = self._round_calls(state, round)
+        return calls if allowance.teacher_calls is None else max(0, min(calls, allowance.teacher_calls))
+
+    def _buying_rounds(self, round: RoundInfo) -> int | None:
+        return None if round.rounds is None else last_buying_rounds(round.rounds, self.pace.buying_share)
+
+    def _weighed(self, state: DatasetState, evidence: Sequence[Evidence], round: RoundInfo) -> Weighed:
+        shown, buying = self._shown(state, evidence, round), self._buying_rounds(round)
+        most = self.screening.most_candidates_per_call
+        return weighed(state, evidence, round, self.confirming, self.weighting.smoothing, most, shown, buying)
 
     def _round_calls(self, state: DatasetState, round: RoundInfo) -> int:
         self.check_budget(round.budget_teacher_calls)
@@ -217,12 +290,20 @@ class ScreeningPolicy:
         skills = known_skills(state, self.skills)
         rates = self._rates(state, (), round)
         screened = "discrimination" not in self.without
+        sought = screening.candidates_per_call * calls
+        of_mutation = screening.mutation_share
+        if screened:
+            sought = self._candidates_sought(state, round, calls)
+            if screening.least_expansion_share is not None:
+                judge = judge_of(round, state.history, self.confirming)
+                seen = seen_before(state.history, round, judge, self.confirming, weighting.smoothing)
+                of_mutation = 1.0 - expansion_share(seen, screening.least_expansion_share, of_mutation)
         shares = CandidateShares(
-            total=max(screening.candidates_per_call * calls, screening.min_candidates_per_skill * len(skills)),
+            total=max(sought, screening.min_candidates_per_skill * len(skills)),
             weights={skill: max(weighting.least_rate, rate) for skill, rate in rates.items() if skill in skills},
             near_empty=self._near_empty(state) & skills if screened else set(),
             least=screening.min_candidates_per_skill,
-            mutation_share=0.0 if "mutation" in self.without else screening.mutation_share,
+            mutation_share=0.0 if "mutation" in self.without else of_mutation,
             open_share=0.0 if self.skills else 1.0 if not state.history else 0.5,
         )
         cap = self.pace.calls_per_lineage
@@ -235,6 +316,13 @@ class ScreeningPolicy:
             round, shares, parents, screening.children_per_parent, mutation="mutation" not in self.without
         )
 
+    def _candidates_sought(self, state: DatasetState, round: RoundInfo, calls: int) -> int:
+        least, most = self.screening.candidates_per_call, self.screening.most_candidates_per_call
+        if most == least:
+            return least * calls
+        shares = (self.weighting.smoothing, least, most, self.pace.buying_share)
+        return candidates_wanted(state, round, calls, self.confirming, *shares)
+
     def _probes(self, state: DatasetState, round: RoundInfo) -> list[str]:
         mastery = self.mastery
         chosen = lineages.mastered_probes(state, round, mastery.mastered_probes, mastery.min_looks_per_lineage)
@@ -243,14 +331,23 @@ class ScreeningPolicy:
             chosen += seeded_choice(live, self.screening.min_candidates_per_skill, "probe", round.seed, round.round_id)
         return chosen
 
-    def _wanted(self, state: DatasetState, evidence: Sequence[Evidence], round: RoundInfo) -> list[Prompt]:
-        """List the candidates worth buying: failed ones of skills where more fail than the judge's error explains."""
+    def _wanted(self, state: DatasetState, evidence: Sequence[Evidence], round: RoundInfo) -> dict[str, float]:
+        """Return the candidates worth buying, with the probability that they fail: 1 where one look decides."""
         if "discrimination" in self.without:
-            return [e.prompt for e in state.in_state("candidate") if e.prompt.origin != "seed"]
-        tallies = tallies_by(state, evidence, {"screen"}, skill_of)
-        shown = {s for s, t in tallies.items() if exceeds(t, 0.0, round.judge_error, self.screening.error_deviations)}
+            return {
+                key: 1.0 for key, e in state.entries.items() if e.state == "candidate" and e.prompt.origin != "seed"
+            }
+        if is_in_doubt(round, self.confirming):
+            found = self._weighed(state, evidence, round)
+            return {key: found.posteriors[key] for key in found.worth_buying()}
+        shown = self._shown(state, evidence, round)
         failed = {item.prompt_id for item in evidence if item.kind == "screen" and item.reading == "lacks"}
-        return [prompt for key in failed if (prompt := state.entries[key].prompt).skill in shown]
+        return {key: 1.0 for key in failed if state.entries[key].prompt.skill in shown}
+
+    def _shown(self, state: DatasetState, evidence: Sequence[Evidence], round: RoundInfo) -> set[str]:
+        """Name the skills where more candidates fail than the judge's error explains."""
+        tallies = tallies_by(state, evidence, {"screen"}, skill_of)
+        return {s for s, t in tallies.items() if exceeds(t, 0.0, round.judge, self.screening.error_deviations)}
 
     def _lineage_decisions(self, state: DatasetState, evidence: Sequence[Evidence], round: RoundInfo) -> list[Decision]:
         if "deletion" in self.without:
@@ -260,6 +357,6 @@ class ScreeningPolicy:
             mastery = self.mastery
             limits = (mastery.min_looks_per_lineage, mastery.master_failed_share, mastery.revive_failed_share)
             retired = {decision.prompt_id for decision in decisions}
-            moves = lineages.moves(state, evidence, round.judge_error, *limits)
+            moves = lineages.moves(state, evidence, round.judge, *limits)
             decisions += [decision for decision in moves if decision.prompt_id not in retired]
         return decisions

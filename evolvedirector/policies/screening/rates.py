@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-from evolvedirector.records import DatasetState, Evidence, Prompt, RoundHistory, RoundInfo, Tally
+from evolvedirector.records import DatasetState, Evidence, JudgeAccuracy, Prompt, RoundHistory, RoundInfo, Tally
+from evolvedirector.records.judge_accuracy import clipped
 
 NOTHING_KNOWN = 1.0
 """Failure rate before the first look: what was never looked at counts as failed, so that it is bought and looked at."""
@@ -13,55 +14,42 @@ LUCKY_SHARE = 0.1
 """Share of unseen prompts that a student draws right now and then before it can be said to draw a skill at all."""
 
 
-def corrected_share(tally: Tally, judge_error: float) -> float | None:
-    """Return the failed share without the judge's mistakes; None where the looks say nothing.
-
-    A judge that is wrong with probability e shows x = f (1 - e) + (1 - f) e, so f = (x - e) / (1 - 2 e), in [0, 1].
-
-    Args:
-        tally: Readable looks and how many of them failed.
-        judge_error: e. From 0.5 on the looks say nothing.
-    """
-    if tally.looked <= 0 or not judge_error < 0.5:
-        return None
-    error = max(0.0, judge_error)
-    return min(1.0, max(0.0, (tally.failed / tally.looked - error) / (1.0 - 2.0 * error)))
-
-
-def exceeds(tally: Tally, share: float, judge_error: float, deviations: float) -> bool:
+def exceeds(tally: Tally, share: float, judge: JudgeAccuracy, deviations: float) -> bool:
     """Say whether more failed than a true failed share and the judge's mistakes explain.
 
-    Under a true share f a look fails with q = f (1 - e) + (1 - f) e; the count of n looks is n q with the standard
-    deviation sqrt(n q (1 - q)). With e = 0 and f = 0 one failure is enough.
+    Under a true share f a look fails with q = f Se + (1 - f) (1 - Sp); the count of n looks is n q with the standard
+    deviation sqrt(n q (1 - q)). With an exact judge and f = 0 one failure is enough.
 
     Args:
         tally: Readable looks and how many of them failed.
         share: f, 0 to 1.
-        judge_error: e. From 0.5 on nothing is ever shown.
+        judge: Its sensitivity Se and specificity Sp; one whose looks say nothing never shows anything.
         deviations: How many standard deviations above the expected count it takes.
     """
-    if not judge_error < 0.5:
+    if not judge.says_something:
         return False
-    error = max(0.0, judge_error)
-    shown = share * (1.0 - error) + (1.0 - share) * error
+    shown = judge.apparent(share)
     expected = tally.looked * shown
     return tally.failed > expected + deviations * math.sqrt(expected * (1.0 - shown)) + 1e-9
 
 
 def folded_rates(
-    rounds: Iterable[tuple[Mapping[str, Tally], float]], names: Collection[str], smoothing: float = 0.5
+    rounds: Iterable[tuple[Mapping[str, Tally], JudgeAccuracy]], names: Collection[str], smoothing: float = 0.5
 ) -> dict[str, float]:
     """Fold the corrected failed shares of successive rounds: f <- (1 - a) f + a x, starting at 1.
 
+    Neither x nor f is clipped here: a share near 0 that is clipped in every round is too high on average (with 5 looks
+    a round and a judge of .90 and .85 by .09, clipped once at the end by .05). Who needs a share clips it.
+
     Args:
-        rounds: Tallies by name and the judge's error, oldest first.
+        rounds: Tallies by name and how far the judge was right, oldest first.
         names: Skills or lineages to answer for.
         smoothing: a, the weight of the newest round.
     """
     rates = dict.fromkeys(sorted(names), NOTHING_KNOWN)
-    for tallies, judge_error in rounds:
+    for tallies, judge in rounds:
         for name in rates:
-            share = corrected_share(tallies.get(name, Tally()), judge_error)
+            share = judge.corrected(tallies.get(name, Tally()))
             if share is not None:
                 rates[name] += smoothing * (share - rates[name])
     return rates
@@ -111,7 +99,7 @@ def tells_apart(history: Iterable[RoundHistory], deviations: float, min_looks: i
     """
     return any(
         tally.looked >= min_looks
-        and exceeds(Tally(tally.looked, tally.looked - tally.failed), LUCKY_SHARE, past.judge_error, deviations)
+        and exceeds(Tally(tally.looked, tally.looked - tally.failed), LUCKY_SHARE, past.judge.swapped(), deviations)
         for past in history
         for tally in past.skills.values()
     )
@@ -214,7 +202,7 @@ def skill_rates(
     Args:
         state: Holds the past, and the prompts that the evidence is about.
         evidence: Screened prompts count for every skill, probes of live prompts for those of `near_empty`.
-        round: Its judge error corrects this round's looks.
+        round: Its judge's accuracy corrects this round's looks.
         skills: Skills to answer for.
         near_empty: Skills with hardly any unseen prompts left.
         near_empty_rate: Floor of their rates.
@@ -226,7 +214,7 @@ def skill_rates(
         return item.kind == "screen" or (entry.state == "live" and entry.prompt.skill in near_empty)
 
     seen = [item for item in evidence if item.kind in ("screen", "probe") and counts(item)]
-    rounds = [(past.skills, past.judge_error) for past in state.history]
-    rounds.append((tallies_by(state, seen, {"screen", "probe"}, skill_of), round.judge_error))
+    rounds = [(past.skills, past.judge) for past in state.history]
+    rounds.append((tallies_by(state, seen, {"screen", "probe"}, skill_of), round.judge))
     rates = folded_rates(rounds, skills, smoothing)
-    return {name: max(rate, near_empty_rate) if name in near_empty else rate for name, rate in rates.items()}
+    return {name: max(clipped(rate), near_empty_rate if name in near_empty else 0.0) for name, rate in rates.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from evolvedirector.errors import UserError
 
@@ -49,8 +49,13 @@ class Screening:
     """Which candidates are written, and how many failures make a skill worth buying from.
 
     Args:
-        candidates_per_call: Candidates written for each image the round may buy.
+        candidates_per_call: Candidates written for each image the round may buy, at least.
+        most_candidates_per_call: Candidates written for each image at most, where few of them fail: a round writes as
+            many as it takes to find one that is worth its image. As many as `candidates_per_call`: always that many.
         mutation_share: Least share of the candidates that have no parent, 0 to 1.
+        least_expansion_share: Least share of the candidates that are children of failing prompts, 0 to 1: between the
+            two, expansion and mutation have shares by what each of them yields. None: all but `mutation_share` are
+            children, as far as there are parents.
         children_per_parent: Most children written for one prompt in a round.
         min_candidates_per_skill: Unseen prompts of a skill below which its measurement needs probes of trained ones.
         error_deviations: A skill is bought from when more fail than the judge's error explains, by so many standard
@@ -61,7 +66,9 @@ class Screening:
     """
 
     candidates_per_call: int = 4
+    most_candidates_per_call: int = 64
     mutation_share: float = 0.2
+    least_expansion_share: float | None = 0.2
     children_per_parent: int = 4
     min_candidates_per_skill: int = 10
     error_deviations: float = 2.0
@@ -72,6 +79,42 @@ class Screening:
         for name in ("candidates_per_call", "children_per_parent", "min_candidates_per_skill"):
             _check(self, name, "1 or more", 1)
         _check(self, "error_deviations", "0 or more", 0)
+        least = self.candidates_per_call
+        _check(self, "most_candidates_per_call", f"candidates_per_call, {least}, or more", least)
+        if self.least_expansion_share is not None:
+            most = 1.0 - self.mutation_share
+            allowed = f"0 to {most:g}, what mutation_share leaves, or null for no share by yield"
+            _check(self, "least_expansion_share", allowed, 0.0, most + 1e-9)
+
+
+@dataclass(frozen=True)
+class Confirming:
+    """How often a candidate is looked at before it is bought, where the judge errs.
+
+    A candidate is looked at again, at another drawing of the student, while that gains more than it costs: sensitivity
+    and specificity of the judge, the share that fails and the prices of look and image decide. The looks of an exact
+    judge decide at once.
+
+    Args:
+        most_looks: Most looks at one candidate; 1: one look decides, whatever the judge.
+        looks_per_image_price: Looks that cost as much as one image, where the budget knows not both prices: 80 at 0.04
+            USD an image and 0.0005 USD a look.
+        assumed_accuracy: Sensitivity and specificity of a judge of which nothing was measured (no gold), over 0.5 to 1;
+            1 takes each of its looks for the truth.
+
+    Raises:
+        UserError: A number out of its range.
+    """
+
+    most_looks: int = 6
+    looks_per_image_price: float = 80.0
+    assumed_accuracy: float = 0.9
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        _check(self, "most_looks", "1 to 32", 1, 32)
+        _check(self, "looks_per_image_price", "1 or more", 1.0)
+        _check(self, "assumed_accuracy", "over 0.5, up to 1", 0.5 + 1e-6, 1.0)
 
 
 @dataclass(frozen=True)
@@ -84,15 +127,21 @@ class Weighting:
         near_empty_rate: Floor of the failure rate of a skill with hardly any unseen prompts left, 0 to 1.
         least_weight: Floor of a skill's draw weight, over 0. The weight is 1 while f >= 0.5 and where no unseen prompts
             are left to measure f, else max(floor, 4 f (1 - f)).
+        loss_power: Inside a skill, draw each live sample in proportion to its running loss to this power, 0 to 2: 0
+            draws all alike, 0.5 gently, 1 in proportion. The student must be able to measure it: `TextToImage` is.
+        most_losses: Live samples whose loss a round measures, at most; of more, those measured longest ago come first.
 
     Raises:
-        UserError: A rate or weight out of its range.
+        UserError: A rate, power or weight out of its range.
     """
 
     smoothing: float = 0.5
     least_rate: float = 0.05
     near_empty_rate: float = 0.15
     least_weight: float = 0.35
+    # left out of the name of a policy without them: rounds of before keep theirs
+    loss_power: float = field(default=0.0, repr=False)
+    most_losses: int = field(default=2048, repr=False)
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -100,6 +149,8 @@ class Weighting:
             _check_positive_share(self, name)
         _check_share(self, "near_empty_rate")
         _check(self, "least_weight", "over 0", 1e-6)
+        _check(self, "loss_power", "0 to 2", 0.0, 2.0)
+        _check(self, "most_losses", "1 or more", 1)
 
 
 @dataclass(frozen=True)

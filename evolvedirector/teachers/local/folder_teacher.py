@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -12,19 +11,14 @@ from typing import Any
 
 from evolvedirector.errors import UserError
 from evolvedirector.records import ImageReply, ImageRequest
+from evolvedirector.store.captions import CaptionFiles, caption_beside
 from evolvedirector.store.errors import StoreError
-from evolvedirector.teachers.local.prompt_index import (
-    CAPTION_WORDS,
-    MAX_CAPTION_BYTES,
-    Fit,
-    Given,
-    PromptIndex,
-    check_fit,
-    index_of,
-    refuse_large,
-)
+from evolvedirector.store.left_out import first_lines
+from evolvedirector.store.paths import matching_files, user_path
+from evolvedirector.store.pictures import kept_picture, picture_extensions, refuse_large
+from evolvedirector.store.prompt_fields import checked_prompt, record_text
+from evolvedirector.teachers.local.prompt_index import Fit, Given, PromptIndex, check_fit, index_of
 
-_PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
 _FILE_WORDS = ("file_name", "image", "path")
 
 
@@ -51,14 +45,14 @@ class FolderTeacher:
             path: The folder; folders below it count.
             captions: File in the folder, `.jsonl` or `.csv`, that names pictures (`file_name`, `image` or `path`,
                 relative to the folder) and their captions (`prompt`, `text` or `caption`). None: each picture has a
-                `.txt` of the same name beside it.
+                `.txt` or `.json` of the same name beside it, read as an import reads it.
             fit: `crop` scales and crops a picture to the size asked for; `keep` hands its bytes on as they are.
 
         Raises:
             ValueError: `fit` is no such word.
         """
         check_fit(fit)
-        self.path, self.captions, self.fit = Path(path).expanduser(), captions, fit
+        self.path, self.captions, self.fit = user_path(path), captions, fit
 
     @property
     def fingerprint(self) -> str:
@@ -72,10 +66,11 @@ class FolderTeacher:
             UserError: With what is missing.
         """
         if not self._index.images:
-            how = f"a line in '{self.captions}'" if self.captions else "a .txt with its caption beside it"
+            how = f"a line in '{self.captions}'" if self.captions else "a .txt or .json with its caption beside it"
             raise UserError(
-                f"The folder '{self.path}' has no picture that can be found. Allowed are PNG, JPEG and WebP files, "
-                f"each with {how}. Add captions."
+                f"The folder '{self.path}' has no picture that can be found. Allowed are pictures in a form that "
+                f"Pillow reads, each with {how}. Add captions.\n"
+                f"{first_lines(self._index.left_out)}".rstrip()
             )
 
     def price_usd(self) -> float | None:
@@ -102,23 +97,22 @@ class FolderTeacher:
         return index_of(listed, problems, str(self.path), "pictures")
 
     def _beside(self, problems: list[str]) -> Iterator[Given[str]]:
-        """List the pictures with a caption file beside them; links to folders are not gone through."""
-        for folder, folders, names in os.walk(self.path):
-            folders.sort()
-            for name in sorted(names):
-                if Path(name).suffix.lower() not in _PICTURES:
-                    continue
-                relative = (Path(folder) / name).relative_to(self.path)
-                try:
-                    caption = self._inside(relative.with_suffix(".txt").as_posix())
-                    yield self._given(relative.as_posix(), _text(caption))
-                except (OSError, ValueError, StoreError) as error:
-                    problems.append(f"{relative}: {error}")
+        """List the pictures with a caption file beside them; what a link leads to outside is named, not read."""
+        captions = CaptionFiles()
+        for path in matching_files(self.path, problems):
+            if path.suffix[1:].lower() not in picture_extensions():
+                continue
+            relative = path.relative_to(self.path)
+            try:
+                files = [None if file is None else self._inside(file) for file in captions.beside(path)]
+                yield self._given(relative.as_posix(), caption_beside(files).text)
+            except (OSError, ValueError, StoreError) as error:
+                problems.append(f"{relative}: {error}")
 
     def _listed(self, captions: str, problems: list[str]) -> Iterator[Given[str]]:
         for number, row in enumerate(_rows(self._inside(captions)), 1):
             try:
-                name, caption = _first(row, _FILE_WORDS), _first(row, CAPTION_WORDS)
+                name, caption = _first(row, _FILE_WORDS), record_text(row)
                 yield self._given(name, caption)
             except (OSError, ValueError, StoreError) as error:
                 problems.append(f"entry {number} of {captions}: {error}")
@@ -126,16 +120,22 @@ class FolderTeacher:
     def _given(self, name: str, caption: str) -> Given[str]:
         size_bytes = self._inside(name).stat().st_size
         refuse_large(name, size_bytes)
-        return Given(name, size_bytes, " ".join(caption.split()), name)
+        return Given(name, size_bytes, checked_prompt(caption).text, name)
 
-    def _inside(self, name: str) -> Path:
+    def _inside(self, name: str | Path) -> Path:
         """Return the file of a name that lies in the folder, links resolved.
+
+        Args:
+            name: Relative to the folder, or the path of a file that was found below it.
 
         Raises:
             StoreError: It leads out of the folder, or is no file.
         """
-        relative = PurePosixPath(name.replace("\\", "/"))
-        root = self.path.resolve()
+        if isinstance(name, Path):
+            name = name.relative_to(self.path).as_posix()
+        else:
+            name = name.replace("\\", "/")
+        relative, root = PurePosixPath(name), self.path.resolve()
         found = (root / relative).resolve()
         if relative.is_absolute() or ".." in relative.parts or "\0" in name or not found.is_relative_to(root):
             raise StoreError(
@@ -148,13 +148,7 @@ class FolderTeacher:
     def _read(self, name: str) -> bytes:
         file = self._inside(name)  # again: the folder may have changed since it was listed
         refuse_large(name, file.stat().st_size)
-        return file.read_bytes()
-
-
-def _text(file: Path) -> str:
-    if file.stat().st_size > MAX_CAPTION_BYTES:
-        raise StoreError(f"its caption has {file.stat().st_size} bytes. At most {MAX_CAPTION_BYTES} are allowed.")
-    return file.read_text("utf-8-sig")
+        return kept_picture(file.read_bytes(), file.suffix[1:], read_whole=False)
 
 
 def _rows(file: Path) -> Iterator[dict[str, Any]]:

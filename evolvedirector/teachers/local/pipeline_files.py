@@ -105,7 +105,7 @@ def content_name(folder: Path) -> str:
     for name in sorted(component_names(index)):
         for path in sorted((folder / name).glob("*")):
             if path.suffix in _DESCRIBING and path.is_file():
-                parts += [f"{name}/{path.name}", path.stat().st_size, *_sampled(path)]
+                parts += [f"{name}/{path.name}", path.stat().st_size, *sampled_bytes(path)]
     return digest("pipeline", *parts)
 
 
@@ -163,8 +163,12 @@ def _tensors(path: Path) -> Iterator[tuple[str, list[int]]]:
         ) from error
 
 
-def _sampled(path: Path) -> Iterator[bytes]:
-    """Yield a small file whole, of a large one blocks spread from its first to its last byte."""
+def sampled_bytes(path: Path) -> Iterator[bytes]:
+    """Yield a small file whole, of a large one blocks spread from its first to its last byte.
+
+    Args:
+        path: The file.
+    """
     size = path.stat().st_size
     with path.open("rb") as file:
         if size <= _WHOLE_BYTES:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from evolvedirector.errors import RunError, UserError
+from evolvedirector.models.import_diffusers import import_diffusers
+from evolvedirector.store.paths import local_model, user_path
 from evolvedirector.teachers.local.pipeline_files import (
     INDEX,
     DType,
@@ -46,7 +48,7 @@ def find_pipeline(model: str, revision: str | None) -> PipelineSource:
     Raises:
         UserError: There is no such folder, or the name cannot be one.
     """
-    path = Path(model).expanduser()
+    path = local_model(model) or user_path(model)
     if path.is_dir():
         return PipelineSource(model, path, None)
     if path.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1:
@@ -104,6 +106,7 @@ def pipeline_class(index: Mapping[str, Any]) -> type:
     Raises:
         UserError: diffusers knows no such class.
     """
+    import_diffusers()
     import diffusers
     from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING, _get_task_class
 

@@ -10,14 +10,12 @@ from typing import Generic, Literal, NamedTuple, TypeVar, get_args
 from evolvedirector.errors import UserError
 from evolvedirector.records import ImageReply, ImageRequest, digest, normalise_prompt, prompt_id_of
 from evolvedirector.store.errors import StoreError
-from evolvedirector.store.images import MAX_IMAGE_BYTES, decode_image
+from evolvedirector.store.images import decode_image
+from evolvedirector.store.left_out import first_lines
 
 Fit = Literal["crop", "keep"]
 """`crop`: scaled and cropped to the size asked for, as PNG; `keep`: the bytes as they are."""
 Place = TypeVar("Place")
-MAX_CAPTION_BYTES = 2**20
-CAPTION_WORDS = ("prompt", "text", "caption")
-"""Fields of a record that may hold the caption, the first found counts."""
 UNKNOWN = "no image of this prompt"
 _log = logging.getLogger(__name__)
 
@@ -52,6 +50,8 @@ class PromptIndex(Generic[Place]):
         """Pictures that can be found."""
         self.content = digest("given", *sorted(parts))
         """Names what is there by names, sizes and captions."""
+        self.left_out: Sequence[str] = ()
+        """What the source has beside them, with the reason for which it cannot be used."""
 
     def find(self, prompt: str, seed: int) -> Place | None:
         """Return one of the pictures of a prompt, chosen by the seed; None: there is none.
@@ -105,8 +105,9 @@ def index_of(pictures: Iterable[Given[Place]], problems: Sequence[str], source: 
         index = PromptIndex(pictures)
     except StoreError as error:
         raise UserError(str(error)) from error
+    index.left_out = tuple(problems)
     if problems:
-        _log.warning("%s: %d %s cannot be used, the first: %s", source, len(problems), what, problems[0])
+        _log.warning("%s: %d %s cannot be used.\n%s", source, len(problems), what, first_lines(problems))
     return index
 
 
@@ -141,16 +142,6 @@ def fitted(image: bytes, width_px: int, height_px: int, fit: Fit) -> bytes:
     picture = ImageOps.fit(Image.fromarray(pixels), (width_px, height_px), Image.Resampling.BICUBIC)
     picture.save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def refuse_large(name: str, size_bytes: int) -> None:
-    """Refuse a picture of more bytes than any image may have, before it is read.
-
-    Raises:
-        StoreError: With both figures.
-    """
-    if size_bytes > MAX_IMAGE_BYTES:
-        raise StoreError(f"'{name}' has {size_bytes} bytes. At most {MAX_IMAGE_BYTES} are allowed. Store it smaller.")
 
 
 def _name(item: tuple[str, object]) -> str:

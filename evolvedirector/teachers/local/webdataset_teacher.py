@@ -2,45 +2,36 @@
 
 from __future__ import annotations
 
-import json
-import os
-import tarfile
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from evolvedirector.errors import UserError
 from evolvedirector.records import ImageReply, ImageRequest
 from evolvedirector.store.errors import StoreError
-from evolvedirector.teachers.local.prompt_index import (
-    CAPTION_WORDS,
-    MAX_CAPTION_BYTES,
-    Fit,
-    Given,
-    PromptIndex,
-    check_fit,
-    index_of,
-    refuse_large,
-)
-
-_PICTURES = ("png", "jpg", "jpeg", "webp")
+from evolvedirector.store.images import MAX_IMAGE_BYTES
+from evolvedirector.store.left_out import first_lines
+from evolvedirector.store.paths import matching_files
+from evolvedirector.store.pictures import kept_picture, refuse_large
+from evolvedirector.store.prompt_fields import checked_prompt
+from evolvedirector.store.tar_stream import Span, TarSample, read_span, tar_caption, tar_samples
+from evolvedirector.teachers.local.prompt_index import Fit, Given, PromptIndex, check_fit, index_of
 
 
-class Span(NamedTuple):
-    """Bytes of one member within a tar."""
+class Picture(NamedTuple):
+    """Place of a picture, and the extension of its name."""
 
-    path: str
-    offset: int
-    size_bytes: int
+    span: Span
+    extension: str
 
 
 class WebDatasetTeacher:
     """Answer with images from WebDataset tars, looked up by prompt; nothing is unpacked or unpickled.
 
-    The tars are listed once: captions go into memory, of a picture only its place. The caption of a sample is its
-    `txt` member, or `prompt`, `text` or `caption` of its `json` member. Otherwise it behaves like `FolderTeacher`.
+    The tars are listed once: captions go into memory, of a picture only its place. They are read as an import reads
+    them: the caption of a sample is its `txt` member, or `prompt`, `text` or `caption` of its `json` member, and what
+    cannot be used is named in a warning. Otherwise it behaves like `FolderTeacher`.
 
     Example:
         ```yaml
@@ -55,7 +46,7 @@ class WebDatasetTeacher:
         """Name the tars; they are listed at the first use.
 
         Args:
-            shards: Local plain tars, with `{000..009}` expanded.
+            shards: Local plain tars: a path, a folder, or a pattern such as `x-{000..009}.tar`.
             fit: `crop` scales and crops a picture to the size asked for; `keep` hands its bytes on as they are.
 
         Raises:
@@ -77,8 +68,8 @@ class WebDatasetTeacher:
         """
         if not self._index.images:
             raise UserError(
-                f"The tars '{self.shards}' have no picture with a caption. Allowed are samples with a png, jpg or webp "
-                "member and a txt or json member. Write them so."
+                f"The tars '{self.shards}' have no picture with a caption. Allowed are samples with a picture "
+                f"and a txt or json member. Write them so.\n{first_lines(self._index.left_out)}".rstrip()
             )
 
     def price_usd(self) -> float | None:
@@ -97,89 +88,34 @@ class WebDatasetTeacher:
         """Do nothing: only captions are kept in memory."""
 
     @cached_property
-    def _index(self) -> PromptIndex[Span]:
-        import braceexpand
-
-        try:
-            paths = list(braceexpand.braceexpand(self.shards))
-        except ValueError as error:
-            raise UserError(
-                f"shards is '{self.shards}': {error}. Allowed are names with ranges in braces. Write "
-                "'x-{000..009}.tar', say."
-            ) from error
+    def _index(self) -> PromptIndex[Picture]:
         problems: list[str] = []
-        listed = (given for path in paths for given in _samples(path, problems))
+        try:
+            paths = matching_files(self.shards, problems)
+        except StoreError as error:
+            raise UserError(str(error)) from error
+        listed = (given for path in paths for given in _samples(str(path), problems))
         return index_of(listed, problems, self.shards, "samples")
 
 
-def _samples(path: str, problems: list[str]) -> Iterator[Given[Span]]:
-    """List the captioned pictures of one tar; neighbours with the same key are one sample."""
-    from webdataset.tariterators import base_plus_ext
-
-    split = ((base_plus_ext(name), span) for name, span in _members(path))
-    named = ((parts, span) for parts, span in split if parts[0] is not None)
-    for key, members in groupby(named, lambda item: item[0][0]):
-        parts = {extension.lower(): span for (_, extension), span in members}
-        where = f"{Path(path).name}:{key}"
+def _samples(path: str, problems: list[str]) -> Iterator[Given[Picture]]:
+    """List the captioned pictures of one tar."""
+    for sample in tar_samples(path, problems):
         try:
-            picture = next((parts[kind] for kind in _PICTURES if kind in parts), None)
-            if picture is None:
-                raise StoreError("it has no png, jpg or webp member")
-            refuse_large(where, picture.size_bytes)
-            yield Given(where, picture.size_bytes, _caption(parts), picture)
-        except StoreError as error:
-            problems.append(f"{where}: {error}")
+            yield _given(sample)
+        except (OSError, StoreError) as error:
+            problems.append(f"{sample.where}: {error}")
 
 
-def _members(path: str) -> Iterator[tuple[str, Span]]:
-    """List the plain files of a tar without reading their content."""
-    if not Path(path).is_file():
-        raise StoreError(
-            f"The tar '{path}' does not exist. Only local files are read, such as 'x-{{000..009}}.tar'. Correct shards."
-        )
-    end = os.path.getsize(path)
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                if member.size < 0 or member.offset_data + member.size > end:  # the former leads back, for ever
-                    raise tarfile.ReadError(f"'{member.name}' is cut short or damaged")
-                if member.isreg() and not member.issparse():
-                    yield member.name, Span(path, member.offset_data, member.size)
-                tar.members = []  # type: ignore[attr-defined]  # it keeps every header otherwise
-    except (tarfile.TarError, ValueError) as error:
-        raise StoreError(
-            f"The tar '{path}' cannot be read: {error}. Allowed are whole plain tars. Restore it from a copy."
-        ) from error
+def _given(sample: TarSample) -> Given[Picture]:
+    if sample.picture is None:
+        raise StoreError("it has no picture in a form that is read, such as png, jpg or webp")
+    extension, span = sample.picture
+    name = f"{Path(sample.path).name}:{sample.key}"
+    refuse_large(name, span.size_bytes)
+    caption = tar_caption(sample)
+    return Given(name, span.size_bytes, checked_prompt(*caption).text, Picture(span, extension))
 
 
-def _caption(parts: dict[str, Span]) -> str:
-    for kind in ("txt", "json"):
-        if kind not in parts:
-            continue
-        if parts[kind].size_bytes > MAX_CAPTION_BYTES:
-            raise StoreError(f"its {kind} has {parts[kind].size_bytes} bytes. At most {MAX_CAPTION_BYTES} are allowed.")
-        text = _read(parts[kind]).decode("utf-8-sig", "replace")
-        caption = text if kind == "txt" else _caption_of(text)
-        if caption.strip():
-            return " ".join(caption.split())
-    raise StoreError("it has no caption")
-
-
-def _caption_of(text: str) -> str:
-    try:
-        about = json.loads(text)
-    except (ValueError, RecursionError):
-        return ""
-    about = about if isinstance(about, dict) else {}
-    return next((about[word] for word in CAPTION_WORDS if isinstance(about.get(word), str)), "")
-
-
-def _read(span: Span) -> bytes:
-    with open(span.path, "rb") as file:
-        content = os.pread(file.fileno(), span.size_bytes, span.offset)
-    if len(content) != span.size_bytes:
-        raise StoreError(
-            f"'{span.path}' has become shorter since it was listed. Allowed are tars that stay as they are. Restore it "
-            "from a copy."
-        )
-    return content
+def _read(picture: Picture) -> bytes:
+    return kept_picture(read_span(picture.span, MAX_IMAGE_BYTES), picture.extension, read_whole=False)

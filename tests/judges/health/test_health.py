@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from jsonargparse import ArgumentParser
 
 from evolvedirector.judges import HealthReport, JudgeHealth
-from evolvedirector.judges.health.report import chance_below, error_of, lower_tail
-from evolvedirector.records import Tally
+from evolvedirector.judges.health.report import chance_below, lower_tail
+from evolvedirector.records import JudgeAccuracy, Tally
 from evolvedirector.worlds.shapes.gold import MiniatureGold
 
 SETTINGS = JudgeHealth()
@@ -85,7 +85,7 @@ def test_floors_that_are_off_stop_nothing() -> None:
 def test_nothing_measured_is_no_problem_and_no_figure() -> None:
     assert HealthReport().problem(SETTINGS) is None
     assert HealthReport().to_figures() == {}
-    assert HealthReport().judge_error == 0
+    assert HealthReport().accuracy == JudgeAccuracy()
 
 
 def test_figures_name_what_was_measured() -> None:
@@ -97,19 +97,23 @@ def test_figures_name_what_was_measured() -> None:
     assert figures["canary own"] == 0.5
     assert figures["swap consistency"] == 0.75
     assert figures["unreadable"] == 0.05
-    assert figures["error"] == pytest.approx(10 / 58)  # own prompts are no truth where there is gold
+    assert (figures["sensitivity"], figures["sensitivity looks"]) == (pytest.approx(0.7), 20)
+    assert (figures["specificity"], figures["specificity looks"]) == (pytest.approx(0.9), 20)
+    assert (figures["canaries right"], figures["canaries"]) == (18, 24)
     assert "pairs" not in figures
 
 
-def test_own_prompts_count_only_without_gold() -> None:
-    assert HealthReport(blank=Tally(8, 0), own=Tally(8, 8)).judge_error == pytest.approx(8 / 18)
+@pytest.mark.parametrize("passed", [Tally(400, 0), Tally(400, 200)])
+@pytest.mark.parametrize("gold", [{}, {"gold_lacks": Tally(20, 0)}, {"gold_shows": Tally(20, 0)}])
+def test_canaries_and_half_a_gold_set_claim_no_accuracy(passed: Tally, gold: dict[str, Tally]) -> None:
+    report = HealthReport(blank=passed, swapped=passed, own=passed, **gold)
+    assert not report.accuracy.is_known
+    assert not {"sensitivity", "specificity", "error"} & report.to_figures().keys()
 
 
-def test_a_perfect_judge_has_no_error_and_a_few_canaries_make_no_coin() -> None:
-    assert error_of(Tally(40, 0)) == 0
-    assert error_of(Tally(4, 2)) < 0.4
-    assert error_of(Tally(1000, 300)) == pytest.approx(0.3, abs=0.005)
-    assert error_of(Tally(40, 40)) == 0.49
+def test_gold_alone_makes_the_accuracy_each_class_for_itself() -> None:
+    report = HealthReport(Tally(20, 1), Tally(10, 4), blank=Tally(8, 0), swapped=Tally(8, 8), own=Tally(8, 8))
+    assert report.accuracy == JudgeAccuracy(sensitivity=0.6, specificity=0.95, lacks=10, shows=20)
 
 
 @given(st.integers(0, 60), st.integers(0, 60), st.floats(0, 1))

@@ -20,6 +20,7 @@ from evolvedirector.records import (
     DatasetState,
     Decision,
     Evidence,
+    JudgeAccuracy,
     Prompt,
     PromptEntry,
     Reading,
@@ -109,9 +110,9 @@ class Loop:
         seed_calls = len(self.entries)
         self.spent.append(seed_calls)
         for index in range(self.rounds):
-            name = f"r{index}"
+            name, judge = f"r{index}", JudgeAccuracy.of_error(self.wrong)
             round = RoundInfo(
-                name, index, self.rounds, self.seed, 0, "sha", self.budget, self.spent[-1], seed_calls, self.wrong
+                name, index, self.rounds, self.seed, 0, "sha", self.budget, self.spent[-1], seed_calls, judge
             )
             state = state_of(self.entries, *self.history)
             plan = self.policy.plan(state, round)
@@ -135,7 +136,7 @@ class Loop:
             seen = [(state.entries[e.prompt_id].prompt, e) for e in evidence if e.kind == "screen"]
             failed = {prompt.id for prompt, e in seen if e.reading == "lacks"}
             tallies = [(p.skill, p.lineage_id, Tally(1, int(p.id in failed))) for p, _ in seen]
-            self.history.append(history_of(name, self.wrong, tallies, failed))
+            self.history.append(history_of(name, judge, tallies, failed))
         return self
 
     def reading(self, failed: bool, flips: random.Random) -> Reading:
@@ -171,7 +172,7 @@ def test_arrival_order_and_the_order_of_entries_decide_nothing(draw: random.Rand
     new = candidates(single=count, two=20, counting=7)
     state = with_candidates(state_of(seeds(single=5, two=2), past(single=(20, 4), two=(6, 5))), new)
     evidence = [Evidence(p.id, "screen", draw.choice(["lacks", "shows", "unreadable"])) for p in new]
-    policy, round = ScreeningPolicy(), info(index, judge_error=0.1)
+    policy, round = ScreeningPolicy(), info(index, judge=JudgeAccuracy.of_error(0.1))
     shuffled = draw.sample(evidence, len(evidence))
     entries = dict(draw.sample(list(state.entries.items()), len(state.entries)))
     other = replace(state, entries=entries)
@@ -181,7 +182,9 @@ def test_arrival_order_and_the_order_of_entries_decide_nothing(draw: random.Rand
 
 
 def past(name: str = "r0", error: float = 0.0, lineages: Mapping[str, Tally] | None = None, **skills) -> RoundHistory:
-    return RoundHistory(name, error, {s: Tally(*t) for s, t in skills.items()}, lineages or {}, frozenset())
+    return RoundHistory(
+        name, JudgeAccuracy.of_error(error), {s: Tally(*t) for s, t in skills.items()}, lineages or {}, frozenset()
+    )
 
 
 def test_the_same_seed_decides_the_same_and_another_seed_something_else() -> None:
@@ -300,7 +303,8 @@ def test_unreadable_looks_and_passed_candidates_are_not_bought() -> None:
     state = with_candidates(state_of(seeds(single=3)), new)
     readings: list[Reading] = ["unreadable", "shows", "unreadable", "lacks"] * 4
     evidence = [Evidence(p.id, "screen", reading) for p, reading in zip(new, readings, strict=True)]
-    bought = {d.prompt_id for d in ScreeningPolicy().decide(state, evidence, FREE, info())}
+    exact = JudgeAccuracy(1.0, 1.0)
+    bought = {d.prompt_id for d in ScreeningPolicy().decide(state, evidence, FREE, info(judge=exact))}
     assert bought == {p.id for p, reading in zip(new, readings, strict=True) if reading == "lacks"}
 
 
@@ -309,7 +313,7 @@ def test_what_the_judges_error_explains_is_not_bought(error: float, failed: int,
     new = candidates(single=40)
     state = with_candidates(state_of(seeds(single=3)), new)
     evidence = screened(new[:failed]) + screened(new[failed:], "shows")
-    assert bool(ScreeningPolicy().decide(state, evidence, FREE, info(judge_error=error))) is buys
+    assert bool(ScreeningPolicy().decide(state, evidence, FREE, info(judge=JudgeAccuracy.of_error(error)))) is buys
 
 
 def test_a_wrong_judge_does_not_hide_which_skill_fails() -> None:
@@ -382,7 +386,7 @@ def test_failing_probes_take_mastered_prompts_back(
 ) -> None:
     state = mastered_state(lineages, size)
     evidence = [Evidence(key, "probe", "lacks" if n < failed else "shows") for n, key in enumerate(state.entries)]
-    decisions = ScreeningPolicy().decide(state, evidence, FREE, info(judge_error=error))
+    decisions = ScreeningPolicy().decide(state, evidence, FREE, info(judge=JudgeAccuracy.of_error(error)))
     assert sum(d.kind == "revive" for d in decisions) == len(decisions) == revived
 
 
@@ -484,6 +488,9 @@ def test_an_empty_dataset_gets_mutations() -> None:
         (Weighting, {"least_rate": 0.0}),
         (Weighting, {"smoothing": float("nan")}),
         (Weighting, {"least_weight": 0.0}),
+        (Weighting, {"loss_power": -0.5}),
+        (Weighting, {"loss_power": 2.5}),
+        (Weighting, {"most_losses": 0}),
         (Mastery, {"replay_share": -0.1}),
         (Mastery, {"mastered_probes": -1}),
         (Mastery, {"min_looks_per_lineage": 0}),

@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from evolvedirector.policies.screening.candidates import apportioned, buying_order
 from evolvedirector.policies.screening.rates import (
-    corrected_share,
     draw_weight,
     exceeds,
     folded_rates,
@@ -14,42 +13,38 @@ from evolvedirector.policies.screening.rates import (
     tallies_by,
     tells_apart,
 )
-from evolvedirector.records import DatasetState, Evidence, Prompt, PromptEntry, RoundHistory, Tally
+from evolvedirector.records import (
+    DatasetState,
+    Evidence,
+    JudgeAccuracy,
+    Prompt,
+    PromptEntry,
+    RoundHistory,
+    Tally,
+)
 
-
-@given(st.floats(0, 1), st.floats(0, 0.45))
-def test_the_correction_undoes_the_judges_error(share: float, error: float) -> None:
-    looks = 10**6
-    shown = share * (1 - error) + (1 - share) * error
-    assert corrected_share(Tally(looks, round(shown * looks)), error) == pytest.approx(share, abs=2e-5)
-
-
-def test_a_corrected_share_stays_a_share_and_silence_stays_silence() -> None:
-    assert corrected_share(Tally(10, 0), 0.3) == 0.0
-    assert corrected_share(Tally(10, 10), 0.3) == 1.0
-    assert corrected_share(Tally(0, 0), 0.0) is None
-    assert corrected_share(Tally(10, 5), 0.5) is None
-    assert corrected_share(Tally(10, 5), float("nan")) is None
+wrong = JudgeAccuracy.of_error
+EXACT, COIN = wrong(0.0), wrong(0.5)
 
 
 def test_rates_start_at_one_and_go_half_the_way_each_round() -> None:
-    rounds = [({"a": Tally(10, 0)}, 0.0), ({"a": Tally(10, 5), "b": Tally(0, 0)}, 0.0), ({"a": Tally(9, 9)}, 0.5)]
+    rounds = [({"a": Tally(10, 0)}, EXACT), ({"a": Tally(10, 5), "b": Tally(0, 0)}, EXACT), ({"a": Tally(9, 9)}, COIN)]
     assert folded_rates([], ["a"]) == {"a": 1.0}
     assert folded_rates(rounds[:1], ["a", "b"]) == {"a": 0.5, "b": 1.0}
     assert folded_rates(rounds[:2], ["a", "b"]) == {"a": 0.5, "b": 1.0}
     assert folded_rates(rounds, ["a"]) == {"a": 0.5}  # the last judge knew nothing
-    assert folded_rates([({"a": Tally(10, 3)}, 0.3)], ["a"])["a"] == pytest.approx(0.5)
+    assert folded_rates([({"a": Tally(10, 3)}, wrong(0.3))], ["a"])["a"] == pytest.approx(0.5)
     assert folded_rates(rounds[:1], ["a"], smoothing=0.1)["a"] == pytest.approx(0.9)
 
 
 def test_a_perfect_judge_needs_one_failure_and_a_wrong_one_more_than_its_error() -> None:
-    assert exceeds(Tally(100, 1), 0.0, 0.0, 2.0)
-    assert not exceeds(Tally(100, 0), 0.0, 0.0, 2.0)
-    assert not exceeds(Tally(0, 0), 0.0, 0.0, 0.0)
-    assert not exceeds(Tally(100, 39), 0.0, 0.3, 2.0)  # 30 + 2 * 4.58
-    assert exceeds(Tally(100, 40), 0.0, 0.3, 2.0)
-    assert not exceeds(Tally(100, 100), 0.0, 0.5, 0.0)
-    assert not exceeds(Tally(5, 1), 0.2, 0.0, 0.0) and exceeds(Tally(5, 2), 0.2, 0.0, 0.0)
+    assert exceeds(Tally(100, 1), 0.0, EXACT, 2.0)
+    assert not exceeds(Tally(100, 0), 0.0, EXACT, 2.0)
+    assert not exceeds(Tally(0, 0), 0.0, EXACT, 0.0)
+    assert not exceeds(Tally(100, 39), 0.0, wrong(0.3), 2.0)  # 30 + 2 * 4.58
+    assert exceeds(Tally(100, 40), 0.0, wrong(0.3), 2.0)
+    assert not exceeds(Tally(100, 100), 0.0, COIN, 0.0)
+    assert not exceeds(Tally(5, 1), 0.2, EXACT, 0.0) and exceeds(Tally(5, 2), 0.2, EXACT, 0.0)
 
 
 def test_verdicts_and_unreadable_looks_count_neither_way() -> None:
@@ -68,7 +63,7 @@ def test_a_skill_is_drawn_less_only_when_it_is_mostly_right() -> None:
 
 def test_looks_tell_apart_once_a_skill_passes_more_often_than_by_luck() -> None:
     def said(*rounds: tuple[int, int, float]) -> bool:
-        history = [RoundHistory(f"r{n}", e, {"a": Tally(x, y)}, {}, frozenset()) for n, (x, y, e) in enumerate(rounds)]
+        history = [RoundHistory("r", wrong(e), {"a": Tally(x, y)}, {}, frozenset()) for x, y, e in rounds]
         return tells_apart(history, 2.0, 4)
 
     assert not said() and not said((12, 12, 0.0), (12, 10, 0.0))
