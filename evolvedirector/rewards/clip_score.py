@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-import torch
 from torch import Tensor
 
-from evolvedirector.errors import UserError
-from evolvedirector.models.model_files import ModelSettings, ModelSource, digest_of_model
-from evolvedirector.models.model_loading import load_model, place_of
-from evolvedirector.models.on_demand import MemoryGuard, ModelOnDemand
+from evolvedirector.models.model_files import ModelSettings, digest_of_model
+from evolvedirector.models.on_demand import ModelOnDemand
 from evolvedirector.records import ImageAndPrompt, Score, digest
-from evolvedirector.store.errors import StoreError
-from evolvedirector.store.images import decode_image
+from evolvedirector.rewards.clip_pair import ClipPair
+from evolvedirector.rewards.image_batches import ImageBatches
 
 
 class CLIPScore:
@@ -39,16 +34,12 @@ class CLIPScore:
     def __init__(
         self, model: str, revision: str | None = None, device: str | None = None, batch_size: int = 32
     ) -> None:
-        if batch_size < 1:
-            raise UserError(f"batch_size is {batch_size}. Allowed is 1 or more. Write `batch_size: 32`.")
         self.model = model
         self.revision = revision
         self.device = device
         self.batch_size = batch_size
-        self._clip = ModelOnDemand(ModelSettings(model, revision, "float32", device=device), _CLIP)
-        self._guard = MemoryGuard(
-            self._scores, self._lost, f"Allowed is what it holds. Write a batch_size under {batch_size}."
-        )
+        self._clip = ModelOnDemand(ModelSettings(model, revision, "float32", device=device), ClipPair)
+        self._batches = ImageBatches(self._values, batch_size)
         self._fingerprint = ""
 
     @property
@@ -68,8 +59,7 @@ class CLIPScore:
         Raises:
             UserError: There is no such model, or one batch does not fit the memory.
         """
-        for start in range(0, len(items), self.batch_size):
-            yield from self._guard.run(items[start : start + self.batch_size])
+        return self._batches.score(items)
 
     def verify(self) -> None:
         """Check, without loading weights, that the model exists and has safetensors weights.
@@ -91,48 +81,5 @@ class CLIPScore:
         """Free the model's memory; the next score loads it again."""
         self._clip.close()
 
-    def _scores(self, items: Sequence[ImageAndPrompt]) -> list[Score]:
-        found, images = {}, {}
-        for place, item in enumerate(items):
-            try:
-                images[place] = torch.from_numpy(decode_image(item.image).copy()).permute(2, 0, 1)
-            except (StoreError, ValueError) as error:
-                found[place] = Score(item.item_id, math.nan, f"it is no image that can be read: {error}")
-        if images:
-            values = self._clip.get().cosines(list(images.values()), [items[place].prompt for place in images])
-            for place, value in zip(images, values.tolist(), strict=True):
-                found[place] = Score(items[place].item_id, max(100.0 * value, 0.0))
-        return [found[place] for place in range(len(items))]
-
-    def _lost(self, item: ImageAndPrompt) -> Score:
-        return Score(item.item_id, math.nan, "it does not fit the memory beside the model")
-
-
-class _CLIP:
-    """A CLIP model with its processor."""
-
-    def __init__(self, source: ModelSource, settings: ModelSettings) -> None:
-        from transformers import CLIPModel, CLIPProcessor
-
-        self._model: Any = load_model(CLIPModel.from_pretrained, source, settings)
-        load: Any = CLIPProcessor.from_pretrained
-        self._processor = load(place_of(source), revision=settings.revision)
-
-    def cosines(self, images: Sequence[Tensor], prompts: Sequence[str]) -> Tensor:
-        """Return the cosine of each image to its prompt, [n], on the CPU.
-
-        Args:
-            images: uint8, [3 h w] each.
-            prompts: As many.
-        """
-        # cut here: the model's end sign, at which CLIP reads a text's meaning, must stay
-        most = self._model.config.text_config.max_position_embeddings
-        words = self._processor(text=list(prompts), return_tensors="pt", padding=True, truncation=True, max_length=most)
-        pixels = self._processor(images=list(images), return_tensors="pt")["pixel_values"]
-        device = self._model.device
-        with torch.inference_mode():
-            # of transformers 5 features come inside of an output object
-            shown = self._model.get_image_features(pixels.to(device)).pooler_output
-            mask = words["attention_mask"].to(device)
-            said = self._model.get_text_features(words["input_ids"].to(device), attention_mask=mask).pooler_output
-        return torch.nn.functional.cosine_similarity(shown.float(), said.float()).cpu()
+    def _values(self, images: list[Tensor], prompts: list[str]) -> Tensor:
+        return (100.0 * self._clip.get().cosines(images, prompts)).clamp(min=0.0)

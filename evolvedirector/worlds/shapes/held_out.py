@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -9,7 +10,7 @@ from itertools import zip_longest
 from evolvedirector.errors import UserError
 from evolvedirector.records import Prompt, normalise_prompt, seed_of
 from evolvedirector.records.prompt_source import PromptSource
-from evolvedirector.worlds.shapes.grammar import parse, phrase, shuffled, skill_of
+from evolvedirector.worlds.shapes.grammar import parse, phrase, scenes, shuffled, skill_of
 from evolvedirector.worlds.shapes.scene import Scene
 from evolvedirector.worlds.shapes.world import World
 
@@ -85,6 +86,45 @@ class HeldOutPrompts:
             chosen = [scene for turn in turns for scene in turn if scene is not None][: self.per_skill]
             listed.extend(Prompt.create(phrase(scene), skill=skill) for scene in chosen)
         return listed
+
+
+class OpenPrompts:
+    """List all other prompts of the skills that have few held-out ones: of those, training may have met any.
+
+    Two held-out single objects are one share of 0, 1/2 or 1. Beside them, what is drawn of all kinds of such a skill
+    says how well it is known, and the two together how much of that is put together anew.
+
+    Args:
+        world: the words.
+        held_out: what is not listed.
+        fewest: held-out prompts from which on a skill speaks for itself and is left out here.
+
+    Raises:
+        UserError: `fewest` is below 1.
+    """
+
+    def __init__(
+        self,
+        world: World = World(),  # noqa: B008 - frozen
+        held_out: HeldOutPrompts | None = None,
+        fewest: int = 12,
+    ) -> None:
+        if fewest < 1:
+            raise UserError(f"fewest={fewest}. Allowed is 1 or more. Write 12.")
+        self.world = world
+        self.held_out = held_out or HeldOutPrompts(world)
+        self.fewest = fewest
+
+    def prompts(self) -> Sequence[Prompt]:
+        """List them, skill by skill."""
+        counts = Counter(prompt.skill for prompt in self.held_out.prompts())
+        small = [skill for skill in self.world.skills if counts[skill] < self.fewest]
+        return [
+            Prompt.create(phrase(scene), skill=skill)
+            for skill in small
+            for scene in scenes(self.world, skill)
+            if not self.held_out.holds(scene)
+        ]
 
 
 @dataclass(frozen=True, slots=True)

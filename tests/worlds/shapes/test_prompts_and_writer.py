@@ -1,9 +1,12 @@
 """Prompts, held-out prompts and writer agree on what may be trained on."""
 
+from collections import Counter
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evolvedirector.errors import UserError
 from evolvedirector.records import Prompt, WriteRequest
 from evolvedirector.records.prompt_source import PromptSource
 from evolvedirector.worlds.shapes import (
@@ -11,6 +14,7 @@ from evolvedirector.worlds.shapes import (
     HeldOutPrompts,
     MiniaturePrompts,
     MiniatureWriter,
+    OpenPrompts,
     World,
     parse,
     scenes,
@@ -179,3 +183,17 @@ def test_repeats_ask_for_the_same_text_again_with_an_image_of_its_own() -> None:
     assert all(prompt.lineage_id == prompt.id for prompt in listed)
     with pytest.raises(ValueError, match="needs 54 prompts of single_object"):
         MiniaturePrompts(World(), count=60, shares=shares).prompts()
+
+
+def test_small_skills_open_all_that_is_not_held_out() -> None:
+    world = World(skills=("single_object", "two_objects", "counting"))
+    held_out = HeldOutPrompts(world)
+    opened = OpenPrompts(world, held_out).prompts()
+    counts = Counter(prompt.skill for prompt in [*opened, *held_out.prompts()])
+    assert {p.skill for p in opened} == {"single_object", "counting"}, "two_objects has 16 held-out prompts"
+    assert counts["single_object"] == len(scenes(world, "single_object")) == 12
+    assert counts["counting"] == len(scenes(world, "counting"))
+    assert not {p.text for p in opened} & {p.text for p in held_out.prompts()}
+    assert {p.skill for p in OpenPrompts(world, held_out, fewest=3).prompts()} == {"single_object"}
+    with pytest.raises(UserError, match="Write 12"):
+        OpenPrompts(world, fewest=0)
