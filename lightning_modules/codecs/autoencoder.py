@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -9,7 +11,11 @@ from torch import Tensor
 
 from evolvedirector.errors import UserError
 from evolvedirector.lightning_modules.codecs.codec import LatentScale, Posterior
+from evolvedirector.lightning_modules.codecs.frozen_autoencoder import check_latents, decoded, encoded
 from evolvedirector.lightning_modules.component import Component, needs_revision
+from evolvedirector.lightning_modules.frozen_model import FrozenModel, Precision, load_from_diffusers
+from evolvedirector.models.import_diffusers import import_diffusers
+from evolvedirector.store.paths import folder_or_hub_name
 
 
 class Autoencoder:
@@ -45,19 +51,19 @@ class Autoencoder:
         shift_factor: float | None = None,
         subfolder: str | None = None,
     ) -> None:
+        name = folder_or_hub_name(name)
         needs_revision("Autoencoder", name, revision)
-        self.component = Component("the autoencoder", name, revision, subfolder)
         self.name, self.revision, self.dtype = name, revision, dtype
         self.latent_channels, self.downscaling = latent_channels, downscaling
         self._scaling_factor, self._shift_factor = scaling_factor, shift_factor
-        self._device = torch.device("cpu")
-        self._model: Any = None
+        component = Component("the autoencoder", name, revision, subfolder)
+        self.frozen = FrozenModel("AutoencoderKL", component, dtype, self._load, self._check)
 
     @property
     def fingerprint(self) -> str:
         """Name repository, revision, precision, scale and, where it is set, shift; of a folder, its weights."""
         shift = "" if self._shift_factor is None else f"-{self._shift_factor}"
-        content = self.component.content_digest()
+        content = self.frozen.component.content_digest()
         return f"autoencoder-{self.name}-{self.revision}-{self.dtype}-{self._scaling_factor}{shift}{content}"
 
     @property
@@ -67,9 +73,7 @@ class Autoencoder:
 
     def encode(self, images: Tensor) -> Posterior:
         """Return mean and deviation of the raw latents of images in [-1, 1]."""
-        model = self.model()
-        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-            posterior = model.encode(images.to(model.dtype)).latent_dist
+        posterior = encoded(self.model(), images).latent_dist
         return Posterior(posterior.mean.float(), posterior.std.float())
 
     def normalise(self, raw: Tensor) -> Tensor:
@@ -78,17 +82,11 @@ class Autoencoder:
 
     def decode(self, latents: Tensor) -> Tensor:
         """Return images in [-1, 1] from scaled latents."""
-        model = self.model()
-        with torch.no_grad(), torch.autocast(latents.device.type, enabled=False):
-            raw = self._scale().restore(latents).to(model.dtype)
-            images: Tensor = model.decode(raw, return_dict=False)[0]
-        return images.float()
+        return decoded(self.model(), self._scale().restore(latents))
 
     def to(self, device: torch.device) -> None:
         """Move the weights; the next call runs there."""
-        self._device = device
-        if self._model is not None:
-            self._model.to(device)
+        self.frozen.to(device)
 
     def verify(self) -> None:
         """Check that the weights are where the config says, as safetensors, and what their config promises.
@@ -96,48 +94,55 @@ class Autoencoder:
         Raises:
             ValueError: They are not, or they have other channels or another downscaling.
         """
-        self.component.verify_weights()
-        if (config := self.component.config()) is not None:
-            self._check(config["latent_channels"], len(config["block_out_channels"]))
+        self.frozen.verify()
 
     def estimated_bytes(self) -> int:
         """Return the size of the weights; 0 before they are downloaded."""
-        return self.component.weight_bytes(self.dtype)
+        return self.frozen.estimated_bytes()
+
+    def model_without_weights(self) -> torch.nn.Module:
+        """Return the same layers, built from the config alone, on the meta device.
+
+        Raises:
+            UserError: The config is not on this machine.
+        """
+        config = self.frozen.component.config()
+        if config is None:
+            raise UserError(f"the config of {self.name!r} is not on this machine")
+        import_diffusers()
+        from diffusers import AutoencoderKL
+
+        with torch.device("meta"):
+            model: torch.nn.Module = AutoencoderKL.from_config(config)
+        return torch.nn.Module.to(model, getattr(torch, self.dtype)).eval().requires_grad_(False)
+
+    def around(self, model: torch.nn.Module) -> Autoencoder:
+        """Return this codec with another model of the same layers."""
+        other = copy.copy(self)
+        other.frozen = self.frozen.holding(model)
+        return other
 
     def model(self) -> Any:
         """Return the diffusers model, loaded at the first call."""
-        if self._model is None:
-            from diffusers import AutoencoderKL
+        return self.frozen.model()
 
-            with torch.random.fork_rng(devices=[]):
-                model = AutoencoderKL.from_pretrained(
-                    self.name,
-                    revision=self.revision,
-                    subfolder=self.component.subfolder,
-                    torch_dtype=getattr(torch, self.dtype),
-                    use_safetensors=True,
-                )
-            self._check(model.config.latent_channels, len(model.config.block_out_channels))
-            self._model = model.eval().requires_grad_(False).to(self._device)
-        return self._model
+    def _load(self, class_name: str, component: Component, dtype: Precision) -> tuple[Any, Mapping[str, Any]]:
+        model, config = load_from_diffusers(class_name, component, dtype)
+        named = {"scaling_factor": self._scaling_factor, "shift_factor": self._shift_factor}
+        # a stock pipeline that is given this model reads its numbers there
+        model.register_to_config(**{name: value for name, value in named.items() if value is not None})
+        return model, config
 
-    def _check(self, channels: int, levels: int) -> None:
-        found = (channels, 2 ** (levels - 1))
-        if found != (self.latent_channels, self.downscaling):
-            raise UserError(
-                f"Autoencoder {self.name!r} has {found[0]} latent channels and downscaling {found[1]}, but "
-                f"latent_channels is {self.latent_channels} and downscaling {self.downscaling}. Allowed are its "
-                f"own. Write latent_channels: {found[0]}, downscaling: {found[1]}."
-            )
+    def _check(self, config: Mapping[str, Any]) -> None:
+        found = (config["latent_channels"], 2 ** (len(config["block_out_channels"]) - 1))
+        check_latents(self.name, found, (self.latent_channels, self.downscaling))
 
     def _scale(self) -> LatentScale:
         config = self.model().config
-        scale = config.scaling_factor if self._scaling_factor is None else self._scaling_factor
-        shift = config.shift_factor if self._shift_factor is None else self._shift_factor
         means, deviations = config.latents_mean, config.latents_std
         return LatentScale(
-            float(scale),
-            float(shift or 0.0),
+            float(config.scaling_factor),
+            float(config.shift_factor or 0.0),
             None if means is None else tuple(means),
             None if deviations is None else tuple(deviations),
         )

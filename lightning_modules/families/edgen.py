@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from diffusers import PixArtTransformer2DModel
+from diffusers import (
+    ModelMixin,  # noqa: F401 - where a saved pipeline names this module, diffusers looks for its loading methods here
+    PixArtTransformer2DModel,
+)
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.attention_processor import Attention
 from torch import nn
@@ -20,7 +23,8 @@ class QKNormPixArtTransformer2DModel(PixArtTransformer2DModel):
     The norm keeps attention logits bounded, which is what makes training on generated images stable
     (Zhao et al. 2024, arXiv:2410.07133, appendix). It adds no keys, so a stock PixArt would load these weights and
     compute something else. Hence an exported config says `norm_type: ada_norm_single_qk_layer_norm`: the stock class
-    raises at that value.
+    raises at that value. A saved pipeline names this module, too: after `import` of it,
+    `DiffusionPipeline.from_pretrained` reads the folder; without, diffusers refuses it.
 
     Args:
         num_attention_heads: heads per attention.

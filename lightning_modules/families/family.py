@@ -88,7 +88,10 @@ class Family(Protocol):
         ...
 
     def predict(self, network: nn.Module, noisy: Tensor, time: Tensor, condition: Condition) -> Tensor:
-        """Run the network; `time` is on the scale 0...1000, the prediction has the shape of `noisy`."""
+        """Run the network; `time` is on the scale 0...1000, the prediction has the shape of `noisy`.
+
+        More channels may follow, such as a learned variance: whoever does not read them cuts them off.
+        """
         ...
 
     def pipeline(self, network: nn.Module, scheduler: Any) -> Any:
@@ -97,6 +100,29 @@ class Family(Protocol):
 
     def key_map(self, layout: Layout) -> KeyMap:
         """Return how the network's tensors are called in a layout; raises where nobody has published the names."""
+        ...
+
+
+@runtime_checkable
+class GuidesItself(Protocol):
+    """A family whose guidance is not u + s (c - u) over the empty prompt: embedded in the network, or rescaled."""
+
+    def needs_null(self, guidance_scale: float) -> bool:
+        """Say whether the network also runs on the empty prompt at this scale."""
+        ...
+
+    def guide(self, conditional: Tensor, unconditional: Tensor, guidance_scale: float) -> Tensor:
+        """Join the prediction with prompt and the one without; asked only where `needs_null`."""
+        ...
+
+
+@runtime_checkable
+class PredictsVariance(Protocol):
+    """A family whose networks may say, beside the noise, how uncertain the step back is."""
+
+    @property
+    def predicts_variance(self) -> bool:
+        """Say whether this one's network does: then `predict` returns the variance behind, as many channels again."""
         ...
 
 
@@ -140,3 +166,28 @@ def patch_tokens(latent: tuple[int, int, int], size: Size, patch_size: int, down
             f"{unit} px. Both sides must be multiples of that. Take {nearest[1]} x {nearest[0]} px."
         )
     return (height // patch_size) * (width // patch_size)
+
+
+def blocks_of(network: nn.Module, *lists: str) -> list[nn.Module]:
+    """List the members of a network's lists of blocks, one list after another.
+
+    Args:
+        network: Has them.
+        lists: Their names.
+    """
+    return [block for name in lists for block in network.get_submodule(name).children()]
+
+
+def no_stock_pipeline(family: str, parts: Sequence[object], stock: str) -> UserError:
+    """Return the error for a family that draws with other parts than the stock pipeline of diffusers.
+
+    Args:
+        family: Its name.
+        parts: Encoders and codec that it has.
+        stock: Names those of the pipeline.
+    """
+    *first, last = (type(part).__name__ for part in parts)
+    return UserError(
+        f"This {family} has {', '.join(first)} and {last}. The stock pipeline has {stock}. Draw with "
+        "TextToImage.generate instead."
+    )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +12,22 @@ from evolvedirector.errors import UserError
 from evolvedirector.lightning_modules.codecs.autoencoder import Autoencoder
 from evolvedirector.lightning_modules.codecs.codec import Codec, latent_shape
 from evolvedirector.lightning_modules.codecs.pixels import Pixels
-from evolvedirector.lightning_modules.families.family import KeyMap, Layout, diffusers_names_only, patch_tokens
-from evolvedirector.lightning_modules.families.pretrained import Pretrained, agree, on_meta
+from evolvedirector.lightning_modules.families.family import (
+    KeyMap,
+    Layout,
+    blocks_of,
+    diffusers_names_only,
+    no_stock_pipeline,
+    patch_tokens,
+)
+from evolvedirector.lightning_modules.families.pretrained import Pretrained, agree, network_fingerprint, on_meta
 from evolvedirector.lightning_modules.text_encoders.t5_encoder import T5Encoder
 from evolvedirector.lightning_modules.text_encoders.text_encoder import FrozenPart, TextEncoder, bytes_per_value
-from evolvedirector.records import digest
+from evolvedirector.models.import_diffusers import import_diffusers
 from evolvedirector.records.condition import Condition, Extras, Size, TextStates, Tokens, join
 
+SIZED = 128
+"""Latent side at which the published weights of PixArt-alpha embed sizes: 1024 px."""
 _ARGUMENTS = {
     "num_attention_heads": "heads",
     "attention_head_dim": "head_dim",
@@ -31,18 +39,21 @@ _ARGUMENTS = {
 class PixArt:
     """Describe a PixArt transformer (Chen et al. 2023, arXiv:2310.00426) by its dimensions, encoder and codec.
 
-    In latent space the defaults are the numbers of PixArt-alpha XL/2; Edgen (arXiv:2410.07133) normalises queries and
-    keys, too. Without a codec and with a patch of 8 the same network draws small pictures in pixel space. Images need
-    not be square.
+    In latent space the defaults are the numbers of PixArt-alpha XL/2. PixArt-Sigma (arXiv:2403.04692) reads longer
+    texts in the latent space of SDXL; Edgen (arXiv:2410.07133) is PixArt-alpha with normalised queries and keys.
+    Without a codec and with a patch of 8 the same network draws small pictures in pixel space. Images need not be
+    square.
 
     Args:
         text_encoder: Turns prompts into token states.
         sample_size: Side of the square image in pixels, or of its latent, for which positions are laid out.
         codec: Maps images to latents; None trains on pixels.
-        text_length: Tokens per prompt; longer prompts are cut. Short is fast: choose what the prompts need.
+        text_length: Tokens per prompt; longer prompts are cut. Published: 120 (alpha, Edgen), 300 (Sigma). From random
+            weights short is fast: choose what the prompts need.
         text_dimension: Dimension of the text states; None takes the encoder's.
         in_channels: Channels of image or latent; None takes the codec's.
-        out_channels: None equals `in_channels`; twice as many for a model with learned variance.
+        out_channels: None equals `in_channels`; twice as many for a model with learned variance, as all published ones
+            are. `DDPMEpsilon(variational_weight=0.001)` trains it.
         patch_size: Side of a patch; (sample_size / patch_size)^2 tokens.
         layers: Number of blocks.
         heads: Heads per attention.
@@ -55,7 +66,9 @@ class PixArt:
         interpolation_scale: Scale of the position embedding (published: 0.5, 1 and 2 at 256, 512 and 1024 px); None
             takes that of the pretrained weights, else what diffusers derives from `sample_size`.
         use_additional_conditions: Embed resolution and aspect ratio, as the 1024 px weights of PixArt-alpha do; None
-            follows the pretrained weights, else does not.
+            follows the pretrained weights, else does not. The resolution is that of the image before it was scaled and
+            cropped, where a batch says it, the aspect ratio that of what is trained on.
+        version: `alpha` (Edgen, too) or `sigma`, which embeds no sizes: which stock pipeline it belongs to.
 
     Raises:
         UserError: The parts do not fit each other, patches do not fill the image, or a revision is missing.
@@ -83,6 +96,7 @@ class PixArt:
         pretrained_subfolder: str | None = None,
         interpolation_scale: float | None = None,
         use_additional_conditions: bool | None = None,
+        version: Literal["alpha", "sigma"] = "alpha",
     ) -> None:
         self.text_encoder = text_encoder
         self.codec: Codec = codec or Pixels()
@@ -95,24 +109,29 @@ class PixArt:
         self.pretrained = Pretrained(pretrained, revision, pretrained_subfolder) if pretrained else None
         self.interpolation_scale = interpolation_scale
         self.use_additional_conditions = use_additional_conditions
+        self.version = version
         self._check()
 
     @property
     def fingerprint(self) -> str:
         """Name the numbers, the pretrained weights and the frozen parts."""
-        start = (self.pretrained.name, self.pretrained.revision or "") if self.pretrained else ()
-        numbers = json.dumps(self.config(), sort_keys=True)
-        return f"pixart-{digest(numbers, self.qk_norm, self.text_fingerprint, self.codec.fingerprint, *start)}"
+        frozen = (self.qk_norm, self.text_fingerprint, self.codec.fingerprint)
+        return network_fingerprint("pixart", self.config(), self.pretrained, *frozen)
 
     @property
     def text_fingerprint(self) -> str:
-        """Name encoder and length."""
-        return f"{self.text_encoder.fingerprint}-{self.text_length}"
+        """Name encoder, length and cleaning."""
+        return f"{self.text_encoder.fingerprint}-{self.text_length}-lower"
 
     @property
     def text_encoders(self) -> Mapping[str, FrozenPart]:
         """Name the one encoder."""
         return {"text_encoder": self.text_encoder}
+
+    @property
+    def predicts_variance(self) -> bool:
+        """Whether the network has outputs for the variance of a step back."""
+        return self.out_channels == 2 * self.in_channels
 
     def verify(self) -> None:
         """Check that the pretrained weights are there.
@@ -145,8 +164,8 @@ class PixArt:
         return self.text_length * self.text_encoder.dimension * bytes_per_value(self.text_encoder)
 
     def encode_text(self, texts: Sequence[str]) -> TextStates:
-        """Return token states."""
-        states, mask = self.text_encoder.encode(texts, self.text_length)
+        """Return token states of the texts in lower case, without space around them: as PixArt was trained."""
+        states, mask = self.text_encoder.encode([cleaned(text) for text in texts], self.text_length)
         return TextStates({"text": Tokens(states, mask)})
 
     def condition(self, states: TextStates, sizes: Sequence[Size], extras: Extras) -> Condition:
@@ -155,7 +174,8 @@ class PixArt:
         if not self._embeds_sizes():
             return padded
         sides = torch.tensor(sizes, dtype=torch.float32, device=states.tokens["text"].values.device)
-        return Condition(padded.tokens, {"resolution": sides, "aspect_ratio": sides[:, :1] / sides[:, 1:]})
+        original = sides if extras.original_size_px is None else extras.original_size_px.to(sides)
+        return Condition(padded.tokens, {"resolution": original, "aspect_ratio": sides[:, :1] / sides[:, 1:]})
 
     def config(self) -> dict[str, Any]:
         """Return the diffusers configuration; values left to pretrained weights are left out."""
@@ -166,6 +186,7 @@ class PixArt:
 
     def build(self) -> nn.Module:
         """Make the network, with PixArt's initial weights or pretrained ones."""
+        import_diffusers()
         from diffusers import PixArtTransformer2DModel
 
         from evolvedirector.lightning_modules.families.edgen import QKNormPixArtTransformer2DModel
@@ -182,14 +203,14 @@ class PixArt:
 
     def blocks(self, network: nn.Module) -> list[nn.Module]:
         """List the transformer blocks."""
-        return list(cast(nn.ModuleList, network.transformer_blocks))
+        return blocks_of(network, "transformer_blocks")
 
     def lora_targets(self) -> Sequence[str]:
         """Name the projections of self- and cross-attention."""
         return ("to_q", "to_k", "to_v", "to_out.0")
 
     def predict(self, network: nn.Module, noisy: Tensor, time: Tensor, condition: Condition) -> Tensor:
-        """Run the network and leave out the learned variance, where there is one."""
+        """Run the network; behind the prediction proper comes the learned variance, where there is one."""
         text = condition.tokens["text"]
         output = network(
             noisy,
@@ -199,26 +220,39 @@ class PixArt:
             added_cond_kwargs=dict(condition.vectors) or None,
             return_dict=False,
         )[0]
-        return cast(Tensor, output[:, : self.in_channels])
+        return cast(Tensor, output)
 
     def pipeline(self, network: nn.Module, scheduler: Any) -> Any:
-        """Return the stock PixArt-alpha pipeline.
+        """Return the stock PixArt pipeline; call it with `clean_caption=False`, as texts are cleaned here.
+
+        Saved, it is read by `DiffusionPipeline.from_pretrained` where its network is a stock one. With Edgen's it needs
+        this package: stock diffusers has no class for its network, and would compute something else.
 
         Raises:
-            UserError: The family draws in pixels, or with another encoder than T5: there is no stock pipeline.
+            UserError: The family draws in pixels, with another encoder than T5 or a codec with a shift, or embeds sizes
+                where the stock pipeline gives none: there is no stock pipeline.
         """
-        from diffusers import PixArtAlphaPipeline
+        from diffusers import PixArtAlphaPipeline, PixArtSigmaPipeline
 
         if not isinstance(self.text_encoder, T5Encoder) or not isinstance(self.codec, Autoencoder):
+            raise no_stock_pipeline("PixArt", (self.text_encoder, self.codec), "T5Encoder and Autoencoder")
+        if self._embeds_sizes() and self.sample_size != SIZED:
             raise UserError(
-                f"This PixArt has {type(self.text_encoder).__name__} and {type(self.codec).__name__}. The stock "
-                "pipeline has T5Encoder and Autoencoder. Draw with TextToImage.generate instead."
+                f"This PixArt embeds sizes at sample_size {self.sample_size}. The stock pipeline gives them to those "
+                f"of sample_size {SIZED} alone. Draw with TextToImage.generate instead."
             )
         encoder, tokenizer = self.text_encoder.models()
-        pipeline: Any = PixArtAlphaPipeline
-        return pipeline(tokenizer, encoder, self.codec.model(), network, scheduler)
+        autoencoder = self.codec.model()
+        if shift := autoencoder.config.shift_factor:
+            raise UserError(
+                f"The codec shifts latents by {shift}, and this PixArt is trained on shifted ones. The stock pipeline "
+                "takes codecs without a shift: it would leave it out. Draw with TextToImage.generate instead."
+            )
+        pipeline: Any = PixArtSigmaPipeline if self.version == "sigma" else PixArtAlphaPipeline
+        return pipeline(tokenizer, encoder, autoencoder, network, scheduler)
 
-    def key_map(self, layout: Layout) -> KeyMap:
+    @staticmethod
+    def key_map(layout: Layout) -> KeyMap:
         """Return the names that diffusers uses; no others are published.
 
         Raises:
@@ -244,6 +278,11 @@ class PixArt:
                 f"The network has text_dimension {self.text_dimension}, the text encoder gives "
                 f"{self.text_encoder.dimension}. Both must be the same. "
                 f"Write text_dimension: {self.text_encoder.dimension}."
+            )
+        if self.version == "sigma" and self.use_additional_conditions:
+            raise UserError(
+                "use_additional_conditions is true, but PixArt-Sigma embeds no sizes; PixArt-alpha does at 1024 px. "
+                "Write use_additional_conditions: false, or version: alpha."
             )
 
     def _described(self) -> dict[str, Any]:
@@ -287,7 +326,12 @@ class PixArt:
             )
         self._weights_have_qk_norm = is_qk_norm
         if loaded["use_additional_conditions"] is None:  # as the class decides
-            loaded["use_additional_conditions"] = loaded["sample_size"] == 128
+            loaded["use_additional_conditions"] = loaded["sample_size"] == SIZED
+        if loaded["use_additional_conditions"] and self.version == "sigma":
+            raise UserError(
+                f"version is sigma, but {pretrained.name!r} embeds sizes, which PixArt-Sigma does not. Its weights "
+                "are those of a PixArt-alpha. Write version: alpha."
+            )
         wanted = self._described()
         if self.use_additional_conditions is not None:
             wanted["use_additional_conditions"] = self.use_additional_conditions
@@ -304,6 +348,17 @@ class PixArt:
         from evolvedirector.lightning_modules.families.edgen import QKNormPixArtTransformer2DModel
 
         return QKNormPixArtTransformer2DModel if self._weights_have_qk_norm else PixArtTransformer2DModel
+
+
+def cleaned(text: str) -> str:
+    """Return a text as the stock PixArt pipelines hand it to their encoder.
+
+    With `clean_caption=True` and the packages beautifulsoup4 and ftfy they rewrite more (links, HTML, punctuation).
+
+    Args:
+        text: A prompt.
+    """
+    return text.lower().strip()
 
 
 def initialise(transformer: nn.Module) -> None:
@@ -323,13 +378,3 @@ def initialise(transformer: nn.Module) -> None:
         if module.bias is not None:
             nn.init.zeros_(module.bias)
     nn.init.zeros_(cast(nn.Linear, transformer.proj_out).weight)
-
-
-def pixart_alpha_xl_2(text_encoder: TextEncoder, codec: Codec, sample_size: int = 64) -> PixArt:
-    """Return PixArt-alpha XL/2; `sample_size` 64 is 512 pixels behind an autoencoder of factor 8."""
-    return PixArt(text_encoder, sample_size, codec, out_channels=8)
-
-
-def edgen_xl_2(text_encoder: TextEncoder, codec: Codec, sample_size: int = 64) -> PixArt:
-    """Return Edgen: PixArt-alpha XL/2 with normalised queries and keys (arXiv:2410.07133)."""
-    return PixArt(text_encoder, sample_size, codec, out_channels=8, qk_norm=True)

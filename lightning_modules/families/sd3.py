@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -12,8 +11,15 @@ from torch import Tensor, nn
 from evolvedirector.errors import UserError
 from evolvedirector.lightning_modules.codecs.autoencoder import Autoencoder
 from evolvedirector.lightning_modules.codecs.codec import Codec, latent_shape
-from evolvedirector.lightning_modules.families.family import KeyMap, Layout, diffusers_names_only, patch_tokens
-from evolvedirector.lightning_modules.families.pretrained import Pretrained, agree, on_meta
+from evolvedirector.lightning_modules.families.family import (
+    KeyMap,
+    Layout,
+    blocks_of,
+    diffusers_names_only,
+    no_stock_pipeline,
+    patch_tokens,
+)
+from evolvedirector.lightning_modules.families.pretrained import Pretrained, agreed_config, built, network_fingerprint
 from evolvedirector.lightning_modules.text_encoders.clip_encoder import CLIPEncoder
 from evolvedirector.lightning_modules.text_encoders.t5_encoder import T5Encoder
 from evolvedirector.lightning_modules.text_encoders.text_encoder import (
@@ -22,9 +28,9 @@ from evolvedirector.lightning_modules.text_encoders.text_encoder import (
     TextEncoder,
     bytes_per_value,
 )
-from evolvedirector.records import digest
 from evolvedirector.records.condition import Condition, Extras, Size, TextStates, Tokens
 
+_NETWORK = "SD3Transformer2DModel"
 _ARGUMENTS = {
     "num_attention_heads": "heads",
     "attention_head_dim": "head_dim",
@@ -102,9 +108,8 @@ class SD3:
     @property
     def fingerprint(self) -> str:
         """Name the numbers, the pretrained weights and the frozen parts."""
-        start = (self.pretrained.name, self.pretrained.revision or "") if self.pretrained else ()
-        numbers = json.dumps(self.config(), sort_keys=True)
-        return f"sd3-{digest(numbers, self.text_fingerprint, self.codec.fingerprint, *start)}"
+        frozen = (self.text_fingerprint, self.codec.fingerprint)
+        return network_fingerprint("sd3", self.config(), self.pretrained, *frozen)
 
     @property
     def text_fingerprint(self) -> str:
@@ -201,22 +206,12 @@ class SD3:
 
     def build(self) -> nn.Module:
         """Make the network, with the initial weights of diffusers or pretrained ones."""
-        from diffusers import SD3Transformer2DModel
-
-        model_class: Any = SD3Transformer2DModel
-        loaded = self.pretrained.config(model_class) if self.pretrained else {}
-        if self.pretrained:
-            agree(self.config(), loaded, _ARGUMENTS, self.pretrained.name)
-        network = model_class(**(self.config() | loaded))
-        if self.pretrained and not on_meta():
-            network.load_state_dict(self.pretrained.weights(model_class))
-        if self.gradient_checkpointing:
-            network.enable_gradient_checkpointing()
-        return cast(nn.Module, network)
+        loaded = agreed_config(_NETWORK, self.config(), _ARGUMENTS, self.pretrained)
+        return built(_NETWORK, self.config() | loaded, self.pretrained, self.gradient_checkpointing)
 
     def blocks(self, network: nn.Module) -> list[nn.Module]:
         """List the transformer blocks."""
-        return list(cast(nn.ModuleList, network.transformer_blocks))
+        return blocks_of(network, "transformer_blocks")
 
     def lora_targets(self) -> Sequence[str]:
         """Name the projections of the joint attention, for image and text, as the DreamBooth script of diffusers."""
@@ -247,10 +242,8 @@ class SD3:
         clip_l, clip_g, t5, codec = self.clip_l, self.clip_g, self.t5, self.codec
         stock = isinstance(clip_l, CLIPEncoder) and isinstance(clip_g, CLIPEncoder) and isinstance(codec, Autoencoder)
         if not stock or not (t5 is None or isinstance(t5, T5Encoder)):
-            raise UserError(
-                f"This SD3 has {', '.join(type(part).__name__ for part in (clip_l, clip_g, t5, codec))}. The stock "
-                "pipeline has CLIPEncoder twice, T5Encoder or None, and Autoencoder. Draw with TextToImage.generate "
-                "instead."
+            raise no_stock_pipeline(
+                "SD3", (clip_l, clip_g, t5, codec), "CLIPEncoder twice, T5Encoder or None, and Autoencoder"
             )
         parts: dict[str, Any] = {"transformer": network, "scheduler": scheduler}
         parts["vae"] = cast(Autoencoder, codec).model()
@@ -260,7 +253,8 @@ class SD3:
         pipeline: Any = StableDiffusion3Pipeline
         return pipeline(**parts)
 
-    def key_map(self, layout: Layout) -> KeyMap:
+    @staticmethod
+    def key_map(layout: Layout) -> KeyMap:
         """Return the names that diffusers uses; no others are published.
 
         Raises:

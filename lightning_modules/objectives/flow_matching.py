@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +23,18 @@ from evolvedirector.lightning_modules.objectives.prediction_targets import (
 SMALLEST_SAMPLING_TIME = 1e-3
 
 
+def schedule(steps: int, equal_steps: bool) -> dict[str, Any]:
+    """Return what names the unshifted times of a diffusers scheduler.
+
+    Args:
+        steps: Number of sampling steps.
+        equal_steps: See `FlowMatching`.
+    """
+    if not equal_steps:
+        return {"num_inference_steps": steps}
+    return {"sigmas": np.linspace(1.0, 1 / steps, steps)}
+
+
 @dataclass(frozen=True)
 class FlowMatching:
     """Learn the velocity of the straight path from image to noise: loss = |v' - v|^2, v = e - x0.
@@ -37,6 +50,8 @@ class FlowMatching:
         time_deviation: its standard deviation.
         smallest_time: floor of t in the x0 loss; it caps the weight 1/t^2.
         shift: time shift of the sampling schedule, t -> shift t / (1 + (shift - 1) t); 1 spaces the steps evenly.
+        equal_steps: before the shift, all sampling steps have one length: times 1, 1 - 1/n ... 1/n (FLUX.1, FLUX.2).
+            False ends at the scheduler's smallest time, from where the last step is a short one (SD3).
     """
 
     prediction: Literal["velocity", "x0"] = "velocity"
@@ -45,6 +60,7 @@ class FlowMatching:
     time_deviation: float = 1.0
     smallest_time: float = 0.05
     shift: float = 1.0
+    equal_steps: bool = False
 
     def draw_time(self, generator: torch.Generator) -> float:
         """Draw the flow time of one sample, in (0, 1)."""
@@ -72,7 +88,7 @@ class FlowMatching:
         from diffusers import FlowMatchEulerDiscreteScheduler
 
         scheduler: Any = FlowMatchEulerDiscreteScheduler(shift=self.shift)
-        scheduler.set_timesteps(steps)
+        scheduler.set_timesteps(**schedule(steps, self.equal_steps))
         scheduler.set_begin_index(0)  # spares a search, and a wait for the device, in every step
         return scheduler
 

@@ -39,3 +39,13 @@ class Objective(Protocol):
     def scheduler_input(self, prediction: Tensor, noisy: Tensor, scheduler_time: Tensor) -> Tensor:
         """Turn a prediction into what the scheduler's `step` expects; `scheduler_time` is on the scale 0...1000."""
         ...
+
+
+@runtime_checkable
+class LearnsVariance(Protocol):
+    """An objective that can train the variance of the steps back, beside their mean."""
+
+    @property
+    def learns_variance(self) -> bool:
+        """Say whether its loss reads predictions of twice as many channels: the usual one, then the variance."""
+        ...

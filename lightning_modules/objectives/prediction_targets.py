@@ -60,6 +60,42 @@ def linear_alphas_cumprod(steps: int, first_beta: float, last_beta: float) -> Fl
     return torch.cumprod(1 - torch.linspace(first_beta, last_beta, steps, dtype=torch.float64), 0).float()
 
 
+def scaled_linear_alphas_cumprod(steps: int, first_beta: float, last_beta: float) -> Float[Tensor, " steps"]:
+    """Return a_t = prod_{s <= t} (1 - beta_s), sqrt(beta) linear in s: latent diffusion (arXiv:2112.10752)."""
+    roots = torch.linspace(first_beta**0.5, last_beta**0.5, steps, dtype=torch.float64)
+    return torch.cumprod(1 - roots**2, 0).float()
+
+
+def with_zero_terminal_snr(alphas_cumprod: Float[Tensor, " steps"]) -> Float[Tensor, " steps"]:
+    """Shift sqrt(a_t) to zero at the last step, then scale it so that the first step keeps its value.
+
+    Lin et al. 2023 (arXiv:2305.08891), algorithm 1.
+    """
+    roots = alphas_cumprod.double().sqrt()
+    return ((roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])).square().float()
+
+
+def diffusion_velocity(
+    clean: Float[Tensor, "batch channel height width"],
+    noise: Float[Tensor, "batch channel height width"],
+    step: Int[Tensor, " batch"],
+    alphas_cumprod: Float[Tensor, " steps"],
+) -> Float[Tensor, "batch channel height width"]:
+    """Return v = sqrt(a_t) e - sqrt(1 - a_t) x0 (Salimans & Ho 2022, arXiv:2202.00512, appendix D)."""
+    alpha = per_sample(alphas_cumprod[step], clean)
+    return alpha.sqrt() * noise - (1 - alpha).sqrt() * clean
+
+
+def min_snr_weight(alpha_cumprod: Float[Tensor, " batch"], gamma: float, is_velocity: bool) -> Float[Tensor, " batch"]:
+    """Return min(SNR, gamma) / SNR for the noise, / (SNR + 1) for the velocity, SNR = a / (1 - a).
+
+    An error of x0 counts SNR-fold in |e' - e|^2 and (SNR + 1)-fold in |v' - v|^2, so that min(SNR, gamma) is left (Hang
+    et al. 2023, arXiv:2303.09556, section 3.4).
+    """
+    snr = alpha_cumprod / (1 - alpha_cumprod)
+    return snr.clamp_max(gamma) / (snr + 1 if is_velocity else snr)
+
+
 def diffuse(
     clean: Float[Tensor, "batch channel height width"],
     noise: Float[Tensor, "batch channel height width"],

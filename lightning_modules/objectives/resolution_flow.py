@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from evolvedirector.errors import UserError
-from evolvedirector.lightning_modules.objectives.flow_matching import FlowMatching
+from evolvedirector.lightning_modules.objectives.flow_matching import FlowMatching, schedule
 from evolvedirector.lightning_modules.objectives.objective import Objective
 from evolvedirector.lightning_modules.objectives.prediction_targets import logit_normal_time
 
@@ -50,6 +50,22 @@ def shift_exponent(tokens: int, base_tokens: int, max_tokens: int, base_shift: f
     return tokens * slope + (base_shift - slope * base_tokens)
 
 
+def draw_shifted_time(objective: FlowMatching, mu: float, generator: torch.Generator) -> float:
+    """Draw a flow time of the objective's distribution and shift it: logit(t') = logit(t) + mu.
+
+    Args:
+        objective: Names the distribution.
+        mu: Logarithm of the shift.
+        generator: Where chance comes from.
+    """
+    if objective.time_distribution == "uniform":
+        time = float(torch.rand((), generator=generator))
+        shift = math.exp(mu)
+        return shift * time / (1 + (shift - 1) * time)
+    gaussian = float(torch.randn((), generator=generator))
+    return logit_normal_time(gaussian, objective.time_mean + mu, objective.time_deviation)
+
+
 @dataclass(frozen=True)
 class ResolutionFlowMatching(FlowMatching):
     """Flow matching with a shift that grows with the number of tokens, in training and in sampling.
@@ -63,11 +79,14 @@ class ResolutionFlowMatching(FlowMatching):
         time_deviation: its standard deviation.
         smallest_time: floor of t in the x0 loss; it caps the weight 1/t^2.
         shift: must stay 1: the number of tokens says the shift.
+        equal_steps: before the shift, all sampling steps have one length, as in FLUX.1; false as in SD3.
         base_tokens: tokens at which mu is `base_shift`.
         max_tokens: tokens at which mu is `max_shift`.
         base_shift: logarithm of the shift at `base_tokens`.
         max_shift: logarithm of the shift at `max_tokens`.
         tokens: of the images at hand; the student fills it in.
+        terminal_time: the last time at which the network is asked; the shifted schedule is stretched to end there
+            (Qwen-Image: 0.02). None leaves it as it is.
 
     Raises:
         UserError: `shift` is not 1.
@@ -78,6 +97,7 @@ class ResolutionFlowMatching(FlowMatching):
     base_shift: float = 0.5
     max_shift: float = 1.15
     tokens: int | None = None
+    terminal_time: float | None = None
 
     def __post_init__(self) -> None:
         if self.shift != 1.0:
@@ -92,12 +112,7 @@ class ResolutionFlowMatching(FlowMatching):
 
     def draw_time(self, generator: torch.Generator) -> float:
         """Draw the flow time of one sample, shifted for its size: logit(t') = logit(t) + mu."""
-        if self.time_distribution == "uniform":
-            time = float(torch.rand((), generator=generator))
-            shift = math.exp(self._mu)
-            return shift * time / (1 + (shift - 1) * time)
-        gaussian = float(torch.randn((), generator=generator))
-        return logit_normal_time(gaussian, self.time_mean + self._mu, self.time_deviation)
+        return draw_shifted_time(self, self._mu, generator)
 
     def scheduler(self, steps: int) -> Any:
         """Make an Euler scheduler of the flow with dynamic shifting."""
@@ -109,8 +124,9 @@ class ResolutionFlowMatching(FlowMatching):
             max_image_seq_len=self.max_tokens,
             base_shift=self.base_shift,
             max_shift=self.max_shift,
+            shift_terminal=self.terminal_time,
         )
-        scheduler.set_timesteps(steps, mu=self._mu)
+        scheduler.set_timesteps(**schedule(steps, self.equal_steps), mu=self._mu)
         scheduler.set_begin_index(0)  # spares a search, and a wait for the device, in every step
         return scheduler
 

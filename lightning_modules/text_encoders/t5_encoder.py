@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from evolvedirector.errors import UserError
-from evolvedirector.lightning_modules.component import Component, needs_revision
+from evolvedirector.lightning_modules.text_encoders.tokenizer import check_dimension, frozen_text_parts
+from evolvedirector.store.paths import folder_or_hub_name
 
 
 class T5Encoder:
@@ -40,22 +40,19 @@ class T5Encoder:
         tokenizer_subfolder: str | None = None,
         attend_padding: bool = False,
     ) -> None:
-        needs_revision("T5 encoder", name, revision)
-        self.component = Component("the T5 text encoder", name, revision, subfolder)
-        self.tokenizer_component = Component(
-            "the T5 text encoder", name, revision, tokenizer_subfolder or subfolder, "tokenizer_config.json"
-        )
+        name = folder_or_hub_name(name)
         self.name, self.revision, self.dtype, self.attend_padding = name, revision, dtype, attend_padding
         self._dimension = dimension
-        self._device = torch.device("cpu")
-        self._model: Any = None
-        self._tokenizer: Any = None
+        subfolders = (subfolder, tokenizer_subfolder)
+        self.frozen, self.tokenizer = frozen_text_parts(
+            "T5", "T5EncoderModel", name, revision, dtype, subfolders, self._check
+        )
 
     @property
     def fingerprint(self) -> str:
         """Name repository, revision, precision and whether padding is attended to; of a folder, its weights."""
         padding = "-unmasked" if self.attend_padding else ""
-        return f"t5-{self.name}-{self.revision}-{self.dtype}{padding}{self.component.content_digest()}"
+        return f"t5-{self.name}-{self.revision}-{self.dtype}{padding}{self.frozen.component.content_digest()}"
 
     @property
     def dimension(self) -> int:
@@ -67,17 +64,15 @@ class T5Encoder:
         model, tokenizer = self.models()
         tokens = tokenizer(
             list(texts), padding="max_length", truncation=True, max_length=max_tokens, return_tensors="pt"
-        ).to(self._device)
+        ).to(self.frozen.device)
         mask = None if self.attend_padding else tokens.attention_mask
-        with torch.no_grad(), torch.autocast(self._device.type, enabled=False):
+        with torch.no_grad(), torch.autocast(self.frozen.device.type, enabled=False):
             states = model(input_ids=tokens.input_ids, attention_mask=mask).last_hidden_state
         return states, torch.ones_like(tokens.attention_mask).bool() if mask is None else mask.bool()
 
     def to(self, device: torch.device) -> None:
         """Move the weights."""
-        self._device = device
-        if self._model is not None:
-            self._model.to(device)
+        self.frozen.to(device)
 
     def verify(self) -> None:
         """Check weights, tokenizer and, where its config is here, the dimension.
@@ -85,38 +80,17 @@ class T5Encoder:
         Raises:
             ValueError: One of them would not work.
         """
-        self.component.verify_weights()
-        self.tokenizer_component.verify_tokenizer()
-        if (config := self.component.config()) is not None:
-            self._check(config["d_model"])
+        self.frozen.verify()
+        self.tokenizer.verify()
 
     def estimated_bytes(self) -> int:
         """Return the size of the weights; 0 before they are downloaded."""
-        return self.component.weight_bytes(self.dtype)
+        return self.frozen.estimated_bytes()
 
     def models(self) -> tuple[Any, Any]:
         """Return model and tokenizer, loaded at the first call."""
-        if self._model is None:
-            from transformers import AutoTokenizer, T5EncoderModel
+        return self.frozen.model(), self.tokenizer.load()
 
-            with torch.random.fork_rng(devices=[]):
-                model: Any = T5EncoderModel.from_pretrained(
-                    self.name,
-                    revision=self.revision or "main",  # a folder has no revisions; a repository always names one
-                    subfolder=self.component.subfolder or "",
-                    dtype=getattr(torch, self.dtype),
-                    use_safetensors=True,
-                )
-            self._check(model.config.d_model)
-            self._model = model.eval().requires_grad_(False).to(self._device)
-            self._tokenizer = AutoTokenizer.from_pretrained(
-                self.name, revision=self.revision, subfolder=self.tokenizer_component.subfolder or ""
-            )
-        return self._model, self._tokenizer
-
-    def _check(self, dimension: int) -> None:
-        if dimension != self._dimension:
-            raise UserError(
-                f"T5 encoder {self.name!r} has dimension {dimension}, but dimension is {self._dimension}. "
-                f"Allowed is its own. Write dimension: {dimension}, and the same text_dimension for the network."
-            )
+    def _check(self, config: Mapping[str, Any]) -> None:
+        also = ", and the same text_dimension for the network"
+        check_dimension("T5 encoder", self.name, config["d_model"], self._dimension, also)
