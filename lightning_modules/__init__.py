@@ -2,45 +2,92 @@
 
 from typing import Any
 
-from evolvedirector.lightning_modules.codecs import Autoencoder, Codec, Pixels
-from evolvedirector.lightning_modules.families import SD3, Family, PixArt
+from evolvedirector.lightning_modules.codecs import (
+    Autoencoder,
+    Codec,
+    DeepCompressionAutoencoder,
+    Flux2Autoencoder,
+    Pixels,
+    QwenAutoencoder,
+)
+from evolvedirector.lightning_modules.compute import Compute
+from evolvedirector.lightning_modules.families import (
+    SD3,
+    SDXL,
+    Family,
+    Flux1,
+    Flux2Klein,
+    PixArt,
+    QwenImage,
+    Sana,
+    StableDiffusion,
+    ZImage,
+)
+from evolvedirector.lightning_modules.objectives.ddpm import DDPM
 from evolvedirector.lightning_modules.objectives.ddpm_epsilon import DDPMEpsilon
+from evolvedirector.lightning_modules.objectives.dpm_flow import DPMFlowMatching
 from evolvedirector.lightning_modules.objectives.flow_matching import FlowMatching
+from evolvedirector.lightning_modules.objectives.flux2_flow import Flux2FlowMatching
 from evolvedirector.lightning_modules.objectives.objective import Objective
 from evolvedirector.lightning_modules.objectives.resolution_flow import ResolutionFlowMatching
+from evolvedirector.lightning_modules.optimizers import Muon, OptimizerFactory
 from evolvedirector.lightning_modules.sharded_strategy import ShardedStrategy
 from evolvedirector.lightning_modules.text_encoders import (
     CLIPEncoder,
+    Flux2Qwen3Encoder,
+    Gemma2Encoder,
     MiniLMEncoder,
     PooledTextEncoder,
+    QwenVLEncoder,
     RandomTextEncoder,
     T5Encoder,
     TextEncoder,
+    ZImageQwen3Encoder,
 )
 from evolvedirector.lightning_modules.text_to_image import TextToImage
 from evolvedirector.lightning_modules.warmup_decay_lr import WarmupDecayLR
 from evolvedirector.renamed import old_attribute
 
 __all__ = [
+    "DDPM",
     "SD3",
+    "SDXL",
     "Autoencoder",
     "CLIPEncoder",
     "Codec",
+    "Compute",
     "DDPMEpsilon",
+    "DPMFlowMatching",
+    "DeepCompressionAutoencoder",
     "Family",
     "FlowMatching",
+    "Flux1",
+    "Flux2Autoencoder",
+    "Flux2FlowMatching",
+    "Flux2Klein",
+    "Flux2Qwen3Encoder",
+    "Gemma2Encoder",
     "MiniLMEncoder",
+    "Muon",
     "Objective",
+    "OptimizerFactory",
     "PixArt",
     "Pixels",
     "PooledTextEncoder",
+    "QwenAutoencoder",
+    "QwenImage",
+    "QwenVLEncoder",
     "RandomTextEncoder",
     "ResolutionFlowMatching",
+    "Sana",
     "ShardedStrategy",
+    "StableDiffusion",
     "T5Encoder",
     "TextEncoder",
     "TextToImage",
     "WarmupDecayLR",
+    "ZImage",
+    "ZImageQwen3Encoder",
 ]
 
 

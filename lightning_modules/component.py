@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +36,26 @@ def needs_revision(what: str, name: str, revision: str | None) -> None:
         raise UserError(
             f"{what} {name!r} is no folder here and has no revision. A repository needs one, so that a run can be "
             "repeated. Write revision: <git hash>, or the path of a folder."
+        )
+
+
+def refuse_missing(what: str, name: str, report: Mapping[str, Any]) -> None:
+    """Refuse weights that lack some of a model's: the loaders would fill them with random numbers, and only warn.
+
+    Args:
+        what: Who was loaded, as in `Component`.
+        name: Folder or repository.
+        report: What the loader returns for `output_loading_info=True`.
+
+    Raises:
+        UserError: Names the first missing ones.
+    """
+    missing = sorted(report["missing_keys"])
+    if missing:
+        shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        raise UserError(
+            f"The weights of {what} in {name!r} lack {shown}. All must be there: the rest would be random. Download or "
+            "convert them again, or name the folder or repository of another version."
         )
 
 

@@ -10,9 +10,13 @@ import torch
 from torch import Tensor
 
 from evolvedirector.errors import UserError
-from evolvedirector.records import FileRef, ImageRequest
+from evolvedirector.records import FileRef, ImageRequest, LossRequest
+from evolvedirector.records.condition import Extras
 from evolvedirector.store.files import decode_file, extension_of
+from evolvedirector.store.images import fit_square
 
+CUT = ("original_size_px", "crop_top_left_px")
+"""What a batch may say of how its images were cut: rows and columns, int64[batch, 2]."""
 _IMAGES = ("image/png", "image/jpeg", "image/webp")
 
 
@@ -36,8 +40,26 @@ def roles_of_batch(batch: Mapping[str, Any], roles: Sequence[str], device: torch
     return {role: batch[role].to(device, non_blocking=True) for role in roles}
 
 
+def extras_of_batch(batch: Mapping[str, Any], roles: Sequence[str], device: torch.device) -> Extras:
+    """Take what a family reads beside texts from a training batch: files, and how the images were cut.
+
+    Args:
+        batch: As the datamodule delivers it; `original_size_px` and `crop_top_left_px` may be left out.
+        roles: Named by the family.
+        device: Where they are wanted.
+
+    Raises:
+        UserError: The batch lacks a file.
+    """
+    cut = {name: batch[name].to(device, non_blocking=True) for name in CUT if name in batch}
+    return Extras(roles_of_batch(batch, roles, device), **cut)
+
+
 def roles_of_requests(
-    requests: Sequence[ImageRequest], roles: Sequence[str], device: torch.device
+    requests: Sequence[ImageRequest | LossRequest],
+    roles: Sequence[str],
+    device: torch.device,
+    side_px: int | None = None,
 ) -> dict[str, Tensor]:
     """Decode the files that come with requests; those of one role must have one shape.
 
@@ -45,13 +67,14 @@ def roles_of_requests(
         requests: Drawn together.
         roles: Named by the family.
         device: Where they are wanted.
+        side_px: Scale and crop images to squares of this side, as for training. None: as they are.
 
     Raises:
         UserError: A request lacks a file or its content, or the shapes differ.
     """
     found = {}
     for role in roles:
-        parts = [_decoded(request, role) for request in requests]
+        parts = [_decoded(request, role, side_px) for request in requests]
         if len({part.shape for part in parts}) > 1:
             raise UserError(
                 f"The files of the role {role!r} have the shapes {sorted({tuple(part.shape) for part in parts})}. "
@@ -61,7 +84,7 @@ def roles_of_requests(
     return found
 
 
-def _decoded(request: ImageRequest, role: str) -> Tensor:
+def _decoded(request: ImageRequest | LossRequest, role: str, side_px: int | None) -> Tensor:
     file: FileRef | None = request.files.get(role)
     if file is None or file.content is None:
         raise UserError(
@@ -74,4 +97,7 @@ def _decoded(request: ImageRequest, role: str) -> Tensor:
             f"The file of the role {role!r} is {file.media_type}, which is no tensor. Allowed are images and npy "
             "arrays. Give the family one of these."
         )
-    return torch.from_numpy(value.copy() if file.media_type not in _IMAGES else value.transpose(2, 0, 1).copy())
+    if file.media_type not in _IMAGES:
+        return torch.from_numpy(value.copy())
+    fitted = value if side_px is None else fit_square(value, side_px)
+    return torch.from_numpy(fitted.transpose(2, 0, 1).copy())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from evolvedirector.errors import RunError
 from evolvedirector.lightning_modules.objectives.objective import Objective
 from evolvedirector.records.condition import Condition, join
 
@@ -18,6 +19,14 @@ if TYPE_CHECKING:
 
 Predict = Callable[[Tensor, Tensor, Condition], Tensor]
 """(noisy images, times on the scale 0...1000, condition) -> prediction."""
+Guide = Callable[[Tensor, Tensor, float], Tensor]
+
+
+def guide(
+    conditional: Float[Tensor, "batch ..."], unconditional: Float[Tensor, "batch ..."], scale: float
+) -> Float[Tensor, "batch ..."]:
+    """Return u + s (c - u), classifier-free guidance (Ho & Salimans 2022, arXiv:2207.12598, eq. 6 with s = 1 + w)."""
+    return unconditional + scale * (conditional - unconditional)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,7 +40,8 @@ class Drawing:
         condition: What the network reads for each image.
         null: What it reads without a prompt, one row per image; None where there is no guidance.
         steps: Scheduler steps.
-        guidance_scale: 1 asks for no guidance and halves the work.
+        guidance_scale: Of the predictions with and without prompt; read only where there is a `null`.
+        guide: Joins both: (with prompt, without, scale) -> prediction.
     """
 
     predict: Predict
@@ -41,6 +51,7 @@ class Drawing:
     null: Condition | None
     steps: int
     guidance_scale: float
+    guide: Guide = guide
 
 
 def initial_noise(seeds: list[int], shape: tuple[int, ...]) -> Float[Tensor, "batch ..."]:
@@ -52,13 +63,6 @@ def initial_noise(seeds: list[int], shape: tuple[int, ...]) -> Float[Tensor, "ba
     return noise
 
 
-def guide(
-    conditional: Float[Tensor, "batch ..."], unconditional: Float[Tensor, "batch ..."], scale: float
-) -> Float[Tensor, "batch ..."]:
-    """Return u + s (c - u), classifier-free guidance (Ho & Salimans 2022, arXiv:2207.12598, eq. 6 with s = 1 + w)."""
-    return unconditional + scale * (conditional - unconditional)
-
-
 def sample(drawing: Drawing) -> Float[Tensor, "batch channel height width"]:
     """Integrate from noise to clean images; guided and unguided predictions share one forward pass.
 
@@ -67,17 +71,19 @@ def sample(drawing: Drawing) -> Float[Tensor, "batch channel height width"]:
     """
     objective, noisy = drawing.objective, drawing.noise
     scheduler = objective.scheduler(drawing.steps)  # a fresh one: schedulers carry state from step to step
-    guided = drawing.null is not None and drawing.guidance_scale != 1
-    condition = join([drawing.condition, drawing.null]) if drawing.null is not None and guided else drawing.condition
+    guided = drawing.null is not None
+    condition = drawing.condition if drawing.null is None else join([drawing.condition, drawing.null])
     if hasattr(scheduler, "init_noise_sigma"):
         noisy = noisy * scheduler.init_noise_sigma
     for time in scheduler.timesteps:
-        doubled = torch.cat([noisy, noisy]) if guided else noisy
+        # Euler over discrete diffusion keeps x0 + sigma e, and shows the network that over sqrt(sigma^2 + 1)
+        shown = scheduler.scale_model_input(noisy, time) if hasattr(scheduler, "scale_model_input") else noisy
+        doubled = torch.cat([shown, shown]) if guided else shown
         times = time.to(device=noisy.device, dtype=torch.float32).expand(len(doubled))
         prediction = drawing.predict(doubled, times, condition).float()
         if guided:
             conditional, unconditional = prediction.chunk(2)
-            prediction = guide(conditional, unconditional, drawing.guidance_scale)
+            prediction = drawing.guide(conditional, unconditional, drawing.guidance_scale)
         model_output = objective.scheduler_input(prediction, noisy, times[:1])
         noisy = scheduler.step(model_output, time, noisy, return_dict=False)[0]
     return noisy
@@ -100,6 +106,25 @@ def drawing(module: nn.Module) -> Iterator[None]:
     finally:
         for part, mode in modes.items():
             part.training = mode
+
+
+def check_finite(images: Float[Tensor, "batch 3 height width"], prompts: Sequence[str]) -> None:
+    """Refuse images that are not finite.
+
+    Args:
+        images: As they were drawn.
+        prompts: Of each.
+
+    Raises:
+        RunError: One is not; with its prompt.
+    """
+    for prompt, is_finite in zip(prompts, images.flatten(1).isfinite().all(1).tolist(), strict=True):
+        if not is_finite:
+            raise RunError(
+                f"The student drew numbers that are not finite for {prompt!r}. Its weights are not finite, or too "
+                "large for this precision. Go on from an earlier checkpoint with a lower learning rate, or write "
+                "precision: bf16-mixed in place of 16-mixed."
+            )
 
 
 def to_uint8(image: Float[Tensor, "batch 3 height width"]) -> UInt8[Tensor, "batch 3 height width"]:

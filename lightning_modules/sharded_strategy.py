@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Sequence, Set
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
 
 from evolvedirector.errors import RunError, UserError
 
@@ -36,6 +40,7 @@ class ShardedStrategy(ModelParallelStrategy):
         process_group_backend: str | None = None,
         timeout_minutes: float = 30,
     ) -> None:
+        self.saves_shards = save_distributed_checkpoint
         super().__init__(
             tensor_parallel_size=1,
             save_distributed_checkpoint=save_distributed_checkpoint,
@@ -60,10 +65,83 @@ class ShardedStrategy(ModelParallelStrategy):
                 f"The device mesh is {sizes[0]} data-parallel x {sizes[1]} tensor-parallel ranks. Every one of the "
                 f"{self.world_size} ranks must be data-parallel. Launch as many processes per node as trainer.devices."
             )
+        parts = [] if self.model is None else list(self.model.parameters())
+        has_base = any(not part.requires_grad and not isinstance(part, DTensor) for part in parts)
+        if has_base and not self.saves_shards:
+            raise UserError(
+                "save_distributed_checkpoint is false, but a frozen base is kept whole on every rank and left out of "
+                "checkpoints, which one gathered file cannot be read back without. Write "
+                "save_distributed_checkpoint: true."
+            )
         super().setup(trainer)
 
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """Return the optimizer's state, with zeros for parameters that had no gradient while others had one.
 
-def shard(transformer: nn.Module, blocks: Sequence[nn.Module], device_mesh: DeviceMesh, precision: str) -> None:
+        Those are of experts that wait for their stage. A checkpoint of shards is read back with the state of every
+        parameter, or not at all.
+
+        Args:
+            optimizer: Of which parameters may have no state.
+        """
+        found = super().optimizer_state(optimizer)
+        state: dict[str, Any] = found.get("state", {})
+        if not self.saves_shards or not state or self.model is None:
+            return found
+        parameters = dict(self.model.named_parameters())
+        pattern, kept = next(iter(state.items()))
+        for name in (name for group in found["param_groups"] for name in group["params"] if name not in state):
+            like = parameters[name].detach().cpu()
+            state[name] = {
+                key: torch.zeros_like(like if value.shape == parameters[pattern].shape else value)
+                for key, value in kept.items()
+                if isinstance(value, Tensor)
+            }
+        return found
+
+    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
+        """Load weights and optimizer; say in one paragraph where they do not fit what is configured.
+
+        Args:
+            checkpoint_path: a folder of shards, or one file.
+            weights_only: as `Trainer.fit` was given it, which Lightning forgets for this strategy; None reads tensors
+                and plain values alone.
+
+        Raises:
+            UserError: if a parameter or what the optimizer keeps of it is missing, or has another shape.
+        """
+        try:
+            return super().load_checkpoint(checkpoint_path, True if weights_only is None else weights_only)
+        except (CheckpointException, RuntimeError, ValueError, KeyError) as error:
+            text = str(error)
+            where = next(filter(None, (re.search(pattern, text) for pattern in _MISFITS)), None)
+            if where is None:
+                raise
+            said = where[0].strip().rstrip(".")
+            raise UserError(
+                f"The checkpoint {checkpoint_path} does not fit what is configured: {said}. A run "
+                "goes on with the model and the optimizer that it began with. Configure those, or start a new run "
+                "(without --ckpt_path)."
+            ) from error
+
+
+_MISFITS = (
+    r"Missing key in checkpoint state_dict: [\w.]+",
+    r"Size mismatch between .*",
+    r"The size of tensor .*",
+    r"size mismatch for .*",
+    r"(?:Missing|Unexpected) key\(s\) in state_dict: .*",
+    r"loaded state dict .*parameter group.*",
+)
+
+
+def shard(
+    transformer: nn.Module,
+    blocks: Sequence[nn.Module],
+    device_mesh: DeviceMesh,
+    precision: str,
+    frozen: Set[nn.Parameter] = frozenset(),
+) -> None:
     """Shard each block, then the rest, over the data-parallel ranks; master parameters stay fp32.
 
     Args:
@@ -71,6 +149,8 @@ def shard(transformer: nn.Module, blocks: Sequence[nn.Module], device_mesh: Devi
         blocks: units that are gathered one at a time.
         device_mesh: holds an axis `data_parallel`.
         precision: Lightning's precision; with bf16 the gathered parameters and activations are bfloat16.
+        frozen: parameters that every rank keeps whole: gathering a frozen base for every pass costs more than it saves,
+            and quantised weights cannot be cut.
     """
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
@@ -79,25 +159,29 @@ def shard(transformer: nn.Module, blocks: Sequence[nn.Module], device_mesh: Devi
     policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False)
     mesh = device_mesh["data_parallel"]
     for block in blocks:
-        fully_shard(block, mesh=mesh, mp_policy=policy)
+        fully_shard(block, mesh=mesh, mp_policy=policy, ignored_params=set(frozen))
     # Reshard the root, too: left gathered after drawing images, it would hide averaged weights that are swapped out.
-    fully_shard(transformer, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
+    fully_shard(transformer, mesh=mesh, mp_policy=policy, reshard_after_forward=True, ignored_params=set(frozen))
 
 
 def refuse_unshardable_optimizer(optimizer: torch.optim.Optimizer) -> None:
-    """Refuse bitsandbytes on sharded parameters: its kernels mix plain tensors with sharded ones and fail mid-step.
+    """Refuse on sharded parameters what would fail mid-step, or is not known to step them rightly.
+
+    Kernels of bitsandbytes mix plain tensors with sharded ones. Muon needs whole matrices, Prodigy sums over all ranks,
+    and optimizers without a schedule switch weights in place: of these no sharded step is tested.
 
     Args:
         optimizer: as configured, after sharding.
 
     Raises:
-        UserError: if it is one of bitsandbytes and a parameter is sharded.
+        UserError: if it is one of these and a parameter is sharded.
     """
-    if not type(optimizer).__module__.startswith("bitsandbytes"):
+    name = f"{type(optimizer).__module__}.{type(optimizer).__name__}"
+    if not name.startswith(("bitsandbytes.", "prodigyopt.", "schedulefree.")) and "Muon" not in name:
         return
     if any(isinstance(parameter, DTensor) for group in optimizer.param_groups for parameter in group["params"]):
         raise UserError(
-            f"{type(optimizer).__name__} of bitsandbytes cannot step sharded (FSDP2) parameters. Allowed: torch "
-            f"optimizers, whose state is sharded over the ranks anyway. Write optimizer: torch.optim.AdamW, or train "
-            f"with configs/strategy/ddp.yaml."
+            f"{name} cannot step sharded (FSDP2) parameters. Allowed: AdamW and others of torch, whose state is "
+            "sharded over the ranks anyway. Write optimizer: torch.optim.AdamW, or train with "
+            "configs/strategy/ddp.yaml."
         )

@@ -44,11 +44,30 @@ class TextCache:
             device: Where the states are wanted.
             keep: Also write what is missing to disk; false for texts that may never come back.
         """
-        if self._fingerprint is None:  # may read files
-            self._fingerprint = self._family.text_fingerprint
-        keys = [digest("text states", self._fingerprint, text, length=32) for text in texts]
+        keys = [self._key(text) for text in texts]
         found = self._found_or_encoded(dict(zip(keys, texts, strict=True)), device, keep)
         return join([found[key] for key in keys]).to(device)
+
+    def fill(self, texts: Sequence[str], device: torch.device) -> int:
+        """Encode what is not on disk yet, and return how many texts that were; without a store, none.
+
+        Args:
+            texts: Of training.
+            device: Where the encoders work.
+        """
+        if self.store is None or not self.store.writes:
+            return 0
+        keys = {self._key(text): text for text in texts}
+        missing = self.store.missing(keys)
+        for start in range(0, len(missing), ENCODE_CHUNK):
+            if self.store.writes:
+                self._found_or_encoded({key: keys[key] for key in missing[start : start + ENCODE_CHUNK]}, device, True)
+        return len(missing)
+
+    def _key(self, text: str) -> str:
+        if self._fingerprint is None:  # may read files
+            self._fingerprint = self._family.text_fingerprint
+        return digest("text states", self._fingerprint, text, length=32)
 
     def _found_or_encoded(self, text_of: dict[str, str], device: torch.device, keep: bool) -> dict[str, TextStates]:
         found: dict[str, TextStates] = {}

@@ -1,52 +1,18 @@
-"""Text states on disk: found by content, memory-mapped, shared by several processes.
-
-Each process appends to a file of its own, so that nothing is ever overwritten and a shared file system will do (LMDB
-and SQLite would be less code, and both warn against network file systems). An entry is a header (magic, key, length of
-the content, checksum of the content, checksum of the header) and a safetensors content. An entry whose end is not
-there, or whose checksum differs, does not exist.
-"""
+"""Text states on disk: found by content, memory-mapped, shared by several processes."""
 
 from __future__ import annotations
 
-import fcntl
-import mmap
-import os
-import struct
-import time
-import uuid
-import warnings
-import zlib
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from safetensors.torch import load, save
 
 from evolvedirector.records.condition import TextStates, Tokens
-
-_HEADER = struct.Struct("<4s16sQI")
-_CHECKSUM = struct.Struct("<I")
-_HEADER_BYTES = _HEADER.size + _CHECKSUM.size
-_MAGIC = b"EDT1"
-_SUFFIX = ".states"
-_MAX_MAPPED = 32  # files; each map holds a descriptor
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    file: Path
-    start: int
-    length: int
-    checksum: int
+from evolvedirector.store.keyed_files import KeyedFiles
 
 
 class TextStore:
-    """Keep text states by key in a folder, up to a size.
-
-    At its size it stops writing, with one warning, and still reads: a training comes back to every text in turn, and a
-    store that made room by dropping the oldest would drop each text just before it is asked for again.
+    """Keep text states by key in a folder, up to a size; at its size it stops writing, and still reads.
 
     Args:
         folder: Made at the first write.
@@ -55,14 +21,20 @@ class TextStore:
     """
 
     def __init__(self, folder: Path, max_bytes: int, writes: bool = True) -> None:
-        self.folder = folder
-        self._max_bytes = max_bytes
-        self._writes = writes
-        self._entries: dict[bytes, _Entry] = {}
-        self._scanned: dict[Path, int] = {}  # how far each file was understood
-        self._maps: OrderedDict[Path, mmap.mmap] = OrderedDict()
-        self._checked: set[bytes] = set()
-        self._own: Path | None = None
+        self._files = KeyedFiles(folder, max_bytes, "Text states", "text_cache_gib", ".states", writes)
+
+    @property
+    def writes(self) -> bool:
+        """Whether there is still room, as far as this process knows."""
+        return self._files.writes
+
+    def missing(self, keys: Iterable[str]) -> list[str]:
+        """List the keys whose states are not there.
+
+        Args:
+            keys: 32 hex characters each.
+        """
+        return self._files.missing(keys)
 
     def read(self, key: str) -> TextStates | None:
         """Return the states of a key; None where no process has written them whole.
@@ -70,16 +42,8 @@ class TextStore:
         Args:
             key: 32 hex characters.
         """
-        name = bytes.fromhex(key)
-        if name not in self._entries:
-            self._scan()
-        entry = self._entries.get(name)
-        content = None if entry is None else self._content(entry)
-        if content is None or (name not in self._checked and zlib.crc32(content) != entry.checksum):  # type: ignore[union-attr]
-            self._entries.pop(name, None)
-            return None
-        self._checked.add(name)
-        return _unpacked(content)
+        content = self._files.read(key)
+        return None if content is None else _unpacked(content)
 
     def write(self, states: Mapping[str, TextStates]) -> None:
         """Append states, all or none of them.
@@ -87,86 +51,19 @@ class TextStore:
         Args:
             states: One row by key.
         """
-        if not self._writes or not states:
-            return
-        entries = b"".join(_packed(bytes.fromhex(key), row) for key, row in states.items())
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with self._alone():
-                if self._size() + len(entries) > self._max_bytes:
-                    return self._stop(
-                        f"has reached its size of {self._max_bytes / 2**30:g} GiB. Text states that are not in it "
-                        "are computed again each time. Write a larger text_cache_gib, or empty the folder"
-                    )
-                if self._own is None:
-                    name = f"{time.time_ns():020d}-{uuid.uuid4().hex}{_SUFFIX}"  # sorted by name is sorted by age
-                    self._own = self.folder / name
-                with self._own.open("ab") as file:
-                    file.write(entries)
-        except OSError as error:  # a full disk or a folder that cannot be written: training does not need this
-            self._stop(f"cannot be written ({error}). Text states are computed again each time. Make room there")
+        if self._files.writes:
+            self._files.write({key: _packed(row) for key, row in states.items()})
 
     def close(self) -> None:
         """Unmap the files; the next read maps them again."""
-        while self._maps:
-            self._maps.popitem()[1].close()
-
-    def _stop(self, reason: str) -> None:
-        self._writes = False
-        warnings.warn(f"The text cache '{self.folder}' {reason}.", stacklevel=3)
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        with (self.folder / ".lock").open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-
-    def _size(self) -> int:
-        return sum(path.stat().st_size for path in self.folder.glob(f"*{_SUFFIX}"))
-
-    def _scan(self) -> None:
-        """Find entries that any process has added."""
-        for path in sorted(self.folder.glob(f"*{_SUFFIX}")):
-            size = path.stat().st_size
-            position = self._scanned.get(path, 0)
-            if position + _HEADER_BYTES > size:
-                continue
-            with path.open("rb") as file:
-                while position + _HEADER_BYTES <= size:
-                    head = os.pread(file.fileno(), _HEADER_BYTES, position)
-                    if zlib.crc32(head[: _HEADER.size]) != _CHECKSUM.unpack(head[_HEADER.size :])[0]:
-                        break
-                    magic, name, length, checksum = _HEADER.unpack(head[: _HEADER.size])
-                    start = position + _HEADER_BYTES
-                    if magic != _MAGIC or start + length > size:
-                        break
-                    self._entries[name] = _Entry(path, start, length, checksum)
-                    self._checked.discard(name)
-                    position = start + length
-            self._scanned[path] = position
-
-    def _content(self, entry: _Entry) -> bytes | None:
-        mapped = self._maps.get(entry.file)
-        if mapped is None or len(mapped) < entry.start + entry.length:
-            try:
-                with entry.file.open("rb") as file:
-                    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            except FileNotFoundError:  # someone has emptied the cache
-                return None
-            self._maps[entry.file] = mapped
-        self._maps.move_to_end(entry.file)
-        while len(self._maps) > _MAX_MAPPED:
-            self._maps.popitem(last=False)[1].close()
-        return mapped[entry.start : entry.start + entry.length]
+        self._files.close()
 
 
-def _packed(name: bytes, states: TextStates) -> bytes:
+def _packed(states: TextStates) -> bytes:
     tensors = {f"mask/{field}": part.mask.contiguous() for field, part in states.tokens.items()}
     tensors |= {f"tokens/{field}": part.values.contiguous() for field, part in states.tokens.items()}
     tensors |= {f"vectors/{field}": part.contiguous() for field, part in states.vectors.items()}
-    content = save(tensors)
-    head = _HEADER.pack(_MAGIC, name, len(content), zlib.crc32(content))
-    return head + _CHECKSUM.pack(zlib.crc32(head)) + content
+    return save(tensors)
 
 
 def _unpacked(content: bytes) -> TextStates:

@@ -41,4 +41,6 @@ class WarmupDecayLR(LambdaLR):
                 f"total_steps is {total_steps}, warmup_steps {warmup_steps}, decay_share {decay_share}. Allowed: "
                 f"total_steps >= 1, warmup_steps >= 0, decay_share from 0 to 1. Write total_steps as in max_steps."
             )
+        # kept by name, so that a checkpoint says what was written
+        self.total_steps, self.warmup_steps, self.decay_share = total_steps, warmup_steps, decay_share
         super().__init__(optimizer, lambda step: warmup_decay_factor(step, total_steps, warmup_steps, decay_share))

@@ -90,7 +90,7 @@ def test_an_emptied_folder_is_an_empty_cache(tmp_path: Path) -> None:
     store.write({KEYS[0]: states(1)})
     assert TextStore(tmp_path, 1 << 20).read(KEYS[0]) is not None
     other = TextStore(tmp_path, 1 << 20)
-    other._scan()
+    other._files._scan()
     for file in tmp_path.glob("*.states"):
         file.unlink()
     assert other.read(KEYS[0]) is None

@@ -58,7 +58,7 @@ def batch_of(number: int = 0, copies: int = 1) -> dict[str, Any]:
     }
 
 
-def fit(module: TextToImage, steps: int, copies: int = 1, **settings: Any) -> Trainer:
+def fit(module: TextToImage, steps: int, copies: int = 1, resume: Path | None = None, **settings: Any) -> Trainer:
     trainer = Trainer(
         accelerator="cpu",
         max_steps=steps,
@@ -69,7 +69,7 @@ def fit(module: TextToImage, steps: int, copies: int = 1, **settings: Any) -> Tr
         **settings,
     )
     batches: Any = [batch_of(number, copies) for number in range(steps)]
-    trainer.fit(module, DataLoader(batches, batch_size=None))
+    trainer.fit(module, DataLoader(batches, batch_size=None), ckpt_path=resume, weights_only=True)
     return trainer
 
 
@@ -214,6 +214,8 @@ def test_checkpoint_holds_the_transformer_alone_and_resumes_exactly(tmp_path: Pa
     assert torch.equal(again.generate([request("colour a", 0)])[0], module.generate([request("colour a", 0)])[0])
     with pytest.raises(ValueError, match=r"text_encoder 'random-16-512-7'.*'random-16-512-0'"):
         student(encoder_seed=7).on_load_checkpoint(saved)
+    with pytest.raises(ValueError, match=r"seed is 1, but .* began from seed 0.*model\.init_args\.seed: 0"):
+        fit(student(seed=1), 6, resume=tmp_path / "a.ckpt")
 
 
 def test_parts_that_do_not_fit_are_refused() -> None:

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import torch
 from diffusers import PixArtTransformer2DModel
+from safetensors.torch import load_file, save_file
 from tokenizers.processors import TemplateProcessing
 
+from evolvedirector.errors import UserError
 from evolvedirector.lightning_modules import Autoencoder, DDPMEpsilon, RandomTextEncoder, T5Encoder, TextToImage
-from evolvedirector.lightning_modules.families import Family, PixArt, edgen_xl_2, pixart_alpha_xl_2
+from evolvedirector.lightning_modules.families import Family, PixArt, edgen_xl_2, pixart_alpha_xl_2, pixart_sigma_xl_2
 from evolvedirector.lightning_modules.families.edgen import QKNormPixArtTransformer2DModel
 from evolvedirector.records import ImageRequest
 from evolvedirector.records.condition import Condition, Extras, Size, Tokens
@@ -39,7 +41,9 @@ def test_edgen_has_the_published_number_of_parameters_and_the_keys_of_pixart_alp
     with torch.device("meta"):
         ours = QKNormPixArtTransformer2DModel(**edgen_xl_2(*PLAIN).config())
         stock = PixArtTransformer2DModel(**pixart_alpha_xl_2(*PLAIN).config())
+        sized = QKNormPixArtTransformer2DModel(**edgen_xl_2(*PLAIN, 128).config())
     assert sum(parameter.numel() for parameter in ours.parameters()) == 610_856_096
+    assert sum(parameter.numel() for parameter in sized.parameters()) == 611_349_152  # and two embeddings of sizes
     shapes = {name: tensor.shape for name, tensor in ours.state_dict().items()}
     assert shapes == {name: tensor.shape for name, tensor in stock.state_dict().items()}
 
@@ -99,9 +103,51 @@ def test_padding_does_not_reach_the_prediction() -> None:
     )
 
 
-def test_learned_variance_is_left_out() -> None:
+def test_learned_variance_follows_the_noise() -> None:
     family = small(out_channels=8)
-    assert family.predict(family.build(), *inputs(family)).shape == (2, 4, 8, 8)
+    assert family.predict(family.build(), *inputs(family)).shape == (2, 8, 8, 8)
+    assert family.predicts_variance and not SMALL.predicts_variance
+    TextToImage(family, DDPMEpsilon(variational_weight=0.001), 64)
+    with pytest.raises(UserError, match="Write out_channels: 8"):
+        TextToImage(SMALL, DDPMEpsilon(variational_weight=0.001), 64)
+    with pytest.raises(UserError, match=r"Write variational_weight: 0\.001"):
+        DDPMEpsilon(variational_weight=-1.0)
+
+
+def test_buckets_that_patches_do_not_fill_are_refused() -> None:
+    module = TextToImage(SMALL, DDPMEpsilon(), 64)
+    module.check_buckets([(64, 64), (96, 48)])
+    with pytest.raises(UserError, match=r"96 x 40 px \(width x height\) cannot be cut into patches of 16 px"):
+        module.check_buckets([(64, 64), (96, 40)])
+
+
+def test_weights_that_are_missing_are_named(tmp_path: Path) -> None:
+    awake(SMALL).save_pretrained(tmp_path)  # type: ignore[operator]
+    file = tmp_path / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    del weights["proj_out.bias"]
+    save_file(weights, file, {"format": "pt"})
+    with pytest.raises(UserError, match=r"lack proj_out\.bias\."):
+        small(pretrained=str(tmp_path)).build()
+
+
+def test_sigma_embeds_no_sizes(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="version: alpha"):
+        small(version="sigma", use_additional_conditions=True)
+    sized = small(head_dim=12, use_additional_conditions=True)
+    sized.build().save_pretrained(tmp_path)  # type: ignore[operator]
+    with pytest.raises(UserError, match="Write version: alpha"):
+        small(head_dim=12, version="sigma", pretrained=str(tmp_path)).build()
+
+
+@pytest.mark.parametrize(("sample_size", "scale", "sized"), [(32, 0.5, False), (64, 1.0, False), (128, 2.0, True)])
+def test_published_sizes_lay_positions_out_as_published(sample_size: int, scale: float, sized: bool) -> None:
+    for made in (pixart_alpha_xl_2(*PLAIN, sample_size), edgen_xl_2(*PLAIN, sample_size)):
+        assert made.config()["interpolation_scale"] == scale
+        assert made.config()["use_additional_conditions"] == sized and made.text_length == 120
+    sigma = pixart_sigma_xl_2(*PLAIN, sample_size)
+    assert sigma.config()["interpolation_scale"] == scale and sigma.text_length == 300
+    assert not sigma.config()["use_additional_conditions"] and sigma.version == "sigma"
 
 
 def test_exported_folder_is_read_back_and_refused_by_the_stock_class(tmp_path: Path) -> None:
@@ -175,6 +221,10 @@ def test_sizes_are_embedded_where_the_weights_ask_for_them(tmp_path: Path) -> No
     condition = family.condition(states, [Size(32, 64), Size(64, 64)], Extras())
     assert condition.vectors["resolution"].tolist() == [[32, 64], [64, 64]]
     assert condition.vectors["aspect_ratio"].tolist() == [[0.5], [1.0]]
+    cropped = Extras(original_size_px=torch.tensor([[48, 80], [640, 640]]))  # what a batch says of itself goes first
+    condition = family.condition(states, [Size(32, 64), Size(64, 64)], cropped)
+    assert condition.vectors["resolution"].tolist() == [[48, 80], [640, 640]]
+    assert condition.vectors["aspect_ratio"].tolist() == [[0.5], [1.0]]
     network = family.build()
     noisy, time, _ = inputs(family)
     first, second = (
@@ -212,6 +262,7 @@ def test_family_fits_the_seam() -> None:
 def test_a_drawn_image_is_that_of_the_stock_pipeline(tmp_path: Path, height_px: int, width_px: int) -> None:
     torch.manual_seed(0)
     kl_autoencoder().save_pretrained(tmp_path / "vae")
+    prompt = " A Red circle\n"  # the pipeline cleans it
     t5_text().save_pretrained(tmp_path / "text_encoder")
     tokenizer = word_tokenizer()
     end = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])  # as T5's: an empty text has one token
@@ -220,23 +271,34 @@ def test_a_drawn_image_is_that_of_the_stock_pipeline(tmp_path: Path, height_px: 
     encoder = T5Encoder(
         str(tmp_path), dimension=32, dtype="float32", subfolder="text_encoder", tokenizer_subfolder="tokenizer"
     )
-    codec = Autoencoder(str(tmp_path), downscaling=2, subfolder="vae")
+    codec = Autoencoder(str(tmp_path), downscaling=2, subfolder="vae", scaling_factor=0.5)
     family = PixArt(encoder, 16, codec, 8, out_channels=8, layers=2, heads=2, head_dim=8)
     module = TextToImage(family, DDPMEpsilon(), 32, guidance_scale=4.5, sampling_steps=4, generation_chunk_size=1)
     module.configure_model()
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
-    (ours,) = module.generate([ImageRequest("r", "a red circle", 3, width_px, height_px)])
+    (ours,) = module.generate([ImageRequest("r", prompt, 3, width_px, height_px)])
     module.eval()
     assert module.transformer is not None
     pipeline = family.pipeline(module.transformer, module.objective.scheduler(4))
     pipeline.set_progress_bar_config(disable=True)
     theirs = pipeline(
-        "a red circle",
+        prompt,
         **{"num_inference_steps": 4, "guidance_scale": 4.5, "height": height_px, "width": width_px},
         **{"generator": torch.Generator().manual_seed(3), "output_type": "np", "use_resolution_binning": False},
         **{"max_sequence_length": 8, "clean_caption": False},
     ).images[0]
     stock = torch.from_numpy((theirs * 255).round()).permute(2, 0, 1)
     assert ours.shape == stock.shape and int((ours.int() - stock.int()).abs().max()) == 0
+    codec.model().register_to_config(shift_factor=0.1)
+    with pytest.raises(UserError, match=r"shifts latents by 0\.1"):
+        family.pipeline(module.transformer, module.objective.scheduler(4))
+
+
+def test_texts_are_cleaned_as_the_stock_pipeline_does_and_kept_apart_from_uncleaned_ones() -> None:
+    made = small()
+    plain, written = made.encode_text(["a red circle"]), made.encode_text(["  A Red circle\n"])
+    assert torch.equal(plain.tokens["text"].values, written.tokens["text"].values)
+    assert torch.equal(made.encode_text([""]).tokens["text"].values, made.encode_text(["\t"]).tokens["text"].values)
+    assert made.text_fingerprint.removesuffix("-lower") == f"{made.text_encoder.fingerprint}-{made.text_length}"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
+from safetensors.torch import load_file, save_file
 
 from evolvedirector.lightning_modules import (
     SD3,
@@ -33,8 +34,11 @@ NUMBERS: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(tmp_path_factory.mktemp("sd3"))
+
+
+def save(folder: Path) -> Path:
     """A whole tiny pipeline: CLIPs of different widths, a 16-channel codec with shift, a network that is awake."""
-    folder = tmp_path_factory.mktemp("sd3")
     torch.manual_seed(0)
     network = SD3Transformer2DModel(
         **{"sample_size": 16, "patch_size": 2, "in_channels": 16, "out_channels": 16, "num_layers": 2},
@@ -87,6 +91,7 @@ def student(saved: Path, objective: Any = None, **changes: Any) -> TextToImage:
 
 
 @pytest.mark.parametrize("size", [Size(32, 32), Size(24, 40)])
+@pytest.mark.in_turn("sd3")
 def test_one_training_loss_is_that_of_the_published_objective(saved: Path, size: Size) -> None:
     module = student(saved)
     module._log_training = lambda *_: None  # type: ignore[method-assign]
@@ -117,6 +122,7 @@ def test_one_training_loss_is_that_of_the_published_objective(saved: Path, size:
 
 @pytest.mark.parametrize("shift", ["fixed", "by resolution"])
 @pytest.mark.parametrize("size", [Size(32, 32), Size(24, 40)])
+@pytest.mark.in_turn("sd3")
 def test_one_drawn_image_is_that_of_the_stock_pipeline(saved: Path, size: Size, shift: str) -> None:
     objective = FlowMatching(shift=3.0) if shift == "fixed" else ResolutionFlowMatching(base_tokens=16, max_tokens=128)
     module = student(saved, objective)
@@ -141,6 +147,7 @@ def test_one_drawn_image_is_that_of_the_stock_pipeline(saved: Path, size: Size, 
     assert ours.unique().numel() > 20  # not a flat picture
 
 
+@pytest.mark.in_turn("sd3")
 def test_without_t5_zeros_stand_in_its_place(saved: Path) -> None:
     without = family(saved)
     without.t5 = None
@@ -191,3 +198,12 @@ def test_blocks_and_checkpointing(saved: Path) -> None:
 def test_the_wrong_width_of_clip_is_refused_by_name(saved: Path) -> None:
     with pytest.raises(ValueError, match="Write dimension: 8, pooled_dimension: 32"):
         CLIPEncoder(str(saved), None, 9, 32, "float32", "text_encoder", "tokenizer").verify()
+
+
+def test_weights_that_lack_a_tensor_are_refused_by_its_name(tmp_path: Path) -> None:
+    path = save(tmp_path) / "transformer" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(path)
+    del tensors["proj_out.weight"]
+    save_file(tensors, path, {"format": "pt"})
+    with pytest.raises(ValueError, match=r"lack proj_out\.weight\..* Download or convert"):
+        family(tmp_path).build()

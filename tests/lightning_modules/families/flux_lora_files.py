@@ -1,0 +1,42 @@
+"""Write a LoRA in each layout, and draw with each file through the stock pipeline."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model_state_dict
+from safetensors.torch import save_file
+
+from evolvedirector.lightning_modules.families import Family, Layout
+from evolvedirector.lightning_modules.families.lora_layout import LowRank, lora_in_layout
+
+RANK, ALPHA = 4, 2.0
+
+
+def random_lora(network: Any, targets: list[str]) -> dict[str, LowRank]:
+    """Make a LoRA that changes something: peft starts its second matrix at zero."""
+    network.add_adapter(LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=targets))
+    generator = torch.Generator().manual_seed(3)
+    tensors = get_peft_model_state_dict(network)
+    network.delete_adapters("default")
+    layers = sorted({name.rsplit(".", 2)[0] for name in tensors})
+    pairs = {}
+    for layer in layers:
+        down, up = tensors[f"{layer}.lora_A.weight"], tensors[f"{layer}.lora_B.weight"]
+        random = [torch.randn(part.shape, generator=generator) / math.sqrt(part.shape[1]) for part in (down, up)]
+        pairs[layer] = LowRank(random[0], random[1] * 4, ALPHA)
+    return pairs
+
+
+def saved_lora(family: Family, network: Any, lora: Mapping[str, LowRank], layout: Layout, folder: Path) -> Path:
+    """Write the file that a user of that program has."""
+    tensors = lora_in_layout(lora, family.key_map(layout), network)
+    if layout == "diffusers":
+        tensors = {f"transformer.{name}": value for name, value in tensors.items()}
+    path = folder / f"{layout}.safetensors"
+    save_file(tensors, path)
+    return path
