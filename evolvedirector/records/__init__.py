@@ -6,6 +6,7 @@ cacheable and independent of any array library. Nothing here imports torch or Li
 
 from evolvedirector.records.figures import NoImage, RoundFigures
 from evolvedirector.records.files import IMAGE_ROLE, FileRef, check_role
+from evolvedirector.records.judge_accuracy import JudgeAccuracy, Tally
 from evolvedirector.records.looks import (
     AtomAnswer,
     FaithfulnessLook,
@@ -35,11 +36,12 @@ from evolvedirector.records.prompts import (
     PromptState,
     RoundHistory,
     Sample,
-    Tally,
 )
 from evolvedirector.records.requests import (
     ImageReply,
     ImageRequest,
+    LossReply,
+    LossRequest,
     ReplyStatus,
     WriteReply,
     WriteRequest,
@@ -73,7 +75,10 @@ __all__ = [
     "ImageAndPrompt",
     "ImageReply",
     "ImageRequest",
+    "JudgeAccuracy",
     "Look",
+    "LossReply",
+    "LossRequest",
     "NoImage",
     "OrderedPair",
     "Origin",

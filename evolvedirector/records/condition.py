@@ -142,10 +142,15 @@ class Extras:
     Args:
         files: Decoded files by role, each one tensor [batch, ...] (images: uint8 [batch, channel, height, width]).
         guidance: For networks that read the guidance scale as a number; None for training and all others.
+        original_size_px: Height and width of each image before it was scaled and cropped, int[batch, 2]; None where the
+            image is as it was made, or nobody knows.
+        crop_top_left_px: Rows and columns cut away above and left of it, after scaling, int[batch, 2]; None likewise.
     """
 
     files: Mapping[str, Tensor] = field(default_factory=dict)
     guidance: float | None = None
+    original_size_px: Tensor | None = None
+    crop_top_left_px: Tensor | None = None
 
 
 def join(conditions: Sequence[Condition], lengths: Mapping[str, int] | None = None) -> Condition:

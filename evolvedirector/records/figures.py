@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from evolvedirector.records.judge_accuracy import JudgeAccuracy
 from evolvedirector.records.looks import Preference, Reading, Verdict
 from evolvedirector.records.rounds import DecisionKind, Evidence
 
@@ -24,6 +25,8 @@ class RoundFigures:
     """Texts that were not asked for, since nobody could have drawn them any more: the budget was spent."""
     refused: Counter[str] = field(default_factory=Counter)
     """Texts that became no prompt, by cause."""
+    shortfalls: dict[str, str] = field(default_factory=dict)
+    """Why the writer wrote fewer texts of a skill than it was asked for, by skill, where it said so."""
     decisions: Counter[DecisionKind] = field(default_factory=Counter)
     buys_beyond_allowance: int = 0
     """`buy` decisions over what the round could spend when it began."""
@@ -47,6 +50,8 @@ class RoundFigures:
     """Prompts that the policy retired and that stay: nothing else would be left to train on."""
     judge: dict[str, float] = field(default_factory=dict)
     """What the check of the judge measured, under the names of `HealthReport.to_figures`."""
+    judge_silent: bool = False
+    """Whether nothing that the judge was asked could be read as the round began."""
     skipped: bool = False
     """Whether the judge could not be trusted, so that nothing was decided."""
     skipped_because: str = ""
@@ -63,6 +68,10 @@ class RoundFigures:
                 self.scored += 1
 
     @property
-    def judge_error(self) -> float | None:
-        """Estimated share of wrong looks at single images; None where it was not measured."""
-        return self.judge.get("error")
+    def judge_accuracy(self) -> JudgeAccuracy:
+        """How far the judge was right about single images; one number for both classes in ledgers of before."""
+        judge = self.judge
+        if "sensitivity" not in judge or "specificity" not in judge:
+            return JudgeAccuracy.of_error(judge["error"]) if "error" in judge else JudgeAccuracy()
+        counts = (int(judge.get(f"{name} looks", 0)) for name in ("sensitivity", "specificity"))
+        return JudgeAccuracy(judge["sensitivity"], judge["specificity"], *counts)

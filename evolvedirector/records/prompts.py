@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from evolvedirector.records.files import IMAGE_ROLE, FileRef, check_role
+from evolvedirector.records.judge_accuracy import JudgeAccuracy, Tally
 from evolvedirector.records.names import digest, normalise_prompt, prompt_id_of
 
 Origin = Literal["seed", "expansion", "mutation"]
@@ -117,26 +118,25 @@ class PromptEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
-    """How many prompts were looked at with a readable answer, and how many of them the student failed."""
-
-    looked: int = 0
-    failed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class RoundHistory:
     """What an earlier round of this revision's ancestry saw of prompts the student was never trained on."""
 
     round_id: str
-    judge_error: float
-    """Estimated share of wrong looks in that round."""
+    judge: JudgeAccuracy
+    """How far the judge was right in that round."""
     skills: Mapping[str, Tally]
     """Screened prompts by skill."""
     lineages: Mapping[str, Tally]
     """Screened prompts by lineage id."""
     failed: frozenset[str]
     """Ids of the screened prompts that the student failed."""
+    operations: Mapping[tuple[str, Origin], Tally] = field(default_factory=dict)
+    """Screened prompts by skill and by the operation that wrote them."""
+
+    @property
+    def judge_error(self) -> float:
+        """Estimated share of wrong looks in that round, over both kinds of images; 0 where it is not known."""
+        return self.judge.error
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +150,13 @@ class DatasetState:
     """Draw weight per skill; empty: every live sample equally often."""
     replay_share: float = 0.0
     """Share of training draws that repeat mastered prompts; 0 draws them like live ones."""
+    sample_weights: Mapping[str, float] = field(default_factory=dict)
+    """Draw weight by sample key, relative to the others of its skill; a sample without one has weight 1."""
     history: tuple[RoundHistory, ...] = ()
     """Finished rounds on the way to this revision, oldest first; a fork sees its own past only."""
+    losses: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """By sample key: the student's losses on it, as rounds measured them, oldest first; given to `Policy.mix` where the
+    plan asks for them, with those of samples that this round bought."""
 
     def in_state(self, state: PromptState) -> list[PromptEntry]:
         """List the entries in one state, in the order in which they entered."""

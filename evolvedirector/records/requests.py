@@ -12,6 +12,28 @@ ReplyStatus = Literal["image", "refusal", "failure"]
 
 
 @dataclass(frozen=True, slots=True)
+class LossRequest:
+    """Ask the student for its training loss on one sample, at noise that is the same whenever it is asked."""
+
+    request_id: str
+    image: bytes
+    """Encoded, as it was bought."""
+    prompt: str
+    noise_seeds: tuple[int, ...]
+    """One for each noise level, from little noise to much; the student's objective says what the levels are."""
+    files: Mapping[str, FileRef] = field(default_factory=dict, hash=False)
+    """Further files of the sample by role, each with its content."""
+
+
+@dataclass(frozen=True, slots=True)
+class LossReply:
+    """Answer one `LossRequest`: the mean over its noise levels."""
+
+    request_id: str
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
 class ImageRequest:
     """Ask a teacher or the student for one image."""
 
@@ -62,6 +84,12 @@ class WriteRequest:
     """Skill the texts should exercise; None leaves it to the writer."""
     count: int
     seed: int
+    rules: tuple[str, ...] = ()
+    """What every text must keep to, for a writer that is told in words; with any, it chooses no length itself."""
+    examples: tuple[str, ...] = ()
+    """Texts to show to a writer that learns from examples; empty leaves the choice to it."""
+    known: tuple[str, ...] = ()
+    """Texts that are no news. A writer that keeps what it wrote passes them over; the round refuses them anyway."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 from evolvedirector.errors import UserError
+from evolvedirector.records.judge_accuracy import JudgeAccuracy
 from evolvedirector.records.looks import Look, Reading, Verdict
 from evolvedirector.records.prompts import Prompt, PromptState, Sample
 from evolvedirector.records.requests import WriteRequest
@@ -32,8 +33,31 @@ class RoundInfo:
     """Teacher calls spent before this round, seeds included."""
     seed_calls: int = 0
     """The part of them that bought images for the seeds."""
-    judge_error: float = 0.0
-    """Estimated share of wrong looks at single images, 0 to 0.5, measured at the start of this round."""
+    judge: JudgeAccuracy = JudgeAccuracy()  # noqa: RUF009 - frozen
+    """How far the judge is right about single images, measured at the start of this round."""
+    price_per_image_usd: float = 0.0
+    """Price of a teacher's image, the lowest that is known; 0 where none is."""
+    price_per_look_usd: float = 0.0
+    """Price of a look; 0 for a judge of one's own."""
+    writer: str = ""
+    """Fingerprint of who writes, for the names of requests that must outlive other settings; empty where unknown."""
+    looks_left: int | None = None
+    """Looks that the budget leaves as the round begins, the images that may still be bought paid for; None: any."""
+
+    @property
+    def judge_error(self) -> float:
+        """Estimated share of wrong looks at single images, over both kinds; 0 where it is not known."""
+        return self.judge.error
+
+    @classmethod
+    def restored(cls, saved: Mapping[str, Any]) -> RoundInfo:
+        """Take a round out of a checkpoint; what is measured as it begins is measured again.
+
+        Args:
+            saved: Its fields, as `dataclasses.asdict` spelt them in this version or an earlier one.
+        """
+        names = {field.name for field in fields(cls)} - {"judge"}
+        return cls(**{name: value for name, value in saved.items() if name in names})
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +88,8 @@ class RoundPlan:
     drawn_by: str | None = None
     """Teacher who draws what is scored, such as a self-teacher: its images are bought, and may be trained on. None:
     the student, whose images are measured only."""
+    bought_from: str | None = None
+    """The one teacher that draws what is bought. None: the teacher of best standing first, the others after it."""
     images_per_prompt: int = 1
     """Images drawn of each scored prompt, each with a seed of its own."""
     probe: tuple[str, ...] = ()
@@ -76,6 +102,9 @@ class RoundPlan:
     """Teacher calls that this round may spend at most; None leaves it to the budget."""
     test_all_share: float = 0.0
     """Share of the bought prompts that every teacher draws, so that the choice among teachers is re-tested."""
+    most_losses: int = 0
+    """Live samples, those bought in this round included, on which the student's loss is measured before the policy is
+    asked for the mix, at most; of more, those measured longest ago come first. 0: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +121,8 @@ class Evidence:
     same for a trained prompt, drawn with a fresh seed. `faithfulness`: a teacher's image checked. `compare`: student
     against teacher. `score`: an image as the rewards find it."""
     reading: Reading | None = None
-    """Outcome of `screen`, `probe` and `faithfulness`; None for the other kinds."""
+    """Outcome of `screen`, `probe` and `faithfulness`; None for the other kinds. Where several drawings of one prompt
+    were looked at, that of the first: the others were looked at because of it."""
     verdict: Verdict | None = None
     """Outcome of `compare`; None for the other kinds."""
     looks: tuple[Look, ...] = ()
@@ -104,6 +134,8 @@ class Evidence:
     """Lineage of the prompt when it was looked at."""
     scores: Mapping[str, float] = field(default_factory=dict)
     """Outcome of `score`: by the reward's name; empty for the other kinds."""
+    further_sha256: tuple[str, ...] = ()
+    """The student's other drawings of the prompt, one for each look after the first."""
 
     def __post_init__(self) -> None:
         of_pair, of_rewards = self.kind == "compare", self.kind == "score"
@@ -128,16 +160,22 @@ class Decision:
     reason: str = ""
     image_sha256: str | None = None
     """For `buy`: the scored image to train on. None: teachers draw one."""
+    variant: str = ""
+    """For `buy` with an image: the variant of the sample that it becomes, an aspect say; one image may become several.
+    Empty: the prompt's only or first sample."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingMix:
-    """How often training draws from each skill: what a policy changes instead of deleting."""
+    """How often training draws from each skill and each sample: what a policy changes instead of deleting."""
 
     skill_weights: Mapping[str, float]
     """Draw weight per skill, over 0."""
     replay_share: float
     """Share of training draws that repeat mastered prompts; 0 draws them like live ones."""
+    sample_weights: Mapping[str, float] | None = None
+    """Draw weight by sample key, over 0, relative to the others of its skill; a sample that is not named has weight 1.
+    None keeps the weights that there are, empty takes them away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,3 +192,5 @@ class RevisionChange:
     """None keeps the parent's weights."""
     replay_share: float | None = None
     """None keeps the parent's share."""
+    sample_weights: Mapping[str, float] | None = None
+    """By sample key; takes the place of all weights of the parent. None keeps them."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shlex
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
@@ -15,12 +16,14 @@ from typing import Any
 
 from evolvedirector.records import DatasetState, FileRef, Prompt, PromptEntry, RevisionChange, Sample
 from evolvedirector.store.blobs import Blobs
+from evolvedirector.store.card import keep_card
 from evolvedirector.store.codec import prompt_to_json
 from evolvedirector.store.durable import make_folder, write_durably
 from evolvedirector.store.errors import StoreError
 from evolvedirector.store.files import checked_ref
 from evolvedirector.store.images import image_size
 from evolvedirector.store.ledger import Ledger
+from evolvedirector.store.paths import user_path
 from evolvedirector.store.revision import (
     SNAPSHOT_EVERY,
     Place,
@@ -30,10 +33,13 @@ from evolvedirector.store.revision import (
     companions_to_json,
     sample_to_json,
     shard_to_json,
+    weights_to_json,
 )
 from evolvedirector.store.shards import MAX_SHARD_SAMPLES, Shard, companion_members, sample_members, write_shard
 
 FORMAT = 1
+MOST_WEIGHT = 1e6
+"""Largest draw weight of a sample: far above what any policy gives, far below what sums up inexactly."""
 _FORMAT_NAME = "evolvedirector dataset"
 
 
@@ -54,7 +60,7 @@ class DatasetStore:
         Raises:
             StoreError: If it is no dataset, of another version, or open in another process.
         """
-        self.root = Path(root)
+        self.root = user_path(root)
         if create:
             create_root(self.root)
         check_format(self.root)
@@ -155,12 +161,14 @@ class DatasetStore:
             "states": dict(change.states),
             "skill_weights": None if change.skill_weights is None else dict(change.skill_weights),
             "replay_share": change.replay_share,
+            **weights_to_json(change.sample_weights),
         }
         return self._write_revision(parent, body, list(prompts.values()))
 
     def _write_revision(self, parent: Revision | None, body: dict[str, Any], prompts: Sequence[Prompt] = ()) -> str:
         """Let the ledger know, then write the revision that makes it true; its shards are durable already."""
         revision = apply(parent, "", body)  # proves that it can be read before anything names it
+        keep_card(self.root, (s.files for entry in revision.state.entries.values() for s in entry.samples))
         self.ledger.prompts.add(prompts)
         sha = self._revisions.write(body)
         self.ledger.rounds.record_revision(sha, body["number"], body["parent"], body["round_id"])
@@ -305,7 +313,7 @@ def check_format(root: Path) -> None:
     if not path.exists():
         raise StoreError(
             f"'{root}' is no dataset root: it has no format.json. Make one with"
-            f" `evolvedirector data import {root} --prompts FILE`, or name an existing one."
+            f" `evolvedirector data import {shlex.quote(str(root))} --prompts FILE`, or name an existing one."
         )
     try:
         about = json.loads(path.read_bytes())
@@ -365,4 +373,20 @@ def _check_change(entries: Any, change: RevisionChange) -> None:
         if state in ("live", "mastered") and prompt_id not in with_image:
             raise StoreError(
                 f"The change makes the prompt '{prompt_id}' {state}, but it has no image. Publish a sample for it."
+            )
+    if change.sample_weights:
+        of_entries = (sample.key for entry in entries.values() for sample in entry.samples)
+        _check_weights(change.sample_weights, keys.union(of_entries))
+
+
+def _check_weights(weights: Mapping[str, float], keys: Set[str]) -> None:
+    for key, weight in weights.items():
+        if key not in keys:
+            raise StoreError(
+                f"The change weighs the unknown sample '{key}'. Name samples of the revision by their key."
+            )
+        if not 0 < weight <= MOST_WEIGHT:
+            raise StoreError(
+                f"The change gives the sample '{key}' the weight {weight}. Allowed: over 0, up to {MOST_WEIGHT:g}; 1 is"
+                " as often as others. Retire the prompt to leave it out."
             )

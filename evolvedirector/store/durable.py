@@ -12,6 +12,12 @@ from typing import BinaryIO
 
 from evolvedirector.store.errors import DiskFullError
 
+_NO_ROOM = {
+    errno.ENOSPC: "No space left on the disk of",
+    errno.EDQUOT: "No space left in the quota on the disk of",
+    errno.EFBIG: "The limit for the size of a file is reached in",
+}
+
 
 def sync_folder(folder: Path) -> None:
     """Make the names in `folder` durable; a rename alone may be forgotten in a power cut."""
@@ -56,14 +62,14 @@ def make_folders(folders: Iterable[Path]) -> None:
 
 @contextlib.contextmanager
 def disk_full_named(path: Path) -> Iterator[None]:
-    """Turn "no space left" (also over quota) into one error that names the file and what to do."""
+    """Turn "no space left" (also over quota or a size limit) into one error that names the file and what to do."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise DiskFullError(
-            f"No space left on the disk of '{path.parent}' while writing '{path.name}'. What was published before is"
+            f"{_NO_ROOM[error.errno]} '{path.parent}' while writing '{path.name}'. What was published before is"
             " untouched and nothing half-written is kept. Free some space and give the same command again."
         ) from error
 

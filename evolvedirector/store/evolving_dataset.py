@@ -7,11 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from evolvedirector.errors import UserError
 from evolvedirector.records import IMAGE_ROLE
+from evolvedirector.records.buckets import BucketSize
 from evolvedirector.store.errors import StoreError
 from evolvedirector.store.files import decode_file, split_member
-from evolvedirector.store.images import EXTENSIONS, fit_square
+from evolvedirector.store.images import EXTENSIONS, crop_top_left_px, fit_size, fit_square
 from evolvedirector.store.order import KeyedOrder
 from evolvedirector.store.reader import RevisionReader
 
@@ -29,6 +32,8 @@ class EvolvingDataset:
         revision_sha: str,
         image_size_px: int | None = None,
         roles: Sequence[str] = (IMAGE_ROLE,),
+        channels_first: bool = False,
+        buckets: Sequence[BucketSize] = (),
     ) -> None:
         """Open a revision.
 
@@ -37,19 +42,30 @@ class EvolvingDataset:
             revision_sha: Which revision; at least 6 characters of it.
             image_size_px: Scale and crop images to squares of this side. None: as they are stored.
             roles: Files to read of each sample.
+            channels_first: Give images as [3, height, width], as the batches of `EvolvingDataModule` hold them, in
+                place of [height, width, 3]; masks likewise.
+            buckets: Sizes (width, height) in px. Each image is scaled and cropped to the one of the nearest aspect
+                ratio, in place of a square, and a batch of `batch_sampler` holds one of them. Empty: none.
 
         Raises:
             StoreError: If there is no such revision, or a sample lacks one of the roles.
+            UserError: If the buckets are none.
         """
-        self.reader = RevisionReader(root, revision_sha, roles)
+        self.reader = RevisionReader(root, revision_sha, roles, buckets)
         self._image_size_px = image_size_px
+        self._channels_first = channels_first
 
     def __len__(self) -> int:
         return len(self.reader)
 
     def __getitem__(self, row: int) -> dict[str, Any]:
         """Read and decode one sample: each role under its name (see `decode_sample`), `prompt`, `key` and `skill`."""
-        return decode_sample(self.reader.raw(row), self._image_size_px)
+        raw = self.reader.raw(row)
+        sample = decode_sample(raw, self._image_size_px, self.reader.bucket(row))
+        if self._channels_first:
+            for role in [role for role, extension in map(split_member, raw) if role and extension in EXTENSIONS]:
+                sample[role] = np.ascontiguousarray(np.moveaxis(sample[role], 2, 0))
+        return sample
 
     def batch_sampler(
         self,
@@ -99,16 +115,20 @@ class BatchSampler:
             yield self._order.rank_batch(batch, self._rank, self._world_size).tolist()
 
 
-def decode_sample(raw: Mapping[str, Any], image_size_px: int | None) -> dict[str, Any]:
+def decode_sample(
+    raw: Mapping[str, Any], image_size_px: int | None, bucket: BucketSize | None = None
+) -> dict[str, Any]:
     """Decode what `RevisionReader.raw` read.
 
     Args:
         raw: Bytes by extension, and `__key__`.
         image_size_px: Scale and crop images to squares of this side. None: as they are.
+        bucket: Scale and crop images to this size instead. None: they are in no bucket.
 
     Returns:
         `prompt`, `key`, `skill` and each role under its name: images as uint8 [height, width, 3], masks as uint8
-        [height, width, 1], the rest as `decode_file` returns it.
+        [height, width, 1], the rest as `decode_file` returns it. In a bucket, how the role `image` was cut, too:
+        `original_size_px` and `crop_top_left_px`, both int64 [2], rows first.
 
     Raises:
         StoreError: If a file is damaged; the message names the sample.
@@ -120,7 +140,12 @@ def decode_sample(raw: Mapping[str, Any], image_size_px: int | None) -> dict[str
             if not role:
                 continue  # the description of the sample, read below
             value = decode_file(content, extension, role)
-            if extension in EXTENSIONS and image_size_px is not None:
+            if extension in EXTENSIONS and bucket is not None:
+                if role == IMAGE_ROLE:
+                    sample["original_size_px"] = np.array(value.shape[:2], np.int64)
+                    sample["crop_top_left_px"] = np.array(crop_top_left_px(value.shape[:2], *bucket), np.int64)
+                value = fit_size(value, *bucket)
+            elif extension in EXTENSIONS and image_size_px is not None:
                 value = fit_square(value, image_size_px)
             sample[role] = value
         about = json.loads(raw["json"])

@@ -122,24 +122,48 @@ def to_rgb(image: Image) -> Image:
 
 
 def fit_square(pixels: np.ndarray, side_px: int) -> np.ndarray:
-    """Scale and crop an image to a centred square.
+    """Scale and crop an image to a centred square, see `fit_size`.
+
+    Args:
+        pixels: uint8 [height, width, channels].
+        side_px: Side of the square.
+    """
+    return fit_size(pixels, side_px, side_px)
+
+
+def fit_size(pixels: np.ndarray, width_px: int, height_px: int) -> np.ndarray:
+    """Scale an image until it covers a size, and crop what hangs over on both sides alike.
 
     Args:
         pixels: uint8 [height, width, channels]. One channel is a mask, whose values are kept as they are (nearest
             neighbour); three are a picture.
-        side_px: Side of the square; an image that has it already is returned as it is.
+        width_px: Of the result; an image that has its size already is returned as it is.
+        height_px: Of the result.
 
     Returns:
-        uint8 [side, side, channels].
+        uint8 [height, width, channels].
     """
-    if pixels.shape[:2] == (side_px, side_px):
+    if pixels.shape[:2] == (height_px, width_px):
         return pixels
     from PIL import Image, ImageOps
 
+    size = (width_px, height_px)
     if pixels.shape[2] == 1:
-        mask = ImageOps.fit(Image.fromarray(pixels[:, :, 0]), (side_px, side_px), Image.Resampling.NEAREST)
+        mask = ImageOps.fit(Image.fromarray(pixels[:, :, 0]), size, Image.Resampling.NEAREST)
         return np.asarray(mask)[:, :, None]
-    return np.asarray(ImageOps.fit(Image.fromarray(pixels), (side_px, side_px), Image.Resampling.BICUBIC))
+    return np.asarray(ImageOps.fit(Image.fromarray(pixels), size, Image.Resampling.BICUBIC))
+
+
+def crop_top_left_px(image_px: tuple[int, int], width_px: int, height_px: int) -> tuple[int, int]:
+    """Return how many rows and columns `fit_size` leaves out above and left, after scaling, in whole pixels.
+
+    Args:
+        image_px: Height and width of the image before.
+        width_px: Of the result.
+        height_px: Of the result.
+    """
+    scale = max(height_px / image_px[0], width_px / image_px[1])
+    return round((image_px[0] * scale - height_px) / 2), round((image_px[1] * scale - width_px) / 2)
 
 
 def _open(data: bytes, max_pixels: int) -> Image:

@@ -1,8 +1,9 @@
 """The endless keyed order: which sample fills which slot, as pure functions of (revision, seed, slot).
 
 Every stratum (aspect bucket x skill x live/mastered) is an endless stream: the concatenation of keyed permutations of
-its samples, one per pass. A periodic low-discrepancy schedule says from which stratum each slot draws. All arithmetic
-is on unsigned 64-bit integers, so every machine and numpy version gives the same order.
+its samples, one per pass. A periodic low-discrepancy schedule says from which stratum each slot draws. Where samples
+have weights, a pass draws each of them as often as its weight says, in whole draws, and what that rounds off evens out
+over the passes. All arithmetic is on integers or single IEEE operations, so every machine gives the same order.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from evolvedirector.records import seed_of
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIN_PERIOD = 4096  # shares of weighted strata are rounded to 1/4096 or finer
+_WEIGHT_UNITS = 1 << 16  # weights of samples are about 1
+_POINT_BITS = 30  # sums of draws in fixed point: a float64 holds them exactly up to 8 million samples
 
 
 class Stratum(NamedTuple):
     """What the samples of one stream have in common."""
 
     bucket: int
-    """Aspect bucket, see `aspect_bucket`."""
+    """Number of the aspect bucket: of the reader's sizes, or as `aspect_bucket` counts where it has none."""
     skill: str
     state: str
     """`live` or `mastered`."""
@@ -47,6 +50,37 @@ def keyed_permutation(size: int, key: int) -> np.ndarray:
     return np.argsort(hashes, kind="stable")
 
 
+def weight_units(weights: np.ndarray) -> np.ndarray:
+    """Return weights in whole units of 1/65536, at least one each: a sum of integers has one value on every machine.
+
+    Args:
+        weights: Over 0, float [size].
+    """
+    return np.maximum(np.round(weights * _WEIGHT_UNITS), 1).astype(np.int64)
+
+
+def weighted_pass(weights: np.ndarray, number: int, phase: int, key: int) -> np.ndarray:
+    """Return the samples that one pass draws, in order: as many draws as samples, shared out by weight (int64 [size]).
+
+    Sample i has c_i = size w_i / sum(w) draws a pass on average. With C_i = c_1 + ... + c_i it has
+    floor(C_i + v) - floor(C_(i-1) + v) of them in a pass with offset v: systematic sampling (Madow and Madow 1944),
+    c_i rounded up or down, `size` draws in all. The offset of pass p is v = v_0 + p / golden ratio modulo 1, so that
+    the draws of p passes stay near p c_i. Inside a pass the draws of a sample are spread evenly.
+
+    Args:
+        weights: Over 0, float [size].
+        number: p, from 0.
+        phase: Names v_0; the same for all passes of a stream.
+        key: Names the order inside this pass.
+    """
+    size = len(weights)
+    ends = np.cumsum(weight_units(weights))
+    points = np.floor(ends / ends[-1] * (size * float(1 << _POINT_BITS))).astype(np.int64)
+    offset = (phase + number * int(_GOLDEN)) % 2**64 >> (64 - _POINT_BITS)
+    draws = np.diff((points + offset) >> _POINT_BITS, prepend=0)
+    return interleave(draws, key)[0].astype(np.int64)
+
+
 def slot_seeds(revision_sha: str, seed: int, slots: np.ndarray) -> np.ndarray:
     """Return one 63-bit seed per global sample slot (int64, the shape of `slots`).
 
@@ -68,14 +102,14 @@ def stratum_shares(
 
     Args:
         strata: The strata that have samples.
-        counts: Samples per stratum, int [strata].
+        counts: Samples per stratum, int [strata]; where samples have weights, the sum of their `weight_units`.
         skill_weights: Draw weight per skill; empty: every sample equally often.
         replay_share: Share of draws, 0 to 1.
     """
     pools = [s.state if replay_share > 0 else "" for s in strata]
     pool_share = {"": 1.0, "live": 1.0 - replay_share, "mastered": replay_share}
     mean_weight = sum(skill_weights.values()) / len(skill_weights) if skill_weights else 0.0
-    totals: dict[tuple[str, str], int] = {}
+    totals: dict[tuple[str, str], float] = {}
     for pool, stratum, count in zip(pools, strata, counts.tolist(), strict=True):
         totals[pool, stratum.skill] = totals.get((pool, stratum.skill), 0) + count
     group_weights = {
@@ -137,6 +171,7 @@ class KeyedOrder:
         stratum_of_row: np.ndarray,
         skill_weights: Mapping[str, float] | None = None,
         replay_share: float = 0.0,
+        weight_of_row: np.ndarray | None = None,
     ) -> None:
         """Prepare the order of one revision.
 
@@ -148,6 +183,8 @@ class KeyedOrder:
             stratum_of_row: Ordinal of the stratum of each row, int [rows].
             skill_weights: Draw weight per skill; None or empty: every row once per pass.
             replay_share: Share of draws that repeat mastered samples; 0 draws them like live ones.
+            weight_of_row: Draws of each row relative to those of others of its skill, over 0, float [rows]. None: all
+                alike.
 
         Raises:
             UserError: If there are no rows or the batch size is below 1.
@@ -163,9 +200,11 @@ class KeyedOrder:
         order = np.argsort(stratum_of_row, kind="stable")
         counts = np.bincount(stratum_of_row, minlength=len(strata))
         self._rows = np.split(order, np.cumsum(counts)[:-1])  # rows of each stratum, in the order of entry
+        self._weights = None if weight_of_row is None else [weight_of_row[rows] for rows in self._rows]
         self._passes: dict[tuple[int, int], np.ndarray] = {}
-        shares = stratum_shares(self._strata, counts, skill_weights or {}, replay_share)
-        weighted = bool(skill_weights) or replay_share > 0
+        sizes = counts if self._weights is None else np.array([weight_units(of).sum() for of in self._weights])
+        shares = stratum_shares(self._strata, sizes, skill_weights or {}, replay_share)
+        weighted = bool(skill_weights) or replay_share > 0 or self._weights is not None
         buckets = sorted({stratum.bucket for stratum in self._strata})
         members = [np.flatnonzero([s.bucket == bucket for s in self._strata]) for bucket in buckets]
         # which bucket each batch takes: one per batch, so that all its images have one shape
@@ -231,11 +270,15 @@ class KeyedOrder:
         return drawn
 
     def _pass(self, stratum: int, number: int) -> np.ndarray:
-        """Return the permutation of one pass; the last two of each stratum are kept (a batch may span both)."""
+        """Return the order of one pass; the last two of each stratum are kept (a batch may span both)."""
         if (stratum, number) not in self._passes:
             self._passes.pop((stratum, number - 2), None)
             key = self._key("pass", *self._strata[stratum], number)
-            self._passes[stratum, number] = keyed_permutation(len(self._rows[stratum]), key)
+            if self._weights is None:
+                self._passes[stratum, number] = keyed_permutation(len(self._rows[stratum]), key)
+            else:
+                phase = self._key("phase", *self._strata[stratum])
+                self._passes[stratum, number] = weighted_pass(self._weights[stratum], number, phase, key)
         return self._passes[stratum, number]
 
     def _key(self, *parts: str | int) -> int:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from evolvedirector.records import IMAGE_ROLE, check_role
+from evolvedirector.records import IMAGE_ROLE, PromptEntry, Sample, check_role
+from evolvedirector.records.buckets import BucketSize, checked_buckets, nearest_bucket
+from evolvedirector.records.subset import EVERYTHING, Subset
 from evolvedirector.store.dataset import check_format
 from evolvedirector.store.errors import StoreError
 from evolvedirector.store.files import split_member
 from evolvedirector.store.order import KeyedOrder, Stratum, aspect_bucket
-from evolvedirector.store.revision import Revision, RevisionFiles
+from evolvedirector.store.paths import user_path
+from evolvedirector.store.revision import Place, Revision, RevisionFiles
 from evolvedirector.store.shards import MEMBERS_OF_AN_IMAGE, open_index, sample_starts
 
 _MAX_OPEN_SHARDS = 256  # well under the usual limit of 1024 open files
@@ -38,18 +41,31 @@ class RevisionReader:
     given with every read, and a pickled reader opens the files again.
     """
 
-    def __init__(self, root: str | Path, revision_sha: str, roles: Sequence[str] = (IMAGE_ROLE,)) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        revision_sha: str,
+        roles: Sequence[str] = (IMAGE_ROLE,),
+        buckets: Sequence[BucketSize] = (),
+        subset: Subset = EVERYTHING,
+    ) -> None:
         """Open a revision.
 
         Args:
             root: The dataset root.
             revision_sha: Which revision; at least 6 characters of it.
             roles: Files to read of each sample; no others are read.
+            buckets: Sizes (width, height) in px that images are trained in; a batch of the order has one of them.
+                Empty: images of about the same aspect ratio share batches, in no stated size.
+            subset: Samples that have rows; the others are as if they were not there.
 
         Raises:
             StoreError: If there is no such revision or root, or a sample lacks one of the roles.
+            UserError: If the buckets are none.
         """
-        self.root = Path(root)
+        self.buckets = checked_buckets(buckets)
+        self.subset = subset
+        self.root = user_path(root)
         check_format(self.root)
         files = RevisionFiles(self.root)
         revision = files.load(files.resolve(revision_sha))
@@ -57,6 +73,7 @@ class RevisionReader:
         self.number = revision.number
         self.skill_weights = dict(revision.state.skill_weights)
         self.replay_share = revision.state.replay_share
+        self._sample_weights = revision.state.sample_weights
         self.roles = _checked_roles(roles)
         self.companions = tuple(revision.companions)
         """Names of the companion shards of the revision, whether they are read or not."""
@@ -69,23 +86,36 @@ class RevisionReader:
         shards = list(revision.shards)
         numbers = {name: number for number, name in enumerate(shards)}
         strata: dict[Stratum, int] = {}
-        rows: list[tuple[int, int, int]] = []
+        rows: list[tuple[int, int, int, int, int]] = []
         keys: list[str] = []
-        for entry in revision.state.entries.values():
-            if entry.state not in ("live", "mastered"):
-                continue
-            for sample in entry.samples:
-                place = revision.places[sample.key]
-                stratum = Stratum(aspect_bucket(place.width_px, place.height_px), entry.prompt.skill, entry.state)
-                rows.append((numbers[place.shard], place.ordinal, strata.setdefault(stratum, len(strata))))
-                keys.append(sample.key)
-        table = np.array(rows, np.int64).reshape(-1, 3)
+        for entry, sample in self._trained(revision):
+            place = revision.places[sample.key]
+            stratum = Stratum(self._bucket_of(place), entry.prompt.skill, entry.state)
+            number = strata.setdefault(stratum, len(strata))
+            rows.append((numbers[place.shard], place.ordinal, number, place.height_px, place.width_px))
+            keys.append(sample.key)
+        table = np.array(rows, np.int64).reshape(-1, 5)
         self.keys = np.array(keys, dtype="U")
         self.strata = tuple(strata)
         self.stratum_of_row = table[:, 2].astype(np.int32)
         self._shards = shards
         self._shard_of_row = table[:, 0].astype(np.int32)
         self._ordinal_of_row = table[:, 1].astype(np.int32)
+        self._image_px = table[:, 3:].astype(np.int32)
+
+    def _trained(self, revision: Revision) -> Iterator[tuple[PromptEntry, Sample]]:
+        """Yield what is trained on, in the order of the rows."""
+        for entry in revision.state.entries.values():
+            if entry.state in ("live", "mastered"):
+                for sample in entry.samples:
+                    if self.subset.takes(entry.prompt.skill, sample.variant):
+                        yield entry, sample
+
+    def _bucket_of(self, place: Place) -> int:
+        """Return what all images of a batch have in common with this one."""
+        if self.buckets:
+            return nearest_bucket(place.width_px, place.height_px, self.buckets)
+        return aspect_bucket(place.width_px, place.height_px)
 
     def _join_companions(self, revision: Revision) -> None:
         """Find every further role of every row: in the sample's own shard, or in the newest companion that has it."""
@@ -93,8 +123,7 @@ class RevisionReader:
         further = [role for role in self.roles if role != IMAGE_ROLE]
         if not further:
             return
-        trained = (e for e in revision.state.entries.values() if e.state in ("live", "mastered"))
-        own = [sample.files.keys() for entry in trained for sample in entry.samples]  # in the order of the rows
+        own = [sample.files.keys() for _, sample in self._trained(revision)]
         companions = list(revision.companions.values())
         first = len(self._shards)
         self._shards = self._shards + [companion.name for companion in companions]
@@ -128,18 +157,50 @@ class RevisionReader:
             self.stratum_of_row,
             self.skill_weights,
             self.replay_share,
+            self.weight_of_row,
         )
+
+    @property
+    def weight_of_row(self) -> np.ndarray | None:
+        """Return the draw weight of each row relative to others of its skill, float [rows]; None: all alike."""
+        if not self._sample_weights:
+            return None
+        return np.array([self._sample_weights.get(key, 1.0) for key in self.keys.tolist()])
 
     def skill(self, row: int) -> str:
         """Name the skill of a row's prompt."""
         return self.strata[self.stratum_of_row[row]].skill
 
-    def raw(self, row: int, verify: bool = False) -> dict[str, str | bytes]:
+    def image_digest(self, row: int) -> str:
+        """Name the bytes of a row's image, without reading them.
+
+        Args:
+            row: 0 to len - 1.
+        """
+        members = self._members(row)
+        return next(bytes(sha256).hex() for _, name, _, _, sha256 in members if _role_of(name) == IMAGE_ROLE)
+
+    def image_px(self, row: int) -> tuple[int, int]:
+        """Return height and width of a row's image as it is stored."""
+        height_px, width_px = self._image_px[row].tolist()
+        return height_px, width_px
+
+    def bucket(self, row: int) -> BucketSize | None:
+        """Return the size that the image of a row is trained in; None where there are no buckets."""
+        return self.buckets[self.strata[self.stratum_of_row[row]].bucket] if self.buckets else None
+
+    def empty_buckets(self) -> list[BucketSize]:
+        """List the buckets that no image belongs to."""
+        filled = {stratum.bucket for stratum in self.strata}
+        return [size for number, size in enumerate(self.buckets) if number not in filled]
+
+    def raw(self, row: int, verify: bool = False, with_image: bool = True) -> dict[str, str | bytes]:
         """Read one sample as bytes.
 
         Args:
             row: 0 to len - 1.
             verify: Compare every member with its sha256 (costs about four times the reading).
+            with_image: False leaves the role `image` out.
 
         Returns:
             `__key__`, and the bytes of each member by extension: `json`, `txt`, one of `png`, `jpg`, `webp` for the
@@ -150,18 +211,25 @@ class RevisionReader:
         """
         key = str(self.keys[row])
         sample: dict[str, str | bytes] = {"__key__": key}
-        number, ordinal = int(self._shard_of_row[row]), int(self._ordinal_of_row[row])
-        shard = self._shard(number)
-        members = shard.records[shard.starts[ordinal] : shard.starts[ordinal + 1]].tolist()
+        number, members = int(self._shard_of_row[row]), self._members(row)
         if len(members) > MEMBERS_OF_AN_IMAGE or self.roles != (IMAGE_ROLE,):
             members = [member for member in members if self._is_read(row, member[1].decode())]
+        if not with_image:
+            members = [member for member in members if _role_of(member[1]) != IMAGE_ROLE]
         self._read(sample, number, members, verify)
         for shard_of_row, record_of_row in self._joined.values():
             if (companion := int(shard_of_row[row])) >= 0:
                 self._read(sample, companion, [self._shard(companion).records[record_of_row[row]].tolist()], verify)
-        if len(sample) != 3 + len(self.roles):  # `__key__`, `json`, `txt` and one file for each role
+        roles = len(self.roles) - (not with_image and IMAGE_ROLE in self.roles)
+        if len(sample) != 3 + roles:  # `__key__`, `json`, `txt` and one file for each role
             raise self._damaged(number, key)
         return sample
+
+    def _members(self, row: int) -> list[tuple[Any, ...]]:
+        """Return the records of a row's files in its own shard: key, name, offset, size, sha256."""
+        shard, ordinal = self._shard(int(self._shard_of_row[row])), int(self._ordinal_of_row[row])
+        records: list[tuple[Any, ...]] = shard.records[shard.starts[ordinal] : shard.starts[ordinal + 1]].tolist()
+        return records
 
     def _is_read(self, row: int, name: str) -> bool:
         """Say whether a member in the shard of the sample itself is asked for."""
@@ -191,7 +259,8 @@ class RevisionReader:
             os.close(self._open.popitem()[1].descriptor)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"root": str(self.root), "revision_sha": self.revision_sha, "roles": self.roles}
+        state = {"root": str(self.root), "revision_sha": self.revision_sha, "roles": self.roles}
+        return {**state, "buckets": self.buckets, "subset": self.subset}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
@@ -231,6 +300,10 @@ def _checked_roles(roles: Sequence[str]) -> tuple[str, ...]:
             except ValueError as error:
                 raise StoreError(str(error)) from error
     return tuple(roles)
+
+
+def _role_of(name: bytes) -> str:
+    return split_member(name.decode())[0]
 
 
 def _joined_rows(records: np.ndarray, role: str, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -13,6 +13,7 @@ from evolvedirector.records import DatasetState, FileRef, PromptEntry, Sample
 from evolvedirector.store.codec import canonical_json, prompt_from_json, prompt_to_json, state_from_json
 from evolvedirector.store.durable import make_folder, write_durably
 from evolvedirector.store.errors import StoreError
+from evolvedirector.store.paths import user_path
 from evolvedirector.store.shards import Shard
 
 SNAPSHOT_EVERY = 32
@@ -20,6 +21,9 @@ _FORMAT = 1
 _FORMAT_WITH_FILES = 2
 """Of a revision with further roles, variants or companion shards: a program that knows none of them must not read it as
 if they were not there. All others stay as they always were, byte for byte."""
+_FORMAT_WITH_WEIGHTS = 3
+"""Of a revision that says how often single samples are drawn, for the same reason."""
+_FORMATS = (_FORMAT, _FORMAT_WITH_FILES, _FORMAT_WITH_WEIGHTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +58,8 @@ class RevisionFiles:
 
     def __init__(self, root: Path) -> None:
         """Open the revisions of a dataset root; the folder is made at the first write."""
-        self.folder = Path(root) / "revisions"
-        self._current = Path(root) / "CURRENT"
+        self.folder = user_path(root) / "revisions"
+        self._current = user_path(root) / "CURRENT"
 
     def write(self, body: Mapping[str, Any]) -> str:
         """Write one delta durably; returns the sha of the revision, which covers the parent's."""
@@ -109,10 +113,10 @@ class RevisionFiles:
             data = path.read_bytes()
             if hashlib.sha256(data).hexdigest() == sha:
                 body = json.loads(data)
-                if body.get("format") not in (_FORMAT, _FORMAT_WITH_FILES):
+                if body.get("format") not in _FORMATS:
                     raise StoreError(
-                        f"'{path}' has format {body.get('format')}. This program reads {_FORMAT} and"
-                        f" {_FORMAT_WITH_FILES}. Use the version of evolvedirector that wrote it."
+                        f"'{path}' has format {body.get('format')}. This program reads {_FORMATS[0]} to {_FORMATS[-1]}."
+                        " Use the version of evolvedirector that wrote it."
                     )
                 return body
         raise StoreError(f"'{paths[0]}' no longer has the content its name says. Restore it from a copy.")
@@ -145,7 +149,7 @@ class RevisionFiles:
             line, _, data = path.read_bytes().partition(b"\n")
             if hashlib.sha256(data).hexdigest().encode() == line:
                 fields = json.loads(data)
-                if fields["sha"] == sha and fields["format"] in (_FORMAT, _FORMAT_WITH_FILES):
+                if fields["sha"] == sha and fields["format"] in _FORMATS:
                     return _snapshot_from_json(fields)
         return None
 
@@ -176,11 +180,13 @@ def apply(parent: Revision | None, sha: str, body: Mapping[str, Any]) -> Revisio
     used = {place.shard for place in places.values()}
     weights = body["skill_weights"]
     share = body["replay_share"]
+    inherited = parent.state.sample_weights if parent else {}
     state = DatasetState(
         revision_sha=sha,
         entries=entries,
         skill_weights=(parent.state.skill_weights if parent else {}) if weights is None else weights,
         replay_share=(parent.state.replay_share if parent else 0.0) if share is None else share,
+        sample_weights=body.get("sample_weights", inherited),
     )
     kept = {name: shard for name, shard in shards.items() if name in used}
     return Revision(body["number"], body["parent"], body["round_id"], state, places, kept, companions)
@@ -214,6 +220,7 @@ def _snapshot_to_json(sha: str, revision: Revision) -> dict[str, Any]:
         "samples": [sample_to_json(sample, revision.places[sample.key]) for sample in _samples(state)],
         "shards": [shard_to_json(shard) for shard in revision.shards.values()],
         **companions_to_json(list(revision.companions.values())),
+        **weights_to_json(state.sample_weights or None),
     }
     return {"format": _format_of(fields), **fields}
 
@@ -268,7 +275,14 @@ def companions_to_json(companions: Sequence[Shard]) -> dict[str, Any]:
     return {"companions": [{**shard_to_json(shard), "roles": list(shard.roles)} for shard in companions]}
 
 
+def weights_to_json(sample_weights: Mapping[str, float] | None) -> dict[str, Any]:
+    """Write the draw weights of single samples; nothing at all where those of the parent are kept."""
+    return {} if sample_weights is None else {"sample_weights": dict(sample_weights)}
+
+
 def _format_of(body: Mapping[str, Any]) -> int:
+    if "sample_weights" in body:
+        return _FORMAT_WITH_WEIGHTS
     new = "companions" in body or any("files" in s or "variant" in s for s in body["samples"])
     return _FORMAT_WITH_FILES if new else _FORMAT
 

@@ -31,6 +31,18 @@ MAX_SHARD_SAMPLES = 10_000
 MAX_KEY_BYTES = 64
 MEMBERS_OF_AN_IMAGE = 3
 """`json`, the image and `txt`: every sample of a shard whose index has version 1."""
+DESCRIPTION = (
+    "prompt_id",
+    "text",
+    "parent",
+    "origin",
+    "skill",
+    "lineage",
+    "teacher",
+    "image_sha256",
+    "variant",
+)
+"""Fields of a sample's `json`, each a text."""
 _KEY = re.compile(rf"[a-z0-9_-]{{1,{MAX_KEY_BYTES}}}")  # a dot would split the key: WebDataset cuts at the first one
 _MAGIC = b"EVDINDEX"
 _HEADER = struct.Struct("<8sIIQQ")  # magic, version, bytes per record, members, bytes of the tar
@@ -69,6 +81,10 @@ class Shard:
 def sample_members(sample: Sample, image: bytes, files: Mapping[str, bytes] | None = None) -> dict[str, Any]:
     """Lay out one sample as WebDataset reads it: `<key>.json`, `<key>.png|jpg|webp`, `<key>.txt`, `<key>.mask.png`.
 
+    The description always has every field of `DESCRIPTION`, each a text: loaders that infer types from the first
+    samples of a tar (Hugging Face `datasets`) take a null or a missing field for a type of its own. What is not there
+    is an empty text; shards of before that have null in its place.
+
     Args:
         sample: What it is.
         image: The bytes of the role `image`.
@@ -81,15 +97,15 @@ def sample_members(sample: Sample, image: bytes, files: Mapping[str, bytes] | No
     about = {
         "prompt_id": sample.prompt.id,
         "text": sample.prompt.text,
-        "parent": sample.prompt.parent_id,
+        "parent": sample.prompt.parent_id or "",
         "origin": sample.prompt.origin,
         "skill": sample.prompt.skill,
         "lineage": sample.prompt.lineage_id,
         "teacher": sample.teacher,
         "image_sha256": sample.image_sha256,
+        "variant": sample.variant,
     }
-    if sample.variant:
-        about["variant"] = sample.variant
+    assert tuple(about) == DESCRIPTION
     text = sample.prompt.text.encode("utf-8", "surrogatepass")
     members = {"__key__": sample.key, "json": canonical_json(about), sniff_format(image): image, "txt": text}
     return members | {member_name(role, ref): (files or {})[role] for role, ref in sample.files.items()}

@@ -48,6 +48,49 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
+def test_weights_of_samples_are_kept_until_others_take_their_place(root: Path) -> None:
+    with DatasetStore(root, create=True) as store:
+        samples = bought(store, 0, 1, 2, 3)
+        first = store.publish(None, "import", RevisionChange(samples=samples))
+        weights = {samples[0].key: 3.0, samples[2].key: 0.5}
+        second = store.publish(first, "r1", RevisionChange(sample_weights=weights))
+        third = store.publish(second, "r2", RevisionChange(states={thing(3): "retired"}))
+        fourth = store.publish(third, "r3", RevisionChange(sample_weights={}))
+        found = [store.state(sha).sample_weights for sha in (first, second, third, fourth)]
+        files = RevisionFiles(root)
+        formats = [files.body(sha)["format"] for sha in (first, second, third, fourth)]
+        files.write_snapshot(third, store.revision(third))
+    assert found == [{}, weights, weights, {}]
+    assert formats == [1, 3, 1, 3]  # a program that knows no such weights reads none of the two, nor what follows
+    assert [RevisionReader(root, sha).weight_of_row for sha in (first, fourth)] == [None, None]
+    reader = RevisionReader(root, third)
+    assert files._snapshot(third) is not None
+    assert dict(zip(reader.keys.tolist(), reader.weight_of_row, strict=True)) == {
+        samples[0].key: 3.0, samples[1].key: 1.0, samples[2].key: 0.5
+    }  # fmt: skip
+    order = reader.order(0, 4)
+    drawn = [row for batch in range(300) for row in order.global_batch(batch).tolist()]
+    assert drawn.count(0) / len(drawn) == pytest.approx(3 / 4.5, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ({"nobody": 1.0}, "unknown sample 'nobody'"),
+        ({"": 0.0}, "the weight 0.0. Allowed: over 0"),
+        ({"": float("nan")}, "the weight nan. Allowed: over 0"),
+        ({"": float("inf")}, "the weight inf. Allowed: over 0"),
+    ],
+)
+def test_a_weight_that_no_order_could_follow_is_refused(root: Path, weights: dict[str, float], said: str) -> None:
+    with DatasetStore(root, create=True) as store:
+        samples = bought(store, 0)
+        named = {key or samples[0].key: weight for key, weight in weights.items()}
+        with pytest.raises(StoreError, match=said):
+            store.publish(None, "import", RevisionChange(samples=samples, sample_weights=named))
+        assert store.current() is None
+
+
 def test_revisions_build_on_each_other(root: Path) -> None:
     with DatasetStore(root, create=True) as store:
         assert store.current() is None

@@ -1,3 +1,4 @@
+import hashlib
 import io
 import json
 import tarfile
@@ -9,10 +10,11 @@ from PIL import Image
 from evolvedirector.records import MAX_PROMPT_CHARACTERS, Prompt
 from evolvedirector.store import DatasetStore, RevisionReader, StoreError
 from evolvedirector.store.imports import (
+    CaptionedImage,
     folder_images,
     import_images,
     import_prompts,
-    read_prompt_file,
+    new_root,
     tar_images,
 )
 from tests.store.sample_files import npy
@@ -37,39 +39,6 @@ def tar_of(path: Path, members: dict[str, bytes]) -> str:
 def store(tmp_path: Path):
     with DatasetStore(tmp_path / "data", create=True) as opened:
         yield opened
-
-
-def test_a_text_file_has_one_prompt_per_line(tmp_path: Path) -> None:
-    (tmp_path / "p.txt").write_text("\ufeffa red circle\n\n  two   dogs \n", "utf-8")
-    assert [prompt.text for prompt in read_prompt_file(tmp_path / "p.txt")] == ["a red circle", "two dogs"]
-
-
-def test_a_jsonl_file_may_name_skills(tmp_path: Path) -> None:
-    lines = [{"prompt": "one"}, {"text": "two", "skill": "counting"}]
-    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    assert [(p.text, p.skill) for p in read_prompt_file(tmp_path / "p.jsonl")] == [
-        ("one", "unlabelled"),
-        ("two", "counting"),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("p.txt", "", "holds no prompt"),
-        ("p.txt", "fine\n" + "x" * (MAX_PROMPT_CHARACTERS + 1), r"line 2: The prompt has 2001 characters"),
-        ("p.txt", b"\xff\xfe", "cannot be read"),
-        ("p.jsonl", '{"prompt": "fine"}\n{"prompt": 3}\nnonsense', r"line 2: (.|\n)*line 3: "),
-        ("p.jsonl", '["a"]', "line 1"),
-        ("p.jsonl", '{"prompt": "x", "skill": ["y"]}', "is no text"),
-    ],
-)
-def test_a_bad_prompt_file_names_its_lines(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
-    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(StoreError, match=message):
-        read_prompt_file(tmp_path / name)
-    with pytest.raises(StoreError, match="cannot be read"):
-        read_prompt_file(tmp_path / "missing.txt")
 
 
 def test_prompts_become_candidates_without_duplicates_and_held_out_ones(store: DatasetStore) -> None:
@@ -99,11 +68,12 @@ def test_captioned_pictures_become_live_samples(store: DatasetStore, tmp_path: P
     (folder / "f.txt").write_text("cut short")
     problems: list[str] = []
     report = import_images(store, folder_images(str(tmp_path / "pictures"), problems))
-    assert (report.images, report.duplicates) == (3, 1)
+    assert (report.images, report.duplicates) == (4, 0)
     assert len(problems) == 1 and "e.png" in problems[0] and "no caption" in problems[0]
     assert len(report.problems) == 1 and "f.png" in report.problems[0]
     live = store.state(report.revision_sha).in_state("live")
     assert [entry.prompt.text for entry in live] == ["picture 0", "picture 1", "picture 2"]
+    assert [len(entry.samples) for entry in live] == [2, 1, 1]
     assert {entry.sample.teacher for entry in live if entry.sample} == {"given"}
 
 
@@ -150,12 +120,89 @@ def test_further_roles_of_foreign_tars_are_kept_when_asked_for(store: DatasetSto
         list(tar_images(str(tmp_path / "x.tar"), [], ["../mask"]))
 
 
-def test_what_is_no_whole_local_tar_is_refused(store: DatasetStore, tmp_path: Path) -> None:
-    whole = tar_of(tmp_path / "x.tar", {f"{n}.png": picture(n) for n in range(10)})
-    cut = tmp_path / "cut.tar"
-    cut.write_bytes(Path(whole).read_bytes()[: 1024 * 10])  # at a member's end: a tar reader notices nothing
+def test_only_local_files_are_opened(store: DatasetStore, tmp_path: Path) -> None:
     marker = tmp_path / "ran"
-    for pattern in (str(cut), f"pipe:touch {marker}", "http://127.0.0.1:9/x.tar", str(tmp_path / "missing.tar")):
-        with pytest.raises(StoreError, match=r"does not exist|no complete tar"):
+    for pattern in (f"pipe:touch {marker}", "http://127.0.0.1:9/x.tar", str(tmp_path / "missing.tar")):
+        with pytest.raises(StoreError, match="does not exist"):
             import_images(store, tar_images(pattern, []))
+    with pytest.raises(StoreError, match="matches no tar"):
+        tar_images(str(tmp_path / "*.tar"), [])
     assert not marker.exists() and store.current() is None
+
+
+def test_pictures_of_one_caption_are_variants_and_the_same_bytes_are_named(store: DatasetStore, tmp_path: Path) -> None:
+    about = [
+        (1, "A card.", "x"),
+        (2, "a card", "unlabelled"),
+        (3, "the card", "y"),
+        (1, "a card", "x"),
+        (1, "a fox", "x"),
+    ]
+    images = [CaptionedImage(f"row {n}", text, picture(tone), skill) for n, (tone, text, skill) in enumerate(about)]
+    report = import_images(store, images)
+    card, fox = store.state(report.revision_sha).in_state("live")
+    assert [len(card.samples), len(fox.samples)] == [3, 1] and report.images == 4 and report.duplicates == 1
+    assert {(s.prompt.text, s.prompt.skill) for s in card.samples} == {("A card.", "x")}
+    assert card.samples[1].variant == hashlib.sha256(picture(2)).hexdigest()[:12]
+    assert report.problems == ["row 3: the same picture with the same caption as row 0"]
+    assert report.notes == ["row 2: counted under 'x', as its caption is, not 'y'"]
+    assert len(RevisionReader(store.root, report.revision_sha)) == 4
+
+
+def test_pictures_of_other_forms_come_in(store: DatasetStore, tmp_path: Path) -> None:
+    for name, kind in (("a.gif", "GIF"), ("b.BMP", "BMP"), ("c.tga", "TGA")):
+        (tmp_path / name).write_bytes(picture(7, kind))
+        (tmp_path / name).with_suffix(".txt").write_text(name)
+    Image.new("L", (2, 2)).save(tmp_path / "d.gif", save_all=True, append_images=[Image.new("L", (2, 2), 9)])
+    (tmp_path / "d.json").write_text('{"text": "moving"}')
+    problems: list[str] = []
+    report = import_images(store, folder_images(str(tmp_path / "*.*"), problems), problems)
+    assert report.images == 3 and report.problems is problems and len(problems) == 1
+    assert "d.gif" in problems[0] and "several frames" in problems[0]
+    assert RevisionReader(store.root, report.revision_sha).raw(0, verify=True)["png"].startswith(b"\x89PNG")
+
+
+def test_files_that_belong_to_no_picture_are_named(tmp_path: Path) -> None:
+    for name in ("a.png", "a.caption", "b.heic", "b.txt", "c.PNG", "c.TXT", "d.json"):
+        (tmp_path / name).write_bytes(picture(1) if name.lower().endswith("png") else b"words")
+    problems: list[str] = []
+    assert [item.caption for item in folder_images(str(tmp_path), problems)] == ["words"]
+    reasons = {Path(problem.split(": ")[0]).name: problem for problem in problems}
+    assert sorted(reasons) == ["a.caption", "a.png", "b.heic", "b.txt", "d.json"]
+    assert "'a.caption' is not read" in reasons["a.png"] and "not supported: '.heic'" in reasons["b.heic"]
+    assert "no picture of this name" in reasons["b.txt"] and "no picture of this name" in reasons["d.json"]
+
+
+def test_further_files_that_no_role_names_are_noted(tmp_path: Path) -> None:
+    members = {"a.png": picture(1), "a.txt": b"a", "a.mask.png": picture(2), "a.cls": b"3"}
+    notes: list[str] = []
+    list(tar_images(tar_of(tmp_path / "x.tar", members), [], (), notes))
+    assert len(notes) == 1 and "mask.png (1)" in notes[0] and "cls (1)" in notes[0]
+    list(tar_images(str(tmp_path / "x.tar"), [], ["mask"], notes := []))
+    assert "mask" not in notes[0].rpartition(":")[2]
+
+
+def test_captions_that_cannot_be_stored_cost_one_picture(store: DatasetStore) -> None:
+    texts = ["fine", "a cat \ud83d", "a\0b", "", "x" * (MAX_PROMPT_CHARACTERS + 1)]
+    images = [CaptionedImage(f"row {n}", text, picture(n)) for n, text in enumerate(texts)]
+    report = import_images(store, [*images, CaptionedImage("row 5", "skill", picture(9), "sk\udc00ill")])
+    assert report.images == 1 and [problem[:5] for problem in report.problems] == [f"row {n}" for n in range(1, 6)]
+
+
+@pytest.mark.parametrize("existing", ["nothing", "empty", "hidden"])
+def test_a_root_made_for_a_failed_import_goes_again(tmp_path: Path, existing: str) -> None:
+    root = tmp_path / "deep" / "data"
+    if existing != "nothing":
+        root.mkdir(parents=True)
+    if existing == "hidden":
+        (root / ".keep").write_text("")
+    with pytest.raises(StoreError, match="No captioned"), new_root(root) as store:
+        store.blobs.put(picture(1))
+        import_images(store, [])
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ([".keep"] if existing == "hidden" else [])
+    assert root.exists() == (existing != "nothing") == root.parent.exists()
+    with new_root(root) as store:
+        import_images(store, [CaptionedImage("row", "a card", picture(1))])
+    with pytest.raises(StoreError, match="already holds revision 1"), new_root(root) as store:
+        import_images(store, [])
+    assert (root / "CURRENT").exists()

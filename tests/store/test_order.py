@@ -11,6 +11,7 @@ from evolvedirector.store.order import (
     keyed_permutation,
     slot_seeds,
     slots_per_period,
+    weighted_pass,
 )
 
 counts_of_strata = st.lists(st.integers(1, 30), min_size=1, max_size=6)
@@ -80,6 +81,73 @@ def test_weights_set_the_share_of_each_skill_and_small_ones_repeat() -> None:
 
 def order_over_rows(counts: list[int]) -> np.ndarray:
     return np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
+
+
+weights_of_rows = st.lists(st.floats(0.125, 8.0), min_size=1, max_size=60)
+
+
+@settings(deadline=None, max_examples=50)
+@given(weights_of_rows, st.integers(0, 2**63 - 1), st.integers(1, 12))
+def test_a_weighted_pass_draws_each_as_often_as_its_weight_says(weights: list[float], key: int, passes: int) -> None:
+    size = len(weights)
+    expected = size * np.array(weights) / sum(weights)
+    drawn = np.zeros(size)
+    for number in range(passes):
+        order = weighted_pass(np.array(weights), number, key, key + number)
+        times = np.bincount(order, minlength=size)
+        assert len(order) == size
+        assert (np.floor(expected - 1e-3) <= times).all() and (times <= np.ceil(expected + 1e-3)).all()
+        drawn += times
+    # what a pass rounds off evens out: over p passes no sample is further off than a few draws, and none is forgotten
+    assert np.abs(drawn - passes * expected).max() < 3
+
+
+def test_a_weighted_pass_never_changes_and_equal_weights_make_it_a_permutation() -> None:
+    # stored positions name places in this order, as they do in that of a permutation
+    assert weighted_pass(np.array([0.2, 1.0, 3.0, 0.8]), 5, 12345, 678).tolist() == [2, 3, 2, 1]
+    assert sorted(weighted_pass(np.ones(9), 3, 1, 2).tolist()) == list(range(9))
+    first, second = (weighted_pass(np.ones(64), number, 1, number).tolist() for number in range(2))
+    assert first != second
+
+
+def test_rows_are_drawn_by_weight_inside_their_skill_on_any_number_of_ranks() -> None:
+    strata = [Stratum(0, "a", "live"), Stratum(1, "a", "live"), Stratum(0, "b", "live"), Stratum(0, "a", "mastered")]
+    rows = np.repeat([0, 1, 2, 3], [8, 8, 40, 8])
+    weights = np.where(rows == 1, 3.0, 1.0)
+    weights[0] = 4.0
+    order = KeyedOrder("sha", 0, 12, strata, rows, {"a": 1.0, "b": 1.0}, 0.25, weights)
+    batches = [order.global_batch(b) for b in range(2000)]
+    drawn = np.bincount(np.concatenate(batches), minlength=len(rows)) / (12 * len(batches))
+    in_a = weights[:16] / weights[:16].sum()
+    assert drawn[:16] == pytest.approx(0.375 * in_a, rel=0.03)  # both buckets of a skill share it by weight
+    assert drawn[16:56] == pytest.approx(0.375 / 40, rel=0.05)
+    assert drawn[56:] == pytest.approx(0.25 / 8, rel=0.05)
+    for number in (0, 17, 1999):  # no batch needs those before it
+        fresh = KeyedOrder("sha", 0, 12, strata, rows, {"a": 1.0, "b": 1.0}, 0.25, weights)
+        parts = [fresh.rank_batch(number, rank, 3) for rank in range(3)]
+        assert {len(part) for part in parts} == {4}
+        assert np.concatenate(parts).tolist() == batches[number].tolist()
+
+
+def test_without_weights_of_skills_rows_are_drawn_by_weight_overall() -> None:
+    rows = np.repeat([0, 1], [10, 30])
+    weights = np.where(rows == 0, 6.0, 1.0)
+    strata = [Stratum(0, "a", "live"), Stratum(0, "b", "live")]
+    order = KeyedOrder("sha", 0, 10, strata, rows, weight_of_row=weights)
+    drawn = np.bincount(np.concatenate([order.global_batch(b) for b in range(2000)]), minlength=40) / 20_000
+    assert drawn == pytest.approx(weights / weights.sum(), rel=0.03)
+
+
+def test_shares_do_not_depend_on_the_order_in_which_weights_are_added_up() -> None:
+    """Two strata of equal weight want the last slot of a period: not the rounding of a sum gives it to one of them."""
+    weights, rows = np.array([409.2, 0.1, 0.3]), np.repeat([0, 1, 2], [3, 3, 1])
+    assert weights.sum() != weights[::-1].sum(), "a float's sum has an order"
+    strata = [Stratum(0, skill, "live") for skill in "abc"]
+    first, second = (
+        KeyedOrder("sha", 0, 10, strata, rows, weight_of_row=np.array([*there, *there[::-1], 0.22])).passes(1000)
+        for there in (weights, weights[::-1])
+    )
+    assert first == second and first[strata[0]] != first[strata[1]]
 
 
 def test_mastered_samples_take_the_replay_share() -> None:

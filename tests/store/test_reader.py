@@ -75,6 +75,9 @@ def test_a_foreign_loader_reads_the_keyed_order(reader: RevisionReader) -> None:
     assert [a + b for a, b in zip(*parts, strict=True)] == [order.global_batch(b).tolist() for b in range(1, 6)]
     assert len(dataset.batch_sampler(4, batches=5)) == 5 and len(dataset) == 4
     assert dataset[1]["image"].shape == (4, 4, 3) and dataset[1]["prompt"] == "thing 1"
-    assert EvolvingDataset(reader.root, reader.revision_sha)[1]["image"].shape == (8, 16, 3)
+    stored = EvolvingDataset(reader.root, reader.revision_sha)[1]["image"]
+    assert stored.shape == (8, 16, 3)
+    first = EvolvingDataset(reader.root, reader.revision_sha, channels_first=True)[1]["image"]
+    assert first.shape == (3, 8, 16) and (first.transpose(1, 2, 0) == stored).all()
     with pytest.raises(ValueError, match="divisible by the number of ranks"):
         dataset.batch_sampler(4, 0, 3)

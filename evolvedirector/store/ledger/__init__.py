@@ -2,6 +2,6 @@
 
 from evolvedirector.store.ledger.ledger import Ledger
 from evolvedirector.store.ledger.rounds import RoundRow
-from evolvedirector.store.ledger.rows import Call, Duel, Spend, StoredReply, TeacherResult
+from evolvedirector.store.ledger.rows import Call, DrawnImage, Duel, Fault, Spend, StoredReply, TeacherResult
 
-__all__ = ["Call", "Duel", "Ledger", "RoundRow", "Spend", "StoredReply", "TeacherResult"]
+__all__ = ["Call", "DrawnImage", "Duel", "Fault", "Ledger", "RoundRow", "Spend", "StoredReply", "TeacherResult"]

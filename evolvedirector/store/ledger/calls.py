@@ -7,7 +7,7 @@ from dataclasses import astuple, replace
 
 from evolvedirector.records import FileRef, ImageReply
 from evolvedirector.store.ledger.file import LedgerFile
-from evolvedirector.store.ledger.rows import Call, ResultKind, StoredReply, TeacherResult
+from evolvedirector.store.ledger.rows import Call, DrawnImage, ResultKind, StoredReply, TeacherResult
 
 
 class CallBook:
@@ -46,11 +46,14 @@ class CallBook:
                 "UPDATE calls SET round_id=? WHERE request_id=?", [(round_id, request_id) for request_id, _ in known]
             )
             connection.executemany(
-                "INSERT INTO calls (request_id, round_id, prompt_id, lineage_id, teacher, price_usd, status) "
-                "VALUES (?,?,?,?,?,?,'submitted') ON CONFLICT (request_id) DO UPDATE SET "
+                "INSERT INTO calls (request_id, round_id, prompt_id, lineage_id, teacher, price_usd, seed, "
+                "fingerprint, status) VALUES (?,?,?,?,?,?,?,?,'submitted') ON CONFLICT (request_id) DO UPDATE SET "
                 "lost = lost + (status = 'submitted'), repeats = repeats + (status = 'failure'), status = 'submitted', "
                 "price_usd = MAX(price_usd, excluded.price_usd) WHERE status IN ('submitted', 'failure')",
-                [(c.request_id, round_id, c.prompt_id, c.lineage_id, c.teacher, price_usd) for c in calls],
+                [
+                    (c.request_id, round_id, c.prompt_id, c.lineage_id, c.teacher, price_usd, c.seed, c.fingerprint)
+                    for c in calls
+                ],
             )
 
     def settle(self, replies: Sequence[tuple[ImageReply, str | None]]) -> None:
@@ -98,6 +101,10 @@ class CallBook:
         replies = {row[0]: StoredReply(*row) for row in self._file.select(query, request_ids)}
         return {key: replace(reply, files=files[key]) if key in files else reply for key, reply in replies.items()}
 
+    def lineages(self, request_ids: Sequence[str]) -> dict[str, str]:
+        """Return the lineage that each of these requests is booked to; those never sent are left out."""
+        return dict(self._file.select("SELECT request_id, lineage_id FROM calls WHERE request_id IN ({})", request_ids))
+
     def by_lineage(self) -> dict[str, int]:
         """Count teacher calls by lineage."""
         query = "SELECT lineage_id, COUNT(*) + SUM(lost) + SUM(repeats) FROM calls GROUP BY lineage_id"
@@ -121,6 +128,14 @@ class CallBook:
         """List (prompt id, teacher) of every image ever bought."""
         query = "SELECT prompt_id, teacher FROM calls WHERE status='image' ORDER BY rowid"
         return self._file.rows(query)
+
+    def drawn(self, prompt_ids: Sequence[str]) -> list[DrawnImage]:
+        """List the images that teachers drew of these prompts, in the order in which they were asked for."""
+        query = (
+            "SELECT prompt_id, image_sha256, teacher, seed, fingerprint FROM calls "
+            "WHERE status='image' AND prompt_id IN ({}) ORDER BY rowid"
+        )
+        return [DrawnImage(*row) for row in self._file.select(query, prompt_ids)]
 
     def price_usd(self, teacher: str) -> float | None:
         """Return the dearest image a teacher has sold so far; None before its first one: a refusal may be free."""

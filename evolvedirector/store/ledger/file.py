@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,11 +36,14 @@ class LedgerFile:
         Raises:
             UserError: The file was written by another schema version.
         """
-        connection = sqlite3.connect(path, isolation_level=None, timeout=30)
-        connection.execute("PRAGMA journal_mode=WAL")  # unsafe on network file systems: docs/guarantees.md
-        connection.execute("PRAGMA synchronous=FULL")
-        file = cls(path, connection)
-        version = file._migrate()
+        try:
+            connection = sqlite3.connect(path, isolation_level=None, timeout=30)
+            connection.execute("PRAGMA journal_mode=WAL")  # unsafe on network file systems: docs/guarantees.md
+            connection.execute("PRAGMA synchronous=FULL")
+            file = cls(path, connection)
+            version = file._migrate()
+        except sqlite3.OperationalError as error:
+            raise _not_writable(path, error) from error
         if version != SCHEMA_VERSION:
             file.close()
             raise UserError(
@@ -59,9 +64,9 @@ class LedgerFile:
         problem = "cannot be read"
         # `immutable` reads a ledger on a read-only disk, where SQLite may not make its shared-memory file
         for options in ("mode=ro", "mode=ro&immutable=1"):
-            address = f"{path.resolve().as_uri()}?{options}"
-            connection = sqlite3.connect(address, uri=True, isolation_level=None, timeout=10)
+            connection = None
             try:
+                connection = _open_to_read(path, options)
                 version = connection.execute("PRAGMA user_version").fetchone()[0]
                 if version in MIGRATIONS:
                     connection = _copy(connection)
@@ -71,7 +76,8 @@ class LedgerFile:
                 problem = f"has schema {version}; this version reads schema {SCHEMA_VERSION}"
             except sqlite3.DatabaseError as error:
                 problem = f"cannot be read ({error})"
-            connection.close()
+            if connection is not None:
+                connection.close()
         raise StoreError(
             f"The ledger '{path}' {problem}. The report needs the ledger that the run wrote. Use the version of "
             "evolvedirector that wrote it, or restore the file from a copy."
@@ -119,6 +125,8 @@ class LedgerFile:
                     f"The disk is full: {self.path} could not be written. Everything recorded before is safe. "
                     "Free some space and run the same command again with `--ckpt_path last`."
                 ) from error
+            if isinstance(error, sqlite3.OperationalError) and ("readonly" in str(error) or "I/O" in str(error)):
+                raise _not_writable(self.path, error) from error
             raise
 
     def write_many(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
@@ -146,6 +154,27 @@ class LedgerFile:
         for start in range(0, len(keys), 500):  # SQLite allows 999 parameters on old builds
             part = keys[start : start + 500]
             yield from self._connection.execute(query.format(",".join("?" * len(part))), part)
+
+
+def _not_writable(path: Path, error: sqlite3.Error) -> StoreError:
+    return StoreError(
+        f"The ledger '{path}' cannot be written: {error}. Its folder must be one where this user may write, on a disk"
+        " that works and has room. Change the permissions, free some space, or name another root."
+    )
+
+
+def _open_to_read(path: Path, options: str) -> sqlite3.Connection:
+    """Open a database; from a disk that may not be written, a copy where its last transactions are in its log still.
+
+    `immutable` alone would leave the log out without a word.
+    """
+    log = path.with_name(f"{path.name}-wal")
+    if "immutable" not in options or not log.exists() or log.stat().st_size == 0:
+        return sqlite3.connect(f"{path.resolve().as_uri()}?{options}", uri=True, isolation_level=None, timeout=10)
+    with tempfile.TemporaryDirectory() as folder:
+        for file in (path, log):
+            shutil.copyfile(file, Path(folder) / file.name)
+        return _copy(sqlite3.connect(Path(folder) / path.name, isolation_level=None))
 
 
 def _copy(connection: sqlite3.Connection) -> sqlite3.Connection:

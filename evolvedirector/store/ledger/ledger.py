@@ -6,6 +6,7 @@ from pathlib import Path
 from types import TracebackType
 
 from evolvedirector.store.ledger.calls import CallBook
+from evolvedirector.store.ledger.faults import FaultBook
 from evolvedirector.store.ledger.file import LedgerFile
 from evolvedirector.store.ledger.looks import LookBook
 from evolvedirector.store.ledger.prompts import PromptBook
@@ -14,7 +15,7 @@ from evolvedirector.store.ledger.rows import Spend
 
 
 class Ledger:
-    """Keep the books of one dataset root: `prompts`, `calls`, `looks` and `rounds`.
+    """Keep the books of one dataset root: `prompts`, `calls`, `looks`, `rounds` and `faults`.
 
     Every public method of a book is one transaction: after it returns, a kill loses nothing of it. Asking twice gives
     the row that is already there, so that a repeated round costs nothing.
@@ -32,6 +33,7 @@ class Ledger:
         self.calls = CallBook(self.file)
         self.looks = LookBook(self.file)
         self.rounds = RoundBook(self.file)
+        self.faults = FaultBook(self.file)
 
     @classmethod
     def for_reading(cls, path: Path) -> Ledger:

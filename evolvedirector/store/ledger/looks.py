@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, astuple
 
-from evolvedirector.records import Evidence, Look, Preference, Score
+from evolvedirector.records import Evidence, Look, Origin, Preference, Score
 from evolvedirector.store.ledger.file import LedgerFile
 from evolvedirector.store.ledger.rows import Duel
 
@@ -77,6 +77,10 @@ class LookBook:
         query = f"SELECT {columns} FROM looks WHERE probability IS NOT NULL AND key IN ({{}})"
         return {row[0]: Look(*row) for row in self._file.select(query, keys)}
 
+    def rounds_of(self, keys: Sequence[str]) -> dict[str, str]:
+        """Name, by key, the round that asked last; questions that were never asked are left out."""
+        return dict(self._file.select("SELECT key, round_id FROM looks WHERE key IN ({})", keys))
+
     def add_scores(self, round_id: str, reward: str, scores: Sequence[Score]) -> None:
         """Record what a reward found; a score's item id is its key.
 
@@ -112,6 +116,7 @@ class LookBook:
         for *columns, body in self._file.stream(query, key):
             fields = json.loads(body) | dict(zip(_COLUMNS, columns, strict=True))
             fields["looks"] = tuple(Look(**look) for look in fields["looks"])
+            fields["further_sha256"] = tuple(fields.get("further_sha256", ()))
             found.append(Evidence(**fields))
         return found
 
@@ -123,6 +128,15 @@ class LookBook:
         query = (
             "SELECT e.round_id, COALESCE(e.skill, p.skill), COALESCE(e.lineage_id, p.lineage_id), COUNT(*), "
             "SUM(e.reading = 'lacks') FROM evidence e JOIN prompts p ON p.id = e.prompt_id "
+            "WHERE e.kind = 'screen' AND e.reading != 'unreadable' AND e.round_id IN ({}) GROUP BY 1, 2, 3"
+        )
+        return list(self._file.select(query, round_ids))  # type: ignore[arg-type]
+
+    def screened_by_operation(self, round_ids: Sequence[str]) -> list[tuple[str, str, Origin, int, int]]:
+        """Sum up the same by the operation that wrote the prompt: (round id, skill, operation, looks, failed)."""
+        query = (
+            "SELECT e.round_id, COALESCE(e.skill, p.skill), p.origin, COUNT(*), SUM(e.reading = 'lacks') "
+            "FROM evidence e JOIN prompts p ON p.id = e.prompt_id "
             "WHERE e.kind = 'screen' AND e.reading != 'unreadable' AND e.round_id IN ({}) GROUP BY 1, 2, 3"
         )
         return list(self._file.select(query, round_ids))  # type: ignore[arg-type]

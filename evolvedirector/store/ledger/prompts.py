@@ -57,3 +57,7 @@ class PromptBook:
             texts, skills, refusal = json.loads(body)
             found[key] = WriteReply(key, tuple(texts), tuple(skills), refusal)
         return found
+
+    def write_calls(self, round_id: str) -> int:
+        """Count the replies of the writer that a round asked for; what another round asked first is its own."""
+        return self._file.row("SELECT COUNT(*) FROM writes WHERE round_id=?", (round_id,))[0]

@@ -91,7 +91,7 @@ _ANCESTRY = (
 
 
 class RoundBook:
-    """Keep rounds, the revisions they ended with, the student's images and the decisions.
+    """Keep rounds, the revisions they ended with, the student's images and losses, and the decisions.
 
     Args:
         file: The ledger's file.
@@ -168,13 +168,32 @@ class RoundBook:
         query = "SELECT request_id, image_sha256 FROM renders WHERE round_id=?"
         return dict(self._file.rows(query, (round_id,)))
 
+    def add_losses(self, round_id: str, losses: Mapping[str, float]) -> None:
+        """Record the student's losses (by sample key) that a round measured."""
+        self._file.write_many(
+            "INSERT OR REPLACE INTO losses VALUES (?,?,?)", [(round_id, key, loss) for key, loss in losses.items()]
+        )
+
+    def losses(self, round_id: str) -> dict[str, float]:
+        """Return the losses (by sample key) that a round has measured so far."""
+        return dict(self._file.rows("SELECT sample_key, loss FROM losses WHERE round_id=?", (round_id,)))
+
+    def recent_losses(self, revision_sha: str, rounds: int) -> list[dict[str, float]]:
+        """List the losses (by sample key) of the last rounds that led to a revision and measured any, oldest first."""
+        query = (
+            "SELECT round_id FROM rounds WHERE round_id IN (SELECT round_id FROM losses) "
+            f"AND child_sha IN (SELECT sha FROM ({_ANCESTRY})) ORDER BY rowid DESC LIMIT ?"
+        )
+        return [self.losses(row[0]) for row in reversed(self._file.rows(query, (revision_sha, rounds)))]
+
     def add_decisions(self, round_id: str, decisions: Sequence[Decision]) -> None:
         """Record what was decided, with the reason."""
-        rows = [(round_id, d.prompt_id, d.kind, d.count, d.reason, d.image_sha256) for d in decisions]
-        columns = "round_id, prompt_id, kind, count, reason, image_sha256"
-        self._file.write_many(f"INSERT OR REPLACE INTO decisions ({columns}) VALUES (?,?,?,?,?,?)", rows)
+        rows = [(round_id, d.prompt_id, d.kind, d.count, d.reason, d.image_sha256, d.variant) for d in decisions]
+        columns = "round_id, prompt_id, kind, count, reason, image_sha256, variant"
+        self._file.write_many(f"INSERT OR REPLACE INTO decisions ({columns}) VALUES (?,?,?,?,?,?,?)", rows)
 
     def decisions(self, round_id: str) -> list[Decision]:
         """List what was decided in a round."""
-        query = "SELECT kind, prompt_id, count, reason, image_sha256 FROM decisions WHERE round_id=? ORDER BY rowid"
+        columns = "kind, prompt_id, count, reason, image_sha256, variant"
+        query = f"SELECT {columns} FROM decisions WHERE round_id=? ORDER BY rowid"
         return [Decision(*row) for row in self._file.rows(query, (round_id,))]

@@ -19,6 +19,10 @@ class Call:
     prompt_id: str
     lineage_id: str
     teacher: str
+    seed: int | None = None
+    """Of the image; None where it has none."""
+    fingerprint: str = ""
+    """Of the teacher; its name alone does not say which weights it had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,19 @@ class StoredReply:
 
 
 @dataclass(frozen=True, slots=True)
+class DrawnImage:
+    """An image that a teacher drew, and what it takes to draw it again."""
+
+    prompt_id: str
+    image_sha256: str
+    teacher: str
+    seed: int | None
+    """None for one of before schema 10."""
+    fingerprint: str
+    """Of the teacher; empty for one of before schema 10."""
+
+
+@dataclass(frozen=True, slots=True)
 class Spend:
     """What was spent, lost submissions included in the calls."""
 
@@ -44,6 +61,16 @@ class Spend:
     judge_calls: int = 0
     lost_calls: int = 0
     cost_usd: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why a part gave no answer that could be used, and how often."""
+
+    part: str
+    """`judge`, `writer`, or `teacher` and its name."""
+    reason: str
+    count: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 10
 
 # A row of `calls` or `looks` counts all its tries and names the round that made the last one. What other rounds made
 # stands in `earlier_calls` and `earlier_looks` as well, so that the views can book each try to the round that made it.
@@ -39,13 +39,30 @@ CREATE TABLE call_files (
 CREATE TABLE scores (
     key TEXT PRIMARY KEY, round_id TEXT NOT NULL, reward TEXT NOT NULL, value REAL, reason TEXT NOT NULL DEFAULT '');
 """
+_FAULTS = """
+CREATE TABLE faults (
+    round_id TEXT NOT NULL, part TEXT NOT NULL, reason TEXT NOT NULL, count INTEGER NOT NULL,
+    PRIMARY KEY (round_id, part, reason));
+"""
+
+_LOSSES = """
+CREATE TABLE losses (
+    round_id TEXT NOT NULL, sample_key TEXT NOT NULL, loss REAL NOT NULL, PRIMARY KEY (round_id, sample_key));
+"""
+
+_DECISIONS = """
+CREATE TABLE decisions (
+    round_id TEXT NOT NULL, prompt_id TEXT NOT NULL, kind TEXT NOT NULL, count INTEGER NOT NULL, reason TEXT NOT NULL,
+    image_sha256 TEXT, variant TEXT NOT NULL DEFAULT '', PRIMARY KEY (round_id, prompt_id, kind, variant));
+"""
 
 # One statement per table, no semicolon inside. A row in `calls` or `looks` exists from the moment before the request
 # leaves (reserved), so a kill can lose an answer but never the fact that it was asked for; `lost` counts submissions
 # whose answer never came, `repeats` those sent again after a failure. `cost_usd` is what all submissions of a call
 # cost, `price_usd` what one of them costs: listed before it was sent, or told by an answer. `attempt` counts the tries
-# that came to nothing for good: with each of them the next one is new work for the service. A score has no
-# value where the image could not be scored.
+# that came to nothing for good: with each of them the next one is new work for the service. `seed` and `fingerprint`
+# (of the teacher: its model, weights and settings) say how an image came about; calls of before schema 10 have neither.
+# A score has no value where the image could not be scored.
 SCHEMA = """
 CREATE TABLE prompts (
     id TEXT PRIMARY KEY, text TEXT NOT NULL, origin TEXT NOT NULL, skill TEXT NOT NULL,
@@ -60,7 +77,8 @@ CREATE TABLE calls (
     request_id TEXT PRIMARY KEY, round_id TEXT NOT NULL, prompt_id TEXT NOT NULL, lineage_id TEXT NOT NULL,
     teacher TEXT NOT NULL, status TEXT NOT NULL, image_sha256 TEXT, reason TEXT NOT NULL DEFAULT '',
     cost_usd REAL NOT NULL DEFAULT 0, lost INTEGER NOT NULL DEFAULT 0, repeats INTEGER NOT NULL DEFAULT 0,
-    price_usd REAL NOT NULL DEFAULT 0, attempt INTEGER NOT NULL DEFAULT 0);
+    price_usd REAL NOT NULL DEFAULT 0, attempt INTEGER NOT NULL DEFAULT 0,
+    seed INTEGER, fingerprint TEXT NOT NULL DEFAULT '');
 CREATE INDEX calls_by_round ON calls (round_id);
 CREATE INDEX calls_by_lineage ON calls (lineage_id);
 CREATE TABLE looks (
@@ -78,11 +96,8 @@ CREATE TABLE duels (
 CREATE TABLE teacher_results (
     round_id TEXT NOT NULL, prompt_id TEXT NOT NULL, teacher TEXT NOT NULL, result TEXT NOT NULL,
     PRIMARY KEY (round_id, prompt_id, teacher));
-CREATE TABLE decisions (
-    round_id TEXT NOT NULL, prompt_id TEXT NOT NULL, kind TEXT NOT NULL, count INTEGER NOT NULL, reason TEXT NOT NULL,
-    image_sha256 TEXT, PRIMARY KEY (round_id, prompt_id, kind));
 """
-SCHEMA += _EVIDENCE + _FILES_AND_SCORES + _BY_ROUND
+SCHEMA += _DECISIONS + _EVIDENCE + _FILES_AND_SCORES + _BY_ROUND + _FAULTS + _LOSSES
 
 # Before schema 7 a checked image that shows its prompt was recorded as `student`, one that lacks it as `teacher`.
 _READINGS = f"""
@@ -99,11 +114,24 @@ UPDATE duels SET preference = 'unreadable' WHERE preference = 'invalid';
 ALTER TABLE decisions ADD COLUMN image_sha256 TEXT;
 {_FILES_AND_SCORES}"""
 
+# Before schema 10 a prompt had one decision of a kind in a round: one image of it could be bought.
+_VARIANTS = f"""
+ALTER TABLE decisions RENAME TO decisions_before_10;
+{_DECISIONS};
+INSERT INTO decisions SELECT round_id, prompt_id, kind, count, reason, image_sha256, '' FROM decisions_before_10
+    ORDER BY rowid;
+DROP TABLE decisions_before_10;
+ALTER TABLE calls ADD COLUMN seed INTEGER;
+ALTER TABLE calls ADD COLUMN fingerprint TEXT NOT NULL DEFAULT ''"""
+
 MIGRATIONS = {
     2: "ALTER TABLE looks ADD COLUMN rung TEXT NOT NULL DEFAULT ''",
     3: "ALTER TABLE looks ADD COLUMN cost_usd REAL NOT NULL DEFAULT 0",
     4: "ALTER TABLE calls ADD COLUMN price_usd REAL NOT NULL DEFAULT 0",
     5: f"ALTER TABLE calls ADD COLUMN attempt INTEGER NOT NULL DEFAULT 0; {_BY_ROUND}",
     6: _READINGS,
+    7: _FAULTS,
+    8: _LOSSES,
+    9: _VARIANTS,
 }
 """Statements that bring a file of this schema to the next one."""

@@ -1,13 +1,14 @@
 import sqlite3
 from collections import Counter
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from evolvedirector.records import Decision, Evidence, ImageReply, Look, Prompt, RoundFigures, WriteReply
 from evolvedirector.store.errors import DiskFullError
-from evolvedirector.store.ledger import Call, Duel, Ledger, RoundRow, Spend, TeacherResult
+from evolvedirector.store.ledger import Call, DrawnImage, Duel, Ledger, RoundRow, Spend, TeacherResult
 
 CALL = Call("q", "p", "l", "toy")
 
@@ -142,6 +143,75 @@ def test_a_ledger_of_the_schema_before_is_brought_up_to_date(tmp_path: Path) -> 
         assert ledger.looks.get(["old", "new"]) == {"old": Look("old", 0.9), "new": Look("new", 0.2, 0.7, "", "choice")}
 
 
+_BACK_TO_SCHEMA_9 = """
+ALTER TABLE calls DROP COLUMN seed;
+ALTER TABLE calls DROP COLUMN fingerprint;
+CREATE TABLE old (round_id TEXT NOT NULL, prompt_id TEXT NOT NULL, kind TEXT NOT NULL, count INTEGER NOT NULL,
+    reason TEXT NOT NULL, image_sha256 TEXT, PRIMARY KEY (round_id, prompt_id, kind));
+INSERT INTO old SELECT round_id, prompt_id, kind, count, reason, image_sha256 FROM decisions WHERE variant = '';
+DROP TABLE decisions;
+ALTER TABLE old RENAME TO decisions;
+PRAGMA user_version=9;
+"""
+
+
+def test_a_ledger_of_one_image_a_prompt_takes_an_image_for_each_aspect(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    before = [Decision("buy", "p", 1, "best of K", "ab"), Decision("keep", "q", 1, "tie")]
+    with closing(Ledger(path)) as ledger:
+        ledger.rounds.add_decisions("r1", before)
+        ledger.calls.reserve("r1", [CALL])
+        ledger.calls.settle([(ImageReply("q", "image", b"x"), "ab")])
+    with closing(sqlite3.connect(path)) as file:
+        file.executescript(_BACK_TO_SCHEMA_9)
+        file.commit()
+    with closing(Ledger.for_reading(path)) as view:
+        assert view.rounds.decisions("r1") == before
+    aspects = [Decision("buy", "p", image_sha256="ab", variant=name) for name in ("colour", "symmetry")]
+    with closing(Ledger(path)) as ledger:
+        ledger.rounds.add_decisions("r1", aspects)
+        ledger.calls.reserve("r1", [replace(CALL, request_id="q2", seed=2**63 - 1, fingerprint="weights")])
+        ledger.calls.settle([(ImageReply("q2", "image", b"y"), "cd")])
+    with closing(Ledger(path)) as ledger:
+        assert ledger.rounds.decisions("r1") == before + aspects
+        drawn = [DrawnImage("p", "ab", "toy", None, ""), DrawnImage("p", "cd", "toy", 2**63 - 1, "weights")]
+        assert ledger.calls.drawn(["p", "nobody"]) == drawn
+
+
+def test_a_ledger_without_losses_gets_room_for_them_and_keeps_the_rest(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    with closing(Ledger(path)) as ledger:
+        ledger.looks.reserve("r1", "judge", ["k"])
+        ledger.looks.settle([Look("k", 0.9)])
+    with closing(sqlite3.connect(path)) as file:  # as schema 8 had it
+        file.executescript(_BACK_TO_SCHEMA_9)
+        file.execute("DROP TABLE losses")
+        file.execute("PRAGMA user_version=8")
+        file.commit()
+    before = path.read_bytes()
+    with closing(Ledger.for_reading(path)) as view:
+        assert view.rounds.losses("r1") == {} and view.looks.get(["k"]) == {"k": Look("k", 0.9)}
+    assert path.read_bytes() == before
+    with closing(Ledger(path)) as ledger:
+        ledger.rounds.add_losses("r1", {"a": 0.25})
+    with closing(Ledger(path)) as ledger:
+        assert ledger.rounds.losses("r1") == {"a": 0.25} and ledger.looks.get(["k"]) == {"k": Look("k", 0.9)}
+
+
+def test_losses_are_those_of_the_way_to_a_revision_the_last_ones_first_to_stay(ledger: Ledger) -> None:
+    for number, (parent, child) in enumerate([("a", "b"), ("b", "c"), ("b", "fork"), ("c", "d"), ("d", "e")]):
+        ledger.rounds.record_revision(child, number + 2, parent, f"to {child}")
+        ledger.rounds.open(f"to {child}", number, parent, number)
+        ledger.rounds.close(f"to {child}", child, RoundFigures())
+        if child != "d":
+            ledger.rounds.add_losses(f"to {child}", {child: 0.5, "s": number})
+    ledger.rounds.open("open", 9, "e", 9)
+    ledger.rounds.add_losses("open", {"s": 9.0})
+    assert ledger.rounds.recent_losses("e", 10) == [{"b": 0.5, "s": 0.0}, {"c": 0.5, "s": 1.0}, {"e": 0.5, "s": 4.0}]
+    assert ledger.rounds.recent_losses("e", 2) == [{"c": 0.5, "s": 1.0}, {"e": 0.5, "s": 4.0}]
+    assert ledger.rounds.recent_losses("fork", 10) == [{"b": 0.5, "s": 0.0}, {"fork": 0.5, "s": 2.0}]
+
+
 def test_an_open_call_costs_the_listed_price_before_anything_was_sold(ledger: Ledger) -> None:
     for _ in range(3):
         ledger.calls.reserve("r", [CALL], price_usd=0.1)  # killed twice before it was answered
@@ -181,7 +251,7 @@ def test_another_schema_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version=99")
     connection.close()
-    with pytest.raises(ValueError, match=r"ledger schema 99.*reads schema 7"):
+    with pytest.raises(ValueError, match=r"ledger schema 99.*reads schema 10"):
         Ledger(path)
 
 
