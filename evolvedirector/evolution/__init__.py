@@ -3,10 +3,10 @@
 from typing import Any
 
 from evolvedirector.evolution.budget import Budget
-from evolvedirector.evolution.host import EvolvingData, ImageGenerator
+from evolvedirector.evolution.host import EvolvingData, ImageGenerator, MeasuresLoss
 from evolvedirector.renamed import old_attribute
 
-__all__ = ["Budget", "EvolvingData", "ImageGenerator"]
+__all__ = ["Budget", "EvolvingData", "ImageGenerator", "MeasuresLoss"]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 
 from evolvedirector.errors import UserError
@@ -109,3 +109,27 @@ def allowance_of(budget: Budget, spent: Spend, spent_in_round: Spend) -> Allowan
         judge_calls=None if judge is None else int(judge),
         cost_usd=None if cost is None else float(cost),
     )
+
+
+def lowest_price_usd(budget: Budget, listed_usd: Mapping[str, float]) -> float:
+    """Return the lowest known price of an image; 0 where none is known or all are free.
+
+    Args:
+        budget: Its prices come first.
+        listed_usd: What the teachers say themselves, by name.
+    """
+    return min((price for price in {**listed_usd, **(budget.prices_usd or {})}.values() if price > 0), default=0.0)
+
+
+def looks_left(budget: Budget, left: Allowance, price_per_image_usd: float) -> int | None:
+    """Return how many looks the budget leaves once the images that may still be bought are paid for; None: any number.
+
+    Args:
+        budget: The price of a look.
+        left: What may still be spent.
+        price_per_image_usd: 0 where it is unknown.
+    """
+    if left.judge_calls is None or left.cost_usd is None or budget.price_per_look_usd <= 0:
+        return left.judge_calls
+    money_usd = max(0.0, left.cost_usd - price_per_image_usd * (left.teacher_calls or 0))
+    return min(left.judge_calls, int(money_usd / budget.price_per_look_usd + 1e-9))

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-from evolvedirector.records import ImageReply, ImageRequest
+from evolvedirector.errors import RunError
+from evolvedirector.models.image_generator import ImageGenerator
+from evolvedirector.records import ImageReply, ImageRequest, LossReply, LossRequest
 
-if TYPE_CHECKING:
-    from torch import Tensor
+__all__ = ["EvolvingData", "ImageGenerator", "MeasuresLoss", "StudentPart"]
 
 
 @runtime_checkable
-class ImageGenerator(Protocol):
-    """What `EvolutionCallback` needs of any LightningModule."""
+class MeasuresLoss(Protocol):
+    """What drawing by loss needs of a LightningModule, beside `ImageGenerator`."""
 
-    def generate(self, requests: Sequence[ImageRequest]) -> list[Tensor]:
-        """Draw one uint8 image (3, height, width) per request; the same request gives the same image.
+    def sample_losses(self, requests: Sequence[LossRequest]) -> list[float]:
+        """Return the mean loss of each sample over its noise levels; the same request gives the same loss.
 
-        A module may carry an integer `generation_chunk_size`: requests then arrive in multiples of it, cut from the
-        global list before ranks are assigned (the last chunk is padded by repeating a request).
+        Requests arrive in multiples of `generation_chunk_size`, as they do for `generate`.
         """
         ...
 
@@ -48,14 +49,20 @@ class StudentPart:
         draw: Draws one encoded image per request.
         fingerprint: Names its weights: which step, averaged or not.
         chunk: Requests drawn together.
+        measure: Returns one loss per request. None: its module measures none.
     """
 
     def __init__(
-        self, draw: Callable[[Sequence[ImageRequest]], list[bytes]], fingerprint: str = "student", chunk: int = 1
+        self,
+        draw: Callable[[Sequence[ImageRequest]], list[bytes]],
+        fingerprint: str = "student",
+        chunk: int = 1,
+        measure: Callable[[Sequence[LossRequest]], list[float]] | None = None,
     ) -> None:
         self._draw = draw
         self._fingerprint = fingerprint
         self._chunk = max(1, chunk)
+        self._measure = measure
 
     @property
     def fingerprint(self) -> str:
@@ -71,3 +78,23 @@ class StudentPart:
         """Yield one image per request, in order."""
         for request, image in zip(requests, self._draw(requests), strict=True):
             yield ImageReply(request.request_id, "image", image)
+
+    @property
+    def measures_loss(self) -> bool:
+        """Whether it can be asked for losses."""
+        return self._measure is not None
+
+    def losses(self, requests: Sequence[LossRequest]) -> Iterator[LossReply]:
+        """Yield the loss of each request, in order.
+
+        Raises:
+            RunError: One is not finite: draws cannot be shared out by it.
+        """
+        assert self._measure is not None, "a plan with losses is refused where there is nobody to measure them"
+        for request, loss in zip(requests, self._measure(requests), strict=True):
+            if not math.isfinite(loss):
+                raise RunError(
+                    f"The student's loss on {request.prompt!r} is {loss}. Draws by loss need finite ones. Go on from an"
+                    " earlier checkpoint with a lower learning rate, or write `weighting.loss_power: 0`."
+                )
+            yield LossReply(request.request_id, loss)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import io
 import textwrap
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple
 
 from evolvedirector.evolution.round_parts import Round
 from evolvedirector.evolution.steps import look
 from evolvedirector.judges.health.report import HealthReport, JudgeHealth
+from evolvedirector.judges.judge import ChecksImages
 from evolvedirector.records import (
     DatasetState,
     ImageAndPrompt,
@@ -28,6 +31,8 @@ MAX_SHARED_WORDS = 0.5
 """Of two swapped prompts: an image of "a cat and a dog" also shows "a cat"."""
 UNDECIDED = 0.05
 """Distance from 1/2 up to which a look prefers neither place."""
+MAX_PULSES = 4
+"""Questions asked until one answer can be read, where all others were answered before."""
 _PARTNERS = 32
 _BLANK_LEVEL = 128
 
@@ -56,47 +61,129 @@ class _Canary(NamedTuple):
     other: Sample | None
 
 
-def check_judge(round: Round, settings: JudgeHealth, state: DatasetState) -> HealthReport:
+def check_judge(
+    round: Round, settings: JudgeHealth, state: DatasetState, opening: Sequence[Prompt] = ()
+) -> HealthReport:
     """Measure the judge on gold and canaries, as far as the budget of looks reaches.
 
     Questions are keyed by their content, so an answer is paid for once per run and judge: gold in its first round,
-    canaries as their choice changes by round, nothing when a round is repeated. After the first round, gold whose
-    answer could not be read is asked about once more a round: an outage ends. Gold comes first where the budget is
-    short. Without gold and bought images nothing is measured.
+    canaries as their choice changes by round, nothing when a round is repeated. What could not be read in another
+    round is asked about once more: an outage ends. Gold comes first where the budget is short. Without gold and
+    bought images nothing is measured but whether the judge answers at all, before the first images are bought.
 
     Args:
         round: The round; its books are used as for every look.
         settings: What to ask.
         state: The dataset, whose bought images become canaries.
+        opening: Prompts that are about to be bought, where this is no round but the run's opening purchase. It is
+            asked anew at every start that finds the judge silent, and with nothing else to show it sees grey images.
     """
     canaries = _canaries(round, settings, state)
-    gold = _gold(round, settings)
-    singles = [*gold, *_single_canaries(round, canaries, settings.overlay_canaries)]
-    looks = _ask_singles(round, singles)
-    if round.info.index > 0:
-        looks |= _ask_again(round, gold, looks)
+    singles = [*_gold(round, settings), *_single_canaries(round, canaries)]
+    overlays = _overlays(round, canaries) if settings.overlay_canaries else []
+    if opening and not singles and not overlays:
+        singles = _grey_images(round, opening, settings.canaries_per_round)
     orders, twice = _pairs(round, canaries)
     pairs = [*(pair for both in orders for pair in both), *twice]
-    names = [pair.key for pair in pairs]
-    looks |= look(round, "look", names, lambda i: OrderedPair(*pairs[i]))
-    return _report(singles, orders, twice, looks)
+    if not isinstance(round.parts.judge, ChecksImages):
+        singles, overlays = [], []
+        warnings.warn(
+            f"{type(round.parts.judge).__name__} has no `check`, so no canary of one image is shown to it, and how "
+            "often it errs stays unknown.",
+            stacklevel=3,
+        )
+    asking = _Asking(round, bool(opening))
+    keys = [*(single.key for single in singles), *(pair.key for pair in pairs)]
+    asking.turn = _silent_starts(round, keys) if opening else 0
+    looks = asking.ask("check", singles)
+    looks |= asking.ask("check", overlays, may_be_unread=True)
+    looks |= asking.ask("look", pairs)
+    if looks:
+        asking.feel_pulse(singles, pairs)
+    unread = sum(not is_readable(look) for look in asking.fresh)
+    report = _report([*singles, *overlays], orders, twice, looks)
+    return replace(report, asked_now=len(asking.fresh), unread_now=unread)
 
 
-def _ask_singles(round: Round, singles: Sequence[_Single]) -> dict[str, Look]:
-    def question(position: int) -> ImageAndPrompt:
-        single = singles[position]
-        return ImageAndPrompt(single.key, single.image, single.prompt)
+@dataclass(slots=True)
+class _Asking:
+    """Ask, and tell what is said now from what an earlier round or start was told: an answer of old hides no outage."""
 
-    return look(round, "check", [single.key for single in singles], question)
+    round: Round
+    opening: bool
+    turn: int = 0
+    """Starts of the run before this one that could read nothing: their questions are asked anew."""
+    fresh: list[Look] = field(default_factory=list)
+
+    def ask(
+        self,
+        method: Literal["check", "look"],
+        asked: Sequence[_Single] | Sequence[_Pair],
+        may_be_unread: bool = False,
+    ) -> dict[str, Look]:
+        """Return looks by the key of the question; what another round could not read is asked about once more."""
+        by_name = {_at_start(question.key, self.turn): question for question in asked}
+        looks = self._look_at(method, by_name, may_be_unread)
+        round_id, rounds = self.round.info.round_id, self.round.parts.ledger.looks.rounds_of(list(looks))
+        unread = [name for name, look in looks.items() if not is_readable(look)]
+        names = {
+            digest("again", name, round_id, length=32): name
+            for name in unread
+            if rounds.get(name, round_id) != round_id and not may_be_unread
+        }
+        again = self._look_at(method, {key: by_name[name] for key, name in names.items()}, may_be_unread)
+        looks |= {names[key]: look for key, look in again.items()}
+        return {by_name[name].key: look for name, look in looks.items()}
+
+    def feel_pulse(self, singles: Sequence[_Single], pairs: Sequence[_Pair]) -> None:
+        """Where all answers were remembered, ask one question anew, a few times at most: is anybody there?"""
+        method: Literal["check", "look"] = "check" if singles else "look"
+        first = singles[0] if singles else pairs[0] if pairs else None
+        known = self.round.parts.ledger.looks
+        turn = 0
+        while first is not None and len(self.fresh) < MAX_PULSES and not any(map(is_readable, self.fresh)):
+            name = digest("pulse", first.key, self.round.info.round_id, turn, length=32)
+            turn += 1
+            if self.opening and known.get([name]):
+                continue
+            if not self._look_at(method, {name: first}, False):
+                break
+
+    def _look_at(
+        self, method: Literal["check", "look"], asked: Mapping[str, _Single | _Pair], may_be_unread: bool
+    ) -> dict[str, Look]:
+        keys, book = list(asked), self.round.parts.ledger.looks
+
+        def question(position: int) -> Any:
+            key = keys[position]
+            item = asked[key]
+            if isinstance(item, _Single):
+                return ImageAndPrompt(key, item.image, item.prompt)
+            return OrderedPair(key, item.first, item.second, item.prompt)
+
+        known = set(book.get(keys))
+        if not self.opening:  # a round that is repeated goes by what it was told at first
+            known = {key for key, by in book.rounds_of(list(known)).items() if by != self.round.info.round_id}
+        looks = look(self.round, method, keys, question, may_be_unread)
+        if not may_be_unread:
+            self.fresh += [look for key, look in looks.items() if key not in known]
+        return looks
 
 
-def _ask_again(round: Round, gold: Sequence[_Single], looks: Mapping[str, Look]) -> dict[str, Look]:
-    """Return what was read this time, under the key of the first time; the question of each round has its own."""
-    unread = [single for single in gold if single.key in looks and not is_readable(looks[single.key])]
-    turn = round.info.index
-    names = {digest("again", single.key, turn, length=32): single for single in unread}
-    answers = _ask_singles(round, [single._replace(key=key) for key, single in names.items()])
-    return {names[key].key: look for key, look in answers.items()}
+def _at_start(key: str, turn: int) -> str:
+    return digest("start", key, turn, length=32) if turn else key
+
+
+def _silent_starts(round: Round, keys: Sequence[str]) -> int:
+    """Count the starts of the run that asked all of this and could read nothing."""
+    turn = 0
+    while keys:
+        names = [_at_start(key, turn) for key in keys]
+        known = round.parts.ledger.looks.get(names)
+        if len(known) < len(set(names)) or any(map(is_readable, known.values())):
+            break
+        turn += 1
+    return turn
 
 
 def _canaries(round: Round, settings: JudgeHealth, state: DatasetState) -> list[_Canary]:
@@ -144,17 +231,33 @@ def _gold(round: Round, settings: JudgeHealth) -> list[_Single]:
     ]
 
 
-def _single_canaries(round: Round, canaries: Sequence[_Canary], overlays: bool) -> list[_Single]:
+def _single_canaries(round: Round, canaries: Sequence[_Canary]) -> list[_Single]:
     asked = []
     for sample, other in canaries:
         text = sample.prompt.text
         image = round.parts.store.blobs.get(sample.image_sha256)
         asked.append(_single(round, "blank", _blank_png(*round.parts.size_of(sample.prompt)), text, False))
-        if overlays:
-            asked.append(_single(round, "overlay", _blank_png(*round.parts.size_of(sample.prompt), text), text, False))
         asked.append(_single(round, "own", image, text, True))
         if other is not None:
             asked.append(_single(round, "swapped", image, other.prompt.text, False))
+    return asked
+
+
+def _overlays(round: Round, canaries: Sequence[_Canary]) -> list[_Single]:
+    prompts = [sample.prompt for sample, _ in canaries]
+    return [
+        _single(round, "overlay", _blank_png(*round.parts.size_of(prompt), prompt.text), prompt.text, False)
+        for prompt in prompts
+    ]
+
+
+def _grey_images(round: Round, prompts: Sequence[Prompt], count: int) -> list[_Single]:
+    """Show uniform images of different greys, so that few prompts make many questions."""
+    asked = []
+    for place in range(count):
+        prompt, level = prompts[place % len(prompts)], _BLANK_LEVEL + place // len(prompts)
+        image = _blank_png(*round.parts.size_of(prompt), level=min(level, 255))
+        asked.append(_single(round, "blank", image, prompt.text, False))
     return asked
 
 
@@ -199,7 +302,7 @@ def _report(
     overlays = {single.key for single in singles if single.kind == "overlay"}
     unreadable = sum(not is_readable(look) for key, look in looks.items() if key not in overlays)
     return HealthReport(
-        **{kind: _tally(right) for kind, right in by_kind.items()},
+        **{kind: _tally(right) for kind, right in by_kind.items()},  # type: ignore[arg-type]
         pairs=_tally(preferred == "first" for preferred in (*own_first, *own_second) if preferred != "unreadable"),
         swaps=_tally(preferred != "tie" for preferred in both if preferred != "unreadable"),
         same=_tally(share == 0.5 for share in firsts),
@@ -214,11 +317,11 @@ def _tally(passed: Iterable[bool]) -> Tally:
     return Tally(len(answers), answers.count(False))
 
 
-def _blank_png(width_px: int, height_px: int, written: str = "") -> bytes:
+def _blank_png(width_px: int, height_px: int, written: str = "", level: int = _BLANK_LEVEL) -> bytes:
     """Encode a uniform mid-grey image: it shows nothing that a prompt would ask for, though it may be written on it."""
     from PIL import Image, ImageDraw, ImageFont
 
-    picture = Image.new("RGB", (width_px, height_px), (_BLANK_LEVEL,) * 3)
+    picture = Image.new("RGB", (width_px, height_px), (level,) * 3)
     if written:
         size_px = max(8, min(width_px, height_px) // 10)
         text = textwrap.fill(

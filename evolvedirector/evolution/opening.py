@@ -3,40 +3,83 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 
 from evolvedirector.errors import RunError
+from evolvedirector.evolution.budget import looks_left, lowest_price_usd
 from evolvedirector.evolution.buying.buy import buy
 from evolvedirector.evolution.judge_health import check_judge
 from evolvedirector.evolution.round_parts import Round
-from evolvedirector.records import DatasetState, PromptState, RevisionChange
+from evolvedirector.policies.policy import LeavesSeeds
+from evolvedirector.records import DatasetState, Prompt, PromptState, RevisionChange
+from evolvedirector.store.ledger.faults import told_faults
 
 
 def run_seeding(round: Round) -> str:
-    """Buy images for seed prompts that have none yet, as far as the budget reaches; return the revision to train on."""
+    """Buy images for seed prompts that have none yet, as far as the budget reaches; return the revision to train on.
+
+    Where the policy's rounds draw them, they wait.
+    """
     store, info = round.parts.store, round.info
     state = store.state(info.revision_sha)
     waiting = [entry.prompt for entry in state.in_state("candidate") if entry.prompt.origin == "seed"]
-    if not waiting or round.parts.budget.buys_nothing:
+    policy = round.parts.policy
+    if not waiting or round.parts.budget.buys_nothing or (isinstance(policy, LeavesSeeds) and policy.leaves_seeds):
         return info.revision_sha
     unlimited = replace(round.parts.budget, teacher_calls_per_round=None)  # the seeds are not a round
     round = counted(replace(round, parts=replace(round.parts, budget=unlimited)))
-    round, problem = checked(round, state)
+    has_images = any(entry.sample for entry in state.entries.values())
+    round, problem, silent = checked(round, state, waiting)
+    if silent and not has_images:
+        raise RunError(
+            f"Nothing is bought for {len(waiting)} seed prompts: {problem}{_faults(round, 'judge')} A run whose judge "
+            "cannot be read would buy unscreened. Mend the judge and give the same command again, or write "
+            "`judge_health: false` to go on without one."
+        )
     if problem is not None:
-        warnings.warn(f"The images of the seeds are not checked: {problem}", stacklevel=2)
-    purchases = buy(round, waiting, {}, check_teacher=round.parts.policy.checks_seeds and problem is None)
+        fate = f"{len(waiting)} seed prompts are not bought" if silent else "The images of the seeds are not checked"
+        warnings.warn(f"{fate}: {problem}{_faults(round, 'judge')}", stacklevel=2)
+    if silent:
+        round.parts.executor.enter("train")
+        return info.revision_sha
+    purchases = buy(round, waiting, {}, check_teacher=policy.checks_seeds and problem is None)
     round.parts.executor.enter("train")
+    if not purchases.samples and not has_images:
+        raise RunError(_no_image(round, len(waiting)))
     if not purchases.samples and not purchases.failed:
         return info.revision_sha
-    if not purchases.samples and not any(entry.sample for entry in state.entries.values()):
-        said = ", ".join(f"teacher: {cause} {number}" for cause, number in round.figures.no_image.items())
-        raise RunError(
-            f"None of {len(waiting)} seed prompts got an image to train on ({said}). Either the teachers cannot "
-            "draw them, or the judge refuses what they draw. Look at both, or write other seeds; everything bought is "
-            "kept."
-        )
     states: dict[str, PromptState] = {prompt.id: "retired" for prompt in purchases.failed}
     return store.publish(info.revision_sha, info.round_id, RevisionChange(samples=purchases.samples, states=states))
+
+
+def _no_image(round: Round, waiting: int) -> str:
+    """Say why no seed prompt got an image, and what to do about it."""
+    causes = round.figures.no_image
+    said = ", ".join(f"teacher: {cause} {number}" for cause, number in causes.items())
+    if not causes:
+        return (
+            f"None of {waiting} seed prompts got an image to train on: the budget allows no call to a teacher. Allowed "
+            "is one that pays for the seeds at least. Raise `budget_teacher_calls`, `teacher_budgets` or "
+            "`budget_cost_usd`, or start a new root."
+        )
+    start = f"None of {waiting} seed prompts got an image to train on ({said}).{_faults(round, 'teacher ')}"
+    if causes["failure"]:
+        return (
+            f"{start} A service that answers is needed, with a key and a model that are "
+            "right. Mend it and give the same command again; what failed is asked for again, and what was bought is "
+            "kept."
+        )
+    return (
+        f"{start} Either the teachers cannot draw them, or the judge refuses what they draw. Look at both, or write "
+        "other seeds; everything bought is kept."
+    )
+
+
+def _faults(round: Round, part: str) -> str:
+    """Say what those whose name begins so gave as reasons in this round, in a sentence of its own; empty for none."""
+    faults = [fault for fault in round.parts.ledger.faults.of(round.info.round_id) if fault.part.startswith(part)]
+    return f" It was said: {told_faults(faults)}." if faults else ""
 
 
 def opened(round: Round) -> Round:
@@ -47,31 +90,41 @@ def opened(round: Round) -> Round:
 
 
 def counted(round: Round) -> Round:
-    """Let a round, or the purchase of the seeds, know what was spent before it."""
-    ledger = round.parts.ledger
+    """Let a round, or the purchase of the seeds, know what was spent before it, and who writes."""
+    ledger, budget = round.parts.ledger, round.parts.budget
     spent, here = ledger.spend(), ledger.spend(round.info.round_id)
+    price_usd = lowest_price_usd(budget, round.parts.teacher_prices_usd)
     info = replace(
         round.info,
-        budget_teacher_calls=round.parts.budget.budget_teacher_calls,
+        budget_teacher_calls=budget.budget_teacher_calls,
         teacher_calls=spent.teacher_calls - here.teacher_calls,
         seed_calls=spent.teacher_calls - ledger.calls.in_rounds(),
+        price_per_image_usd=price_usd,
+        price_per_look_usd=budget.price_per_look_usd,
+        writer=round.parts.writer.fingerprint,
+        looks_left=looks_left(budget, round.opening_allowance(), price_usd),
     )
     return replace(round, info=info)
 
 
-def checked(round: Round, state: DatasetState) -> tuple[Round, str | None]:
-    """Measure the judge: the round knows how often it errs then, and why it may not decide; None when it may.
+def checked(round: Round, state: DatasetState, opening: Sequence[Prompt] = ()) -> tuple[Round, str | None, bool]:
+    """Measure the judge: the round knows how far it is right then, and why it may not decide.
 
     Args:
         round: The round.
         state: The revision it starts from; bought images of it are shown to the judge.
+        opening: Prompts that are about to be bought, where this is the run's opening purchase.
+
+    Returns:
+        The round, why the judge may not decide (None where it may), and whether none of its answers could be read.
     """
     settings = round.parts.judge_health
     if settings is None:
-        return round, None
-    report = check_judge(round, settings, state)
+        return round, None, False
+    report = check_judge(round, settings, state, opening)
     round.figures.judge.update(report.to_figures())
-    return replace(round, info=replace(round.info, judge_error=report.judge_error)), report.problem(settings)
+    round.figures.judge_silent = report.is_silent
+    return replace(round, info=replace(round.info, judge=report.accuracy)), report.problem(settings), report.is_silent
 
 
 def skip_round(round: Round, problem: str) -> str:
@@ -82,6 +135,7 @@ def skip_round(round: Round, problem: str) -> str:
         problem: Why; shown as a warning.
     """
     info, figures = round.info, round.figures
+    problem += _faults(round, "judge")
     warnings.warn(f"Round {info.index + 1} is skipped, training goes on: {problem}", stacklevel=3)
     figures.skipped, figures.skipped_because = True, problem
     round.parts.ledger.rounds.close(info.round_id, info.revision_sha, figures)

@@ -62,7 +62,7 @@ def remembered(
         group_seconds: How long replies may wait for others before they are settled.
 
     Returns:
-        The answers by key; what a limit kept from being asked is left out.
+        The answers by key, in the order of the keys; what a limit kept from being asked is left out.
     """
     known = dict(recorded(keys))
     missing = within([key for key in dict.fromkeys(keys) if key not in known])
@@ -82,7 +82,20 @@ def remembered(
                     for reply in wanted:
                         open_keys.pop(_key_of(reply), None)
             known |= silent(list(open_keys))
-    return known
+    # in the order of the questions: how answers fell into groups is a matter of time, and a revision's name is not
+    return {key: known[key] for key in dict.fromkeys(keys) if key in known}
+
+
+def whole_chunks(keys: Sequence[str], size: int, held: Mapping[str, Answer]) -> dict[str, Answer]:
+    """Return the answers of those chunks of which all are held: the others are asked as a whole, among the same keys.
+
+    Args:
+        keys: Of all questions, in order; chunks are cut from them.
+        size: Of a chunk.
+        held: What the ledger holds.
+    """
+    chunks = [keys[start : start + size] for start in range(0, len(keys), size)]
+    return {key: held[key] for chunk in chunks if all(key in held for key in chunk) for key in chunk}
 
 
 def _key_of(reply: Any) -> str:

@@ -1,4 +1,4 @@
-"""One round, in order: health, write, render, screen, score, decide, write, buy, compare, publish.
+"""One round, in order: health, write, render, screen, look again, score, decide, write, buy, compare, measure, publish.
 
 The published order (look at live prompts, then write and buy children) and the screening order (write and screen
 candidates, then buy the failing ones) are the same skeleton with different steps left empty by the policy's plan.
@@ -18,9 +18,11 @@ from evolvedirector.evolution.buying.ask_teachers import Wish, ask_teachers, cho
 from evolvedirector.evolution.buying.buy import Purchases, buy
 from evolvedirector.evolution.candidates import NOT_REACHED
 from evolvedirector.evolution.history import past_rounds
+from evolvedirector.evolution.losses import live_samples, measured_losses
 from evolvedirector.evolution.opening import checked, opened, skip_round
 from evolvedirector.evolution.round_parts import Round
 from evolvedirector.evolution.steps import Drawn
+from evolvedirector.policies.policy import Confirms, NeedsParts
 from evolvedirector.records import (
     Allowance,
     DatasetState,
@@ -45,6 +47,9 @@ MIN_LIVE_SAMPLES = 1
 MOST_REFUSED = 0.9
 """Share of refused texts in a round above which it warns."""
 
+MOST_FURTHER_LOOKS = 32
+"""Most times that a policy is asked which candidates to look at again: a policy that never has enough ends here."""
+
 _NEW_STATE: Mapping[str, PromptState] = {"retire": "retired", "master": "mastered", "revive": "live"}
 
 
@@ -62,7 +67,7 @@ def run_round(round: Round) -> str:
         return done
     state = parts.store.state(round.info.revision_sha)
     state = replace(state, history=past_rounds(ledger, round.info.revision_sha))
-    round, problem = checked(opened(round), state)
+    round, problem, _ = checked(opened(round), state)
     if problem is not None:
         return skip_round(round, problem)
     info = round.info
@@ -74,11 +79,12 @@ def run_round(round: Round) -> str:
     evidence = _screen(round, plan, drawn, candidates)
     evidence += _probe(round, plan, drawn, state)
     evidence += _compare_live(round, plan, drawn, state)
+    seen = replace(state, entries={**state.entries, **{p.id: PromptEntry(p, "candidate") for p in candidates}})
+    allowance = round.opening_allowance()
+    evidence = _look_again(round, seen, evidence, allowance)
     scored = _draw_to_score(round, plan, state, candidates)
     evidence += steps.score(round, scored.images)
 
-    seen = replace(state, entries={**state.entries, **{p.id: PromptEntry(p, "candidate") for p in candidates}})
-    allowance = round.opening_allowance()
     decisions = parts.policy.decide(seen, evidence, allowance, info)
     _check_decisions(decisions, state, candidates, scored)
     mix = parts.policy.mix(seen, evidence, info)
@@ -89,8 +95,12 @@ def run_round(round: Round) -> str:
     purchases = _buy(round, state, plan, [*_to_buy(candidates, decisions), *children])
     if plan.compare_bought:
         _compare_bought(round, purchases)
-    chosen = tuple(scored.samples[d.prompt_id, d.image_sha256] for d in decisions if d.image_sha256 is not None)
-    change = _change(state, decisions, replace(purchases, samples=chosen + purchases.samples), figures, mix)
+    chosen = tuple(_chosen(decision, scored) for decision in decisions if decision.image_sha256 is not None)
+    change = _change(state, decisions, replace(purchases, samples=chosen + purchases.samples), figures)
+    if plan.most_losses:
+        losses = measured_losses(round, live_samples(state, change), plan.most_losses)
+        mix = parts.policy.mix(replace(seen, losses=losses), evidence, info)
+    change = _drawn_by(change, mix)
     round.watch.check()
     child = parts.store.publish(info.revision_sha, info.round_id, change)
     ledger.rounds.close(info.round_id, child, figures)
@@ -134,6 +144,41 @@ def _compare_live(round: Round, plan: RoundPlan, drawn: Mapping[str, str], state
     return steps.compare(round, pairs, plan.both_orders)
 
 
+def _look_again(
+    round: Round, state: DatasetState, evidence: Sequence[Evidence], allowance: Allowance
+) -> list[Evidence]:
+    """Look at further drawings of the candidates that the policy is in doubt about; in place of what was known of them.
+
+    What the policy asks follows from what was seen alone, so a round that is repeated after a kill asks the same. A
+    candidate of which a further look brings nothing (the budget of looks is spent, the drawing is the same) is left.
+    """
+    policy, by_prompt = round.parts.policy, {item.prompt_id: item for item in evidence if item.kind == "screen"}
+    if not isinstance(policy, Confirms):
+        return list(evidence)
+    prompts = {key: state.entries[key].prompt for key in by_prompt}
+    left: set[str] = set()
+    for _ in range(MOST_FURTHER_LOOKS):
+        asked = list(dict.fromkeys(policy.look_again(state, evidence, allowance, round.info)))
+        _check_asked(asked, by_prompt)
+        asked = [key for key in asked if key not in left]
+        if not asked:
+            break
+        more = {item.prompt_id: item for item in steps.check_again(round, [by_prompt[key] for key in asked], prompts)}
+        left.update(key for key in asked if key not in more)
+        by_prompt |= more
+        evidence = [more.get(item.prompt_id, item) if item.kind == "screen" else item for item in evidence]
+    return list(evidence)
+
+
+def _check_asked(asked: Sequence[str], screened: Mapping[str, Evidence]) -> None:
+    for prompt_id in asked:
+        if prompt_id not in screened:
+            raise UserError(
+                f"The policy wants another look at prompt {prompt_id!r}, which is none of the {len(screened)} "
+                "candidates that were screened. Return ids of evidence of kind `screen` from `look_again`."
+            )
+
+
 def _draw_to_score(round: Round, plan: RoundPlan, state: DatasetState, candidates: Sequence[Prompt]) -> _Scored:
     """Let the student, or the teacher that the plan names, draw what the rewards are to score."""
     prompts = [state.entries[key].prompt for key in plan.score] + (list(candidates) if plan.score_candidates else [])
@@ -156,8 +201,9 @@ def _draw_to_score(round: Round, plan: RoundPlan, state: DatasetState, candidate
 
 def _count(figures: RoundFigures, decisions: Sequence[Decision], allowance: Allowance) -> None:
     figures.decisions.update(decision.kind for decision in decisions)
-    if allowance.teacher_calls is not None:
-        figures.buys_beyond_allowance = max(0, figures.decisions["buy"] - allowance.teacher_calls)
+    if allowance.teacher_calls is not None:  # an image that was drawn to be scored is paid for already
+        to_buy = sum(decision.kind == "buy" and decision.image_sha256 is None for decision in decisions)
+        figures.buys_beyond_allowance = max(0, to_buy - allowance.teacher_calls)
 
 
 def _to_buy(candidates: Sequence[Prompt], decisions: Sequence[Decision]) -> list[Prompt]:
@@ -199,6 +245,7 @@ def _buy(round: Round, state: DatasetState, plan: RoundPlan, prompts: Sequence[P
         check_teacher=plan.check_teacher,
         test_all_share=plan.test_all_share,
         limit=plan.budget_teacher_calls,
+        bought_from=plan.bought_from,
     )
 
 
@@ -237,12 +284,21 @@ def _write_requests(
 
 
 def _check_plan(round: Round, plan: RoundPlan, state: DatasetState) -> None:
+    if isinstance(round.parts.policy, NeedsParts):
+        round.parts.policy.check_parts(round.parts.teachers, round.parts.rewards)
     for prompt_id in (*plan.compare, *plan.probe, *plan.score):
         if prompt_id not in state.entries:
             raise UserError(
                 f"The policy wants to look at prompt {prompt_id!r}, which is none of the {len(state.entries)} prompts "
                 "of the revision. Name prompts of the state in `compare`, `probe` and `score`."
             )
+    if plan.most_losses and not round.parts.student.measures_loss:
+        raise UserError(
+            f"The policy wants the student's loss on up to {plan.most_losses} samples, but its module has no "
+            "`sample_losses`. Allowed is such a plan with one that has. Write `most_losses=0` in the plan, or add "
+            "`def sample_losses(self, requests: Sequence[LossRequest]) -> list[float]` to the module."
+        )
+    _check_teacher(round, plan.bought_from, "what is bought", "all of them")
     if not (plan.score or plan.score_candidates):
         return
     if not round.parts.rewards:
@@ -250,14 +306,18 @@ def _check_plan(round: Round, plan: RoundPlan, state: DatasetState) -> None:
             "The policy wants scores, but no reward takes part. Allowed is such a plan with at least one reward. Write "
             "`rewards: {clip: {class_path: evolvedirector.rewards.CLIPScore}}`, say, in EvolutionCallback."
         )
-    if plan.drawn_by is not None and plan.drawn_by not in round.parts.teachers:
-        raise UserError(
-            f"The policy wants {plan.drawn_by!r} to draw what is scored, but no teacher is called so. Allowed: "
-            f"{', '.join(round.parts.teachers)}. Write one of these names, or None for the student."
-        )
+    _check_teacher(round, plan.drawn_by, "what is scored", "the student")
     if plan.images_per_prompt < 1:
         raise UserError(
             f"images_per_prompt is {plan.images_per_prompt}. Allowed: 1 or more. Write 1 for one image of each prompt."
+        )
+
+
+def _check_teacher(round: Round, name: str | None, what: str, otherwise: str) -> None:
+    if name is not None and name not in round.parts.teachers:
+        raise UserError(
+            f"The policy wants {name!r} to draw {what}, but no teacher is called so. Allowed: "
+            f"{', '.join(round.parts.teachers)}. Write one of these names, or None for {otherwise}."
         )
 
 
@@ -265,9 +325,10 @@ def _check_decisions(
     decisions: Sequence[Decision], state: DatasetState, candidates: Sequence[Prompt], scored: _Scored
 ) -> None:
     buyable = {prompt.id for prompt in candidates}
+    slots: set[tuple[str, str]] = set()
     for decision in decisions:
-        if decision.image_sha256 is not None:
-            _check_choice(decision, scored)
+        if decision.image_sha256 is not None or decision.variant:
+            _check_choice(decision, scored, slots)
             continue
         known = buyable if decision.kind == "buy" else state.entries
         if decision.prompt_id not in known:
@@ -278,13 +339,26 @@ def _check_decisions(
             )
 
 
-def _check_choice(decision: Decision, scored: _Scored) -> None:
+def _check_choice(decision: Decision, scored: _Scored, slots: set[tuple[str, str]]) -> None:
+    slot = (decision.prompt_id, decision.variant)
+    if slot in slots:
+        raise UserError(
+            f"The policy chose two images of prompt {decision.prompt_id!r} with the variant {decision.variant!r}. "
+            "Allowed is one, since a sample replaces the one of the same prompt and variant. Give each a `variant`."
+        )
+    slots.add(slot)
     if decision.kind != "buy" or (decision.prompt_id, decision.image_sha256) not in scored.samples:
         raise UserError(
             f"The policy decided {decision.kind!r} with image {decision.image_sha256!r} for prompt "
             f"{decision.prompt_id!r}. Allowed is `buy` with one of the {len(scored.samples)} images that a teacher "
             "drew for scoring in this round. Name the teacher, a self-teacher say, in the plan's `drawn_by`."
         )
+
+
+def _chosen(decision: Decision, scored: _Scored) -> Sample:
+    """Make the sample that a chosen image becomes."""
+    drawn = scored.samples[decision.prompt_id, decision.image_sha256 or ""]
+    return Sample.create(drawn.prompt, drawn.image_sha256, drawn.teacher, drawn.files, decision.variant)
 
 
 def _compare_bought(round: Round, purchases: Purchases) -> None:
@@ -302,7 +376,6 @@ def _change(
     decisions: Sequence[Decision],
     purchases: Purchases,
     figures: RoundFigures,
-    mix: TrainingMix | None,
 ) -> RevisionChange:
     states: dict[str, PromptState] = {prompt.id: "retired" for prompt in purchases.failed}
     states |= {d.prompt_id: _NEW_STATE[d.kind] for d in decisions if d.kind in _NEW_STATE}
@@ -317,10 +390,15 @@ def _change(
             figures.kept_to_train += 1
     samples: tuple[Sample, ...] = purchases.samples
     failed = tuple(prompt for prompt in purchases.failed if prompt.id not in state.entries)
-    return RevisionChange(
-        samples=samples,
-        prompts=failed,
-        states=states,
-        skill_weights=None if mix is None else mix.skill_weights,
-        replay_share=None if mix is None else mix.replay_share,
+    return RevisionChange(samples=samples, prompts=failed, states=states)
+
+
+def _drawn_by(change: RevisionChange, mix: TrainingMix | None) -> RevisionChange:
+    if mix is None:
+        return change
+    return replace(
+        change,
+        skill_weights=mix.skill_weights,
+        replay_share=mix.replay_share,
+        sample_weights=mix.sample_weights,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -14,10 +14,12 @@ from evolvedirector.judges.health.report import JudgeHealth
 from evolvedirector.judges.judge import Judge
 from evolvedirector.policies.policy import Policy
 from evolvedirector.records import Allowance, Prompt, RoundFigures, RoundInfo
+from evolvedirector.records.buckets import BucketSize, bucket_of_prompt
 from evolvedirector.records.part import Part
 from evolvedirector.store.dataset import DatasetStore
 from evolvedirector.store.ledger import Ledger, Spend
 from evolvedirector.teachers.teacher import Teacher
+from evolvedirector.transport.fault import without_secrets
 from evolvedirector.writers.prompt_writer import PromptWriter
 
 Item = TypeVar("Item")
@@ -41,6 +43,8 @@ class RoundParts:
         judge_health: How the judge is checked before it decides; None trusts it.
         tie_margin: Distance from 1/2 up to which a preference of the judge is a tie.
         teacher_prices_usd: What the teachers say an image of theirs costs, by name; those who say nothing are left out.
+        buckets: Sizes (width, height) in px to ask for where a prompt names none, evenly over the prompts, in place of
+            `image_size_px`. Empty: none.
     """
 
     store: DatasetStore
@@ -56,6 +60,7 @@ class RoundParts:
     judge_health: JudgeHealth | None = None
     tie_margin: float = 0.0
     teacher_prices_usd: Mapping[str, float] = field(default_factory=dict)
+    buckets: Sequence[BucketSize] = ()
     judge_fingerprint: str = field(init=False)
     """Part of the key of every look."""
     teacher_fingerprints: Mapping[str, str] = field(init=False)
@@ -72,7 +77,9 @@ class RoundParts:
         return self.store.ledger
 
     def size_of(self, prompt: Prompt) -> tuple[int, int]:
-        """Return (width, height) in px to ask for."""
+        """Return (width, height) in px to ask for: the same in every round, so that images can be compared."""
+        if self.buckets and not (prompt.width_px and prompt.height_px):
+            return bucket_of_prompt(prompt.id, self.buckets)
         return prompt.width_px or self.image_size_px, prompt.height_px or self.image_size_px
 
 
@@ -116,10 +123,12 @@ class RoundWatch:
     Args:
         stop: Returns the reason to stop now, or None.
         report: Receives the progress after each unit.
+        go_on: How to go on after a stop, for the message.
     """
 
     stop: Callable[[], str | None] = lambda: None
     report: Callable[[Progress], None] = lambda progress: None
+    go_on: str = "continue with `--ckpt_path last`"
 
     def check(self) -> None:
         """Go on unless someone asked to stop.
@@ -130,8 +139,7 @@ class RoundWatch:
         reason = self.stop()
         if reason:
             raise RoundInterrupted(
-                f"The round was interrupted: {reason}. Everything bought and judged is recorded; "
-                "continue with `--ckpt_path last`."
+                f"The round was interrupted: {reason}. Everything bought and judged is recorded; {self.go_on}."
             )
 
 
@@ -155,6 +163,16 @@ class Round:
         """Say what this round may still spend."""
         ledger = self.parts.ledger
         return allowance_of(self.parts.budget, ledger.spend(), ledger.spend(self.info.round_id))
+
+    def note_faults(self, part: str, reasons: Iterable[str]) -> None:
+        """Record answers that could not be used, so that an outage stands on the screen and in the books.
+
+        Args:
+            part: `judge`, `writer`, or `teacher` and its name.
+            reasons: One for each answer, as they came; keys and addresses' queries are taken out.
+        """
+        said = [without_secrets(reason).strip() or "no reason given" for reason in reasons]
+        self.parts.ledger.faults.add(self.info.round_id, part, said)
 
     def opening_allowance(self) -> Allowance:
         """Say what this round could spend when it began: the same for a round that is being finished after a kill."""

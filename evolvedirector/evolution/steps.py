@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
 from evolvedirector.evolution.candidates import accept_texts
-from evolvedirector.evolution.remembered import remembered
+from evolvedirector.evolution.remembered import remembered, whole_chunks
 from evolvedirector.evolution.round_parts import Round
 from evolvedirector.records import (
     Evidence,
@@ -27,7 +27,7 @@ from evolvedirector.records import (
     digest,
     seed_of,
 )
-from evolvedirector.records.looks import preference_of, reading_of, verdict_of
+from evolvedirector.records.looks import is_readable, preference_of, reading_of, verdict_of
 
 Pair = tuple[Prompt, str, str]
 """Prompt, sha256 of the student's image, sha256 of the teacher's image."""
@@ -62,6 +62,7 @@ def write(
     by_id = {request.request_id: request for request, _ in requests}
 
     def settle(replies: Sequence[WriteReply]) -> dict[str, WriteReply]:
+        round.note_faults("writer", [reply.refusal for reply in replies if not (reply.answered or reply.texts)])
         book.add_writes(round.info.round_id, [reply for reply in replies if reply.answered or reply.texts])
         return {reply.request_id: reply for reply in replies}
 
@@ -74,10 +75,15 @@ def write(
         recorded=book.writes,
         requests=lambda keys: [by_id[key] for key in keys],
         settle=settle,
+        silent=lambda keys: settle([WriteReply(key, refusal="no reply", answered=False) for key in keys]),
     )
     unanswered = [reply for reply in replies.values() if not reply.answered]
     if unanswered:
         warnings.warn(f"The writer writes nothing at present: {unanswered[0].refusal}", stacklevel=2)
+    for request, _ in requests:
+        reply = replies.get(request.request_id)
+        if reply is not None and reply.refusal and request.skill is not None and len(reply.texts) < request.count:
+            round.figures.shortfalls[request.skill] = reply.refusal
     written = accept_texts(requests, replies, known_ids, book.held_out())
     book.add(written.prompts)
     round.figures.refused.update(written.refused)
@@ -97,13 +103,8 @@ def render(round: Round, prompts: Sequence[Prompt], variant: int = 0) -> dict[st
     """
     parts, student = round.parts, round.parts.student
     requests = {r.request_id: r for r in (student_request(round, prompt, variant) for prompt in prompts)}
-    names = list(requests)
-    chunks = [names[start : start + student.chunk] for start in range(0, len(names), student.chunk)]
-
-    def in_whole_chunks(keys: Sequence[str]) -> dict[str, str]:
-        drawn = parts.ledger.rounds.renders(round.info.round_id)
-        whole = [chunk for chunk in chunks if all(key in drawn for key in chunk)]
-        return {key: drawn[key] for chunk in whole for key in chunk}
+    # images of one size are drawn together: in mixed chunks most of a chunk would be padding
+    names = sorted(requests, key=lambda name: (requests[name].height_px, requests[name].width_px))
 
     def settle(replies: Sequence[ImageReply]) -> dict[str, str]:
         images = parts.store.blobs.put_many([reply.image or b"" for reply in replies])
@@ -117,7 +118,7 @@ def render(round: Round, prompts: Sequence[Prompt], variant: int = 0) -> dict[st
         student,
         "generate",
         names,
-        recorded=in_whole_chunks,
+        recorded=lambda keys: whole_chunks(keys, student.chunk, parts.ledger.rounds.renders(round.info.round_id)),
         requests=lambda keys: [requests[key] for key in keys],
         settle=settle,
         group_seconds=math.inf,  # a unit is drawn as a whole: its images come all at once
@@ -147,6 +148,54 @@ def check(
         kind: What the answers are evidence of.
     """
     of_teacher = kind == "faithfulness"
+    evidence = [
+        Evidence(
+            prompt.id,
+            kind,
+            reading=reading_of(taken),
+            looks=(taken,),
+            student_sha256=None if of_teacher else sha256,
+            teacher_sha256=sha256 if of_teacher else None,
+            skill=prompt.skill,
+            lineage_id=prompt.lineage_id,
+        )
+        for (prompt, sha256), taken in zip(images, _checked(round, images), strict=True)
+        if taken is not None
+    ]
+    return _recorded(round, evidence)
+
+
+def check_again(round: Round, screened: Sequence[Evidence], prompts: Mapping[str, Prompt]) -> list[Evidence]:
+    """Let the student draw screened prompts once more and look at that; each keeps its first reading, and counts once.
+
+    A student that draws the same image again, to the byte, teaches nothing: its look is the one already taken.
+
+    Args:
+        round: The round.
+        screened: What was seen of them so far; with n looks taken, the drawing of variant n is next.
+        prompts: By id.
+
+    Returns:
+        The evidence that has a look more than before.
+    """
+    by_variant: dict[int, list[Prompt]] = {}
+    for item in screened:
+        by_variant.setdefault(len(item.looks), []).append(prompts[item.prompt_id])
+    drawn: dict[str, str] = {}
+    for variant, again in sorted(by_variant.items()):
+        drawn |= render(round, again, variant)
+    images = [(prompts[item.prompt_id], drawn[item.prompt_id]) for item in screened]
+    more = [
+        replace(item, looks=(*item.looks, taken), further_sha256=(*item.further_sha256, sha256))
+        for item, (_, sha256), taken in zip(screened, images, _checked(round, images), strict=True)
+        if taken is not None and sha256 not in (item.student_sha256, *item.further_sha256)
+    ]
+    round.parts.ledger.looks.add_evidence(round.info.round_id, more)
+    return more
+
+
+def _checked(round: Round, images: Sequence[tuple[Prompt, str]]) -> list[Look | None]:
+    """Ask whether each image (sha256) shows its prompt; None where the budget of looks kept it from being asked."""
     judge = round.parts.judge_fingerprint
     keys = [digest("check", judge, prompt.text, sha256, length=32) for prompt, sha256 in images]
 
@@ -155,21 +204,7 @@ def check(
         return ImageAndPrompt(keys[position], round.parts.store.blobs.get(sha256), prompt.text)
 
     looks = look(round, "check", keys, question)
-    evidence = [
-        Evidence(
-            prompt.id,
-            kind,
-            reading=reading_of(looks[key]),
-            looks=(looks[key],),
-            student_sha256=None if of_teacher else sha256,
-            teacher_sha256=sha256 if of_teacher else None,
-            skill=prompt.skill,
-            lineage_id=prompt.lineage_id,
-        )
-        for key, (prompt, sha256) in zip(keys, images, strict=True)
-        if key in looks
-    ]
-    return _recorded(round, evidence)
+    return [looks.get(key) for key in keys]
 
 
 def compare(round: Round, pairs: Sequence[Pair], both_orders: bool) -> list[Evidence]:
@@ -248,7 +283,11 @@ def score(round: Round, images: Sequence[Drawn]) -> list[Evidence]:
 
 
 def look(
-    round: Round, method: Literal["check", "look"], keys: Sequence[str], question: Callable[[int], Question]
+    round: Round,
+    method: Literal["check", "look"],
+    keys: Sequence[str],
+    question: Callable[[int], Question],
+    may_be_unread: bool = False,
 ) -> dict[str, Look]:
     """Ask the judge what the ledger does not know yet, as far as the budget of looks reaches; returns looks by key.
 
@@ -257,6 +296,7 @@ def look(
         method: `check` for single images, `look` for pairs.
         keys: Names of the questions.
         question: Makes the question at a position of `keys`.
+        may_be_unread: Whether no answer is a good one, so that it counts as no fault of the judge.
     """
     parts, info, book = round.parts, round.info, round.parts.ledger.looks
     price_usd = parts.budget.price_per_look_usd
@@ -271,6 +311,8 @@ def look(
 
     def settle(looks: Iterable[Look]) -> dict[str, Look]:
         looks = list(looks)
+        unread = [look.reason or "an answer that cannot be read" for look in looks if not is_readable(look)]
+        round.note_faults("judge", unread if not may_be_unread else ())
         # one that was cut off stays open, as after a kill: it counts, and is asked again when the round is repeated
         book.settle([look for look in looks if look.sent and not look.cut_off])
         book.withdraw([look.item_id for look in looks if not look.sent], price_usd)

@@ -1,11 +1,11 @@
-"""Does a run fit a device? Sums of what is known to lie on it in each phase of a round; activations come on top."""
+"""Does a run fit a device? Sums of what is known to lie on it in each phase of a round, and what work takes there."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, runtime_checkable
 
 from evolvedirector.records.part import HoldsParts, OnDevice
 
@@ -44,25 +44,62 @@ class StudentBytes:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkBytes:
+    """What the work of a student takes on a device while it lasts, on top of what stays there.
+
+    Args:
+        train: A training step: activations, and what its backward pass takes. None: not known.
+        draw: Drawing a chunk of images, the larger of network and decoder. None: not known.
+        encode: Encoding a chunk of training images. None: not known, or there is no codec.
+        unknown: Of what could not be predicted, the reason.
+    """
+
+    train: int | None = None
+    draw: int | None = None
+    encode: int | None = None
+    unknown: Mapping[str, str] = field(default_factory=dict)
+
+
+@runtime_checkable
+class PredictsWork(Protocol):
+    """A student that can say what its work takes, before anything is loaded."""
+
+    def work_bytes(self, batch_size: int, size_px: tuple[int, int], precision: str) -> WorkBytes:
+        """Predict it for training batches of images of this width and height, in a precision of the trainer."""
+        ...
+
+
+@runtime_checkable
+class SizesState(Protocol):
+    """An optimizer that keeps more of some parameters than of others."""
+
+    def bytes_per_value(self) -> float:
+        """Return the bytes of its state over the number of values that it trains."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class PhaseBytes:
     """What a device holds in one phase.
 
     Args:
-        phase: `train`, `write`, `judge`, `teach` or `evaluate`.
+        phase: `encode`, `train`, `draw`, `write`, `judge`, `teach` or `evaluate`.
         student: The part of the student that stays; for `write`, what lies there before.
         tenant: The largest of those who work in this phase, one at a time.
         who: Its name; empty where nobody says a size.
+        work: What the student's own work takes; 0 where it is not known.
     """
 
     phase: str
     student: int
     tenant: int = 0
     who: str = ""
+    work: int = 0
 
     @property
     def total(self) -> int:
-        """Student and tenant together."""
-        return self.student + self.tenant
+        """Student, tenant and work together."""
+        return self.student + self.tenant + self.work
 
 
 def student_bytes(
@@ -71,28 +108,36 @@ def student_bytes(
     shards: int = 1,
     averaged_copies: int = 0,
     bytes_per_value: int = 4,
-    optimizer_bytes: int = 8,
+    optimizer_bytes: float = 8,
     frozen: int = 0,
+    weight_bytes: int | None = None,
+    base_is_whole: bool = False,
 ) -> StudentBytes:
     """Count what a student keeps on one device: fp32 master weights, gradients, two moments of Adam, averages.
 
     Args:
         parameters: Values of the model, frozen ones of the module included.
         trainable: Those that are trained.
-        shards: Devices over which FSDP2 divides all of it; 1 for DDP and one device.
+        shards: Devices over which it is divided; 1 for DDP and one device.
         averaged_copies: Averages (EMA) of the trainable weights.
         bytes_per_value: 4 for master weights in fp32.
-        optimizer_bytes: State per trainable value; 8 for Adam, 0 for plain SGD.
+        optimizer_bytes: State per trainable value; 8 for Adam, 4 for SGD with momentum.
         frozen: Bytes of frozen parts beside the module (text encoder, autoencoder), which are never sharded.
+        weight_bytes: What the values of the model take, where frozen ones are kept in less. None: `bytes_per_value`
+            each.
+        base_is_whole: Whether every device keeps all frozen values, as under `ShardedStrategy`; else they are divided
+            like the others.
     """
 
     def share(values: int) -> int:
         return -(-values // shards)
 
+    whole = parameters * bytes_per_value if weight_bytes is None else weight_bytes
+    base = whole - trainable * bytes_per_value if base_is_whole else 0
     return StudentBytes(
-        weights=share(parameters * bytes_per_value),
+        weights=base + share(whole - base),
         gradients=share(trainable * bytes_per_value),
-        optimizer=share(trainable * optimizer_bytes),
+        optimizer=share(round(trainable * optimizer_bytes)),
         others=share(averaged_copies * trainable * 4) + frozen,
     )
 
@@ -104,6 +149,7 @@ def phases(
     teachers: Mapping[str, int],
     evaluators: Mapping[str, int],
     writers: Mapping[str, int] | None = None,
+    work: WorkBytes | None = None,
 ) -> list[PhaseBytes]:
     """List what a device holds in each phase.
 
@@ -114,11 +160,15 @@ def phases(
         teachers: Likewise, of local teachers; one is loaded at a time.
         evaluators: Judges and teachers of the figures, for whom nothing of the student leaves.
         writers: Writers, which work beside whoever is there: the student, or the judge that was asked before.
+        work: Of the student. None: not known.
     """
+    work = work or WorkBytes()
     staying = student.staying(offload)
     beside = max(student.total, staying + max(judges.values(), default=0))
     return [
-        PhaseBytes("train", student.total),
+        *([PhaseBytes("encode", student.total, work=work.encode)] if work.encode else []),
+        PhaseBytes("train", student.total, work=work.train or 0),
+        *([PhaseBytes("draw", student.total, work=work.draw)] if work.draw else []),
         *([_with_largest("write", beside, writers)] if writers else []),
         _with_largest("judge", staying, judges),
         _with_largest("teach", staying, teachers),
@@ -171,8 +221,19 @@ def optimizer_bytes(name: str) -> int:
     Args:
         name: Class of the optimizer.
     """
-    known = {"SGD": 4, "Adafactor": 1, "Lion": 4, "AdamW8bit": 2, "Adam8bit": 2, "Lion8bit": 1}
+    known = {"SGD": 4, "Adafactor": 1, "Lion": 4, "AdamW8bit": 2, "Adam8bit": 2, "Lion8bit": 1, "Prodigy": 16}
     return known.get(name, 8)
+
+
+def state_bytes(optimizer: object) -> float:
+    """Return the bytes of state per trained value, as an optimizer itself says, or as its class is known for.
+
+    Args:
+        optimizer: Made, before its first step.
+    """
+    if isinstance(optimizer, SizesState):
+        return optimizer.bytes_per_value()
+    return optimizer_bytes(type(optimizer).__name__)
 
 
 def main_memory_bytes() -> int | None:
@@ -197,15 +258,19 @@ def too_large(listed: Iterable[PhaseBytes], device_bytes: int, offload: Offload)
     held = f"the student keeps {gib(worst.student)}" + (
         f" and {worst.who} takes {gib(worst.tenant)}" if worst.who else ""
     )
+    before = "" if worst.work else " before activations"
+    held += f", its work {gib(worst.work)}" if worst.work else ""
     if worst.phase in ("judge", "teach") and worst.who and offload != "all":
         line = "Write `offload_student: all` in EvolutionCallback, or a smaller or quantised model there."
     elif worst.who:
         line = "Write a smaller or quantised model there, or one behind an address of another machine."
+    elif worst.work > worst.student:
+        line = "Write a smaller global_batch_size or generation_chunk_size, or compute: {gradient_checkpointing: true}."
     else:
         line = "Shard it with configs/strategy/fsdp.yaml over more devices, or write a smaller model."
     return (
-        f"The phase `{worst.phase}` cannot fit: {held}, {gib(worst.total)} in all before activations, and the device "
-        f"has {gib(device_bytes)}. {line}"
+        f"The phase `{worst.phase}` cannot fit: {held}, {gib(worst.total)} in all{before}, and the "
+        f"device has {gib(device_bytes)}. {line}"
     )
 
 
@@ -218,7 +283,8 @@ def memory_rows(listed: Iterable[PhaseBytes]) -> dict[str, str]:
     rows = {}
     for phase in listed:
         tenant = f" + {phase.who} {gib(phase.tenant)}" if phase.who else ""
-        rows[f"{phase.phase}"] = f"{gib(phase.total)}: student {gib(phase.student)}{tenant}"
+        work = f" + work {gib(phase.work)}" if phase.work else ""
+        rows[f"{phase.phase}"] = f"{gib(phase.total)}: student {gib(phase.student)}{tenant}{work}"
     return rows
 
 

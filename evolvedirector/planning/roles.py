@@ -15,9 +15,10 @@ from evolvedirector.evolution.budget import Budget
 from evolvedirector.evolution.round_id import RoundSettings
 from evolvedirector.evolution.schedule import RoundSchedule
 from evolvedirector.judges.judge import Judge
-from evolvedirector.planning.memory import Offload, PhaseBytes, StudentBytes, evaluators_of, phases, sizes_of
+from evolvedirector.planning.memory import Offload, PhaseBytes, StudentBytes, WorkBytes, evaluators_of, phases, sizes_of
 from evolvedirector.planning.spending import Reader
 from evolvedirector.records import Prompt
+from evolvedirector.records.buckets import BucketSize
 from evolvedirector.teachers.teacher import Teacher
 
 
@@ -49,13 +50,16 @@ class Evolves(Protocol):
         ...
 
 
-def phases_of(plan: EvolutionPlan, student: StudentBytes, callbacks: Iterable[object]) -> list[PhaseBytes]:
+def phases_of(
+    plan: EvolutionPlan, student: StudentBytes, callbacks: Iterable[object], work: WorkBytes | None = None
+) -> list[PhaseBytes]:
     """List what a device holds in each phase of a run, as far as its parts say their size.
 
     Args:
         plan: Of the callback that evolves the data.
         student: On one device.
         callbacks: All of the trainer; those that do not evolve data measure.
+        work: Of the student. None: not known.
     """
     settings = plan.settings
     return phases(
@@ -67,6 +71,7 @@ def phases_of(plan: EvolutionPlan, student: StudentBytes, callbacks: Iterable[ob
         sizes_of({f"the teacher {name}": teacher for name, teacher in settings.teachers.items()}),
         evaluators_of(callback for callback in callbacks if not isinstance(callback, Evolves)),
         sizes_of({"the writer": settings.writer}),
+        work,
     )
 
 
@@ -155,12 +160,63 @@ class SizesImages(Protocol):
 
 
 @runtime_checkable
+class HasBuckets(Protocol):
+    """A datamodule that may train images in several sizes, one of them in a batch."""
+
+    buckets: tuple[BucketSize, ...]
+    """Width and height of each in px; empty: squares of `image_size_px`."""
+
+
+@runtime_checkable
 class CountsBatches(Protocol):
     """A datamodule whose epochs have a fixed number of batches."""
 
     batches_per_epoch: int
     global_batch_size: int
     """Over all devices."""
+
+
+@runtime_checkable
+class DrawsInChunks(Protocol):
+    """A module that draws a fixed number of requests together, or a datamodule that asks for so many."""
+
+    generation_chunk_size: int
+
+
+@runtime_checkable
+class OffersPlaceholder(Protocol):
+    """A datamodule that can make a training batch before there is an image to train on, for the rehearsal."""
+
+    def placeholder_batch(self) -> Any:
+        """Return this rank's part of a batch, in the form that its loader delivers; None where it cannot be made."""
+        ...
+
+
+@runtime_checkable
+class LimitsPrecision(Protocol):
+    """A module that trains in some precisions only."""
+
+    def check_precision(self, precision: str) -> Any:
+        """Raise where it cannot be trained in this precision of the trainer."""
+        ...
+
+
+@runtime_checkable
+class LimitsImageSize(Protocol):
+    """A module that trains on images of some sizes only."""
+
+    def check_image_size(self, image_size_px: int) -> Any:
+        """Raise where it cannot be trained on square images of this side."""
+        ...
+
+
+@runtime_checkable
+class LimitsBuckets(Protocol):
+    """A module that trains on images of some sizes only, which need not be square."""
+
+    def check_buckets(self, buckets: Sequence[BucketSize]) -> Any:
+        """Raise where it cannot be trained on images of one of these widths and heights."""
+        ...
 
 
 @runtime_checkable
@@ -183,3 +239,12 @@ class HasSeeds(Protocol):
 
     seeds: Any
     """A prompt source or the path of a file; None where the root exists already."""
+
+
+@runtime_checkable
+class StartsTrained(Protocol):
+    """A module that can say whether its weights are trained before any checkpoint is read."""
+
+    def starts_from(self) -> str | None:
+        """Name the pretrained weights that it is built with; None: random ones."""
+        ...

@@ -9,11 +9,14 @@ import torch
 
 from evolvedirector.planning.memory import (
     PhaseBytes,
+    PredictsWork,
+    WorkBytes,
     frozen_bytes,
     gib,
     main_memory_bytes,
     memory_rows,
     optimizer_bytes,
+    state_bytes,
     student_bytes,
     too_large,
 )
@@ -22,9 +25,11 @@ from evolvedirector.planning.roles import (
     CountsBatches,
     EvolutionPlan,
     Evolves,
+    HasBuckets,
     HoldsOut,
     Measures,
     PlannedRun,
+    SizesImages,
     phases_of,
 )
 from evolvedirector.planning.spending import Reader, figures_rows, looks_rows, most_cost_usd, most_looks, most_spent_usd
@@ -74,7 +79,7 @@ def looks_and_money(run: Any, seeds: Sequence[Prompt], epochs: int | None) -> Ro
         spent.append(most_spent_usd(looks, settings.budget, settings.teachers, settings.judge))
     buying = [callback for callback in run.trainer.callbacks if isinstance(callback, BuysImages)]
     planned = {type(callback).__name__: callback.planned_images() for callback in buying}
-    images = {name: most_cost_usd(asked.budget, asked.teachers) for name, asked in planned.items()}
+    images = {name: most_cost_usd(asked.budget, asked.teachers) for name, asked in planned.items() if asked.teachers}
     in_evolution = None if None in spent else sum(part or 0.0 for part in spent)
     return rows | figures_rows(readers_of(run, epochs), images, in_evolution)
 
@@ -108,28 +113,58 @@ def validations_of(trainer: Any, epochs: int | None) -> int | None:
     return int(epochs // every / interval) + (trainer.num_sanity_val_steps != 0)
 
 
-def memory_of(run: Any, parameters: tuple[int, int] | None, averaged_copies: int) -> tuple[Rows, str | None]:
+def memory_of(
+    run: Any, parameters: tuple[int, int, int] | None, averaged_copies: int, optimizer: object = None
+) -> tuple[Rows, str | None]:
     """Say what lies on one device in each phase, and why it cannot fit the ones of this machine.
 
     Args:
         run: Built, not started.
-        parameters: Values of the student and the trained ones among them. None: known only when the run starts.
+        parameters: Values of the student, the trained ones among them, and the bytes of all. None: known only when the
+            run starts.
         averaged_copies: Averages of the trained weights that callbacks keep on the device.
+        optimizer: Made for parameters without memory. None: its class in the config says what it keeps.
     """
     if parameters is None or not (plans := evolving(run.trainer)):
         return {}, None
     config = run.config[run.subcommand]
+    strategy = class_of(config.trainer.strategy)
+    by_name = optimizer_bytes(class_of(_optimizer(config.model)).rpartition(".")[2])
     student = student_bytes(
-        *parameters,
-        shards=devices_of(run) if any(word in class_of(config.trainer.strategy) for word in _SHARDING) else 1,
+        *parameters[:2],
+        weight_bytes=parameters[2],
+        shards=devices_of(run) if any(word in strategy for word in _SHARDING) else 1,
+        base_is_whole="ShardedStrategy" in strategy,
         averaged_copies=averaged_copies,
-        optimizer_bytes=optimizer_bytes(class_of(_optimizer(config.model)).rpartition(".")[2]),
+        optimizer_bytes=by_name if optimizer is None else state_bytes(optimizer),
         frozen=frozen_bytes(run.model),
     )
-    listed = phases_of(plans[0], student, run.trainer.callbacks)
+    work = work_of(run)
+    listed = phases_of(plans[0], student, run.trainer.callbacks, work)
     rows = memory_rows(listed)
-    rows["  counted"] = "weights, gradients, optimizer, averages and what parts say of themselves; not activations"
+    rows["  counted"] = "weights, gradients, optimizer, averages and what parts say of themselves"
+    rows["  work"] = "activations of the student, traced from shapes; not those of text encoders, judges and teachers"
+    if work is None:
+        rows["  work"] = f"not predicted: {type(run.model).__name__} does not say what its work takes"
+    for name, reason in (work.unknown if work is not None else {}).items():
+        rows[f"  {name}"] = f"not predicted: {reason}"
     return rows, _misfit(listed, plans[0].offload_student, str(config.trainer.accelerator), rows)
+
+
+def work_of(run: Any) -> WorkBytes | None:
+    """Predict what the student's work takes on one device; None where it does not say, or no batch has a size.
+
+    Args:
+        run: Built, its model configured without memory.
+    """
+    model, data = run.model, run.datamodule
+    if not (isinstance(model, PredictsWork) and isinstance(data, CountsBatches) and isinstance(data, SizesImages)):
+        return None
+    buckets = data.buckets if isinstance(data, HasBuckets) else ()
+    side = (data.image_size_px,) * 2
+    size = max(buckets, key=lambda size: size[0] * size[1], default=side)
+    precision = run.config[run.subcommand].trainer.precision
+    return model.work_bytes(-(-data.global_batch_size // devices_of(run)), size, str(precision or "32-true"))
 
 
 def class_of(setting: Any) -> str:

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from evolvedirector.errors import UserError
 from evolvedirector.evolution.budget import Budget
+from evolvedirector.evolution.judge_health import MAX_PULSES
 from evolvedirector.judges.health.report import JudgeHealth
 from evolvedirector.policies.policy import Policy, RunSize
 from evolvedirector.records.part import Priced, price_of, requests_in_flight_of
@@ -20,7 +21,7 @@ class Reader:
     """A judge that reads figures.
 
     Args:
-        who: Where it stands, as `SkillAccuracy.reader`.
+        who: Where it stands, as `EvaluationCallback.suites.held_out.reader`.
         judge: `Priced` by the look, or free.
         looks: Most looks of the whole run. None: nothing bounds them.
     """
@@ -277,4 +278,6 @@ def _health_looks(health: JudgeHealth | None, rounds: int) -> int:
     if health is None:
         return 0
     gold = len(health.gold.items()) if health.gold is not None else 0
-    return gold + rounds * LOOKS_PER_CANARY * health.canaries_per_round
+    of_round = (LOOKS_PER_CANARY + health.overlay_canaries) * health.canaries_per_round
+    asks = gold > 0 or of_round > 0
+    return gold + (1 + rounds) * max(of_round, MAX_PULSES * asks)  # the seeds' purchase asks, too

@@ -1,4 +1,4 @@
-"""What the text states of a run take on disk."""
+"""What the text states and latents of a run take on disk."""
 
 from __future__ import annotations
 
@@ -13,6 +13,17 @@ class CachesTexts(Protocol):
 
     def text_bytes(self) -> int:
         """Return what the states of one prompt take at most."""
+        ...
+
+
+@runtime_checkable
+class CachesLatents(Protocol):
+    """A student that keeps the latents of its training images on disk."""
+
+    latent_cache_gib: float
+
+    def latent_bytes(self) -> int:
+        """Return what the latents of one image take; 0 where there is no latent space."""
         ...
 
 

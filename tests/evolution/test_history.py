@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from evolvedirector.evolution.history import past_rounds
-from evolvedirector.records import Evidence, Prompt, Reading, RevisionChange, RoundFigures, Sample, Tally
+from evolvedirector.records import Evidence, JudgeAccuracy, Prompt, Reading, RevisionChange, RoundFigures, Sample, Tally
 from evolvedirector.store.dataset import DatasetStore
 from tests.toys import flat_png
 
@@ -47,7 +47,8 @@ def test_a_round_is_told_by_skill_lineage_and_failures(store: DatasetStore) -> N
     evidence += [Evidence(SEEDS[1].id, "probe", "lacks"), Evidence(CHILDREN[0].id, "faithfulness", "shows")]
     child = played(store, first, "r0", evidence, judge_error=0.2)
     (past,) = past_rounds(store.ledger, child)
-    assert (past.round_id, past.judge_error) == ("r0", 0.2)
+    assert (past.round_id, past.judge) == ("r0", JudgeAccuracy(0.8, 0.8))
+    assert past.judge_error == pytest.approx(0.2)
     assert past.skills == {"dark": Tally(3, 2), "light": Tally(1, 0)}
     assert past.lineages == {SEEDS[0].id: Tally(3, 2), STRANGERS[0].id: Tally(1, 0)}
     assert past.failed == {CHILDREN[0].id, CHILDREN[2].id}
@@ -60,7 +61,7 @@ def test_rounds_come_oldest_first_across_revisions_that_no_round_published(store
         sha = played(store, sha, f"r{number}", screened(CHILDREN[:1], "lacks"))
         sha = published(store, sha, f"seeds {number}", 60 + number)
     assert [past.round_id for past in past_rounds(store.ledger, sha)] == ["r0", "r1", "r2"]
-    assert all(past.judge_error == 0.0 for past in past_rounds(store.ledger, sha))
+    assert all(past.judge_error == 0.0 and not past.judge.is_known for past in past_rounds(store.ledger, sha))
 
 
 def test_a_fork_sees_its_own_past_only(store: DatasetStore) -> None:

@@ -96,6 +96,13 @@ def test_only_what_is_missing_is_asked_once_in_units_reserved_before_they_are_se
     assert book.events[0][0] == "reserve"
 
 
+@pytest.mark.parametrize("group_seconds", [0.0, 60.0])
+def test_answers_come_in_the_order_of_the_questions_however_they_fell_into_groups(group_seconds: float) -> None:
+    asked = ["c", "a", "d", "b", "e"]  # the book returns each group the other way round, and knows one beforehand
+    found = answers(Asked(), Book(d=0.5), *asked, group_seconds=group_seconds)
+    assert list(found) == asked, "the name of a revision would depend on time"
+
+
 def test_an_answer_nobody_asked_for_is_none_and_silence_is_settled() -> None:
     executor, book = Asked(stray=True, silent=["b"]), Book()
     assert answers(executor, book, "a", "b") == {"a": 0.9, "b": 0.0}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-from evolvedirector.planning.memory import PhaseBytes, StudentBytes, gib, phases, student_bytes, too_large
+from evolvedirector.planning.memory import PhaseBytes, StudentBytes, gib, phases, state_bytes, student_bytes, too_large
 
 GIB = 2**30
 
@@ -14,6 +15,26 @@ def test_adam_in_fp32_takes_sixteen_bytes_per_weight_and_a_shard_its_part() -> N
     assert (whole.weights, whole.gradients, whole.optimizer, whole.others) == (2400, 2000, 4000, 2007)
     part = student_bytes(parameters=600, trainable=500, shards=4, averaged_copies=1, frozen=7)
     assert part.total == (2400 + 2000 + 4000 + 2000) // 4 + 7  # what is frozen stays whole on every device
+
+
+def test_an_optimizer_that_knows_its_state_is_asked() -> None:
+    class Mixed:
+        def bytes_per_value(self) -> float:
+            return 4.5
+
+    assert student_bytes(20, 10, shards=2, optimizer_bytes=state_bytes(Mixed())).optimizer == 23
+    assert state_bytes(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])) == 4
+
+
+def test_a_frozen_base_takes_what_its_values_are_kept_in() -> None:
+    lora = student_bytes(parameters=600, trainable=20, weight_bytes=580 // 2 + 20 * 4)
+    assert (lora.weights, lora.gradients, lora.optimizer) == (370, 80, 160)
+
+
+def test_a_frozen_base_lies_whole_on_every_device_where_only_the_adapter_is_sharded() -> None:
+    rest = {"parameters": 600, "trainable": 20, "weight_bytes": 290 + 80, "shards": 4}
+    assert student_bytes(**rest, base_is_whole=True).weights == 290 + 20
+    assert student_bytes(**rest).weights == -(-370 // 4), "other strategies divide all of it"
 
 
 @pytest.mark.parametrize(("offload", "left"), [("none", 15), ("optimizer", 7), ("all", 3)])

@@ -8,11 +8,12 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 
-from evolvedirector.callbacks import EvolutionCallback, SkillAccuracy, WinRate
+from evolvedirector.callbacks import EvolutionCallback
 from evolvedirector.datamodules import EvolvingDataModule
 from evolvedirector.evolution import Budget
-from evolvedirector.planning.preflight import problems_of
+from evolvedirector.planning.preflight import RunOptions, problems_of, problems_of_options
 from evolvedirector.policies.evolve_director import EvolveDirectorPolicy
+from tests.callbacks.measuring import held_out, win_rate
 from tests.toys import ToyJudge, ToyPrompts, ToyStudent, ToyTeacher, ToyWriter
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*litmodels.*", "ignore:.*val_dataloader.*", "ignore:.*training data.*")
@@ -80,19 +81,19 @@ def test_all_problems_stand_in_one_message_and_nothing_is_bought(tmp_path: Path)
     reader = Judge()
     reader.message = callback.judge.message  # type: ignore[attr-defined]
     with pytest.raises(ValueError, match=r"2 things keep") as refused:
-        fit(tmp_path, callback, SkillAccuracy(reader), WinRate(ToyJudge(), {"held": Teacher()}))
+        fit(tmp_path, callback, held_out(reader), win_rate(ToyJudge(), {"held": Teacher()}))
     said = str(refused.value)
     assert "EvolutionCallback.teachers.toy: The key in TOY_KEY is refused" in said
-    assert "EvolutionCallback.judge and SkillAccuracy.reader: The model vlm-7b" in said
+    assert "EvolutionCallback.judge and EvaluationCallback.suites.held_out.reader: The model vlm-7b" in said
     assert callback.teachers["toy"].asked == []  # type: ignore[attr-defined]
     assert not (tmp_path / "data" / "ledger.sqlite").exists() or callback.state_dict()["rounds_done"] == 0
 
 
 def test_parts_that_work_are_asked_once_and_the_run_goes_on(tmp_path: Path) -> None:
-    callback, reading = evolution(), WinRate(Judge(), {"held": Teacher()})
+    callback, reading = evolution(), win_rate(Judge(), {"held": Teacher()})
     fit(tmp_path, callback, reading)
-    asked = [callback.teachers["toy"], callback.judge, callback.writer, reading.teachers["held"]]
-    assert [part.verified for part in (*asked, reading.judge)] == [1] * 5  # type: ignore[attr-defined]
+    asked = [callback.teachers["toy"], callback.judge, callback.writer, reading.suites["win_rate"].teachers["held"]]
+    assert [part.verified for part in (*asked, reading.suites["win_rate"].judge)] == [1] * 5  # type: ignore[attr-defined]
 
 
 def test_an_error_of_any_kind_is_a_problem_and_quotes_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,3 +174,54 @@ def test_a_policy_without_a_fingerprint_is_refused_with_what_to_add() -> None:
 
     (problem,) = problems_of([evolution(writer=Silent())])
     assert problem.startswith("writer is a Silent without `fingerprint`. Allowed is every class with the members of ")
+
+
+# ---- options under which nothing would be trained
+
+
+class Picky(ToyStudent):
+    """Trains on 8 px, in full precision."""
+
+    def check_precision(self, precision: str) -> None:
+        if precision != "32-true":
+            raise ValueError(f"no {precision}")
+
+    def check_image_size(self, image_size_px: int) -> None:
+        if image_size_px != 8:
+            raise ValueError(f"no {image_size_px} px")
+
+
+@pytest.mark.parametrize(
+    ("options", "module", "size_px", "problems"),
+    [
+        ({}, Picky, 8, []),
+        ({"precision": "16-true"}, Picky, 16, ["no 16-true", "no 16 px"]),
+        ({"precision": "16-true"}, ToyStudent, 16, []),  # a module of others says nothing: the rehearsal will
+        ({"limit_train_batches": 0.01}, ToyStudent, 8, ["limit_train_batches is 0.01, which leaves 0 of 5 batches"]),
+        ({"limit_train_batches": 0}, ToyStudent, 8, ["limit_train_batches is 0, which leaves 0 of 5 batches"]),
+        ({"limit_train_batches": 1}, ToyStudent, 8, []),
+        ({"limit_train_batches": 0.2}, ToyStudent, 8, []),
+        ({"overfit_batches": 1, "limit_train_batches": 1}, ToyStudent, 8, ["overfit_batches is 1"]),
+        ({"overfit_batches": 0.01, "limit_train_batches": 0.01}, ToyStudent, 8, ["overfit_batches is 0.01"]),
+        ({"fast_dev_run": 1, "limit_train_batches": 1, "max_steps": 1}, ToyStudent, 8, []),
+        ({"val_check_interval": 6}, ToyStudent, 8, ["val_check_interval is 6, but an epoch has 5 batches"]),
+        ({"val_check_interval": 2, "limit_train_batches": 1}, ToyStudent, 8, ["but an epoch has 1 batches"]),
+        ({"val_check_interval": 6, "across_epochs": True}, ToyStudent, 8, []),
+        ({"limit_val_batches": 0.3}, ToyStudent, 8, ["limit_val_batches is 0.3, which leaves 0 of 3 validation"]),
+        ({"limit_val_batches": 0.3, "world_size": 3}, ToyStudent, 8, ["leaves 0 of 1 validation batches"]),
+        ({"limit_val_batches": 0.4}, ToyStudent, 8, []),
+        ({"limit_val_batches": 0}, ToyStudent, 8, []),
+        ({"gradient_clip_val": -1.0}, ToyStudent, 8, ["gradient_clip_val is -1, which turns every gradient round"]),
+        ({"max_steps": 0}, ToyStudent, 8, ["trainer.max_steps is 0"]),
+        ({"max_epochs": 0, "max_steps": 0}, ToyStudent, 8, ["trainer.max_steps is 0", "trainer.max_epochs is 0"]),
+    ],
+)
+def test_options_that_leave_no_working_step_are_named(
+    tmp_path: Path, options: dict[str, Any], module: type[ToyStudent], size_px: int, problems: list[str]
+) -> None:
+    data = EvolvingDataModule(
+        tmp_path, None, ToyPrompts(), batches_per_epoch=5, image_size_px=size_px, generation_chunk_size=4
+    )
+    found = problems_of_options(RunOptions(**options), module(), data)
+    assert len(found) == len(problems)
+    assert all(wanted in text for wanted, text in zip(problems, found, strict=True))

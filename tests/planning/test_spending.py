@@ -14,7 +14,7 @@ from evolvedirector.planning.spending import (
     plan_of_spending,
     with_look_price,
 )
-from evolvedirector.policies import RunSize, ScreeningPolicy
+from evolvedirector.policies import Confirming, RunSize, Screening, ScreeningPolicy
 from evolvedirector.policies.evolve_director import EvolveDirectorPolicy
 
 
@@ -69,9 +69,13 @@ def test_looks_are_bounded_by_the_policy_or_by_the_budget() -> None:
         return most_looks(policy, budget, RunSize(rounds, budget.budget_teacher_calls, seeds=10, skills=3), health)
 
     few = most(Budget(100))
-    # two buying rounds: 50 and 100 allowed, then 100 twice where nothing was bought; 30 per round measure three skills
-    assert few == 5 * 100 + 4 * (50 + 100 + 100 + 100) + 4 * (16 + 30)
-    assert most(Budget(100), health=health) == few + 4 * 12
+    # two buying rounds: 50 and 100 allowed, at most 64 candidates each for 50 of them; then 100 twice where nothing was
+    # bought, at 4 each; 30 per round measure three skills; and each may be looked at again
+    assert few == 5 * 100 + 2 * (2 * 64 * 50 + 2 * 4 * 100) + 4 * (16 + 2 * 30)
+    policy = ScreeningPolicy(screening=Screening(most_candidates_per_call=4), confirming=Confirming(most_looks=1))
+    assert most(Budget(100)) == 5 * 100 + 4 * (50 + 100 + 100 + 100) + 4 * (16 + 30)
+    policy = ScreeningPolicy()
+    assert most(Budget(100), health=health) == few + 5 * 12
     assert most(Budget(100, budget_judge_calls=70)) == 70
     assert most(Budget(100), rounds=None) is None and most(Budget()) is None
 
@@ -88,7 +92,7 @@ def test_a_policy_of_ones_own_says_its_looks_itself() -> None:
         def most_looks(self, size: RunSize) -> int:
             return 10
 
-    assert most_looks(Ten(), Budget(), RunSize(2, None), JudgeHealth(canaries_per_round=1)) == 10 + 2 * 6
+    assert most_looks(Ten(), Budget(), RunSize(2, None), JudgeHealth(canaries_per_round=1)) == 10 + 3 * 6
 
 
 def test_looks_cost_what_the_judge_or_the_budget_says() -> None:

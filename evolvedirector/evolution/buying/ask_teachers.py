@@ -76,9 +76,10 @@ def choose_draws(round: Round, wishes: Sequence[Wish], limit: int | None) -> lis
     own = {name: calls - asked.get(name, 0) for name, calls in (budget.teacher_budgets or {}).items()}
     cap = budget.teacher_calls_per_lineage
     of_lineage = ledger.calls.by_lineage() if cap is not None else {}
+    booked = _booked_lineages(round, wishes) if cap is not None else {}
     draws: list[Draw] = []
     for wish in wishes:
-        lineage, count = wish.prompt.lineage_id, 0
+        count = 0
         for teacher in wish.teachers:
             if count == wish.count:
                 break
@@ -86,11 +87,13 @@ def choose_draws(round: Round, wishes: Sequence[Wish], limit: int | None) -> lis
             if draw not in recorded:
                 if own.get(teacher, 1) <= 0:
                     continue
-                if (left is not None and left <= 0) or (cap is not None and of_lineage.get(lineage, 0) >= cap):
+                lineages = {wish.prompt.lineage_id, booked.get(draw, wish.prompt.lineage_id)}
+                full = cap is not None and any(of_lineage.get(lineage, 0) >= cap for lineage in lineages)
+                if full or (left is not None and left <= 0):
                     continue  # the next one's image may be there already
                 left = None if left is None else left - 1
                 own |= {teacher: own[teacher] - 1} if teacher in own else {}
-                of_lineage[lineage] = of_lineage.get(lineage, 0) + 1
+                of_lineage |= {lineage: of_lineage.get(lineage, 0) + 1 for lineage in lineages}
             draws.append(draw)
             count += 1
     return draws
@@ -112,8 +115,9 @@ def _ask(round: Round, teacher: str, draws: Sequence[Draw]) -> dict[Draw, Stored
     reasons: list[str] = []
 
     def reserve(keys: Sequence[str]) -> None:
-        prompts = [(key, requests[key][0].prompt) for key in keys]
-        calls = [Call(key, prompt.id, prompt.lineage_id, teacher) for key, prompt in prompts]
+        asked = [(requests[key][0].prompt, requests[key][1]) for key in keys]
+        source = parts.teacher_fingerprints[teacher]
+        calls = [Call(r.request_id, p.id, p.lineage_id, teacher, r.seed, source) for p, r in asked]
         book.reserve(info.round_id, calls, _price_usd(round, teacher) or 0.0)
 
     def made(keys: Sequence[str]) -> list[ImageRequest]:
@@ -125,6 +129,7 @@ def _ask(round: Round, teacher: str, draws: Sequence[Draw]) -> dict[Draw, Stored
         sent = [reply for reply in replies if reply.sent]
         unsent = {reply.request_id: reply for reply in replies if not reply.sent}
         reasons.extend(reply.reason for reply in unsent.values())
+        round.note_faults(f"teacher {teacher}", [_why_none(reply) for reply in replies if reply.status != "image"])
         book.settle(_durable(round, sent))
         book.withdraw(list(unsent))
         refused = {key: _unbooked(reply, requests[key][0]) for key, reply in unsent.items()}
@@ -148,6 +153,11 @@ def _ask(round: Round, teacher: str, draws: Sequence[Draw]) -> dict[Draw, Stored
     return {requests[key][0]: reply for key, reply in found.items()}
 
 
+def _why_none(reply: ImageReply) -> str:
+    said = reply.reason or "no reason given"
+    return f"refused: {said}" if reply.status == "refusal" else said
+
+
 def _request(round: Round, draw: Draw) -> ImageRequest:
     return teacher_request(round, draw.prompt, draw.teacher, draw.variant)
 
@@ -157,6 +167,14 @@ def _recorded(round: Round, draws: Sequence[Draw]) -> set[Draw]:
     names = {draw: _request(round, draw).request_id for draw in draws}
     replies = _final(round.parts.ledger.calls.replies(list(names.values())))
     return {draw for draw, name in names.items() if name in replies}
+
+
+def _booked_lineages(round: Round, wishes: Sequence[Wish]) -> dict[Draw, str]:
+    """Find what was asked before for another lineage: a text that failed there and was written anew for this one."""
+    draws = [Draw(wish.prompt, name, wish.variant) for wish in wishes for name in wish.teachers]
+    names = {draw: _request(round, draw).request_id for draw in draws}
+    lineages = round.parts.ledger.calls.lineages(list(names.values()))
+    return {draw: lineages[name] for draw, name in names.items() if name in lineages}
 
 
 def _final(replies: Mapping[str, StoredReply]) -> dict[str, StoredReply]:

@@ -67,6 +67,7 @@ def buy(
     check_teacher: bool = False,
     test_all_share: float = 0.0,
     limit: int | None = None,
+    bought_from: str | None = None,
 ) -> Purchases:
     """Buy one image per prompt, in order, as far as the budget reaches.
 
@@ -84,12 +85,13 @@ def buy(
             Such a prompt costs one call per teacher.
         limit: Teacher calls this purchase may spend; what an earlier attempt of the same round spent counts. None
             leaves it to the budget.
+        bought_from: The one teacher that is asked. None: all of them.
 
     Raises:
         UserError: The budget names an unknown teacher, or the share is not between 0 and 1.
     """
-    names = list(round.parts.teachers)
-    check_teacher_names(round.parts.budget, names)
+    check_teacher_names(round.parts.budget, list(round.parts.teachers))
+    names = list(round.parts.teachers) if bought_from is None else [bought_from]
     if not 0.0 <= test_all_share <= 1.0:
         raise UserError(f"test_all_share is {test_all_share}. Allowed: 0 to 1. Write 0 to re-test no teacher.")
     info = round.info
@@ -97,7 +99,7 @@ def buy(
     orders = [
         _Order(
             prompt,
-            in_order_of_merit(names, prompt, favourites.get(prompt.id), standings, info.judge_error),
+            in_order_of_merit(names, prompt, favourites.get(prompt.id), standings, info.judge),
             len(names) > 1 and is_tested_by_all(prompt, info.seed, test_all_share),
         )
         for prompt in {prompt.id: prompt for prompt in prompts}.values()
@@ -207,18 +209,18 @@ def _rejected(
     results: Sequence[TeacherResult],
     standings: Standings,
 ) -> set[tuple[str, str]]:
-    """Find the images, by (prompt id, teacher), that the judge's error and the teacher's record say are unfaithful.
+    """Find the images, by (prompt id, teacher), that the judge's accuracy and the teacher's record say are unfaithful.
 
     The record is that of earlier rounds and of this purchase so far: in a first round the prior alone would not tell
     a bad teacher from a judge that errs. A purchase that is finished later goes through the same answers again.
     """
-    error = round.info.judge_error
+    judge = round.info.judge
     skills = {order.prompt.id: order.prompt.skill for order in orders}
     now = standings_of((skills[item.prompt_id], item.teacher, item.result, 1) for item in results)
     found = set()
     for (prompt_id, name), result in fresh.items():
         key = skills[prompt_id], name
-        rate = unfaithful_rate(added(standings.get(key, Standing()), now.get(key, Standing())), error)
-        if result == "unfaithful" and not is_faithful("lacks", error, rate):
+        rate = unfaithful_rate(added(standings.get(key, Standing()), now.get(key, Standing())), judge)
+        if result == "unfaithful" and not is_faithful("lacks", judge, rate):
             found.add((prompt_id, name))
     return found

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from evolvedirector.policies.screening.rates import corrected_share
-from evolvedirector.records import Preference, Prompt, Reading, Tally, seed_of
+from evolvedirector.records import JudgeAccuracy, Preference, Prompt, Reading, Tally, seed_of
+from evolvedirector.records.judge_accuracy import clipped
 from evolvedirector.store.ledger import Ledger
 from evolvedirector.store.ledger.rows import ResultKind
 
@@ -94,7 +94,7 @@ def past_standings(ledger: Ledger, revision_sha: str, without_round: str = "") -
     return standings_of(ledger.calls.result_counts(rounds), ledger.looks.duel_counts(rounds))
 
 
-def merit(standing: Standing, judge_error: float) -> float:
+def merit(standing: Standing, judge: JudgeAccuracy) -> float:
     """Return how good a teacher is in a skill, 0 to 1; one without bad marks and without duels scores 1/2.
 
     (wins + 1) / (duels + 2) x share of faithful images x (images + 1) / (images + refusals + 1). The faithful share
@@ -103,15 +103,15 @@ def merit(standing: Standing, judge_error: float) -> float:
 
     Args:
         standing: What the teacher did.
-        judge_error: Share of wrong looks at single images, 0 to 0.5.
+        judge: How far it is right about single images.
     """
     won = (standing.wins + 1.0) / (standing.duels + 2.0)
-    faithful = 1.0 - unfaithful_rate(standing, judge_error, prior=0.0)
+    faithful = 1.0 - unfaithful_rate(standing, judge, prior=0.0)
     return won * faithful * (standing.images + 1.0) / (standing.images + standing.refusals + 1.0)
 
 
 def in_order_of_merit(
-    teachers: Sequence[str], prompt: Prompt, favourite: str | None, standings: Standings, judge_error: float
+    teachers: Sequence[str], prompt: Prompt, favourite: str | None, standings: Standings, judge: JudgeAccuracy
 ) -> list[str]:
     """Order the teachers for a prompt: the standing best in its skill first.
 
@@ -122,46 +122,49 @@ def in_order_of_merit(
         prompt: What to draw.
         favourite: The teacher that won the parent; None has none.
         standings: What earlier rounds recorded.
-        judge_error: Share of wrong looks at single images, 0 to 0.5.
+        judge: How far it is right about single images.
     """
     names = list(teachers)
     start = names.index(favourite) if favourite in names else seed_of("teacher of", prompt.id) % len(names)
     spread = names[start:] + names[:start]
-    merits = {name: merit(standings.get((prompt.skill, name), Standing()), judge_error) for name in names}
+    merits = {name: merit(standings.get((prompt.skill, name), Standing()), judge) for name in names}
     return sorted(spread, key=lambda name: -merits[name])  # a stable sort: equal ones stay as they are spread
 
 
-def unfaithful_rate(standing: Standing, judge_error: float, prior: float = PRIOR_UNFAITHFUL) -> float:
+def unfaithful_rate(standing: Standing, judge: JudgeAccuracy, prior: float = PRIOR_UNFAITHFUL) -> float:
     """Estimate a teacher's true share of unfaithful images in a skill.
 
-    The judged share x of n images, corrected for the judge's error e, is (x - e) / (1 - 2 e); its variance grows as
-    1 / (1 - 2 e)^2, so it counts as w = n (1 - 2 e)^2 exact looks beside the prior's m: (m prior + w x') / (m + w).
+    The judged share of n images is corrected by the judge's sensitivity and specificity to x'; its variance grows as
+    1 / J^2, J = Se + Sp - 1, so it counts as w = n J^2 exact looks beside the prior's m: (m prior + w x') / (m + w).
+    Only the mean is clipped: x' alone is under 0 as often as chance takes it there.
 
     Args:
         standing: What the teacher did.
-        judge_error: e, 0 to 0.5; from 0.5 on the looks say nothing and the prior stays.
+        judge: How far it is right about single images; where its looks say nothing the prior stays.
         prior: Share expected before the first look, 0 to 1.
     """
     checked = standing.faithful + standing.unfaithful
-    share = corrected_share(Tally(checked, standing.unfaithful), judge_error)
+    share = judge.corrected(Tally(checked, standing.unfaithful))
     if share is None:
         return prior
-    weight = checked * (1.0 - 2.0 * max(0.0, judge_error)) ** 2
-    return (PRIOR_WEIGHT * prior + weight * share) / (PRIOR_WEIGHT + weight)
+    weight = checked * judge.youden**2
+    return clipped((PRIOR_WEIGHT * prior + weight * share) / (PRIOR_WEIGHT + weight))
 
 
-def is_faithful(reading: Reading, judge_error: float, unfaithful_rate: float) -> bool:
+def is_faithful(reading: Reading, judge: JudgeAccuracy, unfaithful_rate: float) -> bool:
     """Say whether to train on a teacher's image, given what the judge reads in it.
 
-    By Bayes an image judged unfaithful is so with probability pi (1 - e) / (pi (1 - e) + (1 - pi) e); it is rejected
-    where that is over 1/2, which is pi > e. An exact judge (e = 0) is thus always believed; one that is wrong more
-    often than the teacher is not. An unreadable answer rejects nothing.
+    By Bayes an image judged unfaithful is so with probability pi Se / (pi Se + (1 - pi) (1 - Sp)); it is rejected
+    where that is over 1/2. A judge that never calls a faithful image unfaithful (Sp = 1) is thus always believed; one
+    that does so more often than the teacher is wrong is not. An unreadable answer rejects nothing.
 
     Args:
         reading: `lacks` for an image judged unfaithful.
-        judge_error: e, share of wrong looks, 0 to 0.5.
+        judge: Its sensitivity Se and specificity Sp.
         unfaithful_rate: pi, the teacher's share of unfaithful images in that skill.
     """
     if reading != "lacks":
         return True
-    return judge_error > 0.0 and unfaithful_rate <= judge_error
+    sensitivity, specificity = judge.rates
+    wrongly = (1.0 - unfaithful_rate) * (1.0 - specificity)
+    return specificity < 1.0 and unfaithful_rate * sensitivity <= wrongly

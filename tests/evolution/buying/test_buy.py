@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from evolvedirector.evolution.budget import Budget
@@ -21,7 +21,7 @@ from evolvedirector.evolution.host import StudentPart
 from evolvedirector.evolution.round_parts import Round, RoundInterrupted, RoundParts, RoundWatch, tenants_of
 from evolvedirector.execution.local import LocalExecutor
 from evolvedirector.policies.evolve_director import EvolveDirectorPolicy
-from evolvedirector.records import ImageReply, ImageRequest, Prompt, RoundInfo
+from evolvedirector.records import ImageReply, ImageRequest, JudgeAccuracy, Prompt, RoundInfo
 from evolvedirector.store.ledger import Duel, Ledger, TeacherResult
 from tests import toys
 
@@ -78,7 +78,10 @@ class Shop:
             self.budget,
             8,
         )
-        self.last = Round(parts, replace(RoundInfo("r1", 0, None, 0, 10, "base", judge_error=self.judge_error), **info))
+        self.last = Round(
+            parts,
+            replace(RoundInfo("r1", 0, None, 0, 10, "base", judge=JudgeAccuracy.of_error(self.judge_error)), **info),
+        )
         return self.last
 
     def buy(self, prompts: Sequence[Prompt], **options: Any) -> Purchases:
@@ -303,9 +306,9 @@ def test_a_wrong_judge_does_not_reject_what_a_good_teacher_draws() -> None:
     shop.ledger.prompts.add(known)
     shop.past([TeacherResult(p.id, "a", "unfaithful" if n % 10 < 3 else "faithful") for n, p in enumerate(known)])
     options = {"favourites": {prompt.id: "a" for prompt in prompts}, "check_teacher": True}
-    kept = buy(shop.context(revision_sha="next", judge_error=0.3), prompts, **options)
+    kept = buy(shop.context(revision_sha="next", judge=JudgeAccuracy.of_error(0.3)), prompts, **options)
     assert len(kept.samples) == 4
-    exact = buy(shop.context(revision_sha="next", round_id="r2", judge_error=0.0), prompts, **options)
+    exact = buy(shop.context(revision_sha="next", round_id="r2", judge=JudgeAccuracy()), prompts, **options)
     assert len(exact.failed) == 4
 
 
@@ -409,3 +412,53 @@ def test_no_budget_is_exceeded_and_a_stopped_purchase_ends_as_an_unbroken_one(
     if "down" not in kinds:  # what failed may be asked again
         assert finished == expected
         assert stopped.asked() == unbroken.asked()
+
+
+class Moody(Drawing):
+    """Does with each request what its list says next, then draws."""
+
+    def __init__(self, name: str, moods: list[str]) -> None:
+        super().__init__(name)
+        self.moods = moods
+
+    def generate(self, requests: Sequence[ImageRequest]) -> Iterator[ImageReply]:
+        for request in requests:
+            mood = self.moods.pop(0) if self.moods else "image"
+            if mood == "cut":
+                raise RuntimeError("no power")
+            if mood == "unsent":
+                yield ImageReply(request.request_id, "failure", reason="no way there", sent=False)
+            elif mood != "silent":
+                image = toys.flat_png(toys.tone_of(request.prompt)) if mood == "image" else None
+                yield ImageReply(request.request_id, mood, image)  # type: ignore[arg-type]
+
+
+moods = st.sampled_from(["image", "failure", "refusal", "cut", "silent", "unsent"])
+
+
+@pytest.mark.filterwarnings("ignore:The teacher t")
+@settings(max_examples=30, deadline=None)
+@example(moods=[[], ["failure"]], cap=2, rounds=["r1", "r1", "r1"], share=0.0, children=0, moves=True)
+@given(
+    moods=st.lists(st.lists(moods, max_size=8), min_size=1, max_size=3),
+    cap=st.integers(0, 4),
+    rounds=st.lists(st.sampled_from(["r1", "r2", "r3"]), min_size=1, max_size=5),
+    share=st.sampled_from([0.0, 1.0]),
+    children=st.integers(0, 2),
+    moves=st.booleans(),
+)
+def test_no_retry_passes_the_calls_of_a_lineage(
+    moods: list[list[str]], cap: int, rounds: list[str], share: float, children: int, moves: bool
+) -> None:
+    """What failed, was cut off or never sent is asked again; a text may be written anew in another lineage."""
+    teachers = [Moody(f"t{place}", list(each)) for place, each in enumerate(moods)]
+    shop = Shop(teachers, budget=Budget(teacher_calls_per_lineage=cap))
+    founders = tones(2)
+    prompts = founders + [Prompt.create(f"tone {200 + place}", parent=founders[0]) for place in range(children)]
+    shop.ledger.prompts.add(prompts)
+    for turn, round_id in enumerate(rounds):
+        if moves and turn:
+            prompts = [replace(prompt, lineage_id=founders[turn % 2].lineage_id) for prompt in prompts]
+        with suppress(RuntimeError):
+            buy(shop.context(round_id=round_id), prompts, {}, test_all_share=share)
+        assert all(calls <= cap for calls in shop.ledger.calls.by_lineage().values())

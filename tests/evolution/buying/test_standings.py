@@ -21,10 +21,11 @@ from evolvedirector.evolution.buying.standings import (
     standings_of,
     unfaithful_rate,
 )
-from evolvedirector.records import Prompt
+from evolvedirector.records import JudgeAccuracy, Prompt
 from evolvedirector.store.ledger import Duel, Ledger, TeacherResult
 
 PROMPT = Prompt.create("two red squares", skill="counting")
+EXACT, wrongly = JudgeAccuracy(), JudgeAccuracy.of_error
 
 
 def duel(prompt_id: str, first: str, second: str, preference: str) -> Duel:
@@ -57,26 +58,26 @@ def test_results_and_duels_are_counted_by_skill_and_teacher() -> None:
 
 def test_the_winner_of_duels_is_asked_first_in_its_skill_alone() -> None:
     standings = {("counting", "b"): Standing(wins=3, duels=4), ("counting", "a"): Standing(wins=1, duels=4)}
-    assert in_order_of_merit(["a", "b", "c"], PROMPT, "a", standings, 0.0) == ["b", "c", "a"]
+    assert in_order_of_merit(["a", "b", "c"], PROMPT, "a", standings, EXACT) == ["b", "c", "a"]
     elsewhere = Prompt.create("a blue star", skill="colours")
-    assert in_order_of_merit(["a", "b", "c"], elsewhere, "a", standings, 0.0) == ["a", "b", "c"]
+    assert in_order_of_merit(["a", "b", "c"], elsewhere, "a", standings, EXACT) == ["a", "b", "c"]
 
 
 def test_without_a_record_the_lineages_winner_is_asked_first_and_else_the_teachers_are_spread() -> None:
-    assert in_order_of_merit(["a", "b", "c"], PROMPT, "b", {}, 0.0) == ["b", "c", "a"]
-    firsts = {in_order_of_merit(["a", "b", "c"], Prompt.create(f"{n}"), None, {}, 0.0)[0] for n in range(40)}
+    assert in_order_of_merit(["a", "b", "c"], PROMPT, "b", {}, EXACT) == ["b", "c", "a"]
+    firsts = {in_order_of_merit(["a", "b", "c"], Prompt.create(f"{n}"), None, {}, EXACT)[0] for n in range(40)}
     assert firsts == {"a", "b", "c"}
 
 
 def test_being_asked_more_often_is_no_merit() -> None:
     often = Standing(images=50, faithful=50)
-    assert merit(often, 0.0) == merit(Standing(images=1, faithful=1), 0.0) == merit(Standing(), 0.0) == 0.5
+    assert merit(often, EXACT) == merit(Standing(images=1, faithful=1), EXACT) == merit(Standing(), EXACT) == 0.5
 
 
 @pytest.mark.parametrize("worse", [Standing(faithful=8, unfaithful=2, images=10), Standing(images=4, refusals=4)])
 def test_unfaithful_images_and_refusals_cost_the_first_place(worse: Standing) -> None:
     better = Standing(faithful=10, images=10)
-    assert merit(worse, 0.0) < merit(better, 0.0)
+    assert merit(worse, EXACT) < merit(better, EXACT)
 
 
 records = st.builds(Standing, faithful=st.integers(0, 500), unfaithful=st.integers(0, 500))
@@ -84,23 +85,30 @@ records = st.builds(Standing, faithful=st.integers(0, 500), unfaithful=st.intege
 
 @given(records)
 def test_an_exact_judge_is_always_believed(record: Standing) -> None:
-    assert not is_faithful("lacks", 0.0, unfaithful_rate(record, 0.0))
-    assert is_faithful("shows", 0.0, unfaithful_rate(record, 0.0))
+    assert not is_faithful("lacks", EXACT, unfaithful_rate(record, EXACT))
+    assert is_faithful("shows", EXACT, unfaithful_rate(record, EXACT))
 
 
 @given(records, st.floats(0.0, 0.5))
 def test_a_rate_is_a_share_and_follows_bayes(record: Standing, error: float) -> None:
-    rate = unfaithful_rate(record, error)
+    rate = unfaithful_rate(record, wrongly(error))
     assert 0.0 <= rate <= 1.0
     wrong, right = rate * (1 - error), (1 - rate) * error
     if abs(wrong - right) > 1e-9:
-        assert is_faithful("lacks", error, rate) == (wrong / (wrong + right) <= 0.5)
-    assert is_faithful("unreadable", error, rate)
+        assert is_faithful("lacks", wrongly(error), rate) == (wrong / (wrong + right) <= 0.5)
+    assert is_faithful("unreadable", wrongly(error), rate)
 
 
 def test_a_rate_counts_more_unfaithful_looks_as_more() -> None:
-    rates = [unfaithful_rate(Standing(faithful=20 - n, unfaithful=n), 0.2) for n in range(21)]
+    rates = [unfaithful_rate(Standing(faithful=20 - n, unfaithful=n), wrongly(0.2)) for n in range(21)]
     assert rates == sorted(rates) and rates[0] < 0.05 < 0.6 < rates[-1]
+
+
+def test_both_numbers_of_the_judge_decide_whether_it_is_believed() -> None:
+    lenient, strict = JudgeAccuracy(0.5, 1.0), JudgeAccuracy(1.0, 0.6)
+    assert not is_faithful("lacks", lenient, 0.01), "it misses many, but what it calls wrong is wrong"
+    assert is_faithful("lacks", strict, 0.2) and not is_faithful("lacks", strict, 0.3)  # 0.2 < 0.8 x 0.4, 0.3 > 0.28
+    assert unfaithful_rate(Standing(faithful=15, unfaithful=5), lenient, prior=0.5) == pytest.approx(0.5)
 
 
 def rejected_share(true_rate: float, error: float, seed: int) -> float:
@@ -108,10 +116,10 @@ def rejected_share(true_rate: float, error: float, seed: int) -> float:
     rng = random.Random(seed)
     faithful = unfaithful = rejected = 0
     for _ in range(20):
-        rate = unfaithful_rate(Standing(faithful=faithful, unfaithful=unfaithful), error)
+        rate = unfaithful_rate(Standing(faithful=faithful, unfaithful=unfaithful), wrongly(error))
         for _ in range(20):
             seen = (rng.random() < true_rate) != (rng.random() < error)
-            rejected += not is_faithful("lacks" if seen else "shows", error, rate)
+            rejected += not is_faithful("lacks" if seen else "shows", wrongly(error), rate)
             faithful, unfaithful = faithful + (not seen), unfaithful + seen
     return rejected / 400
 
@@ -126,8 +134,8 @@ def test_a_teacher_worse_than_the_judge_is_rejected_where_the_judge_says_so() ->
 
 
 def test_a_coin_flipping_judge_leaves_the_prior() -> None:
-    assert unfaithful_rate(Standing(unfaithful=100), 0.5) == 0.1
-    assert is_faithful("lacks", 0.5, 0.1)
+    assert unfaithful_rate(Standing(unfaithful=100), wrongly(0.5)) == 0.1
+    assert is_faithful("lacks", wrongly(0.5), 0.1)
 
 
 def test_the_past_is_the_ancestry_without_the_round_itself(tmp_path: Path) -> None:

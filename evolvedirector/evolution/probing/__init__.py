@@ -1,0 +1,1 @@
+"""Looking without buying: what a student cannot draw, found out by writer, student and judge alone."""
