@@ -1,19 +1,26 @@
 """Callbacks: when things happen."""
 
 from evolvedirector.callbacks.checkpoint import RunCheckpoint
+from evolvedirector.callbacks.cpu_threads import CpuThreads
 from evolvedirector.callbacks.ema import EMA
+from evolvedirector.callbacks.evaluation import EvaluationCallback
 from evolvedirector.callbacks.evolution import EvolutionCallback
-from evolvedirector.callbacks.forgetting import Forgetting
+from evolvedirector.callbacks.expert_stages import ExpertStages
+from evolvedirector.callbacks.expert_table import ExpertTable
 from evolvedirector.callbacks.image_writer import ImageWriter
+from evolvedirector.callbacks.old_evaluation import Forgetting, SkillAccuracy, WinRate
 from evolvedirector.callbacks.preview import PreviewCallback
 from evolvedirector.callbacks.report import ReportCallback
 from evolvedirector.callbacks.run_summary import RunSummary
-from evolvedirector.callbacks.skill_accuracy import SkillAccuracy
-from evolvedirector.callbacks.win_rate import WinRate
+from evolvedirector.callbacks.written_settings import WrittenSettings
 
 __all__ = [
     "EMA",
+    "CpuThreads",
+    "EvaluationCallback",
     "EvolutionCallback",
+    "ExpertStages",
+    "ExpertTable",
     "Forgetting",
     "ImageWriter",
     "PreviewCallback",
@@ -22,4 +29,5 @@ __all__ = [
     "RunSummary",
     "SkillAccuracy",
     "WinRate",
+    "WrittenSettings",
 ]

@@ -14,6 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from evolvedirector.callbacks._run.epoch_resume import leave_finished_epoch
+from evolvedirector.callbacks._run.finite import last_step_was_finite, refuse_nonfinite_weights
 from evolvedirector.errors import RunError, UserError
 
 CHECKPOINT_FOLDER = "checkpoints"
@@ -38,7 +39,9 @@ class RunCheckpoint(Checkpoint):
 
     Each checkpoint is a new folder `<default_root_dir>/checkpoints/step-00001200/`, never overwritten in place; its
     `COMMIT.json` is written last, and a folder without it does not count. It works for single files and for the
-    sharded folders of FSDP2. It subclasses Lightning's `Checkpoint`, so it runs after every other callback and
+    sharded folders of FSDP2. Weights that are not finite are not saved: the run ends, and earlier checkpoints stay. One
+    that is saved just after a step that was not finite is marked, and neither displaces others nor is `last`, as long
+    as there is another. It subclasses Lightning's `Checkpoint`, so it runs after every other callback and
     Lightning adds no `ModelCheckpoint` of its own.
 
     Example:
@@ -133,6 +136,7 @@ def save_committed(trainer: Trainer, run_folder: Path, name: str) -> Path:
         The path that `ckpt_path` takes: a file, or a folder for sharded strategies.
 
     Raises:
+        RunError: The weights are not finite. Older checkpoints are untouched.
         UserError: The name does not begin with `step-` (leftovers are recognised by it).
         OSError: It could not be written (full disk, ...). Older checkpoints are untouched.
     """
@@ -140,6 +144,7 @@ def save_committed(trainer: Trainer, run_folder: Path, name: str) -> Path:
         raise UserError(
             f"{name!r} is no checkpoint name. It is step- and letters, digits, - or _. Write step-00001200."
         )
+    refuse_nonfinite_weights(trainer, "They are not saved.")
     folder: Path | None = None
     if trainer.is_global_zero:
         folder = _new_folder(run_folder / CHECKPOINT_FOLDER, name)
@@ -158,15 +163,53 @@ def save_committed(trainer: Trainer, run_folder: Path, name: str) -> Path:
 
 
 def latest_committed(run_folder: Path) -> Path | None:
-    """Return the newest committed checkpoint of a run folder, as `ckpt_path` takes it; None when there is none."""
+    """Return the newest committed checkpoint of a run folder, as `ckpt_path` takes it; None when there is none.
+
+    One that was saved after a step that was not finite is returned only where there is no other.
+    """
     commits = _commits(run_folder)
-    return commits[-1][1] / STATE_NAME if commits else None
+    chosen = [commit for commit in commits if _is_finite(commit[0])] or commits
+    return chosen[-1][1] / STATE_NAME if chosen else None
+
+
+def passed_over(run_folder: Path) -> list[str]:
+    """Name the checkpoints newer than `latest_committed` that were saved after a step that was not finite."""
+    commits = _commits(run_folder)
+    finite = [place for place, (marker, _) in enumerate(commits) if _is_finite(marker)]
+    return [folder.name for _, folder in commits[finite[-1] + 1 :]] if finite else []
+
+
+def is_whole(folder: Path) -> bool:
+    """Say whether the folder of a checkpoint is committed and holds every file with the size that its marker names."""
+    return _read_marker(folder / COMMIT_NAME) is not None
+
+
+def is_restored_later(trainer: Trainer) -> bool:
+    """Say, before `on_fit_start` is over, whether a checkpoint is still to be read: all ranks agree.
+
+    Strategies that shard read it after that hook, and Lightning (2.6.6) knows its path only then. Until then a run
+    folder with a committed checkpoint counts as one that goes on.
+
+    Args:
+        trainer: In `on_fit_start`.
+    """
+    if not trainer.strategy.restore_checkpoint_after_setup:
+        return False
+    found = trainer.ckpt_path is not None or latest_committed(Path(trainer.default_root_dir)) is not None
+    return bool(trainer.strategy.broadcast(found))
 
 
 def prune(run_folder: Path, keep_last: int) -> None:
-    """Delete all but the newest `keep_last` committed checkpoints; pinned ones stay and do not count."""
-    loose = [folder for _, folder in _commits(run_folder) if not (folder / PIN_NAME).exists()]
-    for folder in loose[:-keep_last]:
+    """Delete all but the newest `keep_last` committed checkpoints; pinned ones stay and do not count.
+
+    Those saved after a step that was not finite do not count either: no finite one leaves for their sake, and as many
+    of them stay as are newer than the newest finite one, up to `keep_last`.
+    """
+    loose = [commit for commit in _commits(run_folder) if not (commit[1] / PIN_NAME).exists()]
+    finite = [place for place, (marker, _) in enumerate(loose) if _is_finite(marker)]
+    later = range(finite[-1] + 1 if finite else 0, len(loose))
+    kept = {*finite[-keep_last:], *later[-keep_last:]}
+    for folder in [folder for place, (_, folder) in enumerate(loose) if place not in kept]:
         (folder / COMMIT_NAME).unlink()  # first: a half-deleted checkpoint must not count as committed
         shutil.rmtree(folder)
 
@@ -199,6 +242,7 @@ def _commit(folder: Path, trainer: Trainer) -> None:
     earlier = _commits(folder.parent.parent)
     data = trainer.datamodule  # type: ignore[attr-defined]
     marker = {
+        "finite": last_step_was_finite(trainer),
         "files": {path.relative_to(folder).as_posix(): path.stat().st_size for path in files},
         "global_step": trainer.global_step,
         "order": 1 + max((commit["order"] for commit, _ in earlier), default=0),
@@ -224,6 +268,10 @@ def _commits(run_folder: Path) -> list[tuple[dict[str, Any], Path]]:
         if marker is not None:
             found.append((marker, path.parent))
     return sorted(found, key=lambda commit: (commit[0]["order"], commit[0]["global_step"]))
+
+
+def _is_finite(marker: dict[str, Any]) -> bool:
+    return marker.get("finite") is not False  # markers of earlier versions do not say
 
 
 def _read_marker(path: Path) -> dict[str, Any] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from evolvedirector.errors import RunError, UserError
+from evolvedirector.models.evaluated_weights import evaluated_weights
+from evolvedirector.models.finite import all_finite
 
 
 def warmed_decay(decay: float, updates: int) -> float:
@@ -27,7 +29,8 @@ def warmed_decay(decay: float, updates: int) -> float:
 class EMA(Callback):
     """Keep an exponential moving average of the trainable weights, and use it wherever the model is evaluated.
 
-    Each rank averages its own shards (a <- d a + (1 - d) w), so nothing is gathered while training. Validation, test
+    Each rank averages its own shards (a <- d a + (1 - d) w), so nothing is gathered while training. Weights that are
+    not finite are not taken in. Validation, test
     and prediction run on averaged weights; other code asks for them with `with ema.averaged(module):`.
     A checkpoint holds the average as full tensors by parameter name, gathered to rank 0: it resumes exactly, also
     under another strategy or world size, at the price of one copy of the weights in rank 0's memory while saving.
@@ -54,6 +57,7 @@ class EMA(Callback):
         self._average: dict[str, Tensor] = {}
         self._loaded: dict[str, Tensor] = {}  # full tensors of a checkpoint, until the sharded parameters exist
         self._last_step = 0
+        self._stage: dict[str, Any] = {}  # what is averaged since when, where a training has stages
         self._depth = 0
         self._evaluation = ExitStack()
 
@@ -65,16 +69,44 @@ class EMA(Callback):
             pl_module: the module that is trained.
         """
         self._materialise(pl_module)
-        self._depth += 1
-        swaps = self._depth == 1 and bool(self._average)
-        try:
-            if swaps:
-                self._swap(pl_module)
-            yield
-        finally:
-            self._depth -= 1
-            if swaps:
-                self._swap(pl_module)
+        # an optimizer that switches weights must not do it to the ones swapped in
+        with evaluated_weights(_optimizers(pl_module)):
+            self._depth += 1
+            swaps = self._depth == 1 and bool(self._average)
+            try:
+                if swaps:
+                    self._swap(pl_module)
+                yield
+            finally:
+                self._depth -= 1
+                if swaps:
+                    self._swap(pl_module)
+
+    @torch.no_grad()
+    def start_anew(self, pl_module: LightningModule, names: Collection[str]) -> None:
+        """Begin a new average of some weights, as at the beginning of a training; those of the others stay as they are.
+
+        Args:
+            pl_module: the module that is trained.
+            names: of the parameters that are trained from here on.
+        """
+        self._materialise(pl_module)
+        self.updates = 0
+        self._stage = {"names": sorted(names), "began_at_step": pl_module.trainer.global_step, "has_begun": False}
+        if self._average:
+            self._copy(trainable(pl_module), names)
+
+    @torch.no_grad()
+    def settle(self, pl_module: LightningModule) -> None:
+        """Let the averaged weights of a stage that ends be its weights; without an average yet, change nothing.
+
+        Args:
+            pl_module: the module that is trained.
+        """
+        self._materialise(pl_module)
+        if self._average and self._stage.get("has_begun"):
+            parameters, names = trainable(pl_module), self._stage["names"]
+            torch._foreach_copy_(local(_of(parameters, names)), local(_of(self._average, names)))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take over the average of a checkpoint."""
@@ -89,8 +121,10 @@ class EMA(Callback):
         if step == self._last_step:
             return
         self._last_step = step
+        step -= self._stage.get("began_at_step", 0)
         if step >= self.starts_at_step and step % self.every_n_steps == 0:
-            self._update(pl_module)
+            with evaluated_weights(_optimizers(pl_module)):
+                self._update(pl_module)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Store the average as full tensors; all ranks take part, rank 0 keeps them.
@@ -109,13 +143,15 @@ class EMA(Callback):
             full = average.full_tensor() if isinstance(average, DTensor) else average
             if trainer.is_global_zero:
                 weights[name] = full.detach().to("cpu", copy=True)
-        checkpoint.setdefault("ema", {})[self.state_key] = {"updates": self.updates, "weights": weights}
+        stage = {"stage": self._stage} if self._stage else {}
+        checkpoint.setdefault("ema", {})[self.state_key] = {"updates": self.updates, "weights": weights, **stage}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Read the average; it is sharded when it is first needed."""
         state = checkpoint.get("ema", {}).get(self.state_key)
         if state is not None:
             self.updates = state["updates"]
+            self._stage = dict(state.get("stage", {}))
             self._average, self._loaded = {}, state["weights"]
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -149,12 +185,22 @@ class EMA(Callback):
     @torch.no_grad()
     def _update(self, pl_module: LightningModule) -> None:
         parameters = trainable(pl_module)
-        if not self._average:
-            self._average = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+        # asked on each rank for itself: what is not finite in one shard is in all of them after the next step
+        if not all_finite(parameters.values()):
+            return
+        names = self._stage.get("names", parameters)
+        if not self._average or self._stage.get("has_begun") is False:
+            if not self._average:
+                self._average = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+            self._copy(parameters, names)
+            self._stage |= {"has_begun": True} if self._stage else {}
             return
         weight = 1 - warmed_decay(self.decay, self.updates)
-        torch._foreach_lerp_(local(self._average), local(parameters), weight)
+        torch._foreach_lerp_(local(_of(self._average, names)), local(_of(parameters, names)), weight)
         self.updates += 1
+
+    def _copy(self, parameters: dict[str, Tensor], names: Collection[str]) -> None:
+        torch._foreach_copy_(local(_of(self._average, names)), local(_of(parameters, names)))
 
     @torch.no_grad()
     def _swap(self, pl_module: LightningModule) -> None:
@@ -176,6 +222,14 @@ class EMA(Callback):
             )
         self._average = {name: like(self._loaded[name], parameter) for name, parameter in parameters.items()}
         self._loaded = {}
+
+
+def _optimizers(pl_module: LightningModule) -> list[torch.optim.Optimizer]:
+    return [] if pl_module._trainer is None else pl_module.trainer.optimizers
+
+
+def _of(tensors: dict[str, Tensor], names: Collection[str]) -> dict[str, Tensor]:
+    return {name: tensors[name] for name in names}
 
 
 def trainable(pl_module: LightningModule) -> dict[str, Tensor]:

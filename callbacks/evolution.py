@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -10,31 +11,46 @@ import lightning.pytorch as pl
 
 from evolvedirector.callbacks._run.device_fit import check_memory
 from evolvedirector.callbacks._run.epoch_resume import leave_finished_epoch
+from evolvedirector.callbacks._run.finite import refuse_nonfinite_weights
+from evolvedirector.callbacks._run.held_out import size_px_of
 from evolvedirector.callbacks._run.host_checks import (
     check_host,
+    check_losses,
     check_only_owner,
     check_parts,
+    check_settings,
     check_sized,
     evolving_data_of,
+    is_smoke_test,
     steps_per_epoch,
     student_name,
     trains_on,
 )
+from evolvedirector.callbacks._run.rehearsal import rehearse
 from evolvedirector.callbacks._run.round_driver import RoundDriver
-from evolvedirector.callbacks.checkpoint import RunCheckpoint, prune, save_committed
-from evolvedirector.errors import RunError, UserError
+from evolvedirector.callbacks.checkpoint import (
+    CHECKPOINT_FOLDER,
+    STATE_NAME,
+    RunCheckpoint,
+    is_restored_later,
+    prune,
+    save_committed,
+)
+from evolvedirector.errors import RunError
 from evolvedirector.evolution.budget import Budget
 from evolvedirector.evolution.host import EvolvingData
 from evolvedirector.evolution.round_id import RoundSettings, gold_name, round_id_of
 from evolvedirector.evolution.schedule import RoundSchedule
 from evolvedirector.judges.health.report import JudgeHealth
 from evolvedirector.judges.judge import Judge
+from evolvedirector.planning.preflight import SMOKE_TEST
 from evolvedirector.planning.roles import EvolutionPlan, Evolves
 from evolvedirector.planning.spending import plan_of_spending, with_look_price
-from evolvedirector.policies.policy import Policy
+from evolvedirector.policies.policy import Policy, RunSize
 from evolvedirector.policies.screening.policy import ScreeningPolicy
 from evolvedirector.records import RoundInfo, digest
 from evolvedirector.records.part import Part
+from evolvedirector.records.plain_settings import settings_of
 from evolvedirector.rewards.reward import Reward
 from evolvedirector.teachers.teacher import Teacher
 from evolvedirector.writers.prompt_writer import PromptWriter
@@ -75,7 +91,7 @@ class EvolutionCallback(pl.Callback):
         writer: PromptWriter,
         policy: Policy | None = None,
         budget: Budget | None = None,
-        judge_health: JudgeHealth | None = None,
+        judge_health: JudgeHealth | bool | None = None,
         tie_margin: float = 0.0,
         every_n_epochs: int = 1,
         max_rounds: int | None = None,
@@ -84,6 +100,8 @@ class EvolutionCallback(pl.Callback):
         seed: int = 0,
         data: str | None = None,
         rewards: dict[str, Reward] | None = None,
+        rehearse: bool = True,
+        first_rounds: int = 0,
     ) -> None:
         """Set who takes part, how often, and what it may cost.
 
@@ -94,8 +112,9 @@ class EvolutionCallback(pl.Callback):
             policy: Decides what is written, bought, mastered, expanded, deleted. None: `ScreeningPolicy`, which needs
                 a budget of teacher calls.
             budget: Limits of spending over the life of the dataset root. None: no limit.
-            judge_health: How the judge is checked at the start of every round; a round of a judge below a floor is
-                skipped. None: the judge is trusted.
+            judge_health: How the judge is checked before the seeds are bought and at the start of every round; a round
+                of a judge below a floor is skipped, and one that answers nothing buys nothing. None or true: by
+                canaries alone, which need no gold set. False: the judge is trusted.
             tie_margin: Distance from 1/2 up to which a preference of the judge is a tie, 0 to under 0.5, for student
                 against teacher as for teacher against teacher. 0: every preference counts.
             every_n_epochs: Epochs between rounds.
@@ -106,36 +125,36 @@ class EvolutionCallback(pl.Callback):
             seed: Root of every draw of evolution.
             data: Attribute of the datamodule that holds the evolving data. None: the datamodule itself.
             rewards: Score images by name, where the policy's plan asks for scores. None: no reward takes part.
+            rehearse: Before the first purchase of each process, try a training step, a drawn image and a checkpoint,
+                and undo them: what cannot work then costs nothing. It takes seconds, and main memory for one copy of
+                the weights.
+            first_rounds: Rounds held before the first training step, so that there is something to train on; the
+                dataset may be without images until then. They count among `max_rounds`.
 
         Raises:
             UserError: No teacher, or a number out of range.
         """
         super().__init__()
-        if not teachers:
-            raise UserError(
-                "teachers is empty. Allowed: at least one. Write "
-                "`teachers: {exact: {class_path: evolvedirector.worlds.shapes.MiniatureTeacher}}`, say."
-            )
-        if not 0.0 <= tie_margin < 0.5:
-            raise UserError(
-                f"tie_margin is {tie_margin}. Allowed: 0 to under 0.5, where everything is a tie. "
-                "Write `tie_margin: 0.05`, say."
-            )
-        self.teachers = teachers
+        check_settings(teachers, judge, writer, policy, rewards or {}, tie_margin)
+        self.teachers = dict(teachers)
         self.judge = judge
         self.writer = writer
         self.policy: Policy = policy or ScreeningPolicy()
-        self.budget = with_look_price(budget or Budget(), judge)
+        self.budget = with_look_price(settings_of(Budget, budget or {}, "budget"), judge)
         self.judge_health = judge_health
+        if isinstance(judge_health, Mapping):  # as Hydra gives it
+            self.judge_health = settings_of(JudgeHealth, judge_health, "judge_health")
         self.tie_margin = tie_margin
         self.every_n_epochs = every_n_epochs
         self.max_rounds = max_rounds
-        self._schedule = RoundSchedule(every_n_epochs, max_rounds)
+        self._schedule = RoundSchedule(every_n_epochs, max_rounds, first_rounds)
         self.image_size_px = image_size_px
         self.offload_student = offload_student
         self.seed = seed
         self.data = data
-        self.rewards = rewards or {}
+        self.rewards = dict(rewards or {})
+        self.rehearse = rehearse
+        self.first_rounds = first_rounds
         self.root: Path | None = None
         self._driver: RoundDriver | None = None
         self._host: EvolvingData | None = None
@@ -180,19 +199,31 @@ class EvolutionCallback(pl.Callback):
         self._host = evolving_data_of(trainer, self.data)
         self.root = Path(self._host.data_root).resolve()
         check_host(trainer, pl_module)
+        check_losses(self.policy, pl_module)
         if next(c for c in trainer.callbacks if isinstance(c, Evolves)) is self:  # type: ignore[attr-defined]
             check_parts(trainer, pl_module)  # all parts of the run, once
-        self._gold = gold_name(self.judge_health)
+        self._gold = gold_name(self._health())
         check_only_owner(trainer, self, self.root)
         self._driver = RoundDriver(self.evolution(), self.root, trainer, pl_module)
         if self.budget.buys_nothing and trainer.is_global_zero:
             print("Evolution: budget_teacher_calls is 0, so this run only trains: nothing is judged or bought.")
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Refuse what cannot fit the device; buy images for seed prompts that have none, before the first loader."""
+        """Refuse what cannot fit the device or train; buy images for seed prompts that have none, before any loader."""
         check_memory(self.evolution(), trainer, pl_module)
-        restored_later = trainer.strategy.restore_checkpoint_after_setup and trainer.ckpt_path is not None
+        if is_smoke_test(trainer):
+            if trainer.is_global_zero:
+                print(SMOKE_TEST, flush=True)
+            return
+        if not self.budget.buys_nothing:
+            self._driving().hold()  # what is edited from here on would be left behind by the next round
+        if next((c for c in trainer.callbacks if _rehearses(c)), None) is self:  # type: ignore[attr-defined]
+            # a killed one is cleared away as every uncommitted checkpoint is
+            path = Path(trainer.default_root_dir) / CHECKPOINT_FOLDER / "step-rehearsal" / STATE_NAME
+            rehearse(trainer, pl_module, self.image_size_px or size_px_of(pl_module), path)
+        restored_later = is_restored_later(trainer)
         if self._pending is None and not self.budget.buys_nothing and not restored_later:
+            refuse_nonfinite_weights(trainer, "Nothing is bought for them.")
             revision_sha = self._published_sha or self._opened().revision_sha
             info = RoundInfo(
                 digest("seeding", self.seed, revision_sha),
@@ -208,16 +239,20 @@ class EvolutionCallback(pl.Callback):
                 self._published_sha = child
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Finish the round that the previous run left open, or hold one that it never came to."""
+        """Finish the round that the previous run left open, or hold those that come before the first step."""
         check_sized(trainer)
         leave_finished_epoch(trainer)
+        if is_smoke_test(trainer):
+            return
         if self._pending is not None:
-            info = RoundInfo(**self._pending)
+            info = RoundInfo.restored(self._pending)
             if self._renames_pending:
                 info = replace(info, round_id=self._round_id(trainer, pl_module, info.revision_sha))
             self._run(trainer, info)
         elif trainer.fit_loop.resumed_on_epoch_end:  # another instance's round was interrupted before this one's turn
             self._epoch_ended(trainer, pl_module, trainer.current_epoch)
+        while self._schedule.comes_first(trainer.global_step, self._rounds_done) and not self.budget.buys_nothing:
+            self._open_round(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Assert that this epoch reads the revision that the last round published."""
@@ -237,8 +272,12 @@ class EvolutionCallback(pl.Callback):
             return
         self._settled_step = trainer.global_step
         is_due = self._schedule.is_due(epochs_done, self._rounds_done, trains_on(trainer, epochs_done))
-        if self.budget.buys_nothing or not is_due:
+        if self.budget.buys_nothing or not is_due or is_smoke_test(trainer):
             return
+        self._open_round(trainer, pl_module)
+
+    def _open_round(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save a checkpoint, then hold the next round."""
         revision_sha = self._published_sha or self._opened().revision_sha
         info = RoundInfo(
             round_id=self._round_id(trainer, pl_module, revision_sha),
@@ -285,7 +324,7 @@ class EvolutionCallback(pl.Callback):
             self.writer,
             self.policy,
             self.budget,
-            self.judge_health,
+            self._health(),
             self.tie_margin,
             self.seed,
             self.rewards,
@@ -294,10 +333,8 @@ class EvolutionCallback(pl.Callback):
 
     def plan_summary(self) -> dict[str, str]:
         """Say what evolution may do and cost at most, for `evolvedirector check`."""
-        rounds = "none" if self.budget.buys_nothing else f"every {self.every_n_epochs} epochs"
-        most = "" if self.max_rounds is None else f", at most {self.max_rounds}"
         return {
-            "rounds": rounds + most,
+            "rounds": "none" if self.budget.buys_nothing else self._schedule.told(),
             "teachers": ", ".join(self.teachers),
             "judge": type(self.judge).__name__,
             "policy": type(self.policy).__name__,
@@ -305,7 +342,15 @@ class EvolutionCallback(pl.Callback):
             **plan_of_spending(self.budget, self.teachers),
         }
 
+    def _health(self) -> JudgeHealth | None:
+        """Say how the judge is checked: by default with canaries, unless the policy never asks it anything."""
+        if isinstance(self.judge_health, JudgeHealth):
+            return self.judge_health
+        never_asked = self.policy.most_looks(RunSize(rounds=1, budget_teacher_calls=1, seeds=1)) == 0
+        return None if self.judge_health is False or never_asked else JudgeHealth()
+
     def _run(self, trainer: pl.Trainer, info: RoundInfo) -> None:
+        refuse_nonfinite_weights(trainer, "No round is held for them, and nothing is bought.")
         child = self._driving().run(info)
         self._opened().open_revision(child)
         self._published_sha = child
@@ -327,3 +372,7 @@ class EvolutionCallback(pl.Callback):
     def _driving(self) -> RoundDriver:
         assert self._driver is not None, "setup() has not run"
         return self._driver
+
+
+def _rehearses(callback: object) -> bool:
+    return isinstance(callback, EvolutionCallback) and callback.rehearse and not callback.budget.buys_nothing

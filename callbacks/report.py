@@ -11,7 +11,8 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 
-from evolvedirector.callbacks._run.host_checks import OwnsRoot
+from evolvedirector.callbacks._run.host_checks import OwnsRoot, is_smoke_test
+from evolvedirector.callbacks.run_progress import total_steps
 from evolvedirector.errors import UserError
 from evolvedirector.planning.roles import HasRoot
 from evolvedirector.report.build import build_report, write_page
@@ -54,6 +55,7 @@ class ReportCallback(pl.Callback):
         self._versions: dict[str, str] = {}
         self._began = False
         self._log_dirs: list[str] | None = None  # None: not known yet
+        self._planned_steps: int | None = None  # None: not known yet, or no end is set
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Note that the run goes on, and with which versions."""
@@ -67,7 +69,7 @@ class ReportCallback(pl.Callback):
         """Note the step at which the run begins or goes on, and where its loggers write."""
         earlier = (self._log_dirs or []) if trainer.global_step else []
         self._log_dirs = list(dict.fromkeys([*earlier, *_log_dirs(trainer)]))
-        self._began = True
+        self._began, self._planned_steps = True, total_steps(trainer)
         self._note(trainer, "running")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -90,12 +92,13 @@ class ReportCallback(pl.Callback):
             self._write(trainer)
 
     def _note(self, trainer: pl.Trainer, state: str, reason: str = "") -> None:
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or is_smoke_test(trainer):
             return
         fields = {
             "state": state,
             "reason": reason,
             "global_step": trainer.global_step if self._began else None,  # 0 until the checkpoint has been read
+            "planned_steps": self._planned_steps,
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "log_dirs": self._log_dirs,
@@ -111,7 +114,7 @@ class ReportCallback(pl.Callback):
             warnings.warn(f"'{path}' could not be written: {error}", stacklevel=3)
 
     def _write(self, trainer: pl.Trainer) -> Path | None:
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or is_smoke_test(trainer):
             return None
         began = time.monotonic()
         path = Path(trainer.default_root_dir) / "report" / "index.html"

@@ -145,14 +145,14 @@ class RunProgress(ProgressBar):
     def _open(self) -> bool:
         """Start the display when there is a terminal; tell whether there is one."""
         if self._enabled and self.progress is None:
-            console = Console()
+            console = Console(markup=False, emoji=False)
             if console.is_terminal and not console.is_dumb_terminal:
                 # Rounds add tasks of their own: a column must not ask for fields that only some tasks have.
                 columns = (
                     BarColumn(bar_width=24),
                     MofNCompleteColumn(),
                     TimeRemainingColumn(compact=True),
-                    TextColumn("{task.description}"),
+                    TextColumn("{task.description}", markup=False),  # names of users stand in it
                 )
                 self.progress = Progress(*columns, console=console, transient=True, refresh_per_second=4)
                 self.progress.start()

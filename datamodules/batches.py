@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,10 +12,14 @@ import torch
 import webdataset
 from torch.utils.data import DataLoader, Dataset
 
-from evolvedirector.store import RevisionReader, StoreError
+from evolvedirector.records import IMAGE_ROLE, Prompt
+from evolvedirector.records.buckets import BucketSize
+from evolvedirector.records.subset import Subset
+from evolvedirector.store import RevisionFiles, RevisionReader, StoreError
 from evolvedirector.store.evolving_dataset import decode_sample
-from evolvedirector.store.files import split_member
-from evolvedirector.store.images import EXTENSIONS
+from evolvedirector.store.files import is_mask, split_member
+from evolvedirector.store.images import EXTENSIONS, crop_top_left_px
+from evolvedirector.store.latents import LatentFiles
 
 MAX_CACHE_BYTES = 256 * 2**20
 
@@ -71,6 +77,7 @@ class RevisionBatches(Dataset):
         rank: int = 0,
         world_size: int = 1,
         cache: SampleCache | None = None,
+        latents: LatentFiles | None = None,
     ) -> None:
         """Set up the pipeline source -> decode -> collate.
 
@@ -78,15 +85,18 @@ class RevisionBatches(Dataset):
             reader: The revision.
             seed: Names the order.
             global_batch_size: Images over all ranks; divisible by `world_size`.
-            image_size_px: Side of the square images.
+            image_size_px: Side of the square images, where the reader has no buckets.
             rank: Which slice is this process's.
             world_size: How many slices there are.
             cache: Decoded samples of this image size. None: decode every time.
+            latents: Where all images of a batch have latents there, the batch holds these in their place:
+                `latent_mean`, `latent_deviation` and `size_px` (height, width). None: images.
         """
         self.reader = reader
         self.order = reader.order(seed, global_batch_size)
         self._image_size_px = image_size_px
         self._cache = SampleCache(0) if cache is None else cache
+        self._latents = latents
         self._slice = slice(rank * global_batch_size // world_size, (rank + 1) * global_batch_size // world_size)
 
     def __getitem__(self, batch: int) -> dict[str, Any]:
@@ -115,28 +125,77 @@ class RevisionBatches(Dataset):
         for batch in batches:
             rows = self.order.global_batch(batch)[self._slice]
             seeds = self.order.sample_seeds(batch)[self._slice]
-            for row, seed in zip(rows.tolist(), seeds.tolist(), strict=True):
-                key = str(self.reader.keys[row])
+            latents = self._latents_of(rows.tolist())
+            for place, (row, seed) in enumerate(zip(rows.tolist(), seeds.tolist(), strict=True)):
+                key, about = str(self.reader.keys[row]), {"__seed__": seed, "__bucket__": self.reader.bucket(row)}
+                if latents is not None:
+                    yield {**self.reader.raw(row, with_image=False), "__latent__": latents[place], **about}
+                    continue
                 raw = {"__key__": key} if self._cache.get(key) is not None else self.reader.raw(row)
-                yield {**raw, "__seed__": seed}
+                yield {**raw, **about}
+
+    def latent_key(self, row: int, latents: LatentFiles) -> str:
+        """Name the latents of a row's image, as it is trained on."""
+        return latents.key(self.reader.image_digest(row), *self._size_px(row))
+
+    def image(self, row: int) -> np.ndarray:
+        """Read a row's image as it is trained on, uint8 [3, height, width]."""
+        found: np.ndarray = self._decoded(self.reader.raw(row), self.reader.bucket(row))[IMAGE_ROLE]
+        return found
+
+    def _size_px(self, row: int) -> tuple[int, int]:
+        """Return height and width of a row's image as it is trained on."""
+        width_px, height_px = self.reader.bucket(row) or (self._image_size_px, self._image_size_px)
+        return height_px, width_px
+
+    def _cut_of(self, row: int) -> dict[str, np.ndarray]:
+        """Say how a row's image was cut to its bucket, as `decode_sample` does; nothing without buckets."""
+        bucket = self.reader.bucket(row)
+        if bucket is None:
+            return {}
+        original = self.reader.image_px(row)
+        cut = crop_top_left_px(original, *bucket)
+        return {"original_size_px": np.array(original, np.int64), "crop_top_left_px": np.array(cut, np.int64)}
+
+    def _latents_of(self, rows: Sequence[int]) -> list[dict[str, np.ndarray]] | None:
+        """Read the latents of all rows; None where one of them has none."""
+        found = []
+        for row in rows if self._latents is not None else ():
+            assert self._latents is not None
+            latent = self._latents.read(self.latent_key(row, self._latents))
+            if latent is None:
+                return None
+            mean, deviation = latent
+            size_px = np.array(self._size_px(row), np.int64)
+            parts = {"latent_mean": mean, "size_px": size_px, **self._cut_of(row)}
+            found.append(parts if deviation is None else {**parts, "latent_deviation": deviation})
+        return found or None
 
     def _decode(self, raw: dict[str, Any]) -> dict[str, Any]:
+        if "__latent__" in raw:
+            described = self._decoded(raw, raw["__bucket__"])
+            return {**described, **raw["__latent__"], "sample_seed": raw["__seed__"]}
         sample = self._cache.get(raw["__key__"])
         if sample is None:
-            sample = decode_sample(raw, self._image_size_px)
-            for name in raw:
-                role, extension = split_member(name)
-                if role and extension in EXTENSIONS:
-                    sample[role] = sample[role].transpose(2, 0, 1)  # [channel, height, width]
+            sample = self._decoded(raw, raw["__bucket__"])
             self._cache.add(sample)
         return {**sample, "sample_seed": raw["__seed__"]}
+
+    def _decoded(self, raw: dict[str, Any], bucket: BucketSize | None) -> dict[str, Any]:
+        sample = decode_sample(raw, self._image_size_px, bucket)
+        for name in raw:
+            role, extension = split_member(name)
+            if role and extension in EXTENSIONS:
+                sample[role] = sample[role].transpose(2, 0, 1)  # [channel, height, width]
+        return sample
 
 
 def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Stack decoded samples: seeds to int64 [batch], prompts to lists, and each role under its name.
 
     Images [channel, height, width] become uint8 [batch, 3, height, width], masks uint8 [batch, 1, height, width],
-    arrays tensors [batch, ...], the tensors of a safetensors file a dict of such, texts and JSON values lists.
+    arrays tensors [batch, ...], the tensors of a safetensors file a dict of such, texts and JSON values lists. What a
+    bucket says of its images (`original_size_px`, `crop_top_left_px`) becomes int64 [batch, 2].
 
     Raises:
         StoreError: If the arrays of a role differ in shape or type.
@@ -167,6 +226,37 @@ def _unequal(role: str, how: str) -> StoreError:
         f"The files of the role '{role}' in one batch {how}. A role that is trained on must have one shape and type."
         " Publish it again with equal shapes, or leave it out of `data.init_args.roles`."
     )
+
+
+def placeholder(
+    prompts: Sequence[Prompt],
+    count: int,
+    image_size_px: int,
+    roles: Sequence[str],
+    bucket: BucketSize | None = None,
+) -> dict[str, Any] | None:
+    """Make a batch of shaded pictures, as `collate` makes one of samples; None for a role whose form nobody knows yet.
+
+    Args:
+        prompts: Taken in turn; none: a text that stands for one.
+        count: Samples.
+        image_size_px: Side of pictures and masks.
+        roles: What a sample has.
+        bucket: Width and height of pictures and masks instead. None: they are squares.
+    """
+    if any(role != IMAGE_ROLE and not is_mask(role) for role in roles):
+        return None
+    texts = [(prompt.text, prompt.id, prompt.skill) for prompt in prompts] or [("a placeholder", "placeholder", "")]
+    width_px, height_px = bucket or (image_size_px, image_size_px)
+    shade = np.linspace(0, 255, width_px).astype(np.uint8)  # flat grey would be fitted before the first step
+    whole = {"original_size_px": np.array([height_px, width_px]), "crop_top_left_px": np.zeros(2, np.int64)}
+    cut = whole if bucket and IMAGE_ROLE in roles else {}
+    samples = []
+    for number in range(count):
+        text, key, skill = texts[number % len(texts)]
+        files = {role: np.tile(shade, (1 if is_mask(role) else 3, height_px, 1)) for role in roles}
+        samples.append({**files, **cut, "prompt": text, "key": key, "skill": skill, "sample_seed": number})
+    return collate(samples)
 
 
 class EvolvingLoader:
@@ -209,4 +299,24 @@ def describe_epoch(reader: RevisionReader, seed: int, global_batch_size: int, ba
         f"Revision {reader.number} ({reader.revision_sha[:12]}): {len(reader)} samples in {len(reader.strata)} strata."
         f" An epoch goes {passes[most]:.2f} times through the most repeated ('{most.skill}', {most.state}) and"
         f" {min(passes.values()):.2f} times through the least repeated."
+    )
+
+
+def nothing_in(root: Path, revision_sha: str, subset: Subset) -> str:
+    """Say that a revision has no sample of a subset, and what it has.
+
+    Args:
+        root: Of the dataset.
+        revision_sha: Of the revision.
+        subset: What was asked for.
+    """
+    revision = RevisionFiles(root).load(revision_sha)
+    trained = [entry for entry in revision.state.entries.values() if entry.state in ("live", "mastered")]
+    found = Counter((entry.prompt.skill, sample.variant) for entry in trained for sample in entry.samples)
+    skills, variants = (sorted({pair[place] for pair in found}) for place in (0, 1))
+    has = f"skills {', '.join(skills)}; variants {', '.join(map(repr, variants))}" if found else "no image at all"
+    return (
+        f"Revision {revision.number} ({revision_sha[:12]}) of '{root}' has no sample of the subset {subset.named()}. "
+        f"It has {has}. At least one sample is needed. Name some of these under `trains_on`, or let rounds come before "
+        "the stage (`first_rounds: 1` under the init_args of EvolutionCallback)."
     )

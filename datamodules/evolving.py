@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
 
-from evolvedirector.datamodules.batches import EvolvingLoader, RevisionBatches, SampleCache, describe_epoch
+from evolvedirector.datamodules.batches import EvolvingLoader
 from evolvedirector.datamodules.position import StreamPosition
-from evolvedirector.datamodules.requests import RequestChunk, RequestLoader, read_prompts, requests_for
+from evolvedirector.datamodules.requests import RequestChunk, RequestLoader, requests_for
+from evolvedirector.datamodules.training_rows import TrainingRows
 from evolvedirector.errors import UserError
+from evolvedirector.planning.roles import Evolves
 from evolvedirector.records import IMAGE_ROLE, Prompt, check_role
+from evolvedirector.records.buckets import BucketSize, checked_buckets
 from evolvedirector.records.prompt_source import PromptSource
+from evolvedirector.records.subset import EVERYTHING, Subset
 from evolvedirector.store import DatasetStore, RevisionFiles, RevisionReader, StoreError
+from evolvedirector.store.edits import edits_since
 from evolvedirector.store.imports import import_prompts
+from evolvedirector.store.latents import LatentFiles
+from evolvedirector.store.paths import user_path
+from evolvedirector.store.prompt_files import read_prompts
 
 _log = logging.getLogger(__name__)
 
@@ -45,13 +57,15 @@ class EvolvingDataModule(LightningDataModule):
         generation_chunk_size: int = 16,
         predict_prompts: str | Path | None = None,
         roles: Sequence[str] = (IMAGE_ROLE,),
+        buckets: Sequence[BucketSize] = (),
     ) -> None:
         """Describe the data; nothing is read yet.
 
         Args:
             root: Folder of the dataset; made with the seeds when it does not exist.
-            seeds: First prompts, used once, when the root has no revision: a prompt file (one per line, or .jsonl with
-                `prompt` and `skill`) or a source object. None: the root must exist.
+            seeds: First prompts, used once, when the root has no revision: a prompt file (.txt with one per line, or
+                .jsonl, .json, .csv, .tsv or .yaml with `prompt` and `skill`) or a source object. None: the root must
+                exist.
             held_out: Prompts for evaluation, a file or a source; they never enter the dataset. None: no evaluation.
             global_batch_size: Images per training batch over all ranks; divisible by their number.
             batches_per_epoch: Length of an epoch in global batches; the revision can change only between epochs.
@@ -65,9 +79,13 @@ class EvolvingDataModule(LightningDataModule):
             roles: Files of each sample that training reads, and no others: `image`, and such as `mask`, `source` or
                 `image_embedding`. A batch carries each under its name: images as UInt8[Tensor, "batch 3 height width"],
                 masks with one channel, arrays as tensors. Every sample must have them.
+            buckets: Sizes (width, height) in px that images are trained in. Each image is scaled until it covers the
+                one of the nearest aspect ratio and cropped to it, a batch holds one of them, and evolution asks for
+                new images in them. A batch then says how its images were cut: `original_size_px` and
+                `crop_top_left_px`, Int64[Tensor, "batch 2"], rows first. Empty: squares.
 
         Raises:
-            UserError: If the root is missing, a size is below 1 or a role cannot be used.
+            UserError: If the root is missing, a size is below 1, or a role or the buckets cannot be used.
         """
         super().__init__()
         if not str(root or "").strip():
@@ -91,21 +109,47 @@ class EvolvingDataModule(LightningDataModule):
                 f"roles is {list(roles)}. Each role is named once, at least one. Write `data.init_args.roles: [image]`."
             )
         self.prepare_data_per_node = False  # one writer: the root is on a file system that all nodes see
-        self.data_root = Path(root)
+        self.data_root = user_path(root)
         self.global_batch_size = global_batch_size
         self.batches_per_epoch = batches_per_epoch
         self.image_size_px = image_size_px
         self.generation_chunk_size = generation_chunk_size
         self.seed = seed
         self.roles = tuple(roles)
+        self.buckets = checked_buckets(buckets)
         self.seeds = seeds
         self._held_out = held_out
         self._predict_prompts = predict_prompts
         self._num_workers = num_workers
         self._start_revision = revision
-        self._position = StreamPosition(global_batch_size, seed)
-        self._reader: RevisionReader | None = None
-        self._cache = SampleCache()
+        self._position = StreamPosition(global_batch_size, seed, self.buckets)
+        self._rows = TrainingRows(
+            self.data_root, seed, global_batch_size, batches_per_epoch, image_size_px, self.roles, self.buckets
+        )
+
+    # ---- the trainer
+
+    @property
+    def trainer(self) -> Trainer | None:  # type: ignore[override]
+        """Return the trainer that reads this data; None outside of one."""
+        return self._trainer
+
+    @trainer.setter
+    def trainer(self, trainer: Trainer | None) -> None:
+        """Take the trainer.
+
+        Raises:
+            UserError: It is one of `pytorch_lightning`, whose classes are others and know this one not.
+        """
+        packages = {kind.__module__.partition(".")[0] for kind in type(self).__mro__}
+        if type(trainer).__module__.startswith("pytorch_lightning.") and "pytorch_lightning" not in packages:
+            name = type(self).__name__
+            raise UserError(
+                f"The trainer is one of the package pytorch_lightning, which does not take {name} for a datamodule. "
+                f"It must be both. Write `class Data({name}, pytorch_lightning.LightningDataModule): pass` and use "
+                "that, or `import lightning.pytorch as pl` in the whole project."
+            )
+        self._trainer = trainer
 
     # ---- the root
 
@@ -117,7 +161,7 @@ class EvolvingDataModule(LightningDataModule):
             raise StoreError(
                 f"The dataset root '{self.data_root}' does not exist and there are no seeds to make it from. Allowed "
                 "is a root that was imported, or any folder beside seeds. Write `data.init_args.seeds: prompts.txt`, "
-                f"or run `evolvedirector data import {self.data_root} --prompts prompts.txt` first."
+                f"or run `evolvedirector data import {shlex.quote(str(self.data_root))} --prompts prompts.txt` first."
             )
         held_out = [prompt.id for prompt in self.held_out_prompts()]
         published = RevisionFiles(self.data_root).current() is not None
@@ -157,7 +201,7 @@ class EvolvingDataModule(LightningDataModule):
                 raise StoreError(
                     f"The dataset root '{self.data_root}' has no revision. Allowed is a root that was imported, or one "
                     "that seeds can fill. Write `data.init_args.seeds: prompts.txt`, or run `evolvedirector data "
-                    f"import {self.data_root} --prompts prompts.txt` first."
+                    f"import {shlex.quote(str(self.data_root))} --prompts prompts.txt` first."
                 )
         return self._position.revision_sha
 
@@ -176,7 +220,30 @@ class EvolvingDataModule(LightningDataModule):
             StoreError: If it does not exist; the message names those that do.
         """
         full = RevisionFiles(self.data_root).resolve(revision_sha)
-        self._position.next_revision_sha = None if full == self.revision_sha else full
+        _ = self.revision_sha  # bound, so that the same one is known for it
+        self._position.name_next(revision_sha=full)
+
+    def train_on(self, subset: Subset | None) -> None:
+        """Make the next epoch train on some of the samples, from the first batch of their own order on.
+
+        An epoch of which nothing was read yet is the next one. The subset stays until another is named, over revisions
+        and in checkpoints, and says nothing of evaluation.
+
+        Args:
+            subset: None: all samples.
+        """
+        self._position.name_next(subset=subset or EVERYTHING)
+
+    def check_subset(self, subset: Subset) -> None:
+        """Refuse a subset of which the revision that training reads now has no sample.
+
+        Args:
+            subset: What is to be trained on.
+
+        Raises:
+            RunError: It has none; with what there is.
+        """
+        self._rows.check_subset(self.revision_sha, subset)
 
     # ---- training
 
@@ -188,6 +255,72 @@ class EvolvingDataModule(LightningDataModule):
                 stream is another one.
             UserError: If the batch cannot be shared equally by the ranks.
         """
+        rank, world_size = self._shares()
+        self._position.check_same_stream(self.global_batch_size, self.seed, self.buckets)
+        _ = self.revision_sha  # bound before the position may move on to the next
+        reads = self._position.enter_epoch(self._batches_in_epoch())
+        if reads and not (self._tries_placeholders() or self._waits_for_rounds()):
+            self._open()
+        return EvolvingLoader(self.batches_per_epoch, lambda: self._deliver(rank, world_size))
+
+    def serve_latents(self, latents: LatentFiles | None) -> None:
+        """Put latents into a batch in place of its images, where all of them have some.
+
+        Such a batch has `latent_mean` and, from a random codec, `latent_deviation`, Float[Tensor, "batch channel row
+        column"], raw as the codec gave them, and `size_px`, int64 (batch, 2), height and width of the images.
+
+        Args:
+            latents: Where they are; None: batches hold images.
+        """
+        self._rows.latents = latents
+
+    def images_without_latents(self, latents: LatentFiles) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield key and uint8 [3, height, width] of what the next epoch trains on and has no latents.
+
+        Each rank gets another part: image n of the revision goes to rank n modulo their number, whenever it asks.
+
+        Args:
+            latents: Where they would be.
+        """
+        yield from self._rows.images_without_latents(self.revision_sha, latents, *self._rank_and_world_size())
+
+    def training_texts(self) -> list[str]:
+        """List the texts that the next epoch trains on, each once."""
+        return self._rows.texts(self.revision_sha)
+
+    def placeholder_batch(self) -> dict[str, Any] | None:
+        """Make this rank's part of a batch in the form of a real one, to try a training step on.
+
+        It is the revision's first batch where there is one, and a shade with the revision's prompts where not; None
+        where a role has no known shape. With buckets it is of the largest.
+
+        Raises:
+            UserError: If the batch cannot be shared equally by the ranks.
+            StoreError: If a sample lacks one of the roles, or cannot be read.
+        """
+        return self._rows.placeholder(self.revision_sha, *self._shares())
+
+    def _tries_placeholders(self) -> bool:
+        """Whether a smoke test (`trainer.fast_dev_run`), which buys nothing, finds no image to train on."""
+        trainer = self.trainer
+        if trainer is None or not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return False
+        return self._rows.is_empty(self.revision_sha)
+
+    def _waits_for_rounds(self) -> bool:
+        """Whether rounds that come before the first training step are still to bring what is trained on."""
+        trainer: Any = self.trainer
+        if trainer is None or trainer.global_step > 0:
+            return False
+        plans = [callback.evolution() for callback in trainer.callbacks if isinstance(callback, Evolves)]
+        return any(plan.schedule.first_rounds for plan in plans)
+
+    def _shares(self) -> tuple[int, int]:
+        """Return this process's share and how many there are.
+
+        Raises:
+            UserError: If the batch cannot be shared equally.
+        """
         rank, world_size = self._rank_and_world_size()
         if self.global_batch_size % world_size:
             raise UserError(
@@ -195,39 +328,32 @@ class EvolvingDataModule(LightningDataModule):
                 f" be a multiple of {world_size}. Write `data.init_args.global_batch_size:"
                 f" {-(-self.global_batch_size // world_size) * world_size}`."
             )
-        self._position.check_same_stream(self.global_batch_size, self.seed)
-        _ = self.revision_sha  # bound before the position may move on to the next
-        if self._position.enter_epoch(self._batches_in_epoch()):
-            self._open_reader()
-        return EvolvingLoader(self.batches_per_epoch, lambda: self._deliver(rank, world_size))
+        return rank, world_size
 
-    def _open_reader(self) -> RevisionReader:
-        """Open the revision of the position, once."""
-        if self._reader is None or self._reader.revision_sha != self.revision_sha:
-            before = self._reader
-            self._reader = RevisionReader(self.data_root, self.revision_sha, self.roles)
-            # a newer companion may have other files for the same sample
-            same_files = before is None or before.companions == self._reader.companions
-            self._cache.keep_only(self._reader.keys.tolist() if same_files else [])
-            if len(self._reader) > 0:
-                _log.info(describe_epoch(self._reader, self.seed, self.global_batch_size, self.batches_per_epoch))
-        if len(self._reader) == 0:
-            raise StoreError(
-                f"Revision {self._reader.number} ({self.revision_sha[:12]}) of '{self.data_root}' has no image to train"
-                " on. At least one live sample is needed. Let `EvolutionCallback` buy teacher images before the first"
-                " epoch (its budget must allow it), or import captioned pictures with `evolvedirector data import"
-                " ROOT --images 'folder/**'`."
-            )
-        return self._reader
+    def _open(self) -> RevisionReader:
+        """Open the revision and subset of the position to train on them.
+
+        Raises:
+            StoreError: The revision has no image.
+            RunError: The subset has none.
+            UserError: A bucket has none.
+        """
+        callbacks = [] if self.trainer is None else self.trainer.callbacks  # type: ignore[attr-defined]
+        buys_images = any(isinstance(callback, Evolves) for callback in callbacks)
+        return self._rows.open(self.revision_sha, self._position.subset, buys_images)
 
     def _deliver(self, rank: int, world_size: int) -> Iterator[dict[str, Any]]:
         """Yield what is left of the epoch, counting each batch before it is handed over."""
         left = self._position.left_in_epoch(self._batches_in_epoch())
         if len(left) == 0:
             return
-        batches = RevisionBatches(
-            self._open_reader(), self.seed, self.global_batch_size, self.image_size_px, rank, world_size, self._cache
-        )
+        if self._tries_placeholders():
+            if (batch := self.placeholder_batch()) is None:
+                self._open()  # says that there is nothing to train on
+            else:
+                yield from itertools.repeat(batch, len(left))
+            return
+        batches = self._rows.batches(self._open(), rank, world_size)
         position = self._position
         for batch in batches.loader(left, self._num_workers):
             position.deliver(self._processed())
@@ -265,20 +391,40 @@ class EvolvingDataModule(LightningDataModule):
         if self._position.revision_sha is None and RevisionFiles(self.data_root).current() is None:
             return {}
         _ = self.revision_sha
-        return self._position.state_dict(self._processed())
+        return {**self._position.state_dict(self._processed()), "started_from": self._start_revision}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take the position of a checkpoint; the revision it names is opened, whatever the newest one is.
 
         Raises:
             StoreError: If that revision is gone from the root.
+            UserError: If `revision` is another one than in the run that saved the checkpoint.
         """
-        position = StreamPosition.from_state_dict(state)
+        place = dict(state)
+        started_from = place.pop("started_from", self._start_revision)  # earlier versions did not say
+        position = StreamPosition.from_state_dict(place)
+        trains = self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING
+        if trains and self._start_revision not in (None, started_from):
+            place_sha = str(position.revision_sha)[:12]
+            raise UserError(
+                f"revision is {self._start_revision}, but the checkpoint goes on with {place_sha}. "
+                "It says where a new run begins; one that goes on has its own place. Leave data.init_args.revision as "
+                "it was, or start a new run (without --ckpt_path)."
+            )
         files = RevisionFiles(self.data_root)
         for sha in (position.revision_sha, position.next_revision_sha):
             if sha is not None:
                 files.resolve(sha)
         self._position = position
+        goes_on_with = position.next_revision_sha or position.revision_sha
+        if goes_on_with is not None and (edits := edits_since(self.data_root, goes_on_with)):
+            named = ", ".join(f"{number} ({kind})" for number, kind, _ in edits)
+            rank_zero_warn(
+                f"'{self.data_root}' was edited after this checkpoint, in revision {named}. A resumed run goes on with"
+                f" the revision of its checkpoint, {goes_on_with[:12]}, and so does its next round: the edits are no"
+                " part of it. To train on them, start a new run (without --ckpt_path) with"
+                f" `data.init_args.revision: {edits[-1][2][:12]}`."
+            )
 
     # ---- evaluation and prediction
 
@@ -306,5 +452,6 @@ class EvolvingDataModule(LightningDataModule):
         """Move the files of a batch; requests stay where they are, and so do the seeds of generators on the CPU."""
         if isinstance(batch, list):
             return batch
-        files = {role: batch[role] for role in self.roles if role in batch}
+        moved = (*self.roles, "latent_mean", "latent_deviation", "original_size_px", "crop_top_left_px")
+        files = {name: batch[name] for name in moved if name in batch}
         return {**batch, **super().transfer_batch_to_device(files, device, dataloader_idx)}

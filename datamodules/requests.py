@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from evolvedirector.records import ImageRequest, Prompt, seed_of
-from evolvedirector.records.prompt_source import PromptSource
-from evolvedirector.store.imports import read_prompt_file
 
 
 class RequestChunk:
@@ -70,8 +67,3 @@ class RequestLoader:
 
     def __iter__(self) -> Iterator[RequestChunk]:
         return map(RequestChunk, self._chunks)
-
-
-def read_prompts(source: PromptSource | str | Path) -> Sequence[Prompt]:
-    """List the prompts of a file or of a source object."""
-    return read_prompt_file(source) if isinstance(source, str | Path) else source.prompts()

@@ -18,7 +18,7 @@ from evolvedirector.planning.memory import (
     StudentBytes,
     frozen_bytes,
     main_memory_bytes,
-    optimizer_bytes,
+    state_bytes,
     student_bytes,
     too_large,
 )
@@ -32,14 +32,16 @@ def student_on_device(trainer: pl.Trainer, module: pl.LightningModule) -> Studen
         trainer: Knows averages; its optimizers exist.
         module: The student, configured.
     """
-    values = [_local(part) for part in module.parameters()]
+    kept = [*module.parameters(), *module.buffers()]
+    values = [_local(part) for part in kept]
     trained = sum(_local(part) for part in module.parameters() if part.requires_grad)
     return student_bytes(
-        sum(values) + sum(_local(part) for part in module.buffers()),
+        sum(values),
         trained,
         averaged_copies=averages(trainer.callbacks),  # type: ignore[attr-defined]
-        optimizer_bytes=max((optimizer_bytes(type(part).__name__) for part in trainer.optimizers), default=0),
+        optimizer_bytes=max(map(state_bytes, trainer.optimizers), default=0),
         frozen=frozen_bytes(module),
+        weight_bytes=sum(count * part.itemsize for count, part in zip(values, kept, strict=True)),
     )
 
 

@@ -8,13 +8,16 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
+from evolvedirector.callbacks._run.image_forms import rgb_image
 from evolvedirector.errors import RunError
-from evolvedirector.evolution.host import StudentPart
-from evolvedirector.records import ImageRequest
+from evolvedirector.evolution.host import MeasuresLoss, StudentPart
+from evolvedirector.models.quantised import quantised_layers
+from evolvedirector.planning.roles import DrawsInChunks
+from evolvedirector.records import ImageRequest, LossRequest
 
 
 @runtime_checkable
@@ -32,23 +35,45 @@ def averaged_weights(trainer: pl.Trainer, module: pl.LightningModule) -> Abstrac
     return keeper.averaged(module) if keeper else nullcontext()
 
 
-def encode_png(image: Tensor) -> bytes:
-    """Encode a uint8 image (3, height, width) as PNG."""
+def averages_weights(trainer: pl.Trainer) -> bool:
+    """Whether a callback keeps averaged weights, which are then what draws."""
+    return any(isinstance(callback, AveragesWeights) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+
+
+def encode_png(image: Any) -> bytes:
+    """Encode one drawn image as PNG.
+
+    Args:
+        image: Anything that `rgb_image` takes.
+    """
     buffer = io.BytesIO()
-    Image.fromarray(image.detach().to("cpu").permute(1, 2, 0).contiguous().numpy()).save(buffer, "PNG")
+    rgb_image(image).save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def student_draw(trainer: pl.Trainer, module: pl.LightningModule) -> Callable[[Sequence[ImageRequest]], list[bytes]]:
+def student_draw(
+    trainer: pl.Trainer, module: pl.LightningModule, averaged: bool = True
+) -> Callable[[Sequence[ImageRequest]], list[bytes]]:
     """Return a function that draws encoded images with the module's `generate`.
 
     No gradient is recorded (not inference_mode: a sharded module then fails at its next training step), and the
     train/eval mode of every part is put back.
+
+    Args:
+        trainer: Knows the callback that keeps averaged weights.
+        module: The student.
+        averaged: Whether averaged weights draw where there are any; False: the module as it is.
     """
 
     def draw(requests: Sequence[ImageRequest]) -> list[bytes]:
-        with eval_mode(module), torch.no_grad(), averaged_weights(trainer, module):
+        weights = averaged_weights(trainer, module) if averaged else nullcontext()
+        with eval_mode(module), torch.no_grad(), weights:
             images = module.generate(requests)  # type: ignore[operator]
+        if not isinstance(images, Sequence | Tensor | np.ndarray):
+            raise RunError(
+                f"{type(module).__name__}.generate returned a {type(images).__name__}. Allowed is a list of images, "
+                "one for each request. Return one uint8 tensor (3, height, width) per request, in order."
+            )
         if len(images) != len(requests):
             raise RunError(
                 f"{type(module).__name__}.generate returned {len(images)} images for {len(requests)} requests. "
@@ -59,6 +84,28 @@ def student_draw(trainer: pl.Trainer, module: pl.LightningModule) -> Callable[[S
     return draw
 
 
+def student_measure(trainer: pl.Trainer, module: MeasuresLoss) -> Callable[[Sequence[LossRequest]], list[float]]:
+    """Return a function that measures losses as images are drawn: averaged weights, no gradient, every mode put back.
+
+    Args:
+        trainer: The running trainer.
+        module: The student.
+    """
+    assert isinstance(module, pl.LightningModule)
+
+    def measure(requests: Sequence[LossRequest]) -> list[float]:
+        with eval_mode(module), torch.no_grad(), averaged_weights(trainer, module):
+            losses = [float(loss) for loss in module.sample_losses(requests)]
+        if len(losses) != len(requests):
+            raise RunError(
+                f"{type(module).__name__}.sample_losses returned {len(losses)} losses for {len(requests)} samples. "
+                "Allowed is one for each. Return one number per request, in order."
+            )
+        return losses
+
+    return measure
+
+
 def student_part(trainer: pl.Trainer, module: pl.LightningModule) -> StudentPart:
     """Let the module being trained take part in a round, with its averaged weights when a callback keeps them.
 
@@ -66,13 +113,16 @@ def student_part(trainer: pl.Trainer, module: pl.LightningModule) -> StudentPart
         trainer: The running trainer; its step names the weights.
         module: The student.
     """
-    averaged = any(isinstance(callback, AveragesWeights) for callback in trainer.callbacks)  # type: ignore[attr-defined]
-    weights = f"{'averaged' if averaged else 'trained'} weights at step {trainer.global_step}"
-    return StudentPart(student_draw(trainer, module), f"{type(module).__name__}, {weights}", chunk_of(module))
+    weights = f"{'averaged' if averages_weights(trainer) else 'trained'} weights at step {trainer.global_step}"
+    name = f"{type(module).__name__}, {weights}"
+    measure = student_measure(trainer, module) if isinstance(module, MeasuresLoss) else None
+    return StudentPart(student_draw(trainer, module), name, chunk_of(module), measure)
 
 
-def draw_share(trainer: pl.Trainer, module: pl.LightningModule, requests: Sequence[ImageRequest]) -> dict[str, bytes]:
-    """Draw this rank's share of the requests with averaged weights; returns encoded images by request id.
+def draw_share(
+    trainer: pl.Trainer, module: pl.LightningModule, requests: Sequence[ImageRequest], averaged: bool = True
+) -> dict[str, bytes]:
+    """Draw this rank's share of the requests; returns encoded images by request id.
 
     Whole chunks are dealt to the ranks in turn, padded so that all ranks draw equally many (a sharded student needs
     all of them in step). Every rank calls it with the same list.
@@ -81,6 +131,7 @@ def draw_share(trainer: pl.Trainer, module: pl.LightningModule, requests: Sequen
         trainer: Knows the ranks.
         module: The student.
         requests: What all ranks draw together.
+        averaged: Whether averaged weights draw where there are any; False: the module as it is.
     """
     size = chunk_of(module)
     chunks = [list(requests[start : start + size]) for start in range(0, len(requests), size)]
@@ -90,15 +141,8 @@ def draw_share(trainer: pl.Trainer, module: pl.LightningModule, requests: Sequen
     share = [request for chunk in chunks[trainer.global_rank :: trainer.world_size] for request in chunk]
     if not share:
         return {}
-    images = student_draw(trainer, module)(share)
+    images = student_draw(trainer, module, averaged)(share)
     return {request.request_id: image for request, image in zip(share, images, strict=True)}
-
-
-@runtime_checkable
-class DrawsInChunks(Protocol):
-    """A module that draws a fixed number of requests together."""
-
-    generation_chunk_size: int
 
 
 def chunk_of(module: pl.LightningModule) -> int:
@@ -140,6 +184,8 @@ def offloader(
                     if isinstance(value, Tensor) and value.dim() > 0:
                         state[name] = value.to(device)
         if what == "all":
+            for layer in quantised_layers(module):
+                layer.to(device)  # their scales are no parameters
             for part in [*module.parameters(), *module.buffers()]:
                 part.data = part.data.to(device)
         if away and home.type == "cuda":

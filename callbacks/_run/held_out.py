@@ -13,6 +13,7 @@ from evolvedirector.execution.ranks import from_all_ranks, own_rank
 from evolvedirector.judges.judge import Judge, models_of
 from evolvedirector.planning.roles import EvolutionPlan, Evolves, HoldsOut, SizesImages
 from evolvedirector.records import Prompt
+from evolvedirector.records.part import Part
 
 Value = TypeVar("Value")
 
@@ -91,7 +92,7 @@ def training_judges(trainer: pl.Trainer) -> list[Judge]:
     return [plan.settings.judge for plan in evolution_plans(trainer.callbacks)]  # type: ignore[attr-defined]
 
 
-def warn_of_training_judge(trainer: pl.Trainer, reader: Judge, where: str) -> None:
+def warn_of_training_judge(trainer: pl.Trainer, reader: Part, where: str) -> None:
     """Warn when the figures are read by the judge that chose the training data.
 
     Args:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import lightning.pytorch as pl
 
 from evolvedirector.errors import RunError, UserError
-from evolvedirector.evolution import EvolvingData, ImageGenerator
+from evolvedirector.evolution import EvolvingData, ImageGenerator, MeasuresLoss
 from evolvedirector.execution.ranks import on_rank_zero
-from evolvedirector.planning.preflight import problems_of, told
-from evolvedirector.planning.roles import CountsBatches, Seeded
+from evolvedirector.judges.judge import Judge
+from evolvedirector.judges.no_judge import NoJudge
+from evolvedirector.planning.preflight import RunOptions, problems_of, problems_of_options, told
+from evolvedirector.planning.roles import CountsBatches, Evolves, Seeded
+from evolvedirector.policies.policy import DrawsByLoss, Policy, RunSize
+from evolvedirector.records.plain_settings import refuse_unbuilt
+from evolvedirector.rewards.reward import Reward
+from evolvedirector.teachers.teacher import Teacher
+from evolvedirector.writers.prompt_writer import PromptWriter
 
 
 def evolving_data_of(trainer: pl.Trainer, attribute: str | None) -> EvolvingData:
@@ -46,8 +54,70 @@ def _has(host: Any, name: str) -> bool:
     return name in dir(type(host)) or name in getattr(host, "__dict__", {})
 
 
+def check_settings(
+    teachers: Mapping[str, Teacher],
+    judge: Judge,
+    writer: PromptWriter,
+    policy: Policy | None,
+    rewards: Mapping[str, Reward],
+    tie_margin: float,
+) -> None:
+    """Refuse parts of an evolution that are none, or are missing.
+
+    Args:
+        teachers: By name.
+        judge: Built from its class path; so are the others.
+        writer: Likewise.
+        policy: None: the default one.
+        rewards: By name.
+        tie_margin: Distance from 1/2 up to which a preference is a tie.
+
+    Raises:
+        UserError: There is no teacher, a part was not built, nobody judges beside a policy that asks for looks, or the
+            margin is out of range.
+    """
+    if not teachers:
+        raise UserError(
+            "teachers is empty. Allowed: at least one. Write "
+            "`teachers: {exact: {class_path: evolvedirector.worlds.shapes.MiniatureTeacher}}`, say."
+        )
+    refuse_unbuilt("judge", judge, "evolvedirector.worlds.shapes.MiniatureJudge")
+    refuse_unbuilt("writer", writer, "evolvedirector.worlds.shapes.MiniatureWriter")
+    refuse_unbuilt("policy", policy, "evolvedirector.policies.ScreeningPolicy")
+    for name, teacher in teachers.items():
+        refuse_unbuilt(f"teachers.{name}", teacher, "evolvedirector.worlds.shapes.MiniatureTeacher")
+    for name, reward in rewards.items():
+        refuse_unbuilt(f"rewards.{name}", reward, "evolvedirector.rewards.CLIPScore")
+    if isinstance(judge, NoJudge) and (policy is None or policy.most_looks(RunSize(1, 1, seeds=1)) != 0):
+        raise UserError(
+            f"The judge is NoJudge, but {'ScreeningPolicy' if policy is None else type(policy).__name__} may ask for "
+            "looks. Allowed beside it is a policy that asks for none. Write `judge: {class_path: "
+            "evolvedirector.judges.TransformersJudge, ...}`, say, or a policy such as BestOfN."
+        )
+    if not 0.0 <= tie_margin < 0.5:
+        raise UserError(
+            f"tie_margin is {tie_margin}. Allowed: 0 to under 0.5, where everything is a tie. "
+            "Write `tie_margin: 0.05`, say."
+        )
+
+
 def check_host(trainer: pl.Trainer, module: pl.LightningModule) -> None:
     """Refuse a trainer or module that a round could not work with, before anything is bought.
+
+    Raises:
+        RunError: With the line to write.
+    """
+    check_reloads(trainer)
+    if not isinstance(module, ImageGenerator):
+        raise RunError(
+            f"{type(module).__name__} has no `generate`: the judge could not see what the student draws. It needs "
+            "`def generate(self, requests: Sequence[ImageRequest]) -> list[Tensor]` (one uint8 image "
+            "(3, height, width) per request). Add it, or use evolvedirector.lightning_modules.TextToImage."
+        )
+
+
+def check_reloads(trainer: pl.Trainer) -> None:
+    """Refuse a trainer that keeps the loader of its first epoch.
 
     Raises:
         RunError: With the line to write.
@@ -55,15 +125,23 @@ def check_host(trainer: pl.Trainer, module: pl.LightningModule) -> None:
     every = getattr(trainer, "reload_dataloaders_every_n_epochs", 0)  # set by a connector: unknown to type checkers
     if every != 1:
         raise RunError(
-            f"reload_dataloaders_every_n_epochs is {every}: a new revision of the dataset would not be read. "
+            f"reload_dataloaders_every_n_epochs is {every}: a new revision or subset of the data would not be read. "
             "It must be 1. Write `trainer: {reload_dataloaders_every_n_epochs: 1}` or "
             "Trainer(reload_dataloaders_every_n_epochs=1)."
         )
-    if not isinstance(module, ImageGenerator):
+
+
+def check_losses(policy: Policy, module: pl.LightningModule) -> None:
+    """Refuse a policy that draws by loss where the module cannot measure it, before anything is bought.
+
+    Raises:
+        RunError: With what to add.
+    """
+    if isinstance(policy, DrawsByLoss) and policy.most_losses and not isinstance(module, MeasuresLoss):
         raise RunError(
-            f"{type(module).__name__} has no `generate`: the judge could not see what the student draws. It needs "
-            "`def generate(self, requests: Sequence[ImageRequest]) -> list[Tensor]` (one uint8 image "
-            "(3, height, width) per request). Add it, or use evolvedirector.lightning_modules.TextToImage."
+            f"{type(policy).__name__} draws by loss, but {type(module).__name__} has no `sample_losses`. It needs "
+            "`def sample_losses(self, requests: Sequence[LossRequest]) -> list[float]`. Add it, or write "
+            "`weighting: {loss_power: 0}` in the policy."
         )
 
 
@@ -79,8 +157,48 @@ def check_parts(trainer: pl.Trainer, module: pl.LightningModule) -> None:
     """
     hosts = (module, trainer.datamodule)  # type: ignore[attr-defined]
     problems = on_rank_zero(lambda: problems_of(trainer.callbacks, hosts))  # type: ignore[attr-defined]
+    problems += problems_of_options(options_of(trainer), module, data_of_options(trainer, hosts[1]))
     if problems:
         raise UserError(told(problems))
+
+
+def options_of(trainer: pl.Trainer) -> RunOptions:
+    """Read what decides whether a trainer takes a step at all.
+
+    Args:
+        trainer: Built, not yet running.
+    """
+    options: Any = trainer  # some attributes are set by its connectors: unknown to type checkers
+    return RunOptions(
+        str(options.precision),
+        options.limit_train_batches,
+        options.overfit_batches,
+        int(options.fast_dev_run),
+        options.max_steps,
+        options.max_epochs,
+        options.val_check_interval,
+        options.check_val_every_n_epoch is None,
+        options.limit_val_batches,
+        options.world_size,
+        options.gradient_clip_val,
+    )
+
+
+def data_of_options(trainer: pl.Trainer, datamodule: object) -> object:
+    """Return what holds the training images: the datamodule, or the attribute of it that a callback evolves.
+
+    Args:
+        trainer: Knows the callbacks.
+        datamodule: The run's.
+    """
+    plans = [c.evolution() for c in trainer.callbacks if isinstance(c, Evolves)]  # type: ignore[attr-defined]
+    names = [plan.data for plan in plans if plan.data]
+    return getattr(datamodule, names[0], datamodule) if names else datamodule
+
+
+def is_smoke_test(trainer: pl.Trainer) -> bool:
+    """Whether the trainer only tries a few batches (`fast_dev_run`): nothing is bought, judged or written then."""
+    return bool(getattr(trainer, "fast_dev_run", False))
 
 
 def student_name(trainer: pl.Trainer, module: pl.LightningModule) -> list[str]:

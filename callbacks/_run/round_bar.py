@@ -26,11 +26,12 @@ class RoundBar:
         trainer: Its progress bar switched off switches this one off.
         info: The round.
         seeding: Whether only seeds are bought.
+        name: What it is called. None: by the two.
     """
 
-    def __init__(self, trainer: pl.Trainer, info: RoundInfo, seeding: bool) -> None:
+    def __init__(self, trainer: pl.Trainer, info: RoundInfo, seeding: bool, name: str | None = None) -> None:
         of = f"/{info.rounds}" if info.rounds else ""
-        self._name = "seed prompts" if seeding else f"round {info.index + 1}{of}"
+        self._name = name or ("seed prompts" if seeding else f"round {info.index + 1}{of}")
         self._round_id = info.round_id
         self._started_from = info.revision_sha
         self._trainer = trainer
@@ -85,8 +86,9 @@ class RoundBar:
             spent=ledger.spend(self._round_id),
             spent_in_all=ledger.spend(),
             budget_teacher_calls=budget_teacher_calls,
+            faults=ledger.faults.of(self._round_id),
         )
-        if row is not None or outcome.spent.teacher_calls:
+        if row is not None or outcome.spent.teacher_calls or outcome.faults:
             print(line_of(self._name, outcome, time.monotonic() - self._began), flush=True)
             log_figures(self._trainer, scalars_of(outcome))
 

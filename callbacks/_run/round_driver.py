@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,9 +25,10 @@ from evolvedirector.execution.heartbeat import Heartbeat
 from evolvedirector.execution.local import LocalExecutor
 from evolvedirector.execution.ranks import PeerFailed, RankExecutor
 from evolvedirector.execution.signals import TermRequest
-from evolvedirector.planning.roles import EvolutionPlan
+from evolvedirector.planning.roles import EvolutionPlan, HasBuckets
 from evolvedirector.planning.spending import told_prices_usd
 from evolvedirector.records import RoundInfo
+from evolvedirector.records.buckets import BucketSize
 from evolvedirector.records.part import close_parts
 from evolvedirector.report.summary import evolution_figures
 
@@ -58,6 +60,15 @@ class RoundDriver:
         self._heartbeat: Heartbeat | None = None
         self._term = TermRequest()
 
+    def hold(self) -> None:
+        """Keep every other writer away from the root until `close`; rank 0 alone does.
+
+        Raises:
+            StoreError: Another process has it.
+        """
+        if self._trainer.is_global_zero:
+            self._opened_store()
+
     def run(self, info: RoundInfo) -> str:
         """Run one round on all ranks; every rank returns the sha of the published revision."""
         return self._together(run_round, info)
@@ -65,6 +76,16 @@ class RoundDriver:
     def seed(self, info: RoundInfo) -> str:
         """Buy images for seed prompts on all ranks; every rank returns the revision to train on."""
         return self._together(run_seeding, info)
+
+    def carry(self, work: Callable[[Round], str], info: RoundInfo, name: str) -> str:
+        """Do other work with the parts of a round on all ranks, a probe say; every rank returns what it returns.
+
+        Args:
+            work: Done on rank 0, while the others serve.
+            info: Names it; the revision it starts from need not exist.
+            name: What progress is reported under.
+        """
+        return self._together(work, info, name)
 
     def summary(self, revision_sha: str) -> dict[str, Any]:
         """Return the figures of evolution so far; empty on ranks without the ledger."""
@@ -80,12 +101,12 @@ class RoundDriver:
         settings = self._settings
         close_parts(*settings.teachers.values(), settings.writer, *settings.rewards.values(), settings.judge)
 
-    def _together(self, work: Callable[[Round], str], info: RoundInfo) -> str:
+    def _together(self, work: Callable[[Round], str], info: RoundInfo, name: str | None = None) -> str:
         student = student_part(self._trainer, self._module)
         local = self._local_executor(student)
         if not (dist.is_available() and dist.is_initialized() and self._trainer.world_size > 1):
             with self._term.handled():
-                result = self._drive(work, info, student, local)
+                result = self._drive(work, info, student, local, name)
             self._term.end_if_received()
             return result
         heartbeat, group = self._meet()
@@ -98,7 +119,7 @@ class RoundDriver:
                     result = executor.serve()
                 else:
                     try:
-                        result = self._drive(work, info, student, executor)
+                        result = self._drive(work, info, student, executor, name)
                     except BaseException as error:
                         self._tell(executor, heartbeat, error)
                         raise
@@ -121,9 +142,16 @@ class RoundDriver:
         else:
             executor.fail(f"rank 0: {type(error).__name__}: {error}")
 
-    def _drive(self, work: Callable[[Round], str], info: RoundInfo, student: StudentPart, executor: Executor) -> str:
+    def _drive(
+        self,
+        work: Callable[[Round], str],
+        info: RoundInfo,
+        student: StudentPart,
+        executor: Executor,
+        name: str | None,
+    ) -> str:
         settings = self._settings
-        with RoundBar(self._trainer, info, seeding=work is run_seeding) as bar:
+        with RoundBar(self._trainer, info, seeding=work is run_seeding, name=name) as bar:
             parts = RoundParts(
                 store=self._opened_store(),
                 executor=executor,
@@ -138,15 +166,21 @@ class RoundDriver:
                 judge_health=settings.judge_health,
                 tie_margin=settings.tie_margin,
                 teacher_prices_usd=told_prices_usd(settings.teachers),
+                buckets=self._buckets(),
             )
+            watch = RoundWatch(self._stop_reason, bar.report)
+            if name is not None:
+                watch = replace(watch, go_on="the same command goes on")
             try:
-                child = work(Round(parts, info, RoundWatch(self._stop_reason, bar.report)))
+                child = work(Round(parts, info, watch))
             except RoundInterrupted as error:
                 executor.enter("train")
                 if self._term.received:
                     print(error)
                 self._term.end_if_received(error)
                 raise
+            if name is not None:
+                return child
             bar.finish(parts.store, child, settings.budget.budget_teacher_calls)
             return child
 
@@ -158,6 +192,11 @@ class RoundDriver:
                 "Allowed is a size of either. Write `image_size_px: 512`, say, in EvolutionCallback."
             )
         return size
+
+    def _buckets(self) -> tuple[BucketSize, ...]:
+        datamodule = self._trainer.datamodule  # type: ignore[attr-defined]
+        data = getattr(datamodule, self._plan.data) if self._plan.data else datamodule  # the user named this attribute
+        return data.buckets if isinstance(data, HasBuckets) else ()
 
     def _local_executor(self, student: StudentPart) -> LocalExecutor:
         settings = self._settings

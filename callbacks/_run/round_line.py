@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evolvedirector.records import DatasetState, RoundFigures, Verdict
-from evolvedirector.store.ledger.rows import Spend
+from evolvedirector.report.judges import judge_sentence
+from evolvedirector.store.ledger.faults import told_faults
+from evolvedirector.store.ledger.rows import Fault, Spend
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +23,7 @@ class RoundOutcome:
         spent: What the round itself spent.
         spent_in_all: What was spent under this root so far.
         budget_teacher_calls: Limit of teacher calls. None: no limit.
+        faults: Who gave no answer that could be used in it, and why.
     """
 
     figures: RoundFigures | None
@@ -28,6 +32,7 @@ class RoundOutcome:
     spent: Spend
     spent_in_all: Spend
     budget_teacher_calls: int | None = None
+    faults: Sequence[Fault] = ()
 
     @property
     def kept(self) -> int:
@@ -75,15 +80,21 @@ def line_of(name: str, outcome: RoundOutcome, seconds: float) -> str:
     if figures is None:
         parts += [bought, f"retired {retired}"]
     elif figures.skipped:
-        parts.append("skipped, the judge cannot be trusted")
+        parts.append(f"skipped, the judge {'answers nothing' if figures.judge_silent else 'cannot be trusted'}")
     else:
         screened = f", screened {outcome.screened}: {outcome.failed} failed"
         parts.append(f"wrote {figures.written} prompts{screened if outcome.screened else ''}")
+        if not figures.written and figures.refused:
+            parts[-1] += f" (no text: {', '.join(f'{cause} {count}' for cause, count in figures.refused.items())})"
         parts += [bought, f"mastered {_entered(outcome, 'mastered')}, retired {retired}"]
     if outcome.win_rate is not None:
         parts.append(f"student wins {outcome.win_rate:.2f} of {outcome.compared}")
-    if figures is not None and figures.judge_error is not None:
-        parts.append(f"judge errs {figures.judge_error:.2f}")
+    if figures is not None and (said := judge_sentence(figures)):
+        parts.append(said)
+    if unread := sum(fault.count for fault in outcome.faults if fault.part == "judge"):
+        parts.append(f"{unread} answers of the judge unread")
+    if outcome.faults:
+        parts.append(f"no answer: {told_faults(outcome.faults)}")
     of = "" if outcome.budget_teacher_calls is None else f" of {outcome.budget_teacher_calls:,}"
     total = outcome.spent_in_all
     parts.append(f"so far {total.teacher_calls:,}{of} calls, ${total.cost_usd:,.2f}")
@@ -93,7 +104,7 @@ def line_of(name: str, outcome: RoundOutcome, seconds: float) -> str:
 def scalars_of(outcome: RoundOutcome) -> dict[str, float | None]:
     """Return a round's figures under the names that loggers show; None is what the round did not measure."""
     figures, total = outcome.figures or RoundFigures(), outcome.spent_in_all
-    screened, failed = outcome.screened, outcome.failed
+    screened, failed, accuracy = outcome.screened, outcome.failed, figures.judge_accuracy
     return {
         "rounds/written": figures.written,
         "rounds/screened": screened,
@@ -104,7 +115,9 @@ def scalars_of(outcome: RoundOutcome) -> dict[str, float | None]:
         "rounds/retired": _entered(outcome, "retired"),
         "rounds/skipped": int(figures.skipped),
         "rounds/win_rate": outcome.win_rate,
-        "judge/error": figures.judge_error,
+        "judge/error": accuracy.error if accuracy.is_known else None,
+        "judge/sensitivity": accuracy.sensitivity,
+        "judge/specificity": accuracy.specificity,
         "judge/unreadable": figures.judge.get("unreadable"),
         "judge/swap_consistency": figures.judge.get("swap consistency"),
         **{f"dataset/{state}": len(outcome.after.in_state(state)) for state in ("live", "mastered", "retired")},  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 
 def wilson_interval(wins: float, trials: float, z: float = 1.96) -> tuple[float, float] | None:
@@ -17,3 +18,36 @@ def wilson_interval(wins: float, trials: float, z: float = 1.96) -> tuple[float,
     centre = (share + z * z / (2 * trials)) / scale
     half = z / scale * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def mean_interval(values: Sequence[float], z: float = 1.96) -> tuple[float, float] | None:
+    """Return the 95 % interval of a mean of independent values, mean +- z s / sqrt(n); None for fewer than two.
+
+    Args:
+        values: One per prompt: images of one prompt resemble each other, so their mean comes in here.
+        z: Standard deviations of the wanted coverage.
+    """
+    if len(values) < 2:
+        return None
+    mean = sum(values) / len(values)
+    variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
+    half = z * math.sqrt(variance / len(values))
+    return mean - half, mean + half
+
+
+def jackknife_interval(whole: float, parts: Sequence[float], z: float = 1.96) -> tuple[float, float] | None:
+    """Return the 95 % interval of a figure from its values without one of g equal groups each; None for fewer than two.
+
+    Delete-a-group jackknife (Efron and Tibshirani 1993, chapter 11): var = (g - 1) / g sum_i (v_i - mean(v))^2.
+
+    Args:
+        whole: The figure over everything.
+        parts: The figure without the i-th group.
+        z: Standard deviations of the wanted coverage.
+    """
+    groups = len(parts)
+    if groups < 2:
+        return None
+    mean = sum(parts) / groups
+    half = z * math.sqrt((groups - 1) / groups * sum((part - mean) ** 2 for part in parts))
+    return whole - half, whole + half

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import zip_longest
+from pathlib import Path
 
+from evolvedirector.errors import UserError
 from evolvedirector.records import ImageRequest, Prompt, digest, seed_of
+from evolvedirector.records.prompt_source import PromptSource
+from evolvedirector.store.prompt_files import read_prompts
 
 
 def spread_over_skills(prompts: Sequence[Prompt], most: int, seed: int) -> list[Prompt]:
@@ -21,6 +25,21 @@ def spread_over_skills(prompts: Sequence[Prompt], most: int, seed: int) -> list[
         by_skill.setdefault(prompt.skill, []).append(prompt)
     in_turn = zip_longest(*(by_skill[skill] for skill in sorted(by_skill)))
     return [prompt for turn in in_turn for prompt in turn if prompt is not None][:most]
+
+
+def refuse_below(least: int, **numbers: int | None) -> None:
+    """Refuse settings of a suite that are too small.
+
+    Args:
+        least: Smallest number allowed.
+        numbers: By the name of the setting; None is allowed where a setting has it.
+
+    Raises:
+        UserError: One is below the least.
+    """
+    for name, value in numbers.items():
+        if value is not None and value < least:
+            raise UserError(f"{name} is {value}. Allowed: {least} or more. Write `{name}: {max(least, 4)}`, say.")
 
 
 def all_sized(prompts: Sequence[Prompt], size_px: int | None) -> bool:
@@ -68,3 +87,31 @@ def requests_to_draw(
             drawn_from = seed_of(purpose, seed, prompt.id, index)
             requests[name] = ImageRequest(name, prompt.text, drawn_from, width_px, height_px), prompt
     return requests
+
+
+def source_ids(source: PromptSource | str | Path | None) -> list[str]:
+    """List the ids of a source's prompts, which a fingerprint names; none where prompts are the datamodule's.
+
+    Args:
+        source: As in `prompts_of`.
+    """
+    return [] if source is None else [prompt.id for prompt in read_prompts(source)]
+
+
+def prompts_of(
+    source: PromptSource | str | Path | None, held_out: Sequence[Prompt], most: int | None, seed: int
+) -> list[Prompt]:
+    """List the prompts of a suite, each once.
+
+    Args:
+        source: A prompt file, or what lists its prompts itself. None: the datamodule's held-out prompts.
+        held_out: Those.
+        most: Prompts at most, spread over skills. None: all.
+        seed: Names the choice.
+
+    Raises:
+        UserError: A prompt file cannot be used.
+    """
+    listed = held_out if source is None else read_prompts(source)
+    prompts = list({prompt.id: prompt for prompt in listed}.values())
+    return prompts if most is None else spread_over_skills(prompts, most, seed)

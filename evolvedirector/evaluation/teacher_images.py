@@ -18,6 +18,7 @@ _MAX_RECORD_BYTES = 65_536
 _MAX_REASON_CHARACTERS = 2000
 _UNIT_REQUESTS = 8
 """Questions asked at once: as many are charged when a teacher breaks off at the first of them."""
+_ANSWERS = ("image", "refusal")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +41,27 @@ class TeacherImages:
     for again, as far as the limit allows. Only rank 0 uses it.
     """
 
-    def __init__(self, folder: Path, budget_teacher_calls: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, budget_teacher_calls: int | None = None, first: TeacherImages | None = None
+    ) -> None:
         """Open the folder; it is made when the first question is asked.
 
         Args:
             folder: Where the answers lie.
             budget_teacher_calls: Questions in all, over the life of the folder. None: no limit.
+            first: Images and refusals of another folder, which are taken from there; nothing is written to it, and what
+                they cost is counted there. None: no other.
         """
         self._answers = Path(folder) / "answers"
         self._blobs = Blobs(folder)
         self._budget_teacher_calls = budget_teacher_calls
+        self._first = first
 
     def kept(self, teacher: Teacher, requests: Sequence[ImageRequest]) -> dict[str, bytes]:
         """Return the images of a teacher that are here already, by request id."""
+        taken = {} if self._first is None else self._first.kept(teacher, requests)
         found = {request.request_id: self._image(self._path(teacher, request)) for request in requests}
-        return {key: image for key, image in found.items() if image is not None}
+        return taken | {key: image for key, image in found.items() if image is not None}
 
     def buy(self, teacher: Teacher, requests: Sequence[ImageRequest]) -> None:
         """Ask a teacher for what is not here and was not refused, as far as the limit allows.
@@ -65,7 +72,7 @@ class TeacherImages:
         """
         have = self.kept(teacher, requests)
         paths = {request.request_id: self._path(teacher, request) for request in requests}
-        missing = [r for r in requests if r.request_id not in have and not _refused(paths[r.request_id])]
+        missing = [r for r in requests if r.request_id not in have and not self._refused(teacher, r)]
         if self._budget_teacher_calls is not None:
             missing = missing[: max(0, self._budget_teacher_calls - self.spent()[0])]
         for start in range(0, len(missing), _UNIT_REQUESTS):
@@ -79,7 +86,7 @@ class TeacherImages:
         """Count how these questions stand: `image`, `refusal`, `failure` (lost ones included), `not asked`."""
         counts = {"image": 0, "refusal": 0, "failure": 0, "not asked": 0}
         for request in requests:
-            record = _read(self._path(teacher, request))
+            record = self._record(teacher, request)
             status = "not asked" if record is None else "failure" if record.status == "submitted" else record.status
             counts[status] += 1
         return counts
@@ -92,6 +99,17 @@ class TeacherImages:
     def _path(self, teacher: Teacher, request: ImageRequest) -> Path:
         asked = (request.prompt, request.seed, request.width_px, request.height_px)
         return self._answers / f"{digest('evaluation', teacher.fingerprint, *asked, length=32)}.json"
+
+    def _record(self, teacher: Teacher, request: ImageRequest) -> _Record | None:
+        """Return what became of a question here, or in the first folder where it was answered."""
+        own = _read(self._path(teacher, request))
+        first = None if self._first is None else self._first._record(teacher, request)
+        answered = first is not None and first.status in _ANSWERS
+        return first if answered and (own is None or own.status not in _ANSWERS) else own
+
+    def _refused(self, teacher: Teacher, request: ImageRequest) -> bool:
+        record = self._record(teacher, request)
+        return record is not None and record.status == "refusal"
 
     def _image(self, path: Path) -> bytes | None:
         record = _read(path)
@@ -123,11 +141,6 @@ class TeacherImages:
             self._blobs.path(sha256).unlink()
             self._blobs.put(image)
         return sha256
-
-
-def _refused(path: Path) -> bool:
-    record = _read(path)
-    return record is not None and record.status == "refusal"
 
 
 def _reserve(path: Path) -> int:

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Sequence
@@ -17,9 +18,19 @@ from evolvedirector.callbacks import EvolutionCallback, RunCheckpoint, evolution
 from evolvedirector.datamodules import EvolvingDataModule
 from evolvedirector.evolution import Budget
 from evolvedirector.execution import signals
+from evolvedirector.judges import JudgeHealth
 from evolvedirector.policies.evolve_director import EvolveDirectorPolicy
-from evolvedirector.records import Allowance, DatasetState, Decision, Evidence, OrderedPair, RoundInfo, prompt_id_of
-from evolvedirector.store import DatasetStore, DiskFullError, StoreError, durable
+from evolvedirector.records import (
+    Allowance,
+    DatasetState,
+    Decision,
+    Evidence,
+    OrderedPair,
+    Prompt,
+    RoundInfo,
+    prompt_id_of,
+)
+from evolvedirector.store import DatasetStore, DiskFullError, StoreError, durable, edits
 from evolvedirector.store.ledger import RoundRow
 from tests.toys import ToyJudge, ToyPrompts, ToyStudent, ToyTeacher, ToyWriter
 
@@ -61,6 +72,7 @@ class Run:
             budget=settings.pop("budget", None),
             every_n_epochs=settings.pop("every_n_epochs", 1),
             tie_margin=settings.pop("tie_margin", 0.0),
+            judge_health=settings.pop("judge_health", None),
         )
         checkpoint = RunCheckpoint(every_n_train_steps=settings.pop("every_n_train_steps", None), keep_last=99)
         torch.manual_seed(0)
@@ -124,6 +136,40 @@ def test_any_checkpoint_goes_on_as_if_never_interrupted(
     assert again.judge.asked == 0
 
 
+class Intruder(pl.Callback):
+    """Tries to edit the root while a run trains; notes what it was told."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.refusals: list[str] = []
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        with pytest.raises(StoreError) as refusal, DatasetStore(self.root):
+            pass
+        self.refusals.append(str(refusal.value))
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_a_run_goes_on_beside_an_edit_and_keeps_further_ones_out(
+    whole: tuple[Run, dict[str, int]], sharded: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sharded checkpoint is read late: until then the run must not take the newest revision for its own."""
+    reference, limit = whole
+    folder = shutil.copytree(reference.folder, tmp_path / "copy")
+    with DatasetStore(folder / "data") as store:
+        edits.add_prompts(store, [Prompt.create("an owl")])
+    intruder = Intruder(folder / "data")
+    again = Run(folder, **limit, callbacks=[intruder])
+    monkeypatch.setattr(type(again.trainer.strategy), "restore_checkpoint_after_setup", sharded)
+    with pytest.warns(UserWarning, match="was edited after this checkpoint"):
+        again.fit("step-00000004")
+    assert again.student.seen == {at: batch for at, batch in reference.student.seen.items() if at >= 4}
+    assert again.data.revision_sha == reference.data.revision_sha
+    assert again.teacher.asked == [], "the prompts of the edit are not this run's to buy"
+    assert len(intruder.refusals) == len(again.student.seen) > PER_EPOCH
+    assert f"is open for writing in process {os.getpid()}" in intruder.refusals[0]
+
+
 def test_each_boundary_has_one_round(whole: tuple[Run, dict[str, int]]) -> None:
     """Lightning can fire `on_train_epoch_end` twice for one epoch, at a resume."""
     reference, limit = whole
@@ -184,10 +230,30 @@ def test_a_teacher_that_refuses_everything(tmp_path: Path) -> None:
 
 
 def test_unreadable_looks_are_recorded_and_the_run_goes_on(tmp_path: Path) -> None:
-    run = Run(tmp_path, judge=ToyJudge(mass=0.1), max_epochs=2).fit()
+    run = Run(tmp_path, judge=ToyJudge(mass=0.1), max_epochs=2, judge_health=False).fit()
     assert run.trainer.global_step == 2 * PER_EPOCH
     with DatasetStore(run.root) as store:
         assert {item.reading or item.verdict for item in store.ledger.looks.evidence()} <= {"invalid", "unreadable"}
+
+
+def test_a_judge_that_says_nothing_ends_the_run_before_it_spends(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"Nothing is bought for 6 seed prompts.*0 of 8 readable.*judge_health: fal"):
+        Run(tmp_path, judge=ToyJudge(mass=0.1), max_epochs=2).fit()
+    with DatasetStore(tmp_path / "data") as store:
+        assert store.ledger.spend().teacher_calls == 0
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [(None, JudgeHealth()), (True, JudgeHealth()), (False, None), (JudgeHealth(canaries_per_round=2),) * 2],
+)
+def test_canaries_are_on_unless_they_are_switched_off(tmp_path: Path, written: Any, meant: JudgeHealth | None) -> None:
+    assert Run(tmp_path, judge_health=written).evolution.evolution().settings.judge_health == meant
+
+
+def test_a_judge_that_is_never_asked_needs_no_canaries(tmp_path: Path) -> None:
+    blind = EvolveDirectorPolicy(without={"discrimination"})
+    assert Run(tmp_path, policy=blind).evolution.evolution().settings.judge_health is None
 
 
 def test_budget_0_only_trains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -84,8 +84,23 @@ def test_headlines_name_each_share_with_its_interval() -> None:
 
 
 def test_figures_without_intervals_are_printed_all_the_same() -> None:
+    kinds = {"tone": {"held_out": {"share": 0.5, "prompts": 2}, "trained": {"share": 1.0, "prompts": 10}}}
+    parted = {"accuracy": {"tone": 0.92}, "accuracy_mean": 0.92, "accuracy_prompts": {"tone": 12}}
+    assert headlines({**parted, "accuracy_by_kind": kinds}) == [
+        "Accuracy: tone 0.92 (12 prompts: 0.50 of 2 held-out, 1.00 of 10 trained), mean 0.92"
+    ]
     assert headlines({"accuracy": {"tone": 0.5}, "accuracy_mean": 0.5}) == ["Held-out accuracy: tone 0.50, mean 0.50"]
     assert headlines({}) == []
+
+
+def test_suites_that_have_no_key_of_their_own_have_a_line() -> None:
+    row = {"value": 0.625, "interval": [0.5, 0.75], "of": 16, "unit": "prompts"}
+    told = {"mean": {**row, "value": 0.5}, "tone": {**row, "value": 0.5}}
+    suites = {"held_out": told, "geneval": {"mean": row, "tone": row}}  # a skill may be called as another suite's task
+    assert headlines({"accuracy": {"tone": 0.5}, "accuracy_mean": 0.5, "suites": suites}) == [
+        "Held-out accuracy: tone 0.50, mean 0.50",
+        "geneval: mean 0.62 [0.50, 0.75] of 16 prompts",
+    ]
 
 
 @pytest.mark.parametrize("text", ["", "[1]"])

@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
 from jsonargparse import ArgumentParser
@@ -11,7 +12,9 @@ from PIL import Image
 
 from evolvedirector.datamodules import EvolvingDataModule
 from evolvedirector.records import Prompt, RevisionChange, Sample
-from evolvedirector.store import DatasetStore, StoreError
+from evolvedirector.store import DatasetStore, StoreError, edits
+from evolvedirector.store.imports import import_prompts
+from evolvedirector.store.latents import LatentFiles
 
 PER_EPOCH = 4
 EPOCHS = 4
@@ -277,16 +280,59 @@ def test_a_checkpoint_names_its_revision(root: Path) -> None:
         module.load_state_dict({**module.state_dict(), "format": 2})
 
 
+def test_a_resume_from_another_revision_is_refused(root: Path) -> None:
+    first, second = revisions(root)
+    begun = EvolvingDataModule(root, global_batch_size=3, revision=first)
+    EvolvingDataModule(root, global_batch_size=3, revision=first).load_state_dict(begun.state_dict())
+    EvolvingDataModule(root, global_batch_size=3).load_state_dict(begun.state_dict())  # nothing is asked for
+    with pytest.raises(ValueError, match=rf"revision is {second}, but the checkpoint goes on with {first[:12]}"):
+        EvolvingDataModule(root, global_batch_size=3, revision=second).load_state_dict(begun.state_dict())
+
+
+def test_a_resume_says_which_edits_it_does_not_read(root: Path) -> None:
+    before = revisions(root)[1]
+    data = EvolvingDataModule(root, global_batch_size=2, image_size_px=8)
+    position = {"format": 1, "revision_sha": before, "global_batch_size": 2, "seed": 0}
+    data.load_state_dict(position)  # nothing was edited: no warning, which would be an error here
+    with DatasetStore(root) as store:
+        edits.add_prompts(store, [Prompt.create("an owl")])
+        after = edits.retire(store, [Prompt.create("thing number 3").id]).revision_sha
+    with pytest.warns(UserWarning, match=r"in revision 3 \(add\), 4 \(retire\).*no part of it") as told:
+        data.load_state_dict(position)
+    assert after[:12] in str(told[0].message)
+    assert data.revision_sha == before
+    assert EvolvingDataModule(root, global_batch_size=2).revision_sha == after, "a new run reads the newest"
+    with DatasetStore(root) as store:  # the next round of the resumed run: the newest one no longer has the edits
+        publish(store, before, "round2", range(20, 22))
+    data.load_state_dict(position)
+
+
+def test_every_image_is_encoded_by_one_rank_however_late_another_asks(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = EvolvingDataModule(root, global_batch_size=2, image_size_px=8)
+    encoded = []
+    for rank in range(2):  # the second asks when the first has written all of its own
+        monkeypatch.setattr(module, "_rank_and_world_size", lambda rank=rank: (rank, 2))
+        latents = LatentFiles(tmp_path / "latents", 2**20, "codec")
+        encoded.append([key for key, _ in module.images_without_latents(latents)])
+        latents.write({key: (np.zeros((1, 2, 2), np.float32), None) for key in encoded[-1]})
+    assert [len(keys) for keys in encoded] == [9, 8] and not set(encoded[0]) & set(encoded[1])
+
+
 def test_an_empty_live_set_is_an_error_until_something_is_bought(tmp_path: Path) -> None:
     (tmp_path / "seeds.txt").write_text("thing number 1\nthing number 2\n")
     module = EvolvingDataModule(tmp_path / "data", seeds=tmp_path / "seeds.txt", global_batch_size=2, image_size_px=8)
     module.prepare_data()
     with pytest.raises(StoreError, match="has no image to train"):
         module.train_dataloader()
+    latents = LatentFiles(tmp_path / "latents", 2**20, "codec")
+    assert list(module.images_without_latents(latents)) == []  # a rehearsal asks before anything is bought
     before_buying = module.state_dict()
     with DatasetStore(tmp_path / "data") as store:
         module.open_revision(publish(store, store.current(), "round0", range(1, 3)))
     assert next(iter(module.train_dataloader()))["image"].shape == (2, 3, 8, 8)
+    assert len(list(module.images_without_latents(latents))) == 2
     resumed = EvolvingDataModule(tmp_path / "data", global_batch_size=2, image_size_px=8)
     resumed.load_state_dict(before_buying)  # a checkpoint from before the first round
     resumed.open_revision(module.revision_sha)
@@ -381,3 +427,19 @@ def test_a_config_makes_a_datamodule(root: Path) -> None:
     config = parser.parse_object({"data": {"class_path": path, "init_args": options}})
     assert parser.instantiate_classes(config).data.global_batch_size == 2
     assert "batches_per_epoch: 100" in parser.dump(config)
+
+
+def test_a_placeholder_has_the_form_of_a_real_batch(root: Path, tmp_path: Path) -> None:
+    """Shaded pictures under the revision's prompts while nothing is bought, then the revision's own first batch."""
+    with DatasetStore(tmp_path / "new", create=True) as store:
+        import_prompts(store, [Prompt.create(f"thing {n}", skill="things") for n in range(2)], [])
+    new = EvolvingDataModule(tmp_path / "new", None, None, 3, 2, 16, roles=("image", "subject_mask"))
+    batch = new.placeholder_batch()
+    assert batch is not None and batch["image"].shape == (3, 3, 16, 16) and batch["image"].dtype == torch.uint8
+    assert batch["subject_mask"].shape == (3, 1, 16, 16)
+    assert batch["prompt"] == ["thing 0", "thing 1", "thing 0"] and batch["sample_seed"].dtype == torch.int64
+    real = EvolvingDataModule(root, None, None, 4, 2, 8)
+    shown, first = real.placeholder_batch(), next(iter(real.train_dataloader()))
+    assert shown is not None and shown.keys() == first.keys() and batch.keys() == {*shown, "subject_mask"}
+    assert shown["key"] == first["key"] and torch.equal(shown["image"], first["image"])
+    assert EvolvingDataModule(tmp_path / "new", None, None, 3, 2, 16, roles=("latent",)).placeholder_batch() is None

@@ -9,8 +9,9 @@ from pathlib import Path
 import lightning.pytorch as pl
 import torch
 
-from evolvedirector.callbacks import Forgetting, RunCheckpoint, RunSummary, SkillAccuracy, WinRate
+from evolvedirector.callbacks import EvaluationCallback, RunCheckpoint, RunSummary
 from evolvedirector.datamodules import EvolvingDataModule
+from evolvedirector.evaluation.suites import HeldOutAccuracy, MasteredPrompts, TeacherComparison
 from evolvedirector.records import Prompt
 from tests import toys
 
@@ -42,14 +43,18 @@ class BreaksOnRankOne(toys.ToyJudge):
 
 def main(folder: Path, ranks: int, reader: toys.ToyJudge) -> None:
     teacher = toys.ToyTeacher()
-    accuracy = SkillAccuracy(reader, seeds_per_prompt=3)
-    win_rate = WinRate(toys.ToyJudge(), {"toy": teacher})
-    forgetting = Forgetting(reader)
+    measured = EvaluationCallback(
+        {
+            "held_out": HeldOutAccuracy(reader, seeds_per_prompt=3),
+            "win_rate": TeacherComparison(toys.ToyJudge(), {"toy": teacher}),
+            "forgetting": MasteredPrompts(reader),
+        }
+    )
     trainer = pl.Trainer(
         default_root_dir=folder, accelerator="cpu", devices=ranks, strategy="ddp" if ranks > 1 else "auto",
         max_epochs=1, logger=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
         reload_dataloaders_every_n_epochs=1, use_distributed_sampler=False,
-        callbacks=[accuracy, win_rate, forgetting, RunSummary(), RunCheckpoint()],
+        callbacks=[measured, RunSummary(), RunCheckpoint()],
     )  # fmt: skip
     data = EvolvingDataModule(
         folder / "data", held_out=HeldOut(), global_batch_size=4, batches_per_epoch=2, image_size_px=8,
@@ -57,8 +62,7 @@ def main(folder: Path, ranks: int, reader: toys.ToyJudge) -> None:
     )  # fmt: skip
     student = Student()
     trainer.fit(student, datamodule=data)
-    known = accuracy.summary_entries() | win_rate.summary_entries() | forgetting.summary_entries()
-    report = {"figures": known, "asked": len(teacher.asked), "drawn": student.drawn}
+    report = {"figures": measured.summary_entries(), "asked": len(teacher.asked), "drawn": student.drawn}
     (folder / f"rank{trainer.global_rank}.json").write_text(json.dumps(report))
 
 

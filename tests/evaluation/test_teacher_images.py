@@ -44,6 +44,24 @@ def test_a_refusal_is_kept_and_not_asked_again(tmp_path: Path) -> None:
     assert TeacherImages(tmp_path).outcomes(teacher, REQUESTS)["refusal"] == 3
 
 
+def test_what_another_folder_has_is_taken_and_counted_there(tmp_path: Path) -> None:
+    teacher, stubborn, flaky = toys.ToyTeacher(), toys.ToyTeacher("stubborn", refuses=True), Flaky("flaky")
+    first = TeacherImages(tmp_path)
+    first.buy(teacher, REQUESTS[:1])
+    first.buy(stubborn, REQUESTS[:1])
+    first.buy(flaky, REQUESTS[:1])
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    second = TeacherImages(tmp_path.parent / "second", 4, first)
+    for asked in (teacher, stubborn, flaky):
+        second.buy(asked, REQUESTS[:2])
+    assert [len(asked.asked) for asked in (teacher, stubborn, flaky)] == [2, 2, 3]
+    assert (first.spent()[0], second.spent()[0]) == (3, 4)
+    assert len(second.kept(teacher, REQUESTS)) == 2
+    assert second.outcomes(stubborn, REQUESTS) == {"image": 0, "refusal": 2, "failure": 0, "not asked": 1}
+    assert second.outcomes(flaky, REQUESTS) == {"image": 1, "refusal": 0, "failure": 1, "not asked": 1}
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+
+
 def test_a_failure_is_asked_again_and_counted_twice(tmp_path: Path) -> None:
     teacher, kept = Flaky(), TeacherImages(tmp_path)
     kept.buy(teacher, REQUESTS)

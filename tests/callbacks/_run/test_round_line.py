@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
+
+import pytest
 
 from evolvedirector.callbacks._run.round_line import RoundOutcome, line_of, scalars_of
 from evolvedirector.records import DatasetState, Prompt, PromptEntry, RoundFigures, Sample
-from evolvedirector.store.ledger.rows import Spend
+from evolvedirector.store.ledger.rows import Fault, Spend
 
 FIGURES = RoundFigures(
     written=80,
@@ -36,7 +39,7 @@ def test_a_round_is_one_line_with_everything_it_did() -> None:
     after = state(a="mastered", b="live", c="live", d="retired")
     assert line_of("round 1/3", outcome(FIGURES, before, after), 2.6) == (
         "round 1/3: wrote 80 prompts, screened 76: 68 failed; bought 54 images, kept 1; mastered 1, retired 1; "
-        "student wins 0.22 of 9; judge errs 0.11; so far 1,065 of 120 calls, $1,234.50 (3 s)"
+        "student wins 0.22 of 9; judge's sensitivity 0.89, specificity 0.89; so far 1,065 of 120 calls, $1,234.50 (3 s)"
     )
 
 
@@ -55,7 +58,9 @@ def test_seeds_and_skipped_rounds_say_what_they_are() -> None:
         "seed prompts: bought 54 images, kept 1; retired 1; so far"
     )
     skipped = line_of("round 2/3", outcome(RoundFigures(skipped=True, judge={"error": 0.4}), after, after), 1.0)
-    assert skipped.startswith("round 2/3: skipped, the judge cannot be trusted; judge errs 0.40; so far")
+    assert skipped.startswith(
+        "round 2/3: skipped, the judge cannot be trusted; judge's sensitivity 0.60, specificity 0.60; so far"
+    )
 
 
 def test_the_figures_have_grouped_names() -> None:
@@ -66,3 +71,44 @@ def test_the_figures_have_grouped_names() -> None:
     assert figures["dataset/live"] == 2 and figures["dataset/retired"] == 1
     assert figures["cost/usd"] == 1234.5 and figures["cost/teacher_calls"] == 1065
     assert figures["rounds/failed_share"] == 68 / 76 and figures["rounds/win_rate"] == 2 / 9
+
+
+GOLD = {"sensitivity": 0.95, "sensitivity looks": 20.0, "specificity": 0.9, "specificity looks": 10.0}
+
+
+@pytest.mark.parametrize(
+    ("judge", "said"),
+    [
+        (GOLD, "judge's sensitivity 0.95 of 20, specificity 0.90 of 10;"),
+        (GOLD | {"specificity": 0.05}, "specificity 0.05 of 10: its looks say nothing, no correction;"),
+        (
+            {"canaries": 24.0, "canaries right": 24.0},
+            "without gold (24 of 24 canaries right, gross errors up to 14%)",
+        ),
+        (
+            {"canaries": 24.0, "canaries right": 18.0},
+            "18 of 24 canaries right, gross errors at least 12%), no correction;",
+        ),
+        ({"unreadable": 0.0}, "judge's error unknown, no correction;"),
+    ],
+)
+def test_a_line_says_how_far_the_judge_is_right_and_what_is_not_known(judge: dict[str, float], said: str) -> None:
+    same = state(a="live")
+    assert said in line_of("round 2", outcome(RoundFigures(judge=judge), same, same), 0.0)
+
+
+def test_who_does_not_answer_stands_on_the_line() -> None:
+    same = state(a="live")
+    faults = [
+        Fault("judge", "HTTP 429", 9),
+        Fault("judge", "cut off", 3),
+        Fault("teacher one", "HTTP 402: no money", 8),
+    ]
+    figures = RoundFigures(refused=Counter({"writer not reached": 80}))
+    line = line_of("round 2", replace(outcome(figures, same, same), faults=faults), 0.0)
+    assert "wrote 0 prompts (no text: writer not reached 80);" in line
+    assert (
+        "12 answers of the judge unread; no answer: judge 9 x HTTP 429, 3 x cut off; teacher one 8 x HTTP 402" in line
+    )
+    dead = RoundFigures(skipped=True, judge_silent=True)
+    assert "skipped, the judge answers nothing;" in line_of("round 2", outcome(dead, same, same), 0.0)

@@ -6,11 +6,13 @@ import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
 
-from evolvedirector.callbacks import SkillAccuracy
 from evolvedirector.evaluation.intervals import wilson_interval
+from evolvedirector.evaluation.suite import Sitting
+from evolvedirector.planning.roles import PlannedRun
 from evolvedirector.records import ImageRequest, Prompt
 from tests import toys
 from tests.callbacks.evolving_toy import Evolving
+from tests.callbacks.measuring import held_out
 
 HELD_OUT = [Prompt.create(f"tone {tone}", skill="dark" if tone < 100 else "light") for tone in (10, 20, 120, 125, 250)]
 
@@ -42,7 +44,7 @@ def module_that_draws(tone: int) -> Measured:
 
 @pytest.mark.parametrize("loop", ["validate", "test"])
 def test_the_share_shown_is_reported_by_skill(tmp_path: Path, loop: str) -> None:
-    accuracy = SkillAccuracy(toys.ToyJudge())
+    accuracy = held_out(toys.ToyJudge())
     trainer = pl.Trainer(
         default_root_dir=tmp_path, accelerator="cpu", logger=False, callbacks=[accuracy], enable_progress_bar=False
     )
@@ -59,16 +61,16 @@ def test_the_share_shown_is_reported_by_skill(tmp_path: Path, loop: str) -> None
 
 
 def test_unreadable_looks_show_nothing(tmp_path: Path) -> None:
-    accuracy = SkillAccuracy(toys.ToyJudge(mass=0.0))
+    accuracy = held_out(toys.ToyJudge(mass=0.0))
     trainer = pl.Trainer(
         default_root_dir=tmp_path, accelerator="cpu", logger=False, callbacks=[accuracy], enable_progress_bar=False
     )
     trainer.validate(module_that_draws(122), datamodule=Data(), verbose=False)
-    assert accuracy.accuracy == {"dark": 0.0, "light": 0.0}
+    assert accuracy.summary_entries()["accuracy"] == {"dark": 0.0, "light": 0.0}
 
 
 def test_a_run_without_reader_contributes_nothing() -> None:
-    assert SkillAccuracy(toys.ToyJudge()).summary_entries() == {}
+    assert held_out(toys.ToyJudge()).summary_entries() == {}
 
 
 class Fitted(Data):
@@ -108,7 +110,7 @@ def fit(folder: Path, *callbacks: pl.Callback, module: pl.LightningModule | None
 
 
 def test_the_last_reading_draws_several_images_of_each_prompt(tmp_path: Path) -> None:
-    accuracy, module = SkillAccuracy(toys.ToyJudge(), seeds_per_prompt=6), Chance()
+    accuracy, module = held_out(toys.ToyJudge(), seeds_per_prompt=6), Chance()
     fit(tmp_path, accuracy, module=module, limit_val_batches=1)
     seeds: dict[str, set[int]] = {}
     for request in module.requests[2:]:  # after one validation batch
@@ -122,27 +124,56 @@ def test_the_last_reading_draws_several_images_of_each_prompt(tmp_path: Path) ->
     assert many[1] - many[0] <= high - low + 1e-6 and high - low <= few[1] - few[0] + 1e-6  # type: ignore[index]
 
 
+class Steady(toys.ToyStudent):
+    def generate(self, requests):
+        return [torch.full((3, 8, 8), 122, dtype=torch.uint8) for _ in requests]
+
+    def validation_step(self, batch, batch_idx):
+        return self.generate(batch)
+
+
+class Lights:
+    """The other prompts of a skill of few kinds; one of them is held out all the same."""
+
+    def prompts(self) -> list[Prompt]:
+        return [Prompt.create(f"tone {tone}", skill="light") for tone in (130, 140, 120)]
+
+
+def test_a_skill_of_few_kinds_is_read_on_all_of_them_and_both_kinds_stand_apart(tmp_path: Path) -> None:
+    accuracy = held_out(toys.ToyJudge(), 4, trained_kinds=Lights())
+    fit(tmp_path, accuracy, module=Steady())
+    entries = accuracy.summary_entries()
+    assert entries["accuracy_prompts"] == {"dark": 2, "light": 5}, "the held-out one counts once, as held out"
+    # 122 is within 10 of 120, 125 and 130, not of 250 and 140
+    assert entries["accuracy"]["light"] == pytest.approx(3 / 5, abs=1e-6)
+    apart = {kind: (found["share"], found["prompts"]) for kind, found in entries["accuracy_by_kind"]["light"].items()}
+    assert apart == {"held_out": (pytest.approx(2 / 3, abs=1e-6), 3), "trained": (0.5, 2)}
+    assert "dark" not in entries["accuracy_by_kind"], "none of its kinds was read but those held out"
+    looks = accuracy.planned_looks(PlannedRun(epochs=1, validations=1, held_out_prompts=5))
+    assert looks[0].looks == 5 + 4 * 8
+
+
 def test_what_validation_read_after_the_last_step_is_not_read_again(tmp_path: Path) -> None:
     module = Chance()
-    fit(tmp_path, SkillAccuracy(toys.ToyJudge()), module=module)
+    fit(tmp_path, held_out(toys.ToyJudge()), module=module)
     assert len(module.requests) == 6, "the validation loop's own requests"
 
 
 def test_without_validation_at_the_last_step_the_end_is_read(tmp_path: Path) -> None:
-    accuracy, module = SkillAccuracy(toys.ToyJudge()), Chance()
+    accuracy, module = held_out(toys.ToyJudge()), Chance()
     fit(tmp_path, accuracy, module=module, check_val_every_n_epoch=5)
     assert {request.prompt for request in module.requests} == {prompt.text for prompt in HELD_OUT}
-    assert accuracy.accuracy is not None
+    assert "accuracy" in accuracy.summary_entries()
 
 
 def test_the_sanity_check_leaves_no_figure(tmp_path: Path) -> None:
-    accuracy = SkillAccuracy(toys.ToyJudge())
+    accuracy = held_out(toys.ToyJudge())
     fit(tmp_path, accuracy, num_sanity_val_steps=1, limit_train_batches=0)
     assert accuracy.summary_entries() == {}
 
 
 def test_validation_switched_off_reads_nothing(tmp_path: Path) -> None:
-    accuracy = SkillAccuracy(toys.ToyJudge(), seeds_per_prompt=4)
+    accuracy = held_out(toys.ToyJudge(), seeds_per_prompt=4)
     fit(tmp_path, accuracy, limit_val_batches=0)
     assert accuracy.summary_entries() == {}
 
@@ -155,25 +186,27 @@ def test_averaged_weights_draw_the_last_reading(tmp_path: Path) -> None:
             yield
             torch.nn.init.zeros_(pl_module.line.bias)
 
-    accuracy = SkillAccuracy(toys.ToyJudge(), seeds_per_prompt=2)
+    accuracy = held_out(toys.ToyJudge(), seeds_per_prompt=2)
     fit(tmp_path, accuracy, Half(), module=Measured(learning_rate=0.0))
-    assert accuracy.accuracy == {"dark": 0.0, "light": pytest.approx(2 / 3, abs=1e-6)}
+    assert accuracy.summary_entries()["accuracy"] == {"dark": 0.0, "light": pytest.approx(2 / 3, abs=1e-6)}
 
 
 def test_the_training_judge_as_reader_is_warned_of_once(tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match=r"SkillAccuracy\.reader is the judge of the training data") as said:
-        fit(tmp_path, SkillAccuracy(toys.ToyJudge()), Evolving(toys.ToyJudge()))
+    where = r"EvaluationCallback\.suites\.held_out\.reader"
+    with pytest.warns(UserWarning, match=rf"{where} is the judge of the training data") as said:
+        fit(tmp_path, held_out(toys.ToyJudge()), Evolving(toys.ToyJudge()))
     assert len([w for w in said if "training data" in str(w.message)]) == 1
 
 
 def test_another_judge_as_reader_is_not_warned_of(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
-    fit(tmp_path, SkillAccuracy(OtherJudge()), Evolving(toys.ToyJudge()))
+    fit(tmp_path, held_out(OtherJudge()), Evolving(toys.ToyJudge()))
     assert not [w for w in recwarn if "training data" in str(w.message)]
 
 
 def test_the_last_figures_survive_a_checkpoint() -> None:
-    accuracy, other = SkillAccuracy(toys.ToyJudge()), SkillAccuracy(toys.ToyJudge())
-    accuracy._keep({"a": ("dark", "p", True), "b": ("light", "q", False)})
+    accuracy, other = held_out(toys.ToyJudge()), held_out(toys.ToyJudge())
+    readings = {"a": ("dark", "p", True), "b": ("light", "q", False)}
+    accuracy._outcomes = {"held_out": accuracy.suites["held_out"].figures(readings, Sitting({}))}
     other.load_state_dict(accuracy.state_dict())
     assert other.summary_entries() == accuracy.summary_entries() != {}
 
@@ -185,17 +218,17 @@ class Sizeless(Chance):
 
 
 def test_the_size_is_taken_from_what_evolves_the_data(tmp_path: Path) -> None:
-    accuracy, module = SkillAccuracy(toys.ToyJudge(), seeds_per_prompt=2), Sizeless()
+    accuracy, module = held_out(toys.ToyJudge(), seeds_per_prompt=2), Sizeless()
     fit(tmp_path, accuracy, Evolving(OtherJudge(), image_size_px=16), module=module)
     assert {(r.width_px, r.height_px) for r in module.requests[6:]} == {(16, 16)}, "6 are of the validation loop"
 
 
 def test_without_a_known_size_the_validation_readings_stay(tmp_path: Path) -> None:
-    accuracy, module = SkillAccuracy(toys.ToyJudge(), seeds_per_prompt=2), Sizeless()
-    with pytest.warns(UserWarning, match="size of the images.*SkillAccuracy.*unknown") as said:
+    accuracy, module = held_out(toys.ToyJudge(), seeds_per_prompt=2), Sizeless()
+    with pytest.warns(UserWarning, match="size of the images.*held_out.*unknown") as said:
         fit(tmp_path, accuracy, Evolving(OtherJudge()), module=module)
     assert len([w for w in said if "size of the images" in str(w.message)]) == 1
-    assert len(module.requests) == 6 and accuracy.accuracy is not None, "the validation loop's own requests"
+    assert len(module.requests) == 6 and "accuracy" in accuracy.summary_entries(), "the validation loop's own requests"
 
 
 class Breaks(toys.ToyJudge):
@@ -213,8 +246,8 @@ class Breaks(toys.ToyJudge):
 
 
 def test_a_reader_that_breaks_at_the_end_costs_the_last_reading_and_not_the_run(tmp_path: Path) -> None:
-    accuracy, reader = SkillAccuracy(Breaks(6), seeds_per_prompt=2), Breaks(6)
-    accuracy.reader = reader
+    accuracy, reader = held_out(Breaks(6), seeds_per_prompt=2), Breaks(6)
+    accuracy.suites["held_out"].reader = reader  # type: ignore[attr-defined]
     with pytest.warns(UserWarning, match="broke off.*no reader") as said:
         fit(tmp_path, accuracy)
     assert len([w for w in said if "broke off" in str(w.message)]) == 1
@@ -223,7 +256,7 @@ def test_a_reader_that_breaks_at_the_end_costs_the_last_reading_and_not_the_run(
 
 
 def test_a_reader_that_breaks_in_a_validation_of_the_training_costs_its_figures_only(tmp_path: Path) -> None:
-    accuracy = SkillAccuracy(Breaks(2))
+    accuracy = held_out(Breaks(2))
     with pytest.warns(UserWarning, match="broke off.*no reader"):
         trainer = fit(tmp_path, accuracy)
     assert trainer.global_step == 2 and accuracy.summary_entries() == {}
@@ -231,7 +264,7 @@ def test_a_reader_that_breaks_in_a_validation_of_the_training_costs_its_figures_
 
 def test_a_reader_that_breaks_outside_training_is_an_error(tmp_path: Path) -> None:
     trainer = pl.Trainer(
-        default_root_dir=tmp_path, accelerator="cpu", logger=False, callbacks=[SkillAccuracy(Breaks(0))],
+        default_root_dir=tmp_path, accelerator="cpu", logger=False, callbacks=[held_out(Breaks(0))],
         enable_progress_bar=False,
     )  # fmt: skip
     with pytest.raises(OSError, match="no reader"):
@@ -243,7 +276,7 @@ def test_a_reply_that_never_came_is_not_shown(tmp_path: Path) -> None:
         def check(self, items):
             return (look for look in super().check(items) if look.item_id == HELD_OUT[2].id)
 
-    accuracy = SkillAccuracy(Silent())
+    accuracy = held_out(Silent())
     trainer = pl.Trainer(
         default_root_dir=tmp_path, accelerator="cpu", logger=False, callbacks=[accuracy], enable_progress_bar=False
     )
@@ -269,8 +302,8 @@ def test_without_held_out_prompts_old_figures_are_not_called_final(tmp_path: Pat
     class Bare(Fitted):
         held_out_prompts = val_dataloader = None  # type: ignore[assignment]
 
-    old, accuracy = SkillAccuracy(toys.ToyJudge()), SkillAccuracy(toys.ToyJudge())
-    old._keep({"a": ("dark", "p", True)})
+    old, accuracy = held_out(toys.ToyJudge()), held_out(toys.ToyJudge())
+    old._outcomes = {"held_out": old.suites["held_out"].figures({"a": ("dark", "p", True)}, Sitting({}))}
     accuracy.load_state_dict(old.state_dict())
     logger = Remembers(tmp_path)
     trainer = pl.Trainer(
@@ -279,11 +312,11 @@ def test_without_held_out_prompts_old_figures_are_not_called_final(tmp_path: Pat
     )  # fmt: skip
     trainer.fit(Chance(), datamodule=Bare())
     assert logger.names == set()
-    fit(tmp_path, SkillAccuracy(toys.ToyJudge(), seeds_per_prompt=2), logger=logger)
+    fit(tmp_path, held_out(toys.ToyJudge(), seeds_per_prompt=2), logger=logger)
     assert "final_accuracy/mean" in logger.names
 
 
 @pytest.mark.parametrize("seeds", [0, -1])
 def test_too_few_seeds_are_refused(seeds: int) -> None:
     with pytest.raises(ValueError, match=f"seeds_per_prompt is {seeds}"):
-        SkillAccuracy(toys.ToyJudge(), seeds_per_prompt=seeds)
+        held_out(toys.ToyJudge(), seeds_per_prompt=seeds)

@@ -6,12 +6,13 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from evolvedirector.callbacks import RunCheckpoint, RunSummary, WinRate
+from evolvedirector.callbacks import RunCheckpoint, RunSummary
 from evolvedirector.callbacks.checkpoint import latest_committed
 from evolvedirector.judges import CalibratedJudge
 from evolvedirector.records import ImageReply, Look, Prompt
 from tests import toys
 from tests.callbacks.evolving_toy import Evolving
+from tests.callbacks.measuring import win_rate
 
 HELD_OUT = [Prompt.create(f"tone {tone}", skill="dark" if tone < 100 else "light") for tone in (10, 20, 130, 140, 150)]
 pytestmark = pytest.mark.filterwarnings("ignore:.*litmodels.*", "ignore:.*val_dataloader.*")
@@ -59,9 +60,9 @@ def fit(folder: Path, *callbacks: pl.Callback, ckpt: Path | None = None, **optio
 
 def test_the_student_is_compared_with_each_teacher(tmp_path: Path) -> None:
     teachers = {"exact": toys.ToyTeacher(), "white": Constant(255, refused="tone 20", failed="tone 140")}
-    win_rate = WinRate(toys.ToyJudge(), teachers)
-    fit(tmp_path, win_rate)
-    entries = win_rate.summary_entries()
+    measured = win_rate(toys.ToyJudge(), teachers)
+    fit(tmp_path, measured)
+    entries = measured.summary_entries()
     exact, white = entries["win_rate_held_out"]["exact"], entries["win_rate_held_out"]["white"]
     # equally good images: the toy judge prefers the second place, so its two orders disagree, which is a tie
     assert (exact["win_rate"], exact["prompts"]) == (0.1, 5)
@@ -76,16 +77,16 @@ def test_the_student_is_compared_with_each_teacher(tmp_path: Path) -> None:
 def test_later_readings_and_later_runs_ask_teachers_nothing_again(tmp_path: Path) -> None:
     teacher, judge = toys.ToyTeacher(), toys.ToyJudge()
     for epochs in (2, 3):
-        fit(tmp_path, WinRate(judge, {"toy": teacher}, every_n_epochs=1), max_epochs=epochs)
+        fit(tmp_path, win_rate(judge, {"toy": teacher}, every_n_epochs=1), max_epochs=epochs)
     assert Counter(teacher.asked) == {prompt.text: 1 for prompt in HELD_OUT}
     assert judge.asked == 5 * 10, "each of the five readings looks at five pairs in both orders"
 
 
 def test_a_run_that_is_over_reports_its_figures_again(tmp_path: Path, capsys) -> None:
-    fit(tmp_path, RunSummary(), WinRate(toys.ToyJudge(), {"toy": toys.ToyTeacher()}))
+    fit(tmp_path, RunSummary(), win_rate(toys.ToyJudge(), {"toy": toys.ToyTeacher()}))
     said = capsys.readouterr().out
     assert "Win rate against: toy 0.10 [0.01, 0.54] of 5\n" in said
-    again = WinRate(toys.ToyJudge(), {"toy": toys.ToyTeacher()})
+    again = win_rate(toys.ToyJudge(), {"toy": toys.ToyTeacher()})
     fit(tmp_path, RunSummary(), again, ckpt=latest_committed(tmp_path))
     assert again.summary_entries() == figures_in(tmp_path)
     assert "Win rate against: toy 0.10 [0.01, 0.54] of 5\n" in capsys.readouterr().out
@@ -93,23 +94,23 @@ def test_a_run_that_is_over_reports_its_figures_again(tmp_path: Path, capsys) ->
 
 def figures_in(folder: Path) -> dict:
     keys = ("win_rate_held_out", "win_rate_by_training_judge", "win_rate_history")
-    keys = (*keys, "evaluation_teacher_calls", "evaluation_cost_usd")
+    keys = (*keys, "evaluation_teacher_calls", "evaluation_cost_usd", "suites")
     figures = json.loads((folder / "summary.json").read_text())
     return {key: figures[key] for key in keys}
 
 
 def test_prompts_are_bounded_and_spread_over_skills(tmp_path: Path) -> None:
     teacher = toys.ToyTeacher()
-    fit(tmp_path, WinRate(toys.ToyJudge(), {"toy": teacher}, max_prompts=2))
+    fit(tmp_path, win_rate(toys.ToyJudge(), {"toy": teacher}, max_prompts=2))
     assert sorted(toys.tone_of(prompt) < 100 for prompt in teacher.asked) == [False, True]
 
 
 def test_the_limit_of_calls_holds_and_is_reported(tmp_path: Path) -> None:
     teachers = {"one": toys.ToyTeacher("one"), "two": toys.ToyTeacher("two")}
-    win_rate = WinRate(toys.ToyJudge(), teachers, budget_teacher_calls=6)
-    fit(tmp_path, win_rate)
+    measured = win_rate(toys.ToyJudge(), teachers, budget_teacher_calls=6)
+    fit(tmp_path, measured)
     assert [len(teacher.asked) for teacher in teachers.values()] == [5, 1]
-    assert win_rate.summary_entries()["win_rate_held_out"]["two"]["not_asked"] == 4
+    assert measured.summary_entries()["win_rate_held_out"]["two"]["not_asked"] == 4
 
 
 def test_a_teacher_that_breaks_costs_its_figures_only(tmp_path: Path) -> None:
@@ -118,10 +119,10 @@ def test_a_teacher_that_breaks_costs_its_figures_only(tmp_path: Path) -> None:
             yield from super().generate(requests[:1])
             raise OSError("no connection")
 
-    win_rate = WinRate(toys.ToyJudge(), {"broken": Broken("b"), "toy": toys.ToyTeacher()})
+    measured = win_rate(toys.ToyJudge(), {"broken": Broken("b"), "toy": toys.ToyTeacher()})
     with pytest.warns(UserWarning, match="'broken' broke off.*no connection"):
-        fit(tmp_path, win_rate)
-    rates = win_rate.summary_entries()["win_rate_held_out"]
+        fit(tmp_path, measured)
+    rates = measured.summary_entries()["win_rate_held_out"]
     assert rates["broken"]["prompts"] == 1 and rates["broken"]["failed"] == 4 and rates["toy"]["prompts"] == 5
 
 
@@ -130,10 +131,10 @@ def test_a_judge_that_breaks_costs_the_figures_and_not_the_run(tmp_path: Path) -
         def look(self, pairs):
             raise OSError("no judge")
 
-    win_rate = WinRate(Broken(), {"toy": toys.ToyTeacher()})
+    measured = win_rate(Broken(), {"toy": toys.ToyTeacher()})
     with pytest.warns(UserWarning, match="left out: the judge broke off"):
-        fit(tmp_path, win_rate)
-    assert win_rate.summary_entries()["win_rate_held_out"]["toy"]["win_rate"] is None
+        fit(tmp_path, measured)
+    assert measured.summary_entries()["win_rate_held_out"]["toy"]["win_rate"] is None
     assert latest_committed(tmp_path) is not None
 
 
@@ -149,8 +150,8 @@ def trainer_of(folder: Path, *callbacks: pl.Callback) -> pl.Trainer:
 
 
 def test_an_unknown_size_is_refused_before_training(tmp_path: Path) -> None:
-    trainer = trainer_of(tmp_path, WinRate(toys.ToyJudge(), {"toy": toys.ToyTeacher()}))
-    with pytest.raises(RuntimeError, match="that WinRate draws is unknown"):
+    trainer = trainer_of(tmp_path, win_rate(toys.ToyJudge(), {"toy": toys.ToyTeacher()}))
+    with pytest.raises(RuntimeError, match=r"win_rate.* draws is unknown"):
         trainer.fit(Sizeless(), datamodule=Data())
     assert trainer.global_step == 0
 
@@ -159,9 +160,9 @@ def test_the_size_of_the_datamodule_will_do(tmp_path: Path) -> None:
     class Sized(Data):
         image_size_px = 8
 
-    win_rate = WinRate(toys.ToyJudge(), {"toy": toys.ToyTeacher()})
-    trainer_of(tmp_path, win_rate).fit(Sizeless(), datamodule=Sized())
-    assert win_rate.summary_entries()["win_rate_held_out"]["toy"]["prompts"] == 5
+    measured = win_rate(toys.ToyJudge(), {"toy": toys.ToyTeacher()})
+    trainer_of(tmp_path, measured).fit(Sizeless(), datamodule=Sized())
+    assert measured.summary_entries()["win_rate_held_out"]["toy"]["prompts"] == 5
 
 
 def test_a_teacher_and_a_judge_that_break_at_closing_cost_no_run(tmp_path: Path) -> None:
@@ -174,20 +175,20 @@ def test_a_teacher_and_a_judge_that_break_at_closing_cost_no_run(tmp_path: Path)
             raise OSError("judge stuck")
 
     with pytest.warns(UserWarning, match="judge stuck"), pytest.warns(UserWarning, match="teacher stuck"):
-        trainer_of(tmp_path, WinRate(Judge(), {"toy": Teacher()})).fit(Student(), datamodule=Data())
+        trainer_of(tmp_path, win_rate(Judge(), {"toy": Teacher()})).fit(Student(), datamodule=Data())
 
 
 def test_no_held_out_prompts_is_no_figure(tmp_path: Path) -> None:
     class Bare(Data):
         held_out_prompts = None  # type: ignore[assignment]
 
-    win_rate = WinRate(toys.ToyJudge(), {"toy": toys.ToyTeacher()})
+    measured = win_rate(toys.ToyJudge(), {"toy": toys.ToyTeacher()})
     trainer = pl.Trainer(
-        default_root_dir=tmp_path, accelerator="cpu", logger=False, max_epochs=1, callbacks=[win_rate],
+        default_root_dir=tmp_path, accelerator="cpu", logger=False, max_epochs=1, callbacks=[measured],
         enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
     )  # fmt: skip
     trainer.fit(Student(), datamodule=Bare())
-    assert win_rate.summary_entries() == {}
+    assert measured.summary_entries() == {}
 
 
 @pytest.mark.parametrize(
@@ -195,7 +196,7 @@ def test_no_held_out_prompts_is_no_figure(tmp_path: Path) -> None:
 )
 def test_wrong_settings_are_refused(wrong: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        WinRate(**{"judge": toys.ToyJudge(), "teachers": {"toy": toys.ToyTeacher()}, **wrong})
+        win_rate(**{"judge": toys.ToyJudge(), "teachers": {"toy": toys.ToyTeacher()}, **wrong})
 
 
 class Loving(toys.ToyJudge):
@@ -212,9 +213,9 @@ class Loving(toys.ToyJudge):
 
 def test_both_judges_see_the_same_pairs_and_a_divergence_is_told(tmp_path: Path, capsys) -> None:
     training, teacher = Loving(), toys.ToyTeacher()
-    win_rate = WinRate(toys.ToyJudge(), {"toy": teacher}, every_n_epochs=1, compare_with_training_judge=True)
-    fit(tmp_path, RunSummary(), Evolving(training), win_rate)
-    entries = win_rate.summary_entries()
+    measured = win_rate(toys.ToyJudge(), {"toy": teacher}, every_n_epochs=1, compare_with_training_judge=True)
+    fit(tmp_path, RunSummary(), Evolving(training), measured)
+    entries = measured.summary_entries()
     seen = entries["win_rate_by_training_judge"]["toy"]
     # the student draws tone 10: darker than four of five, equal to one (the toy then prefers the second: a tie)
     assert seen["win_rate"] == pytest.approx(0.9) and entries["win_rate_held_out"]["toy"]["win_rate"] == 0.1
@@ -225,7 +226,7 @@ def test_both_judges_see_the_same_pairs_and_a_divergence_is_told(tmp_path: Path,
     assert "Judges diverge: win rate against toy +80 points" in capsys.readouterr().out
     assert len(teacher.asked) == 5, "the second judge costs no image"
     assert (
-        win_rate.plan_summary()["evaluation looks (outside the budget)"]
+        measured.plan_summary()["evaluation looks (outside the budget)"]
         == "at most 128 a reading by each of two judges"
     )
 
@@ -233,10 +234,10 @@ def test_both_judges_see_the_same_pairs_and_a_divergence_is_told(tmp_path: Path,
 def test_the_same_model_is_not_asked_as_a_second_opinion(tmp_path: Path) -> None:
     training = toys.ToyJudge()
     again = CalibratedJudge(toys.ToyJudge(), temperature=2.0)
-    win_rate = WinRate(again, {"toy": toys.ToyTeacher()}, compare_with_training_judge=True)
-    with pytest.warns(UserWarning, match=r"WinRate\.judge is the judge of the training data too"):
-        fit(tmp_path, Evolving(training), win_rate)
-    assert training.asked == 0 and win_rate.summary_entries()["win_rate_by_training_judge"] is None
+    measured = win_rate(again, {"toy": toys.ToyTeacher()}, compare_with_training_judge=True)
+    with pytest.warns(UserWarning, match=r"suites\.win_rate\.judge is the judge of the training data too"):
+        fit(tmp_path, Evolving(training), measured)
+    assert training.asked == 0 and measured.summary_entries()["win_rate_by_training_judge"] is None
 
 
 def test_a_training_judge_that_breaks_costs_only_its_own_figures(tmp_path: Path) -> None:
@@ -244,9 +245,9 @@ def test_a_training_judge_that_breaks_costs_only_its_own_figures(tmp_path: Path)
         def look(self, pairs):
             raise OSError("no judge")
 
-    win_rate = WinRate(toys.ToyJudge(), {"toy": toys.ToyTeacher()}, compare_with_training_judge=True)
+    measured = win_rate(toys.ToyJudge(), {"toy": toys.ToyTeacher()}, compare_with_training_judge=True)
     with pytest.warns(UserWarning, match="the judge broke off"):
-        fit(tmp_path, Evolving(Broken()), win_rate)
-    entries = win_rate.summary_entries()
+        fit(tmp_path, Evolving(Broken()), measured)
+    entries = measured.summary_entries()
     assert entries["win_rate_held_out"]["toy"]["win_rate"] == 0.1
     assert entries["win_rate_by_training_judge"]["toy"]["difference"] is None
