@@ -8,24 +8,30 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from rich.console import Console
 from rich.table import Table
+from torch.optim import Optimizer
 
 from evolvedirector.callbacks._run.device_fit import averages
+from evolvedirector.callbacks._run.host_checks import data_of_options, options_of
 from evolvedirector.callbacks.checkpoint import RunCheckpoint
+from evolvedirector.commands.console import plain_console
 from evolvedirector.commands.lightning_cli import EvolveDirectorCLI
 from evolvedirector.commands.readable_errors import print_paragraph
 from evolvedirector.errors import UserError
-from evolvedirector.planning.preflight import problems_of
-from evolvedirector.planning.roles import CountsBatches, HasRoot, HasSeeds, SizesImages, Summarised
+from evolvedirector.lightning_modules import TextToImage
+from evolvedirector.lightning_modules.optimizers.factory import OptimizerFactory
+from evolvedirector.lightning_modules.part_checks import check_device
+from evolvedirector.planning.preflight import SMOKE_TEST, problems_of, problems_of_options
+from evolvedirector.planning.roles import CountsBatches, Evolves, HasRoot, HasSeeds, SizesImages, Summarised
 from evolvedirector.planning.run_costs import class_of, looks_and_money, memory_of
-from evolvedirector.planning.text_states import CachesTexts, text_states_bytes
+from evolvedirector.planning.text_states import CachesLatents, CachesTexts, text_states_bytes
 from evolvedirector.records import Prompt
 from evolvedirector.store.revision import RevisionFiles
 
@@ -77,10 +83,14 @@ def main(args: list[str]) -> int | None:
     check_folders(run)
     sections = {"data": data_rows(run), "training": training_rows(run), "evolution": part_rows(run)}
     sections["evolution"] |= looks_and_money(run, seed_prompts(run), planned_epochs(run))
-    sections["memory of one device"], misfit = memory_of(run, parameters_of(run), averages(run.callbacks))
+    parameters = parameters_of(run)  # without memory, and the optimizer is made for those
+    sections["memory of one device"], misfit = memory_of(
+        run, parameters, averages(run.callbacks), None if parameters is None else optimizer_of(run)
+    )
     sections["on disk"] = disk_rows(run, sections["evolution"])
     problems = [*problems_of(run.callbacks, (run.model, run.datamodule)), *([misfit] if misfit else [])]
-    console = Console(width=None if os.isatty(1) else 120)
+    problems += [*option_problems(run), *device_problems(run)]
+    console = plain_console(None if os.isatty(1) else 120)
     for title, rows in ((title, rows) for title, rows in sections.items() if rows):
         table = Table("", "", title=title, title_justify="left", title_style="bold", show_header=False, box=None)
         for name, value in rows.items():
@@ -93,6 +103,28 @@ def main(args: list[str]) -> int | None:
         return 2
     console.print("Nothing was started. The same options after `evolvedirector fit` start it.")
     return 0
+
+
+def option_problems(run: BuiltRun) -> list[str]:
+    """List the options under which the run would buy images and then not train on them."""
+    if not any(isinstance(callback, Evolves) for callback in run.callbacks):
+        return []
+    precision = run.config[run.subcommand].trainer.precision  # that of the devices, which may be missing here
+    options = options_of(run.trainer)
+    if precision is not None:
+        options = replace(options, precision=str(precision))
+    return problems_of_options(options, run.model, data_of_options(run.trainer, run.datamodule))
+
+
+def device_problems(run: BuiltRun) -> list[str]:
+    """List what the run asks of its devices that they cannot do; nothing where they are not on this machine."""
+    if run.unavailable or not isinstance(run.model, TextToImage):
+        return []
+    try:
+        check_device(str(run.trainer.precision), run.trainer.strategy.root_device)
+    except UserError as error:
+        return [str(error)]
+    return []
 
 
 def check_folders(run: BuiltRun) -> None:
@@ -138,7 +170,7 @@ def seed_prompts(run: BuiltRun) -> list[Prompt]:
     """Read the prompts that a new root begins with."""
     if (seeds := _seeds(run)) is None:
         return []
-    from evolvedirector.datamodules.evolving import read_prompts
+    from evolvedirector.store.prompt_files import read_prompts
 
     return list(read_prompts(seeds))
 
@@ -154,6 +186,8 @@ def training_rows(run: BuiltRun) -> Rows:
     rows["devices"] = f"{config.devices} x {config.accelerator} on {config.num_nodes} node(s), strategy {strategy}"
     if run.unavailable:
         rows["devices"] += f" - not on this machine: {run.unavailable}"
+    if (threads := run.config[run.subcommand].cpu_threads) is not None:
+        rows["cpu threads"] = "auto: timed when the run starts" if threads == "auto" else str(threads)
     rows["precision"] = str(config.precision or "32-true")
     batch, per_epoch = (data.global_batch_size, data.batches_per_epoch) if isinstance(data, CountsBatches) else (0, 0)
     accumulate = trainer.accumulate_grad_batches
@@ -175,6 +209,8 @@ def training_rows(run: BuiltRun) -> Rows:
     rows["accumulation"] = f"{accumulate} batches per step" if accumulate > 1 else "off"
     names = [type(callback).__name__ for callback in run.callbacks]
     rows["averaged weights (EMA)"] = "on" if averages(run.callbacks) else "off"
+    if options_of(trainer).fast_dev_run:
+        rows["smoke test"] = SMOKE_TEST
     rows["callbacks"] = ", ".join(name for name in names if name not in ("SaveConfigInRunFolder", "EndBySignal"))
     return rows
 
@@ -211,15 +247,33 @@ def trainable_parameters(run: BuiltRun) -> int | None:
     return None if counted is None else counted[1]
 
 
-def parameters_of(run: BuiltRun) -> tuple[int, int] | None:
-    """Count the values of the student and the trained ones among them; None when that needs a running trainer."""
+def parameters_of(run: BuiltRun) -> tuple[int, int, int] | None:
+    """Count the student's values, the trained ones, and the bytes of all; None when that needs a running trainer."""
     try:
         with torch.device("meta"):
             run.model.configure_model()
         parameters = list(run.model.parameters())
-        return sum(part.numel() for part in parameters), sum(part.numel() for part in parameters if part.requires_grad)
+        trained = sum(part.numel() for part in parameters if part.requires_grad)
+        size = sum(part.numel() * part.itemsize for part in parameters)  # a frozen base may be kept in less
+        return sum(part.numel() for part in parameters), trained, size
     except (RuntimeError, AttributeError, NotImplementedError):
         return None  # a foreign module that needs its trainer, or reads values while it is built
+
+
+def optimizer_of(run: BuiltRun) -> Optimizer | None:
+    """Make an optimizer that treats parameters by their names; None for others, which need not be made to be known.
+
+    Args:
+        run: Its model is configured.
+
+    Raises:
+        UserError: The optimizer finds nothing to train.
+    """
+    if not (isinstance(run.model, TextToImage) and isinstance(run.model.make_optimizer, OptimizerFactory)):
+        return None
+    return run.model.make_optimizer.from_named([
+        (name, part) for name, part in run.model.named_parameters() if part.requires_grad
+    ])  # fmt: skip
 
 
 def part_rows(run: BuiltRun) -> Rows:
@@ -247,8 +301,13 @@ def disk_rows(run: BuiltRun, evolution: Rows) -> Rows:
     if size_px and calls.replace(".", "", 1).isdigit():
         images = float(calls) * size_px**2 * 3 * _PNG_SHARE * _COPIES_OF_AN_IMAGE
         rows["teacher images"] = f"about {_size(images)} at most"
+    texts = len(seed_prompts(run)) + int(float(calls) if calls.replace(".", "", 1).isdigit() else 0)
+    if isinstance(run.model, CachesLatents) and (size := run.model.latent_bytes()) and run.model.latent_cache_gib:
+        rows["latents"] = (
+            f"about {_size(min(texts * size, run.model.latent_cache_gib * 2**30))} at most ({texts:,} images of "
+            f"{_size(size)}; latent_cache_gib: {run.model.latent_cache_gib:g})"
+        )
     if isinstance(run.model, CachesTexts):
-        texts = len(seed_prompts(run)) + int(float(calls) if calls.replace(".", "", 1).isdigit() else 0)
         size, most = run.model.text_bytes(), run.model.text_cache_gib * 2**30
         rows["text states"] = (
             f"about {_size(text_states_bytes(size, texts, int(most)))} at most ({texts:,} prompts of {_size(size)}; "

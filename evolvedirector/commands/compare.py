@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from evolvedirector.commands.console import plain_console
 from evolvedirector.errors import UserError
+from evolvedirector.report.headline import accuracy_rows
+from evolvedirector.store.paths import user_path
 
 MAX_BYTES = 16 * 2**20
 """A summary is a few KiB; anything larger is another file."""
@@ -36,8 +38,8 @@ def main(args: list[str]) -> int:
         prog="evolvedirector compare",
         description="Print the figures of finished or running runs side by side, one column per run folder.",
     )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder that holds a summary.json")
-    folders = parser.parse_args(args).runs
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder that holds a summary.json")
+    folders = [user_path(run) for run in parser.parse_args(args).runs]
     summaries = [read_summary(folder) for folder in folders]
     table = Table(box=None, pad_edge=False)
     table.add_column("")
@@ -45,7 +47,7 @@ def main(args: list[str]) -> int:
         table.add_column(str(folder), justify="right")
     for row in comparison(summaries):
         table.add_row(*row)
-    Console().print(table)
+    plain_console().print(table)
     return 0
 
 
@@ -74,7 +76,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 def comparison(summaries: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """Return the rows of the table: a name, then one cell per run; `-` where a run has no such figure."""
-    accuracies = [summary.get("accuracy") or {} for summary in summaries]
+    accuracies = [{name: share for name, share, *_ in accuracy_rows(summary)} for summary in summaries]
     skills = dict.fromkeys(skill for accuracy in accuracies for skill in accuracy)
     rows = [[skill, *(_cell(accuracy.get(skill)) for accuracy in accuracies)] for skill in skills]
     return rows + [[title, *(_cell(summary.get(key)) for summary in summaries)] for key, title in _ROWS]

@@ -22,9 +22,33 @@ _RUN_OPTIONS = (
 )
 _OPTIONS = {
     "compare": ("--help",),
-    "data": ("import", "show", "--prompts", "--images", "--webdataset", "--help"),
+    "data": (
+        *(
+            "import",
+            "add",
+            "retire",
+            "export",
+            "keys",
+            "show",
+            "--prompts",
+            "--images",
+            "--webdataset",
+            "--roles",
+            "--skill",
+        ),
+        *("--revision", "--samples-per-shard", "--tsv", "--json", "--left-out", "--help"),
+    ),
     "assets": ("emoji", "--folder", "--from", "--help"),
     "report": ("--output", "--data", "--watch", "--port", "--no-browser", "--help"),
+    "generate": (
+        *("--prompts", "--file", "--seeds", "--size", "--steps", "--guidance", "--batch-size", "--raw", "--dtype"),
+        *("--out", "--help"),
+    ),
+    "export": ("--raw", "--dtype", "--samples", "--license", "--teacher-license", "--help"),
+    "merge": (
+        *("--out", "--method", "--weights", "--names", "--base", "--rank", "--scale", "--density", "--seed"),
+        *("--layout", "--fused", "--dtype", "--help"),
+    ),
     "judge": ("compare", "calibrate", "--gold", "--out", "--items", "--pairs", "--help"),
     "teach": (
         *("--serve", "--draw", "--teacher", "--name", "--host", "--port", "--api_key_env", "--batch_size", "--size"),
@@ -32,8 +56,13 @@ _OPTIONS = {
     ),
     "doctor": ("--help",),
     "completion": (*SHELLS, "--help"),
+    "copy-configs": ("--help",),
 }
-_FOLDER_WORDS = ("compare", "report", "data")
+_PROBE_OPTIONS = ("--looks", "--usd", "--within", "--skills", "--seed", "--untrained", "--plan")
+"""Beside those of a run."""
+_BENCH_OPTIONS = ("--steps", "--peak-tflops", "--json")
+"""Likewise."""
+_FOLDER_WORDS = ("compare", "report", "data", "generate", "export", "merge", "copy-configs")
 """Words that take run folders or dataset roots."""
 
 _BASH = """\
@@ -133,7 +162,8 @@ def options_by_word() -> dict[str, tuple[str, ...]]:
 
     names = [name for name in inspect.signature(Trainer.__init__).parameters if name != "self"]
     run = (*_RUN_OPTIONS, *(f"--trainer.{name}" for name in names))
-    return {word: _OPTIONS.get(word, run) for word in (*LIGHTNING_WORDS, *FURTHER_WORDS)}
+    own = {**_OPTIONS, "probe": (*_PROBE_OPTIONS, *run), "bench": (*_BENCH_OPTIONS, *run)}
+    return {word: own.get(word, run) for word in (*LIGHTNING_WORDS, *FURTHER_WORDS)}
 
 
 def _bash_case(word: str, choices: Sequence[str]) -> str:

@@ -12,7 +12,6 @@ import importlib
 import inspect
 import re
 from dataclasses import dataclass, field, is_dataclass
-from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -21,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from evolvedirector.commands.config_sources import sources
 from evolvedirector.commands.readable_errors import ConfigurationMistake, nearest_name
+from evolvedirector.store.paths import user_path
 
 _NODE_KEYS = ("class_path", "init_args", "dict_kwargs")
 
@@ -126,7 +126,7 @@ def _check_class_is_named(source: str, tree: dict[str, Any], search: Search) -> 
 
 def _command_in(source: str) -> str:
     """Quote the command in the head of a config file."""
-    path = Path(source)
+    path = user_path(source)
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     command = next((line.partition(":")[2].strip() for line in lines if line.startswith("# Command:")), "")
     return f"Write `{command}`." if command else "Give those with -c first."

@@ -10,6 +10,10 @@ import textwrap
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 QUIET_LINES = (
     (r"litlogger|litmodels", "an advertisement"),
@@ -26,6 +30,19 @@ QUIET_WARNINGS = (
 """Warnings of other packages that nobody here can act on, each with its reason; all others are shown."""
 _LIGHTNING_LOGGERS = ("lightning", "lightning.pytorch", "lightning.fabric")
 _PATTERN = re.compile("|".join(f"(?:{pattern})" for pattern, _ in QUIET_LINES))
+
+
+def plain_console(width: int | None = None) -> Console:
+    """Return a console that shows names as they are: brackets are no markup and `:smile:` is no picture.
+
+    Skills, folders and names of judges come from users; each table of a command is printed through here.
+
+    Args:
+        width: In columns. None: the terminal's, or all that a line needs where there is none.
+    """
+    from rich.console import Console
+
+    return Console(markup=False, emoji=False, highlight=False, width=width)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`evolvedirector data`: bring data in, and show what a dataset root holds."""
+"""`evolvedirector data`: bring data in, edit it, and show what a dataset root holds."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evolvedirector.commands.data_edits import add_edit_words
+from evolvedirector.commands.recipes import with_packaged_files
+
 if TYPE_CHECKING:
     from evolvedirector.records import Sample
     from evolvedirector.store import Revision, RevisionFiles
     from evolvedirector.store.imports import ImportReport
 
-_MAX_PROBLEMS = 20
-
 
 def main(args: list[str]) -> int:
-    """Run `data import` or `data show`.
+    """Run `data import`, `data show`, or one of the words that edit and list a root.
 
     Args:
         args: The words after `data`.
@@ -28,11 +29,21 @@ def main(args: list[str]) -> int:
     """
     parser = _parser()
     options = parser.parse_args(args)
-    if options.action == "import" and options.roles and not options.webdataset:
+    if options.action in ("import", "add") and options.roles and not options.webdataset:
         parser.error("--roles names members of tars. It stands beside --webdataset. Leave it out, or give the tars.")
+    if options.action == "retire" and sum(map(bool, (options.ids, options.prompts, options.skill is not None))) != 1:
+        parser.error(
+            "`data retire` needs to know what: ids, or --prompts FILE, or --skill NAME. Give one of the three."
+        )
+    if options.action in ("import", "add", "retire"):
+        options.prompts = with_packaged_files(options.prompts)
     from evolvedirector.store import StoreError
+    from evolvedirector.store.paths import user_path
 
+    options.root = user_path(options.root)
     try:
+        if options.action in ("add", "retire", "export", "keys"):
+            return options.edit(options)
         return _import(options) if options.action == "import" else _show(options)
     except StoreError as error:
         print(f"evolvedirector data: {error}", file=sys.stderr)
@@ -40,18 +51,21 @@ def main(args: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="evolvedirector data", description="Import data, or show a dataset.")
+    parser = argparse.ArgumentParser(prog="evolvedirector data", description="Import data, edit or show a dataset.")
     actions = parser.add_subparsers(dest="action", required=True)
     importing = actions.add_parser("import", help="make revision 1 of a new dataset root from your own data")
-    importing.add_argument("root", type=Path, help="folder of the new dataset")
+    importing.add_argument("root", help="folder of the new dataset")
     source = importing.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "--prompts",
         metavar="FILE",
-        help="one prompt per line, or .jsonl with `prompt` and optionally `skill`; images are bought in rounds",
+        help="prompts as .txt (one per line), .jsonl, .json, .csv, .tsv or .yaml with `prompt` and optionally `skill`; "
+        "images are bought in rounds",
     )
     source.add_argument(
-        "--images", metavar="PATTERN", help="pictures with a caption in the .txt of the same name, such as 'dir/**'"
+        "--images",
+        metavar="PATTERN",
+        help="pictures with a caption in the .txt or .json of the same name, such as 'dir/**'",
     )
     source.add_argument(
         "--webdataset", metavar="PATTERN", help="local WebDataset tars with captions, such as 'x-{000..009}.tar'"
@@ -61,45 +75,72 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAMES",
         help="further files to keep of each sample in the tars: 'mask,source' for KEY.mask.png, KEY.source.jpg",
     )
+    add_edit_words(actions)
     showing = actions.add_parser("show", help="print what a dataset root holds and what it cost")
-    showing.add_argument("root", type=Path, help="folder of the dataset")
+    showing.add_argument("root", help="folder of the dataset")
     showing.add_argument("--revision", metavar="SHA", help="another revision than the newest (its first characters)")
     return parser
 
 
 def _import(options: argparse.Namespace) -> int:
-    from evolvedirector.store import DatasetStore, imports
+    from evolvedirector.store import StoreError, imports
 
+    root = options.root
     problems: list[str] = []
-    # read before the root is made, so that a mistyped file leaves nothing behind
+    notes: list[str] = []
+    # what is named is looked for before the root is made, so that a slip leaves nothing behind
     prompts = imports.read_prompt_file(options.prompts) if options.prompts else []
-    with DatasetStore(options.root, create=True) as store:
-        if options.prompts:
-            report = imports.import_prompts(store, prompts)
-        elif options.images:
-            report = imports.import_images(store, imports.folder_images(options.images, problems))
-        else:
-            roles = [role.strip() for role in (options.roles or "").split(",") if role.strip()]
-            report = imports.import_images(store, imports.tar_images(options.webdataset, problems, roles))
-    _print_import(report, [*problems, *report.problems], options.root)
+    if options.images:
+        images = imports.folder_images(options.images, problems)
+    elif options.webdataset:
+        roles = [role.strip() for role in (options.roles or "").split(",") if role.strip()]
+        images = imports.tar_images(options.webdataset, problems, roles, notes)
+    try:
+        with imports.new_root(root) as store:
+            if options.prompts:
+                report = imports.import_prompts(store, prompts)
+            else:
+                report = imports.import_images(store, images, problems)
+    except StoreError as error:
+        if not problems:
+            raise
+        raise StoreError(f"{error}\n{_list_of(problems, root)}") from error
+    _print_import(report, notes, root)
     return 0
 
 
-def _print_import(report: ImportReport, problems: list[str], root: Path) -> None:
-    for problem in problems[:_MAX_PROBLEMS]:
-        print(f"skipped {problem}", file=sys.stderr)
-    if len(problems) > _MAX_PROBLEMS:
-        print(f"... and {len(problems) - _MAX_PROBLEMS} more", file=sys.stderr)
+def _print_import(report: ImportReport, notes: list[str], root: Path) -> None:
+    from evolvedirector.store.left_out import first_lines
+
+    listed = (
+        first_lines(report.problems),
+        _list_of(report.problems, root),
+        first_lines([*notes, *report.notes], "note"),
+    )
+    for lines in filter(None, listed):
+        print(lines, file=sys.stderr)
+    unusable = len(report.problems) - (report.duplicates if report.images else 0)
     print(
         f"Imported {report.prompts} prompts and {report.images} captioned images into '{root}' as revision"
-        f" {report.revision_sha[:12]}; skipped {report.duplicates} duplicates and {len(problems)} unusable ones."
+        f" {report.revision_sha[:12]}; left out {report.duplicates} duplicates and {unusable} unusable ones."
     )
 
 
+def _list_of(problems: list[str], root: Path) -> str:
+    """Write the list of what was left out; say where it is."""
+    from evolvedirector.store.left_out import write_list
+
+    try:
+        path = write_list(root, problems)
+    except OSError as error:
+        return f"The list of all {len(problems)} could not be written beside the root ({error})."
+    return f"All {len(problems)} are listed in '{path}'." if problems else ""
+
+
 def _show(options: argparse.Namespace) -> int:
-    from rich.console import Console
     from rich.table import Table
 
+    from evolvedirector.commands.console import plain_console
     from evolvedirector.store import RevisionFiles, StoreError
     from evolvedirector.store.dataset import check_format
 
@@ -115,7 +156,7 @@ def _show(options: argparse.Namespace) -> int:
     table.add_column(overflow="fold")
     for name, value in _facts(options.root, revision, files, newest):
         table.add_row(name, value)
-    Console(soft_wrap=not sys.stdout.isatty()).print(table)
+    plain_console().print(table, soft_wrap=not sys.stdout.isatty())
     return 0
 
 
@@ -140,9 +181,13 @@ def _facts(root: Path, revision: Revision, files: RevisionFiles, newest: str) ->
     yield "lineages", f"{len({entry.prompt.lineage_id for entry in entries})}, depth {_depth(revision)}"
     if state.skill_weights:
         yield "weights", ", ".join(f"{skill} {weight:.3g}" for skill, weight in sorted(state.skill_weights.items()))
+    if state.sample_weights:
+        low, high = min(state.sample_weights.values()), max(state.sample_weights.values())
+        yield "sample weights", f"{len(state.sample_weights)} samples, {low:.3g} to {high:.3g}"
     yield "replay share", f"{state.replay_share:.0%}"
     yield "disk", _disk(root)
     yield "spend", _spend(root)
+    yield from _no_answers(root)
 
 
 def _further_roles(trained: list[Sample], revision: Revision) -> Iterable[str]:
@@ -180,13 +225,25 @@ def _disk(root: Path) -> str:
     return ", ".join(f"{name} {size / 2**20:.1f} MiB" for name, size in sizes.items())
 
 
+def _no_answers(root: Path) -> Iterable[tuple[str, str]]:
+    """Say who gave no answer that could be used, how often, and why in its own words."""
+    from evolvedirector.store import Ledger
+    from evolvedirector.store.ledger.faults import told_faults
+
+    if (root / "ledger.sqlite").exists():
+        with Ledger.for_reading(root / "ledger.sqlite") as ledger:
+            faults = ledger.faults.of()
+        for part in dict.fromkeys(fault.part for fault in faults):
+            yield "no answer", told_faults([fault for fault in faults if fault.part == part])
+
+
 def _spend(root: Path) -> str:
     from evolvedirector.store import Ledger
 
     path = root / "ledger.sqlite"
     if not path.exists():
         return "no ledger"
-    ledger = Ledger(path)
+    ledger = Ledger.for_reading(path)
     try:
         spend = ledger.spend()
     finally:

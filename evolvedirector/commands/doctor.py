@@ -10,14 +10,16 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 import evolvedirector
 import evolvedirector.configs
 from evolvedirector.assets.cache import cache_folder
+from evolvedirector.commands.console import plain_console
+from evolvedirector.errors import UserError
 from evolvedirector.planning.recipe_needs import (
     Need,
     Recipe,
@@ -26,6 +28,10 @@ from evolvedirector.planning.recipe_needs import (
     read_recipe,
     requirements,
 )
+from evolvedirector.store.paths import user_path
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Rows = dict[str, str]
 LEAST_FREE_BYTES = 2**30
@@ -53,9 +59,9 @@ def main(args: list[str]) -> int:
     cache, devices = cache_folder(), device_rows()
     accelerators = [name for name in ("cuda", "mps") if any(key.startswith(name) for key in devices)]
     folder = evolvedirector.configs.path()
-    recipes = [read_recipe(path, cache, accelerators) for path in sorted(folder.rglob("*.yaml"))]
+    recipes = [read_recipe(path, cache, accelerators) for path in evolvedirector.configs.recipe_files()]
     problems = quickstart_problems(recipes)
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    console = plain_console(None if sys.stdout.isatty() else 120)
     for title, rows in (
         ("packages", package_rows()),
         ("devices", devices),
@@ -65,11 +71,9 @@ def main(args: list[str]) -> int:
         _print(console, title, rows)
     _print(console, "recipes", dict(recipe_row(recipe, folder) for recipe in recipes))
     for problem in problems:
-        console.print(f"Missing: {problem.what}.{f' Write: {problem.remedy}' if problem.remedy else ''}", markup=False)
+        console.print(f"Missing: {problem.what}.{f' Write: {problem.remedy}' if problem.remedy else ''}")
     quickstart = f"evolvedirector fit -c {shown_path(folder / 'quickstart.yaml', folder)}"
-    console.print(
-        "The quickstart cannot run yet." if problems else f"The quickstart can run: {quickstart}", markup=False
-    )
+    console.print("The quickstart cannot run yet." if problems else f"The quickstart can run: {quickstart}")
     return 1 if problems else 0
 
 
@@ -140,8 +144,11 @@ def folder_rows(cache: Path) -> Rows:
     existing = next(path for path in (cache, *cache.parents) if path.exists())
     rows["cache"] = f"{cache} ({_used(cache)}, {_size(shutil.disk_usage(existing).free)} free)"
     rows["emoji artwork"] = state
-    hub = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    rows["Hugging Face cache"] = f"{hub} ({_used(hub)})"
+    try:
+        hub = user_path(os.environ.get("HF_HOME") or "~/.cache/huggingface")
+        rows["Hugging Face cache"] = f"{hub} ({_used(hub)})"
+    except UserError as error:
+        rows["Hugging Face cache"] = str(error)
     return rows
 
 

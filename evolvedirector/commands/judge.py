@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from rich.console import Console
 from rich.table import Table
 
-from evolvedirector.commands.part_files import build_part, read_part
+from evolvedirector.commands.console import plain_console
+from evolvedirector.commands.part_files import build_part
 from evolvedirector.errors import UserError
+from evolvedirector.models.part_files import read_part
+from evolvedirector.store.paths import user_path
 
 if TYPE_CHECKING:
     from evolvedirector.evaluation.judge_trial import Trial
@@ -46,7 +48,8 @@ def main(args: list[str]) -> int:
         ValueError: A file does not fit, or a judge cannot be built, used or corrected.
     """
     options = _parser().parse_args(args)
-    files = [options.judge] if options.action == "calibrate" else options.judges
+    options.gold, options.out = user_path(options.gold), user_path(options.out)
+    files = [user_path(file) for file in ([options.judge] if options.action == "calibrate" else options.judges)]
     names = _names(files)
     contents = {name: read_part(path, "judge") for name, path in names.items()}
     items = _gold(options)
@@ -64,15 +67,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     actions = parser.add_subparsers(dest="action", required=True)
     calibrating = actions.add_parser("calibrate", help="measure one judge and write a corrected one as YAML")
-    calibrating.add_argument("judge", type=Path, metavar="JUDGE.yaml", help="class_path and init_args of the judge")
+    calibrating.add_argument("judge", metavar="JUDGE.yaml", help="class_path and init_args of the judge")
     comparing = actions.add_parser("compare", help="measure several judges side by side")
-    comparing.add_argument("judges", type=Path, nargs="+", metavar="JUDGE.yaml", help="one file per judge")
+    comparing.add_argument("judges", nargs="+", metavar="JUDGE.yaml", help="one file per judge")
     for action in (calibrating, comparing):
         action.add_argument(
-            "--gold", type=Path, required=True, metavar="FILE",
+            "--gold", required=True, metavar="FILE",
             help=".jsonl with image, prompt and shows per line, or a .yaml with class_path of a gold source",
         )  # fmt: skip
-        action.add_argument("--out", type=Path, default=Path("judges"), help="folder for figures and picture")
+        action.add_argument("--out", default="judges", metavar="FOLDER", help="folder for figures and picture")
         action.add_argument("--items", type=int, default=200, help="images at most (one look each)")
         action.add_argument("--pairs", type=int, default=50, help="pairs at most (two looks each)")
     return parser
@@ -97,7 +100,7 @@ def _gold(options: argparse.Namespace) -> list[GoldItem]:
     for name, value, least in (("--items", options.items, 2), ("--pairs", options.pairs, 0)):
         if value < least:
             raise UserError(f"{name} is {value}. Allowed: {least} or more. Write `{name} 50`, say.")
-    if options.gold.suffix in (".yaml", ".yml"):
+    if options.gold.suffix.lower() in (".yaml", ".yml"):
         source = build_part(read_part(options.gold, "gold"), GoldSource, "gold", str(options.gold))
     else:
         source = GoldFile(str(options.gold))
@@ -160,7 +163,7 @@ def _write(trials: Mapping[str, Trial], folder: Path) -> int:
         table.add_column(name, justify="right")
     for row in table_rows(figures):
         table.add_row(*row)
-    Console(width=None if os.isatty(1) else 160).print(table)
+    plain_console(None if os.isatty(1) else 160).print(table)
     print(f"Figures: {folder / 'judges.json'}\nPicture: {folder / 'judges.png'}", flush=True)
     return 0
 

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import yaml
 from jsonargparse import ArgumentParser, get_loader, set_loader, set_parsing_settings
@@ -14,34 +14,53 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.trainer.states import TrainerFn
 from omegaconf.errors import OmegaConfBaseException
 
 import evolvedirector.configs
+from evolvedirector.callbacks._run.drawing import AveragesWeights
 from evolvedirector.callbacks._run.forgiving_logger import ForgivingLogger
-from evolvedirector.callbacks.checkpoint import RunCheckpoint, latest_committed
+from evolvedirector.callbacks.checkpoint import RunCheckpoint, passed_over
+from evolvedirector.callbacks.cpu_threads import CpuThreads
+from evolvedirector.callbacks.ema import EMA
 from evolvedirector.callbacks.evolution import EvolutionCallback
 from evolvedirector.callbacks.run_progress import RunProgress
+from evolvedirector.callbacks.written_settings import WrittenSettings
+from evolvedirector.commands.chosen_checkpoint import (
+    UNTRAINED,
+    averages_in,
+    check_resumable,
+    choose_checkpoint,
+    mismatch_of,
+    read_head,
+    say,
+)
 from evolvedirector.commands.config_mistakes import condense, explain_mistake
+from evolvedirector.commands.config_sources import check_config_files
 from evolvedirector.commands.console import readable_console
 from evolvedirector.commands.readable_errors import ConfigurationMistake, causes, is_for_users
+from evolvedirector.commands.recipes import command_folder, with_packaged_files, with_recipes
 from evolvedirector.commands.run_notes import RunNotes, refuse_second_run
 from evolvedirector.commands.secret_arguments import SecretInConfig, known_secrets, parse_guarded
-from evolvedirector.errors import UserError
 from evolvedirector.execution.signals import run_until_signal
 from evolvedirector.renamed import renew, renew_flags
 from evolvedirector.secrecy.guard import redacted
+from evolvedirector.store.paths import user_path
 
 _PARSER_MODE = "omegaconf+"
 _with_old_names: set[str] = set()  # parser modes that read old names already: the setting is one of the process
 
 
 def read_old_names() -> None:
-    """Let configs be written with old class paths and arguments: they are rewritten while they are read."""
+    """Let configs be written with old class paths and arguments, and name packaged prompts from anywhere.
+
+    Both are rewritten while they are read.
+    """
     if _PARSER_MODE in _with_old_names:
         return
     ArgumentParser(parser_mode=_PARSER_MODE, exit_on_error=False).parse_string("{}")  # makes the loader of this mode
     load = get_loader(_PARSER_MODE)
-    set_loader(_PARSER_MODE, lambda text: renew(load(text)), (yaml.YAMLError,))
+    set_loader(_PARSER_MODE, lambda text: with_packaged_files(renew(load(text))), (yaml.YAMLError,))
     _with_old_names.add(_PARSER_MODE)
 
 
@@ -60,16 +79,45 @@ class OneParagraphParser(LightningArgumentParser):
 class SaveConfigInRunFolder(SaveConfigCallback):
     """Save the merged config as `config.yaml` in the run folder, whatever loggers there are."""
 
+    _waits = False
+
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write `<default_root_dir>/config.yaml` on rank 0; a continued run replaces it."""
+        """Write `<default_root_dir>/config.yaml` on rank 0; that of a run which goes on is replaced when it trains."""
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        name = "config.yaml" if stage == "fit" else f"config-{stage}.yaml"
-        self.parser.save(self.config, str(folder / name), skip_none=False, overwrite=True)
+        name = "config.yaml" if stage == "fit" else f"config-{TrainerFn(stage).value}.yaml"
+        if stage != "fit" and not os.access(folder, os.W_OK):
+            print(f"{folder} may not be written, so {name} is left out.", file=sys.stderr)
+            return
+        self._waits = stage == "fit" and self.config.get("ckpt_path") is not None and (folder / name).exists()
+        if not self._waits:
+            self._write(folder / name)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Replace the config of a run that goes on, and `cpu_threads: auto` by the number that was found.
+
+        What was refused until here never held.
+        """
+        threads = next((c for c in trainer.callbacks if isinstance(c, CpuThreads)), None)  # type: ignore[attr-defined]
+        if threads and threads.number not in (None, self.config.cpu_threads):
+            self.config.cpu_threads = threads.number
+            self._waits = True
+        if trainer.is_global_zero and self._waits:
+            self._write(Path(trainer.default_root_dir) / "config.yaml")
+        self._waits = False
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Likewise where nothing was left to train."""
+        self.on_train_start(trainer, pl_module)
+
+    def _write(self, path: Path) -> None:
+        self.parser.save(self.config, str(path), skip_none=False, overwrite=True)
 
 
 class EvolveDirectorCLI(LightningCLI):
     """Build a run from YAML and flags: any LightningModule, any LightningDataModule, by class path."""
+
+    _chosen: str | None = None  # the checkpoint that is read
 
     def __init__(self, args: list[str], callbacks: Sequence[Callback] = ()) -> None:
         """Parse, build and run.
@@ -92,7 +140,17 @@ class EvolveDirectorCLI(LightningCLI):
             save_config_callback=SaveConfigInRunFolder,
             save_config_kwargs={"overwrite": True, "save_to_log_dir": False},
             trainer_defaults={"callbacks": list(callbacks)},
-            args=args,
+            args=with_recipes(args),
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what concerns the process: it stands at the root of a config, beside `seed_everything`."""
+        parser.add_argument(
+            "--cpu_threads",
+            type=int | Literal["auto"] | None,
+            default=None,
+            help="Threads of each process on the CPU: a number, or auto for the one with which a training step is "
+            "shortest here; the run keeps it. null leaves the choice to torch.",
         )
 
     def _add_instantiators(self) -> None:
@@ -107,6 +165,8 @@ class EvolveDirectorCLI(LightningCLI):
             ConfigurationMistake: What is wrong, in one paragraph.
         """
         words = list(args) if isinstance(args, list) else []
+        check_config_files(words)
+        given_in = command_folder.set(os.getcwd())
         try:
             self.config = parse_guarded(parser, renew_flags(words))
         except SecretInConfig:
@@ -116,6 +176,8 @@ class EvolveDirectorCLI(LightningCLI):
             text = explain_mistake(words, {"trainer": Trainer}, names, refusal)
             safe = redacted(text, known_secrets(words))
             raise ConfigurationMistake(safe) from (refusal if safe == text else None)
+        finally:
+            command_folder.reset(given_in)
 
     def _parse_ckpt_path(self) -> None:
         """Leave the config as it was written.
@@ -138,26 +200,84 @@ class EvolveDirectorCLI(LightningCLI):
             raise ConfigurationMistake(condense(str(error))) from error
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
-        """Give the trainer our bar, unless the config names one or wants none."""
+        """Give the trainer our bar, unless the config names one or wants none; what checks a checkpoint comes first."""
+        folder = config.get("default_root_dir")
+        if folder is not None and "://" not in str(folder):  # refused here where Lightning would make a folder `~name`
+            config = {**config, "default_root_dir": str(user_path(folder))}
         named = config.get("callbacks") or []
         has_bar = any(isinstance(part, ProgressBar) for part in (named if isinstance(named, list) else [named]))
         wanted = config.get("enable_progress_bar") is not False and not config.get("barebones")
-        return super()._instantiate_trainer(config, [*callbacks, *([RunProgress()] if wanted and not has_bar else [])])
+        threads = self.config[self.subcommand].cpu_threads
+        if threads is not None:  # first: the number is known before another callback buys anything
+            config["callbacks"] = [CpuThreads(threads), *(named if isinstance(named, list) else [named])]
+        more = [RunProgress()] if wanted and not has_bar else []
+        trainer = super()._instantiate_trainer(config, [*callbacks, *more])
+        if not any(isinstance(part, WrittenSettings) for part in trainer.callbacks):  # type: ignore[attr-defined]
+            trainer.callbacks.insert(0, WrittenSettings())  # type: ignore[attr-defined]
+        # before anybody buys something in these hooks
+        trainer.callbacks.sort(key=lambda part: not isinstance(part, WrittenSettings | SaveConfigCallback))  # type: ignore[attr-defined]
+        return trainer
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run it; say in one paragraph where a checkpoint does not fit the model.
+
+        Raises:
+            UserError: It does not.
+        """
+        try:
+            super()._run_subcommand(subcommand)
+        except (RuntimeError, ValueError) as error:
+            mismatch = mismatch_of(error, self._chosen, Path(self.trainer.default_root_dir))  # type: ignore[attr-defined]
+            if mismatch is None:
+                raise
+            raise mismatch from error
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        """Resolve `--ckpt_path last` by commit marker; Lightning's rule (newest file) can pick a half-written one."""
+        """Find the checkpoint and look into it before anything is built or bought.
+
+        `last` goes by commit marker: Lightning's rule (newest file) can pick a half-written one. Words that do not
+        train take the newest checkpoint by themselves.
+        """
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         if "weights_only" in self._subcommand_method_arguments[subcommand] and kwargs.get("weights_only") is None:
             kwargs["weights_only"] = True  # a checkpoint holds tensors and plain values; never run code from a file
-        committing = any(
-            isinstance(callback, RunCheckpoint | EvolutionCallback)
-            for callback in self.trainer.callbacks  # type: ignore[attr-defined]
-        )
-        if subcommand == "fit" and kwargs.get("ckpt_path") is None and committing and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-            refuse_second_run(Path(self.trainer.default_root_dir))
-        if kwargs.get("ckpt_path") == "last" and committing:
-            kwargs["ckpt_path"] = resolve_last(Path(self.trainer.default_root_dir), subcommand)
+        trainer = self.trainer
+        run_folder = Path(trainer.default_root_dir)  # type: ignore[attr-defined]
+        committing = any(isinstance(part, RunCheckpoint | EvolutionCallback) for part in trainer.callbacks)  # type: ignore[attr-defined]
+        if str(kwargs.get("ckpt_path") or "").startswith("~"):
+            kwargs["ckpt_path"] = str(user_path(kwargs["ckpt_path"]))
+        written = kwargs.get("ckpt_path")
+        if subcommand == "fit" and written is None and committing and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            refuse_second_run(run_folder)
+        if written in ("best", "hpc", "registry") or (written == "last" and subcommand == "fit" and not committing):
+            return kwargs  # words of Lightning's own checkpoints
+        chosen = choose_checkpoint(written, run_folder, subcommand)
+        kwargs["ckpt_path"] = self._chosen = chosen
+        if chosen is None:
+            if written == "last":
+                say(f"No finished checkpoint in {run_folder} yet: starting from scratch.")
+            elif written == UNTRAINED:
+                say(f"{subcommand}: untrained weights, as --ckpt_path {UNTRAINED} asks.")
+            return kwargs
+        if written in (None, "last") and (later := passed_over(run_folder)):
+            say(f"Passed over, because loss or gradient was not finite when they were saved: {', '.join(later)}.")
+        head = read_head(chosen, bool(kwargs.get("weights_only"))) if "://" not in chosen else {}
+        if subcommand != "fit":
+            self._name_weights(subcommand, chosen, head)
+            return kwargs
+        if head:
+            check_resumable(head, chosen)
+        say(f"Going on from {chosen}.")
         return kwargs
+
+    def _name_weights(self, word: str, chosen: str, head: dict[str, Any]) -> None:
+        """Say which weights are evaluated; averaged ones are used wherever the checkpoint holds them."""
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        averaged = averages_in(head)
+        if averaged and not any(isinstance(part, AveragesWeights) for part in callbacks):
+            callbacks.insert(0, EMA())
+        kind = "averaged (EMA)" if averaged else "trained"
+        say(f"{word}: {kind} weights of {chosen}, step {head.get('global_step', '?')}.")
 
 
 def forgiven(logger_class: type[Logger], *args: Any, **kwargs: Any) -> Logger:
@@ -171,27 +291,6 @@ def forgiven(logger_class: type[Logger], *args: Any, **kwargs: Any) -> Logger:
     if issubclass(logger_class, ForgivingLogger):
         return logger_class(*args, **kwargs)
     return ForgivingLogger(lambda: logger_class(*args, **kwargs), logger_class.__name__)
-
-
-def resolve_last(run_folder: Path, word: str) -> str | None:
-    """Return the newest committed checkpoint of a run folder; None (start from scratch) when `fit` finds none.
-
-    Raises:
-        UserError: There is none and `word` is not `fit`.
-    """
-    newest = latest_committed(run_folder)
-    if newest is None and word != "fit":
-        raise UserError(
-            f"No finished checkpoint lies in {run_folder}. `{word} --ckpt_path last` needs one. Run `fit` first, or "
-            "name the run folder with --trainer.default_root_dir."
-        )
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        print(
-            f"Going on from {newest}."
-            if newest
-            else f"No finished checkpoint in {run_folder} yet: starting from scratch."
-        )
-    return str(newest) if newest else None
 
 
 def main(args: list[str]) -> int | None:

@@ -22,13 +22,17 @@ def main(args: list[str]) -> int:
     """
     options = _parser().parse_args(args)
     from evolvedirector.report.run_folder import RunFolder
+    from evolvedirector.store.paths import user_path
+
+    data = None if options.data is None else user_path(options.data)
+    options.output = None if options.output is None else user_path(options.output)
 
     if options.data is not None and len(options.runs) > 1:
         raise UserError(
             f"--data names one dataset root, but {len(options.runs)} runs are given. Allowed: one run with --data. "
             "Leave it out, and each run's own config.yaml names its root."
         )
-    runs = [RunFolder.open(path, options.data) for path in options.runs]
+    runs = [RunFolder.open(user_path(path), data) for path in options.runs]
     if options.watch:
         return _watch(runs, options)
     return _write(runs, options.output)
@@ -40,11 +44,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Write report/index.html into a run folder: one page that opens from disk and can be passed on. "
         "With several runs, a page that compares them is written too.",
     )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder, say runs/quickstart")
-    parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="another file for the page, or the comparison"
-    )
-    parser.add_argument("--data", type=Path, metavar="ROOT", help="dataset root of the run, if it lies elsewhere")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder, say runs/quickstart")
+    parser.add_argument("-o", "--output", metavar="FILE", help="another file for the page, or the comparison")
+    parser.add_argument("--data", metavar="ROOT", help="dataset root of the run, if it lies elsewhere")
     parser.add_argument(
         "--watch", action="store_true", help="serve the page on this machine and refresh it as RUN goes on"
     )
@@ -61,7 +63,16 @@ def _write(runs: list, output: Path | None) -> int:
         raise UserError(f"{len(runs)} runs are given. Allowed: 1 to {MAX_RUNS}. Name fewer run folders.")
     for run in runs:
         path = output if output is not None and len(runs) == 1 else run.path / "report" / "index.html"
-        write_page(path, build_report(run))
+        page = build_report(run)
+        try:
+            write_page(path, page)
+        except OSError as error:
+            if output is not None:
+                raise
+            raise UserError(
+                f"The page '{path}' cannot be written: {error.strerror}. A page goes into its run folder, or into a"
+                " file of your choice. Name one with `-o report.html`."
+            ) from error
         print(f"Report: {path}", flush=True)
     if len(runs) > 1:
         path = output or runs[0].path.resolve().parent / "comparison.html"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from evolvedirector.callbacks._run.forgiving_logger import ForgivingLogger
 from evolvedirector.callbacks.checkpoint import latest_committed
 from evolvedirector.callbacks.run_progress import duration, total_steps
 from evolvedirector.errors import UserError
+from evolvedirector.store.paths import user_path
 
 
 class RunNotes(Callback):
@@ -72,7 +74,7 @@ def closing_line(trainer: Trainer, seconds: float | None) -> str:
         )
     for logger in trainer.loggers:
         if isinstance(logger, ForgivingLogger) and logger.kind == "TensorBoardLogger" and logger.root_dir:
-            said += f" Curves: tensorboard --logdir {_shown(logger.root_dir)}"
+            said += f" Curves: tensorboard --logdir {shlex.quote(_shown(user_path(logger.root_dir)))}"
     return said
 
 
@@ -93,7 +95,8 @@ def refuse_second_run(run_folder: Path) -> None:
     raise UserError(
         f"{shown} holds a run already (its newest checkpoint is {newest.parent.name}), and one run folder serves one "
         "run. To go on with it, add --ckpt_path last. To start anew, name another folder for the run and its dataset, "
-        f"as --trainer.default_root_dir {other} --data.init_args.root {other}/data, or delete {shown}."
+        f"as --trainer.default_root_dir {shlex.quote(other)} --data.init_args.root {shlex.quote(f'{other}/data')}, or "
+        f"delete {shown}."
     )
 
 

@@ -99,6 +99,21 @@ def _render(template: str, page: dict[str, Any], pictures: dict[str, str], live:
     )  # fmt: skip
 
 
+def render_static(template: str, page: dict[str, Any]) -> str:
+    """Return a page without scripts: its pictures stand in it as they are.
+
+    Args:
+        template: Its name; it extends `base.html`.
+        page: What it shows; `built` and `artwork` are at its foot.
+    """
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+    return (
+        _environment()
+        .get_template(template)
+        .render(page=page, policy=policy, live=None, style=Markup(_asset("report.css")), scripts=[], data="")
+    )
+
+
 def for_script(value: Any) -> str:
     """Write a value as JSON that no text in it can end: `<`, `>` and `&` are escaped, as are line separators."""
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=True, allow_nan=False)

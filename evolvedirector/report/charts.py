@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evolvedirector.report.curves import Curve
+from evolvedirector.report.headline import accuracy_rows
 
 Chart = dict[str, Any]
 _SHARE: dict[str, Any] = {"range": [-0.02, 1.02], "tickformat": ".0%"}
@@ -16,6 +17,9 @@ _TRAINING = {
     "train/learning_rate": ("Learning rate", ""),
     "train/gradient_norm": ("Gradient norm", "Before clipping."),
 }
+
+
+_GAPS = "A cross stands where the value is not finite (NaN or infinite)."
 
 
 def chart(name: str, title: str, note: str, traces: list[dict[str, Any]], **layout: Any) -> Chart:
@@ -77,12 +81,44 @@ def shares_with_intervals(
     return chart(name, title, note, [trace], **layout)
 
 
+def shares_over_rounds(
+    name: str, title: str, note: str, lines: Mapping[str, Sequence[tuple[int, float, Sequence[float], str]]]
+) -> Chart | None:
+    """Draw shares over rounds with their 95 % intervals, one line each; None without lines.
+
+    Args:
+        name: Id of the chart.
+        title: What it shows.
+        note: How to read it.
+        lines: By name: round, share, interval and what it rests on.
+    """
+    traces = []
+    for slot, (said, points) in enumerate(lines.items()):
+        x = [round_ + 0.06 * (slot - (len(lines) - 1) / 2) for round_, *_ in points]  # bars side by side
+        line = _line(slot, label(said), x, [share for _, share, *_ in points])
+        line["error_y"] = {
+            "type": "data",
+            "symmetric": False,
+            "array": [max(0.0, bounds[1] - share) for _, share, bounds, _ in points],
+            "arrayminus": [max(0.0, share - bounds[0]) for _, share, bounds, _ in points],
+            "thickness": 1,
+            "width": 3,
+        }
+        line["customdata"] = [basis for *_, basis in points]
+        line["hovertemplate"] = f"{label(said)}: %{{y:.0%}} %{{customdata}}<extra></extra>"
+        traces.append(line)
+    return chart(name, title, note, traces, yaxis=dict(_SHARE), xaxis=_rounds()) if traces else None
+
+
 def accuracy_chart(summary: Mapping[str, Any]) -> Chart | None:
     """Draw the accuracy of the last reading by skill; None where it was not measured."""
-    accuracy = summary.get("accuracy") or {}
-    intervals, prompts = summary.get("accuracy_interval") or {}, summary.get("accuracy_prompts") or {}
-    rows = [(skill, v, intervals.get(skill), _on(prompts.get(skill))) for skill, v in accuracy.items()]
+    rows = [(name, share, bounds, _on(prompts)) for name, share, bounds, prompts in accuracy_rows(summary)]
     note = "Share of images of new prompts that show what was asked. The line is the 95 % interval."
+    if summary.get("accuracy_by_kind"):
+        note = (
+            "Share of images that show what was asked. Skills of few kinds are read on all of them: those held out, "
+            "and those that training may have met. The line is the 95 % interval."
+        )
     return shares_with_intervals("accuracy", "Accuracy by skill", note, rows)
 
 
@@ -142,6 +178,8 @@ def rounds_charts(rounds: Sequence[Mapping[str, Any]]) -> list[Chart]:
         charts.append(chart("bought", "Bought in each round", note, bars, barmode="stack", xaxis=_rounds()))
     measures = [
         ("error", "wrong looks (estimate)"),
+        ("sensitivity", "sensitivity (gold images that lack their prompt)"),
+        ("specificity", "specificity (gold images that show it)"),
         ("agreement", "right on gold images"),
         ("swap consistency", "same answer in both orders"),
         ("unreadable", "unreadable replies"),
@@ -198,8 +236,21 @@ def training_charts(curves: Mapping[str, Curve]) -> list[Chart]:
         title, note = _TRAINING.get(name, (label(name), ""))
         line = _line(0, title, *zip(*curves[name], strict=True))
         line["mode"] = "lines"
-        charts.append(chart(f"curve{place}", title, note, [line], xaxis=_steps(), showlegend=False))
+        marks = gap_marks(curves[name])
+        note = " ".join(filter(None, (note, _GAPS if marks else "")))
+        charts.append(chart(f"curve{place}", title, note, [line, *marks], xaxis=_steps(), showlegend=False))
     return charts
+
+
+def gap_marks(curve: Curve) -> list[dict[str, Any]]:
+    """Return crosses at the foot of a chart for values that are not finite; nothing where all are."""
+    known = [value for _, value in curve if value is not None]
+    steps = [step for step, value in curve if value is None]
+    if not steps:
+        return []
+    foot = min(known, default=0.0)
+    mark = _line(5, "not finite", steps, [foot] * len(steps))
+    return [mark | {"mode": "markers", "marker": {"symbol": "x", "size": 9}, "hovertemplate": "step %{x}: not finite"}]
 
 
 def _skill(name: str) -> str:

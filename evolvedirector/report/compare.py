@@ -9,12 +9,14 @@ from evolvedirector.errors import UserError
 from evolvedirector.report import charts
 from evolvedirector.report.film import film_of
 from evolvedirector.report.gather import gather
+from evolvedirector.report.headline import accuracy_rows, suite_tables
 from evolvedirector.report.run_folder import RunFolder
 from evolvedirector.report.thumbnails import Thumbnails
 
 MAX_RUNS = 12
 _COUNTS = (
     ("teacher_calls", "Teacher calls", "less"),
+    ("lost_calls", "Calls lost on the way", "less"),
     ("judge_calls", "Looks of the judge", "less"),
     ("cost_usd", "Cost (USD)", "less"),
     ("rounds", "Rounds", ""),
@@ -22,8 +24,11 @@ _COUNTS = (
     ("mastered", "Mastered prompts", ""),
     ("retired", "Retired prompts", ""),
     ("images_seen", "Training images seen", ""),
+    ("nonfinite_steps", "Steps that were not finite", "less"),
     ("wall_s", "Seconds", "less"),
 )
+_FAULTS = ("lost_calls", "nonfinite_steps")
+"""Shown only where a run has some."""
 Page = Mapping[str, Any]
 
 
@@ -55,6 +60,9 @@ def compare_runs(runs: Sequence[RunFolder], thumbnails: Thumbnails, damaged: Col
         "runs": {"names": names, "table": _table([_figures(page) for page in pages])},
         "charts": {"compare": _charts(names, pages)},
         "film": _last_frames(runs, names, thumbnails),
+        "early": [
+            [name, page["state"]["says"]] for name, page in zip(names, pages, strict=True) if page["state"]["early"]
+        ],
         "problems": problems,
         "artwork": next((page["artwork"] for page in pages if page["artwork"]), ""),
     }
@@ -70,7 +78,7 @@ def _figures(page: Page) -> dict[str, Any]:
     """Return the figures of `summary.json`; counts that it lacks come from the ledger and the last revision."""
     counted: dict[str, Any] = {}
     if page["spending"]:
-        counted = {name: page["spending"][name] for name in ("teacher_calls", "judge_calls", "cost_usd")}
+        counted = {name: page["spending"][name] for name in ("teacher_calls", "lost_calls", "judge_calls", "cost_usd")}
         counted["rounds"] = sum(row["status"] == "finished" for row in page["story"]["rounds"])
     if page["steps"]:
         counted |= {name: page["steps"][-1][name] for name in ("live", "mastered", "retired")}
@@ -89,11 +97,19 @@ def _table(summaries: Sequence[Page]) -> list[dict[str, Any]]:
             "Accuracy, mean", lambda s: {"value": s.get("accuracy_mean"), "interval": s.get("accuracy_mean_interval")}
         )
     ]
-    for skill in _keys(summaries, "accuracy"):
-        rows.append(shares(f"Accuracy, {skill}", lambda s, skill=skill: _of_skill(s, skill)))  # type: ignore[misc]
+    for name in dict.fromkeys(name for summary in summaries for name, *_ in accuracy_rows(summary)):
+        rows.append(shares(f"Accuracy, {name}", lambda s, name=name: _of_skill(s, name)))  # type: ignore[misc]
     for name in _keys(summaries, "win_rate_held_out"):
         rows.append(shares(f"Wins against {name}", lambda s, name=name: _of_teacher(s, name)))  # type: ignore[misc]
+    tables = [suite_tables(summary) for summary in summaries]
+    names = [(suite, name) for of_run in tables for suite, rows in of_run.items() for name in rows]
+    for suite, name in dict.fromkeys(names):
+        found = [of_run.get(suite, {}).get(name, {}) for of_run in tables]
+        cells = [[row.get("value"), row.get("interval")] for row in found]
+        rows.append({"title": f"{suite}, {name}", "unit": "number", "better": "", "cells": cells})
     for key, title, better in _COUNTS:
+        if key in _FAULTS and not any(summary.get(key) for summary in summaries):
+            continue
         cells = [[summary.get(key), None] for summary in summaries]
         rows.append({"title": title, "unit": "number", "better": better, "cells": cells})
     return [row for row in rows if any(value is not None for value, _ in row["cells"])]
@@ -103,9 +119,10 @@ def _keys(summaries: Sequence[Page], figure: str) -> list[str]:
     return list(dict.fromkeys(key for summary in summaries for key in summary.get(figure) or {}))
 
 
-def _of_skill(summary: Page, skill: str) -> dict[str, Any]:
-    values, intervals = summary.get("accuracy") or {}, summary.get("accuracy_interval") or {}
-    return {"value": values.get(skill), "interval": intervals.get(skill)}
+def _of_skill(summary: Page, wanted: str) -> dict[str, Any]:
+    rows = {name: (value, interval) for name, value, interval, _ in accuracy_rows(summary)}
+    value, interval = rows.get(wanted, (None, None))
+    return {"value": value, "interval": interval}
 
 
 def _of_teacher(summary: Page, name: str) -> dict[str, Any]:
@@ -114,7 +131,7 @@ def _of_teacher(summary: Page, name: str) -> dict[str, Any]:
 
 
 def _charts(names: Sequence[str], pages: Sequence[Page]) -> list[charts.Chart]:
-    kinds: list[tuple[str, str, str, str, Callable[[Page], Sequence[tuple[float, float]]]]] = [
+    kinds: list[tuple[str, str, str, str, Callable[[Page], Sequence[tuple[float, float | None]]]]] = [
         ("mean", "Mean accuracy while training", "Read at validations.", "training step",
          lambda page: page["curves"].get("accuracy/mean") or page["curves"].get("accuracy_mean", [])),
         ("calls", "Teacher calls", "Spent up to the end of each round.", "training step",
@@ -137,7 +154,7 @@ def _calls(page: Page) -> list[tuple[int, int]]:
     return [(row["global_step"], row["teacher_calls"]) for row in page["summary"].get("rounds_detail") or []]
 
 
-def _line(slot: int, name: str, points: Sequence[tuple[float, float]]) -> dict[str, Any]:
+def _line(slot: int, name: str, points: Sequence[tuple[float, float | None]]) -> dict[str, Any]:
     """Return a curve of one run; `run` lets the page hide it."""
     mode = "lines+markers" if len(points) < 40 else "lines"
     x, y = [point[0] for point in points], [point[1] for point in points]

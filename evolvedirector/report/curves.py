@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,7 +16,8 @@ _NAMES = ("metrics.csv", "events.out.tfevents.*")
 MAX_POINTS = 300
 """Per curve; more cannot be seen. Points in between are averaged."""
 MAX_CURVES = 60
-Curve = list[tuple[int, float]]
+Curve = list[tuple[int, float | None]]
+"""(step, value); None: not finite, a gap in the line."""
 
 
 def curves_of(run: RunFolder) -> tuple[dict[str, Curve], list[str]]:
@@ -26,9 +27,9 @@ def curves_of(run: RunFolder) -> tuple[dict[str, Curve], list[str]]:
         run: The run; steps that it has left behind are left out.
 
     Returns:
-        The curves as (step, value), and what could not be read.
+        The curves as (step, value), and what could not be read. A value that is not finite is None.
     """
-    points: dict[str, dict[int, float]] = {}
+    points: dict[str, dict[int, float | None]] = {}
     problems = []
     files = sorted({path for place in _places(run) for name in _NAMES for path in place.glob(name)}, key=_age)
     for path in files[-MAX_FILES:]:
@@ -37,20 +38,24 @@ def curves_of(run: RunFolder) -> tuple[dict[str, Curve], list[str]]:
         try:
             last = run.last_step(path)
             for name, step, value in _csv(path) if path.suffix == ".csv" else _events(path):
-                if step <= last and math.isfinite(value) and (name in points or len(points) < MAX_CURVES):
-                    points.setdefault(name, {})[step] = value
+                if step <= last and (name in points or len(points) < MAX_CURVES):
+                    points.setdefault(name, {})[step] = value if math.isfinite(value) else None
         except (OSError, ValueError, KeyError, csv.Error) as error:
             problems.append(f"{path.name} cannot be read to its end ({type(error).__name__}).")
     return {name: thinned(sorted(curve.items())) for name, curve in sorted(points.items())}, problems
 
 
 def thinned(curve: Curve, most: int = MAX_POINTS) -> Curve:
-    """Average neighbours until at most so many points are left; the last step is kept."""
-    if len(curve) <= most:
-        return [(step, round(value, 6)) for step, value in curve]
-    edges = [position * len(curve) // most for position in range(most + 1)]
+    """Average neighbours until at most so many points are left; the last step is kept, and so is every gap."""
+    count = min(len(curve), most)
+    edges = [position * len(curve) // count for position in range(count + 1)] if count else []
     groups = [curve[start:end] for start, end in pairwise(edges)]
-    return [(group[-1][0], round(sum(value for _, value in group) / len(group), 6)) for group in groups]
+    return [(group[-1][0], _mean([value for _, value in group])) for group in groups]
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(sum(known) / len(known), 6) if len(known) == len(values) else None
 
 
 def _places(run: RunFolder) -> list[Path]:

@@ -9,16 +9,20 @@ from typing import Any, TypeVar
 
 import yaml
 
+from evolvedirector.records import RoundFigures
 from evolvedirector.report import charts, headline
 from evolvedirector.report.artwork import artwork_of
 from evolvedirector.report.curves import curves_of
+from evolvedirector.report.experts import candidates_shown, experts_of
 from evolvedirector.report.film import film_of
 from evolvedirector.report.history import History, read_history
-from evolvedirector.report.judges import gap_sentence, judge_gaps, judges_chart
+from evolvedirector.report.judges import gap_sentence, judge_gaps, judge_sentence, judges_chart
 from evolvedirector.report.lineage import lineage_of
+from evolvedirector.report.origins import failed_by_origin, origins_chart, origins_sentence
 from evolvedirector.report.pairs import pairs_of
 from evolvedirector.report.rounds import MAX_ROUNDS, rounds_story
 from evolvedirector.report.run_folder import RunFolder
+from evolvedirector.report.savings import saved_by_looking, savings_sentence
 from evolvedirector.report.spending import spending_of
 from evolvedirector.report.thumbnails import Thumbnails
 from evolvedirector.report.versions import versions
@@ -31,6 +35,8 @@ from evolvedirector.store.revision import RevisionFiles
 Value = TypeVar("Value")
 _MEASURES = {
     "error": "wrong looks (estimate)",
+    "sensitivity": "sensitivity: says no to gold images that lack their prompt",
+    "specificity": "specificity: says yes to gold images that show it",
     "agreement": "right on gold images",
     "gold shown": "… that show their prompt",
     "gold not shown": "… that do not",
@@ -66,6 +72,7 @@ def gather(run: RunFolder, thumbnails: Thumbnails, use_summary: bool = True) -> 
         problems.append("summary.json cannot be read; figures that only it holds are missing.")
     # the first part, so that it finds room in the budget of pictures
     film = _part("The film strips", problems, lambda: film_of(run, thumbnails)) or []
+    experts = _part("The table of experts", problems, lambda: experts_of(run, thumbnails))
     curves, unread = curves_of(run)
     problems += unread
     evolved = _part("The dataset", problems, lambda: _evolved(run, thumbnails, problems)) or {}
@@ -76,12 +83,17 @@ def gather(run: RunFolder, thumbnails: Thumbnails, use_summary: bool = True) -> 
     status = run.status()
     gaps = judge_gaps(summary)
     noted = status["versions"] if isinstance(status.get("versions"), dict) else {}
+    state = _state(run, status, rounds)
     page = {
         "name": run.name,
         "built": time.strftime("%Y-%m-%d %H:%M"),
-        "state": _state(run, status, rounds),
+        "state": state,
         "duration": headline.duration(summary.get("wall_s")),
-        "sentences": [*headline.sentences(summary, spending, dataset), *filter(None, [gap_sentence(gaps)])],
+        "sentences": [
+            *([state["says"]] if state["early"] else []),
+            *headline.sentences(summary, spending, dataset),
+            *filter(None, [savings_sentence(evolved.get("saved")), gap_sentence(gaps)]),
+        ],
         "tiles": headline.tiles(summary, spending, history.steps),
         "summary": summary,
         "spending": spending,
@@ -89,11 +101,17 @@ def gather(run: RunFolder, thumbnails: Thumbnails, use_summary: bool = True) -> 
         "rounds": rounds[-MAX_ROUNDS:],
         "rounds_total": len(rounds),
         "story": evolved.get("story", {"rounds": [], "seeds": {"calls": 0, "cost_usd": 0.0}, "of_other_branches": 0}),
+        "origins": evolved.get("origins") or [],
+        "origins_sentence": origins_sentence(evolved.get("origins") or []),
         "teachers": summary.get("teacher_table") or {},
-        "judge_health": {_MEASURES.get(k, k): v for k, v in (summary.get("judge_health") or {}).items()},
+        "judge_health": _health_of(summary.get("judge_health") or {}),
+        "judge_sentence": judge_sentence(RoundFigures(judge=summary.get("judge_health") or {})),
         "judge_gaps": gaps,
         "forgetting": summary.get("forgetting"),
+        "suites": headline.suite_tables(summary),
         "film": film,
+        "experts": experts,
+        "candidates": evolved.get("candidates"),
         "pairs": evolved.get("pairs", {"pairs": [], "total": 0, "kind": "compare"}),
         "lineage": evolved.get("lineage", {"nodes": [], "total": 0, "families": 0}),
         "curves": curves,
@@ -127,14 +145,20 @@ def _evolved(run: RunFolder, thumbnails: Thumbnails, problems: list[str]) -> dic
         if history.problem:
             problems.append(history.problem)
 
+        def candidates() -> dict[str, Any] | None:
+            return candidates_shown(ledger, sha, blobs, thumbnails) if sha else None
+
         def families() -> dict[str, Any]:
             return lineage_of(ledger, history, blobs, thumbnails)
 
         return {
             "history": history,
             "spending": spending_of(ledger),
+            "saved": _part("What looking saved", problems, lambda: saved_by_looking(ledger, sha)) if sha else None,
+            "origins": _part("What candidates yield", problems, lambda: failed_by_origin(ledger, sha)) if sha else None,
             "story": rounds_story(ledger, history, sha),
             "pairs": _part("The pairs", problems, lambda: pairs_of(ledger, blobs, thumbnails)) or _NO_PAIRS,
+            "candidates": _part("What images were chosen from", problems, candidates),
             "lineage": _part("The families of prompts", problems, families) or _NO_PROMPTS,
         }
 
@@ -143,29 +167,42 @@ _NO_PAIRS: dict[str, Any] = {"pairs": [], "total": 0, "kind": "compare"}
 _NO_PROMPTS: dict[str, Any] = {"nodes": [], "total": 0, "families": 0}
 
 
-def _state(run: RunFolder, status: dict[str, Any], rounds: list[dict[str, Any]]) -> dict[str, str]:
-    """Say how the run stands: `word` for the badge and a sentence."""
-    step = f" at step {status['global_step']:,}" if isinstance(status.get("global_step"), int) else ""
+def _state(run: RunFolder, status: dict[str, Any], rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """Say how the run stands: `word` for the badge, a sentence, and whether it came to less than it was to."""
+    word, says, early = _standing(run, status, rounds)
+    return {"word": word, "says": says, "early": early}
+
+
+def _standing(run: RunFolder, status: dict[str, Any], rounds: list[dict[str, Any]]) -> tuple[str, str, bool]:
+    reached, planned = status.get("global_step"), status.get("planned_steps")
+    step = f" at step {reached:,}" if isinstance(reached, int) else ""
+    of = f" of {planned:,}" if step and isinstance(planned, int) else ""
     if status.get("state") == "finished":
-        return {"word": "finished", "says": f"The run came to its end{step}."}
+        if isinstance(reached, int) and isinstance(planned, int) and reached < planned:
+            return "stopped early", f"The run was stopped{step}{of}, by a time limit or a callback.", True
+        return "finished", f"The run came to its end{step}.", False
     running = status.get("state") != "ended early" and run.is_running()
     if running:
-        return {"word": "running", "says": f"The run was going on when this page was written{step}."}
+        return "running", f"The run was going on when this page was written{step}{of}.", False
     if running is None:
         at = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.noted_at()))
-        return {
-            "word": "not known",
-            "says": f"Whether the run still goes on is not known: it was last heard of on {at}{step}, on another "
-            "machine.",
-        }
+        says = f"Whether the run still goes on is not known: it was last heard of on {at}{step}, on another machine."
+        return "not known", says, True
     if status.get("state") in ("running", "ended early") or (rounds and rounds[-1]["status"] == "unfinished"):
         why = f" ({status['reason']})" if isinstance(status.get("reason"), str) and status["reason"] else ""
-        return {
-            "word": "ended early",
-            "says": f"The run ended before its end{step}{why}. All that was recorded is here; its command goes "
-            "on with `--ckpt_path last`.",
-        }
-    return {"word": "", "says": ""}
+        says = f"The run ended before its end{step}{of}{why}. All that was recorded is here; its command goes on with "
+        return "ended early", f"{says}`--ckpt_path last`.", True
+    return "", "", False
+
+
+def _health_of(judge: dict[str, float]) -> dict[str, float]:
+    """Name the measures of the judge in words; how many answers a share was counted over stands behind its name."""
+    counts = {name.removesuffix(" looks"): int(value) for name, value in judge.items() if name.endswith(" looks")}
+    return {
+        _MEASURES.get(name, name) + (f" (of {counts[name]})" if name in counts else ""): value
+        for name, value in judge.items()
+        if not name.endswith(" looks") and not name.startswith("canaries")
+    }
 
 
 def _config_text(run: RunFolder) -> str:
@@ -187,6 +224,7 @@ def _charts(page: dict[str, Any]) -> dict[str, list[charts.Chart]]:
             charts.dataset_chart(steps, names),
             charts.spending_chart(page["spending"].get("by_skill", {})),
             *(item for item in of_rounds if item["id"] != "judge"),
+            origins_chart(page["origins"]),
         ],
         "judge": [judges_chart(page["summary"]), *(item for item in of_rounds if item["id"] == "judge")],
         "training": [*charts.training_charts(page["curves"])],

@@ -16,12 +16,7 @@ def sentences(summary: Mapping[str, Any], spending: Mapping[str, Any], dataset: 
     """
     said = [_learned(summary, dataset)]
     if (mean := summary.get("accuracy_mean")) is not None:
-        prompts = sum((summary.get("accuracy_prompts") or {}).values())
-        of = f", measured on {prompts:,} prompts that it never trained on" if prompts else ""
-        said.append(
-            f"Asked for something new, it now draws what the prompt says in {percent(mean)} of its images{of}"
-            f"{interval(summary.get('accuracy_mean_interval'))}."
-        )
+        said.append(_draws(mean, summary))
     if rates := _rates(summary):
         best, worst = max(rates, key=lambda item: item[1]), min(rates, key=lambda item: item[1])
         if len(rates) == 1:
@@ -37,6 +32,8 @@ def sentences(summary: Mapping[str, Any], spending: Mapping[str, Any], dataset: 
             f"It cost {spending['teacher_calls']:,} teacher calls{lost} and {spending['judge_calls']:,} looks of the "
             f"judge: {money(spending['cost_usd'])} in all."
         )
+    if summary.get("nonfinite_steps"):
+        said.append(_nonfinite(summary["nonfinite_steps"], summary.get("nonfinite_at") or []))
     return said
 
 
@@ -48,7 +45,7 @@ def tiles(
     mean = summary.get("accuracy_mean")
     found.append(
         {
-            "title": "Accuracy on new prompts",
+            "title": "Accuracy" if summary.get("accuracy_by_kind") else "Accuracy on new prompts",
             "figure": "not measured" if mean is None else percent(mean),
             "note": interval(summary.get("accuracy_mean_interval")).strip(" ()") or "no reader was configured",
         }
@@ -79,6 +76,59 @@ def tiles(
         retired = f"{steps[-1]['retired']:,} retired" if steps[-1]["retired"] else "images in training"
         found.append({"title": "Dataset", "figure": grew, "note": retired})
     return found
+
+
+def accuracy_rows(summary: Mapping[str, Any]) -> list[tuple[str, float, Sequence[float] | None, int | None]]:
+    """List the accuracy by skill, and by kind of prompt after each skill of which both kinds were read.
+
+    Args:
+        summary: The content of `summary.json`.
+
+    Returns:
+        Name, share, 95 % interval and prompts behind it; None for what the summary does not say.
+    """
+    intervals, prompts = summary.get("accuracy_interval") or {}, summary.get("accuracy_prompts") or {}
+    parted = summary.get("accuracy_by_kind") or {}
+    rows = []
+    for skill, value in (summary.get("accuracy") or {}).items():
+        rows.append((skill, value, intervals.get(skill), prompts.get(skill)))
+        for kind, name in (("held_out", "held-out kinds"), ("trained", "trained kinds")):
+            if part := (parted.get(skill) or {}).get(kind):
+                rows.append((f"{skill}, {name}", part["share"], part.get("interval"), part.get("prompts")))
+    return rows
+
+
+def suite_tables(summary: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return the tables of suites that no other figure of a summary tells already, by suite and row.
+
+    Accuracy, win rates and forgetting have keys of their own, and places of their own on a page.
+
+    Args:
+        summary: The content of `summary.json`.
+    """
+    rates = {name: rate["win_rate"] for name, rate in (summary.get("win_rate_held_out") or {}).items()}
+    accuracy = {"mean": summary.get("accuracy_mean"), **(summary.get("accuracy") or {})}
+    told = (accuracy, rates, {"forgotten": (summary.get("forgetting") or {}).get("share")})
+    tables = {
+        name: {row: _row(figure) for row, figure in rows.items()}
+        for name, rows in (summary.get("suites") or {}).items()
+    }
+    return {
+        name: rows
+        for name, rows in tables.items()
+        if not any({row: figure["value"] for row, figure in rows.items()} == values for values in told)
+    }
+
+
+def _row(figure: Mapping[str, Any]) -> dict[str, Any]:
+    """Take a row as it must be: a file that somebody edited is told as damaged, not shown."""
+    value, ends = figure["value"], figure["interval"]
+    return {
+        "value": None if value is None else float(value),
+        "interval": None if ends is None else [float(ends[0]), float(ends[1])],
+        "of": int(figure["of"]),
+        "unit": str(figure["unit"]),
+    }
 
 
 def percent(share: float) -> str:
@@ -114,6 +164,27 @@ def _learned(summary: Mapping[str, Any], dataset: Mapping[str, int]) -> str:
     over = f" over {rounds:,} round{'' if rounds == 1 else 's'} of evolution{skipped}" if rounds else ""
     of = f" made of {trained:,} different ones" if trained else ""
     return f"The student has seen {images:,} training images{of}{over}."
+
+
+def _draws(mean: float, summary: Mapping[str, Any]) -> str:
+    """Say how often it draws what a prompt says, and whether it may have met such prompts before."""
+    prompts = sum((summary.get("accuracy_prompts") or {}).values())
+    trained = sum(
+        (kinds.get("trained") or {}).get("prompts", 0) for kinds in (summary.get("accuracy_by_kind") or {}).values()
+    )
+    shown = f"draws what the prompt says in {percent(mean)} of its images"
+    bounds = interval(summary.get("accuracy_mean_interval"))
+    if trained:
+        of = f"{prompts - trained:,} prompts that it never trained on and {trained:,} of kinds that it may have met"
+        return f"It now {shown}, measured on {of}{bounds}."
+    of = f", measured on {prompts:,} prompts that it never trained on" if prompts else ""
+    return f"Asked for something new, it now {shown}{of}{bounds}."
+
+
+def _nonfinite(count: int, steps: Sequence[int]) -> str:
+    at = f", at step {steps[0]:,}" if count == 1 and steps else f", the first at step {steps[0]:,}" if steps else ""
+    of = "one step" if count == 1 else f"{count:,} steps"
+    return f"Something went wrong in {of}{at}: loss or gradient was not finite (NaN or infinite)."
 
 
 def _rates(summary: Mapping[str, Any]) -> list[tuple[str, float]]:

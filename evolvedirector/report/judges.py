@@ -1,4 +1,4 @@
-"""What the judge of the training data and the judge of the headline figures say of the same pairs."""
+"""How far the judge is right, in words, and what two judges say of the same pairs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,55 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evolvedirector.evaluation.comparisons import is_marked
+from evolvedirector.evaluation.intervals import wilson_interval
+from evolvedirector.records import JudgeAccuracy, RoundFigures, Tally
+from evolvedirector.records.judge_accuracy import clipped
 from evolvedirector.report.charts import Chart, chart, label
+
+
+def judge_sentence(figures: RoundFigures) -> str:
+    """Say how far the judge is right, and whether failure rates are corrected by it; empty where nobody measured.
+
+    Canaries alone never make a judge without error: they give a bound on its gross mistakes (Wilson, 95 %).
+
+    Args:
+        figures: Of the round.
+    """
+    accuracy, judge = figures.judge_accuracy, figures.judge
+    if accuracy.is_known:
+        (sensitivity, specificity), counts = accuracy.rates, (accuracy.lacks, accuracy.shows)
+        of_lacks, of_shows = (f" of {count}" if count else "" for count in counts)
+        said = f"judge's sensitivity {sensitivity:.2f}{of_lacks}, specificity {specificity:.2f}{of_shows}"
+        return said if accuracy.says_something else f"{said}: its looks say nothing, no correction"
+    if not judge.get("canaries"):
+        return "judge's error unknown, no correction" if judge else ""
+    asked, right = int(judge["canaries"]), int(judge["canaries right"])
+    least, most = wilson_interval(asked - right, asked) or (0.0, 1.0)
+    gross = f"at least {least:.0%}" if right < asked else f"up to {most:.0%}"
+    return (
+        f"judge's error unknown without gold ({right} of {asked} canaries right, gross errors {gross}), no correction"
+    )
+
+
+def corrected_shares(
+    looked: Mapping[str, int], failed: Mapping[str, int], judge: JudgeAccuracy
+) -> dict[str, dict[str, Any]]:
+    """Return by skill the failed share without the judge's mistakes and its 95 % interval, both from 0 to 1.
+
+    Skills that the looks say nothing about are left out.
+
+    Args:
+        looked: Readable looks by skill.
+        failed: How many of them say failed.
+        judge: How far it was right.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for skill, count in looked.items():
+        tally = Tally(count, failed.get(skill, 0))
+        share, interval = judge.corrected(tally), judge.interval(tally)
+        if share is not None and interval is not None:
+            found[skill] = {"share": round(clipped(share), 4), "interval": [round(limit, 4) for limit in interval]}
+    return found
 
 
 def judge_gaps(summary: Mapping[str, Any]) -> list[dict[str, Any]]:

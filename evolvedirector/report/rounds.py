@@ -8,12 +8,18 @@ from typing import Any
 
 from evolvedirector.records import RoundFigures
 from evolvedirector.report.history import History
+from evolvedirector.report.judges import corrected_shares, judge_sentence
 from evolvedirector.secrecy.page import clean_text
 from evolvedirector.store.ledger import Ledger, RoundRow
 
 MAX_ROUNDS = 400
 """Rounds told in full; of more, the last ones (the curves show all)."""
 MAX_REASONS = 6
+_NO_SHARES = (
+    "error", "position bias", "unreadable", "health looks", "sensitivity looks", "specificity looks", "canaries",
+    "canaries right",
+)  # fmt: skip
+"""Figures of the judge's health in which more is not better, or that are counts."""
 
 
 def rounds_story(ledger: Ledger, history: History, revision_sha: str | None) -> dict[str, Any]:
@@ -125,6 +131,7 @@ def _tell(row: RoundRow, facts: dict[str, Any], steps: dict[str, Any]) -> dict[s
         "why": _why(status, figures),
         "written": written,
         "refused": dict(figures.refused),
+        "shortfalls": figures.shortfalls,
         "screened": readings["screen"]["shows"] + readings["screen"]["lacks"],
         "failed": readings["screen"]["lacks"],
         "unreadable": sum(kinds["unreadable"] for kinds in readings.values()) + compared["invalid"],
@@ -146,6 +153,8 @@ def _tell(row: RoundRow, facts: dict[str, Any], steps: dict[str, Any]) -> dict[s
         "duels": facts["duels"],
         "looked_by_skill": dict(sorted(facts["looked"].items())),
         "failed_by_skill": {skill: facts["failed"][skill] for skill in sorted(facts["looked"])},
+        "corrected_by_skill": corrected_shares(facts["looked"], facts["failed"], figures.judge_accuracy),
+        "judge": judge_sentence(figures),
         "health": figures.judge,
         "dataset": {name: step[name] for name in ("live", "mastered", "retired")} if step else None,
     }
@@ -161,11 +170,7 @@ def _why(status: str, figures: RoundFigures) -> str:
     if figures.skipped_because:
         return clean_text(figures.skipped_because)
     health = figures.judge
-    shares = {
-        name: value
-        for name, value in health.items()
-        if name not in ("error", "position bias", "unreadable", "health looks")
-    }
+    shares = {name: value for name, value in health.items() if name not in _NO_SHARES}
     low = sorted(shares.items(), key=lambda item: item[1])[:3]
     said = ", ".join(f"{name} {value:.0%}" for name, value in low if value < 1)
     unread = f", {health['unreadable']:.0%} of its replies unreadable" if health.get("unreadable", 0) > 0.3 else ""

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from evolvedirector.errors import UserError
+from evolvedirector.store.paths import user_path
 from evolvedirector.store.revision import RevisionFiles
 
 MAX_JSON_BYTES = 64 * 2**20
@@ -49,7 +50,7 @@ class RunFolder:
         Raises:
             UserError: The folder is none of a run.
         """
-        path = Path(path)
+        path = user_path(path)
         if not path.is_dir():
             raise UserError(f"'{path}' is no folder. A report is made of a run folder. Write `runs/quickstart`, say.")
         run = cls(path, data_root)
@@ -150,7 +151,7 @@ class RunFolder:
     def _configured_roots(self) -> list[Path]:
         data = self.config().get("data")
         root = data.get("init_args", {}).get("root") if isinstance(data, dict) else None
-        return [Path(root)] if isinstance(root, str) else []
+        return [user_path(root)] if isinstance(root, str) and root.strip() else []
 
 
 def _is_alive(pid: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from evolvedirector.secrecy.page import clean_text
 from evolvedirector.store.ledger import Ledger
 
 
@@ -12,6 +13,10 @@ def spending_of(ledger: Ledger) -> dict[str, Any]:
 
     Args:
         ledger: The ledger of the dataset root; runs that forked from one root share it.
+
+    Returns:
+        Totals, `by_skill` (calls and cost by skill and teacher), `refused` (calls without an image by teacher) and
+        `faults` (who gave no answer that could be used, how often and why).
     """
     total = ledger.spend()
     by_skill: dict[str, dict[str, list[float]]] = {}
@@ -32,4 +37,13 @@ def spending_of(ledger: Ledger) -> dict[str, Any]:
         "cost_usd": round(total.cost_usd, 6),
         "by_skill": by_skill,
         "refused": refused,
+        "faults": _faults(ledger),
     }
+
+
+def _faults(ledger: Ledger) -> list[dict[str, Any]]:
+    """List who gave no answer that could be used, how often and why, without anything secret."""
+    return [
+        {"part": clean_text(fault.part), "reason": clean_text(fault.reason), "count": fault.count}
+        for fault in ledger.faults.of()
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -10,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 from evolvedirector.evaluation.intervals import wilson_interval
 from evolvedirector.evolution.budget import Budget
 from evolvedirector.evolution.buying.standings import Standing, added, past_standings
-from evolvedirector.records import Verdict
+from evolvedirector.records import RoundFigures, Verdict
+from evolvedirector.report.judges import corrected_shares
+from evolvedirector.report.origins import failed_by_origin
+from evolvedirector.report.savings import saved_by_looking
 from evolvedirector.store.revision import RevisionFiles
 
 if TYPE_CHECKING:
@@ -75,11 +79,26 @@ def _rows(images: Mapping[str, int], standings: Mapping[str, Standing]) -> dict[
 SUMMARY_KEYS = (
     "rounds", "rounds_skipped", "revisions", "live", "mastered", "retired", "expanded", "deleted", "mutated",
     "teacher_calls", "judge_calls", "lost_calls", "cost_usd", "images_seen", "wall_s", "accuracy", "accuracy_interval",
-    "accuracy_prompts", "accuracy_mean", "accuracy_mean_interval", "win_rate", "win_rate_interval",
-    "win_rate_held_out", "win_rate_by_training_judge", "win_rate_history", "forgetting", "evaluation_teacher_calls",
-    "evaluation_cost_usd", "teacher_share", "teacher_table", "judge_health", "rounds_detail", "budget",
+    "accuracy_prompts", "accuracy_mean", "accuracy_mean_interval", "accuracy_by_kind", "win_rate", "win_rate_interval",
+    "win_rate_held_out", "win_rate_by_training_judge", "win_rate_history", "forgetting", "suites",
+    "evaluation_teacher_calls", "evaluation_cost_usd", "teacher_share", "teacher_table", "judge_health",
+    "rounds_detail", "failed_shares", "budget", "saved_by_looking", "failed_by_origin",
+    "nonfinite_steps", "nonfinite_at",
 )  # fmt: skip
 """Keys of `summary.json`; a figure that a run has no reader for is null."""
+
+
+def without_nan(figures: Any) -> Any:
+    """Replace numbers that JSON cannot hold by null.
+
+    Args:
+        figures: Plain values, lists and mappings of them.
+    """
+    if isinstance(figures, Mapping):
+        return {key: without_nan(value) for key, value in figures.items()}
+    if isinstance(figures, list | tuple):
+        return [without_nan(value) for value in figures]
+    return None if isinstance(figures, float) and not math.isfinite(figures) else figures
 
 
 def evolution_figures(store: DatasetStore, revision_sha: str, budget: Budget) -> dict[str, Any]:
@@ -88,7 +107,8 @@ def evolution_figures(store: DatasetStore, revision_sha: str, budget: Budget) ->
     A fork counts the rounds of its own past only; spending is that of the whole root, whose forks share one ledger.
     Rounds that a judge below its floors left out are `rounds_skipped`. The win rate is the student's share of
     comparisons in the last round that had any, ties counted as half; judge health is what the last finished round
-    measured of the judge.
+    measured of the judge. `failed_shares` are, by round and skill, failed shares without the judge's mistakes, with
+    their 95 % interval; `failed_by_origin` are those of candidates by who wrote them.
 
     Args:
         store: The dataset, with its ledger.
@@ -112,6 +132,7 @@ def evolution_figures(store: DatasetStore, revision_sha: str, budget: Budget) ->
     for entry in state.entries.values():
         if entry.sample and entry.state != "retired":
             share.setdefault(entry.prompt.skill, Counter())[entry.sample.teacher] += 1
+    detail = rounds_detail(store, revision_sha)
     return {
         "rounds": len(rounds) - skipped,
         "rounds_skipped": skipped,
@@ -131,9 +152,19 @@ def evolution_figures(store: DatasetStore, revision_sha: str, budget: Budget) ->
         },
         "teacher_table": teacher_share(store, revision_sha),
         "judge_health": (rounds[-1].figures.judge or None) if rounds else None,
-        "rounds_detail": rounds_detail(store, revision_sha),
+        "rounds_detail": detail,
+        "failed_shares": [
+            {"round": of["round"], "skills": _corrected(of, row.figures)}
+            for of, row in zip(detail, rounds, strict=True)
+        ],
         "budget": asdict(budget),
+        "saved_by_looking": saved_by_looking(ledger, revision_sha),
+        "failed_by_origin": failed_by_origin(ledger, revision_sha),
     }
+
+
+def _corrected(detail: Mapping[str, Any], figures: RoundFigures) -> dict[str, Any]:
+    return corrected_shares(detail["looked_by_skill"], detail["failed_by_skill"], figures.judge_accuracy)
 
 
 def rounds_detail(store: DatasetStore, revision_sha: str) -> list[dict[str, Any]]:

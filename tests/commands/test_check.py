@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
 import lightning.pytorch  # noqa: F401 - first here, so that its log handler keeps no test's captured stderr
 import pytest
+import torch
 
-from evolvedirector.callbacks import Forgetting, SkillAccuracy, WinRate
 from evolvedirector.cli import main
+from evolvedirector.commands.check import device_problems
+from evolvedirector.lightning_modules import FlowMatching, PixArt, RandomTextEncoder, TextToImage
 from evolvedirector.planning.run_costs import readers_of
+from tests.callbacks.measuring import held_out, mastered, win_rate
 from tests.toys import ToyJudge, ToyPrompts, ToyTeacher
 
 TOYS = """
@@ -252,6 +257,23 @@ trainer:
 
 
 @pytest.mark.parametrize(
+    ("flag", "code", "said"),
+    [
+        ("--trainer.limit_train_batches=0.001", 2, "limit_train_batches is 0.001, which leaves 0 of 100 batches"),
+        ("--trainer.overfit_batches=1", 2, "trainer.overfit_batches is 1"),
+        ("--trainer.fast_dev_run=1", 0, "smoke test fast_dev_run: nothing is bought, judged or saved"),
+    ],
+)
+def test_options_that_would_buy_in_vain_are_named(
+    capsys: pytest.CaptureFixture[str], here: Path, flag: str, code: int, said: str
+) -> None:
+    free = REFUSED.replace(", budget_cost_usd: 5.0", "").replace("toys_of_check.Teacher", "tests.toys.ToyTeacher")
+    (here / "more.yaml").write_text(free, encoding="utf-8")
+    assert check("-c", "more.yaml", "--model.width=8", "--trainer.max_steps=10", flag) == code
+    assert said in printed(capsys)
+
+
+@pytest.mark.parametrize(
     ("epochs", "trainer", "looks"),
     [
         (20, {}, [10 * (4 + 3), 64, 2 * 10 * 3]),
@@ -263,12 +285,78 @@ trainer:
 )
 def test_looks_of_the_figures_are_counted_over_the_whole_training(epochs, trainer, looks) -> None:
     callbacks = [
-        SkillAccuracy(ToyJudge(), seeds_per_prompt=3),
-        Forgetting(ToyJudge()),
-        WinRate(ToyJudge(), {"toy": ToyTeacher()}, max_prompts=16, every_n_epochs=9),
+        held_out(ToyJudge(), seeds_per_prompt=3),
+        mastered(ToyJudge()),
+        win_rate(ToyJudge(), {"toy": ToyTeacher()}, max_prompts=16, every_n_epochs=9),
     ]
     settings = {"limit_val_batches": 1.0, "check_val_every_n_epoch": 5, "val_check_interval": 1.0}
     settings |= {"num_sanity_val_steps": 0, "callbacks": callbacks, **trainer}
     data = SimpleNamespace(held_out_prompts=ToyPrompts(10).prompts)
     readers = readers_of(SimpleNamespace(trainer=SimpleNamespace(**settings), datamodule=data), epochs)
     assert [reader.looks for reader in readers] == looks
+
+
+PIXART = """
+model:
+  class_path: evolvedirector.lightning_modules.TextToImage
+  init_args:
+    image_size_px: 8
+    objective: {class_path: evolvedirector.lightning_modules.FlowMatching}
+    family:
+      class_path: evolvedirector.lightning_modules.PixArt
+      init_args:
+        text_encoder: {class_path: evolvedirector.lightning_modules.RandomTextEncoder}
+        sample_size: 8
+        patch_size: 4
+        pretrained: nobody/nothing
+        revision: 0123abc
+        pretrained_subfolder: transformer
+"""
+
+
+def test_weights_that_were_never_downloaded_are_named_in_one_sentence(
+    capsys: pytest.CaptureFixture[str], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from diffusers import PixArtTransformer2DModel
+
+    def away(*_: object, **__: object) -> None:
+        raise OSError("We couldn't connect to 'https://huggingface.co'")
+
+    monkeypatch.setattr(PixArtTransformer2DModel, "load_config", away)
+    (here / "pixart.yaml").write_text(PIXART, encoding="utf-8")
+    assert check("-c", "pixart.yaml") == 2
+    said = printed(capsys)
+    assert "transformer/config.json of the pretrained network 'nobody/nothing'" in said
+    assert "Run: hf download nobody/nothing --revision 0123abc" in said and "Traceback" not in said
+
+
+def test_an_optimizer_that_keeps_less_of_some_values_is_counted_by_names(
+    capsys: pytest.CaptureFixture[str], here: Path
+) -> None:
+    random = PIXART.partition("        pretrained:")[0] + "        layers: 1\n        heads: 16\n        head_dim: 64\n"
+    (here / "pixart.yaml").write_text(random, encoding="utf-8")
+    (here / "more.yaml").write_text(REFUSED, encoding="utf-8")
+    kept = []
+    for optimizer in ("torch.optim.AdamW", "evolvedirector.lightning_modules.Muon"):
+        check("-c", "more.yaml", "-c", "pixart.yaml", f"--model.optimizer={optimizer}")
+        (found,) = re.findall(r"train [\d.]+ MiB: student ([\d.]+) MiB", printed(capsys))
+        kept.append(float(found))
+    attention_and_mlp = (8 + 8) * 1024**2  # two of attention, and one of four times the width
+    assert kept[0] - kept[1] == pytest.approx(4 * attention_and_mlp / 2**20, abs=0.2)
+
+
+def test_a_device_without_bfloat16_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device", nullcontext)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla T4")
+    family = PixArt(RandomTextEncoder(8), 8, patch_size=4, layers=1, heads=2, head_dim=4)
+    strategy = SimpleNamespace(root_device=torch.device("cuda", 0))
+
+    def problems(precision: str, unavailable: str = "") -> list[str]:
+        trainer = SimpleNamespace(precision=precision, strategy=strategy)
+        model = TextToImage(family, FlowMatching(), 8)
+        return device_problems(SimpleNamespace(model=model, trainer=trainer, unavailable=unavailable))  # type: ignore[arg-type]
+
+    (said,) = problems("bf16-mixed")
+    assert "Tesla T4 has no arithmetic for bfloat16" in said
+    assert problems("16-mixed") == [] == problems("bf16-mixed", unavailable="no GPU is here")

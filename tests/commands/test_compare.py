@@ -28,6 +28,14 @@ def test_runs_stand_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert lines["teacher calls"] == ["100", "-"]
 
 
+def test_held_out_and_trained_kinds_stand_apart() -> None:
+    kinds = {"tone": {"held_out": {"share": 0.5, "prompts": 2}, "trained": {"share": 1.0, "prompts": 10}}}
+    rows = comparison([{"accuracy": {"tone": 0.92}, "accuracy_by_kind": kinds}, {"accuracy": {"tone": 0.25}}])
+    assert rows[:3] == [
+        ["tone", "0.92", "0.25"], ["tone, held-out kinds", "0.50", "-"], ["tone, trained kinds", "1.00", "-"]
+    ]  # fmt: skip
+
+
 def test_a_run_without_accuracy_still_has_its_spending() -> None:
     rows = dict(map(tuple, comparison([{"accuracy": None, "teacher_calls": 1234}])))  # type: ignore[arg-type]
     assert rows["teacher calls"] == "1,234" and rows["mean accuracy"] == "-"

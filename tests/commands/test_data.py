@@ -84,3 +84,37 @@ def test_a_mistyped_file_leaves_no_root(tmp_path: Path, capsys: pytest.CaptureFi
     assert "cannot be read" in capsys.readouterr().err and not (tmp_path / "data").exists()
     assert main(["show", str(tmp_path / "data")]) == 1
     assert "is no dataset root" in capsys.readouterr().err
+
+
+def test_every_left_out_file_is_listed_with_its_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for n in range(25):
+        Image.new("RGB", (4, 4)).save(tmp_path / f"{n:02}[b].png")
+    root, pictures = tmp_path / "runs" / "data", str(tmp_path / "*.png")
+    assert main(["import", str(root), "--images", pictures]) == 1
+    printed = capsys.readouterr().err
+    assert "No captioned picture could be imported" in printed and printed.count("it has no caption") == 20
+    listed = root.with_name("data.left_out.txt")
+    assert f"All 25 are listed in '{listed}'" in printed and len(listed.read_text().splitlines()) == 25
+    assert not root.exists() and "24[b].png: it has no caption; write one into '24[b].txt'" in listed.read_text()
+    for n in range(2):
+        (tmp_path / f"{n:02}[b].txt").write_text("one caption")
+    assert main(["import", str(root), "--images", pictures]) == 0
+    printed = capsys.readouterr()
+    assert "1 captioned images" in printed.out and "left out 1 duplicates and 23 unusable" in printed.out
+    assert "All 24 are listed" in printed.err and len(listed.read_text().splitlines()) == 24
+    assert main(["import", str(root), "--images", pictures]) == 1
+    assert "already holds" in capsys.readouterr().err and len(listed.read_text().splitlines()) == 24
+
+
+def test_show_tells_who_did_not_answer_and_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    with DatasetStore(tmp_path, create=True) as store:
+        store.publish(None, "import", RevisionChange(prompts=(Prompt.create("a dog"),)))
+        store.ledger.faults.add("r1", "teacher one", ["HTTP 402: no money", "HTTP 402: no money", "cut off"])
+        store.ledger.faults.add("r1", "judge", ["HTTP 429"])
+    assert main(["show", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "no answer" in shown and "teacher one 2 x HTTP 402: no money, 1 x cut off" in shown
+    assert "judge 1 x HTTP 429" in shown

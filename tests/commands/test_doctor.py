@@ -57,7 +57,7 @@ def test_a_machine_that_can_run_the_quickstart(
     assert "lightning 2." in said and "cores" in said and "free)" in said
     assert "SOME_API_KEY" in said and "s3cr3t-value" not in said
     assert "\x1b" not in said, "plain text where there is no terminal"
-    for recipe in CONFIGS.rglob("*.yaml"):
+    for recipe in evolvedirector.configs.recipe_files():
         assert recipe.relative_to(CONFIGS).as_posix() in said
 
 
@@ -112,7 +112,7 @@ def test_damaged_artwork_is_detected_with_the_command_that_repairs_it(offline: P
     assert need.what == f"the emoji artwork: incomplete or damaged ({EMOJI_PACKAGES[-1].role})"
 
 
-@pytest.mark.parametrize("recipe", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("recipe", evolvedirector.configs.recipe_files(), ids=lambda path: path.name)
 def test_every_recipe_says_hardware_and_command(recipe: Path, offline: Path) -> None:
     found = read_recipe(recipe, offline, [])
     assert found.hardware and "evolvedirector" in found.command

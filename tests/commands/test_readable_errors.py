@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +48,36 @@ def test_what_a_parser_wraps_is_found_behind_it(capsys: pytest.CaptureFixture[st
 def test_errors_of_others_keep_their_traceback(error: Exception) -> None:
     with pytest.raises(type(error)):
         run_readably(raising(error))
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "run/x"), 2, "'run/x' (in '"),
+        (OSError(errno.EROFS, "Read-only file system", "run/x"), 2, "may read and write"),
+        (OSError(errno.ENOSPC, "No space left on device"), 1, "Free some space"),
+        (OSError(errno.EFBIG, "File too large"), 1, "Free some space"),
+    ],
+)
+def test_what_the_system_refuses_is_a_sentence_with_the_folder(
+    error: OSError, code: int, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_readably(raising(error)) == code
+    assert says in " ".join(capsys.readouterr().err.split())
+
+
+def test_places_that_cannot_be_made_are_sentences(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file" / "x", tmp_path / ("n" * 300), Path("/proc/x"), tmp_path / "missing" / "x"):
+        assert run_readably(lambda place=place: place.mkdir()) == 2
+        said = " ".join(capsys.readouterr().err.split())
+        assert "cannot be used" in said and place.name[:100] in said and len(said) < 700
+
+
+def test_connections_and_errors_without_a_file_keep_their_traceback() -> None:
+    for error in (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), FileNotFoundError(errno.ENOENT, "no file")):
+        with pytest.raises(OSError):
+            run_readably(raising(error))
 
 
 def test_what_is_caught_as_a_value_error_stays_one() -> None:

@@ -8,14 +8,16 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import urllib.request
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from evolvedirector.cli import main
-from evolvedirector.commands.teach import build_teacher
-from evolvedirector.records import ImageRequest
+from evolvedirector.commands.teach import build_teacher, write_picture
+from evolvedirector.records import ImageReply, ImageRequest
 from evolvedirector.store.images import decode_image
 from evolvedirector.teachers.local.diffusers_teacher import DiffusersTeacher
 from evolvedirector.worlds.shapes import MiniatureTeacher
@@ -44,6 +46,62 @@ def test_a_refusal_says_why_and_is_no_success(config: Path, tmp_path: Path, caps
     assert main(["teach", "--draw", "a unicorn", "--teacher", str(config), "--out", str(out)]) == 1
     assert "No image: refusal: 'a unicorn' is outside of the grammar" in capsys.readouterr().err
     assert not out.exists()
+
+
+class Counted(MiniatureTeacher):
+    """Counts what is paid for."""
+
+    asked = 0
+
+    def generate(self, requests: Sequence[ImageRequest]) -> Iterator[ImageReply]:
+        Counted.asked += len(requests)
+        yield from super().generate(requests)
+
+
+@pytest.mark.parametrize(
+    ("out", "says"),
+    [
+        ("there.png", "where a file is already"),
+        ("folder", "a folder. Allowed is a file"),
+        ("there.png/x.png", "cannot be written"),
+        ("link.png", "a link to nothing"),
+        ("x" * 300 + ".png", "cannot be written"),
+    ],
+)
+def test_a_path_that_cannot_be_written_is_told_before_anything_is_drawn(
+    out: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Counted.asked = 0
+    (tmp_path / "there.png").write_bytes(b"paid")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link.png").symlink_to("nowhere")
+    words = ["--teacher", "tests.commands.test_teach.Counted", "--out", out]
+    assert main(["teach", "--draw", "a red circle", *words]) == 2
+    assert says in " ".join(capsys.readouterr().err.split())
+    assert (tmp_path / "there.png").read_bytes() == b"paid" and Counted.asked == 0
+
+
+def test_a_picture_is_replaced_only_when_it_is_said(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    out = tmp_path / "x.jpg"
+    out.write_bytes(b"paid")
+    words = ["teach", "--draw", "a red circle", "--size", "32x32", "--teacher", str(config), "--out", "~/x.jpg"]
+    assert main([*words, "--overwrite"]) == 0
+    assert out.read_bytes()[:4] == b"\x89PNG" and sorted(tmp_path.iterdir()) == [config, out]
+    assert "The picture is PNG" in capsys.readouterr().err
+
+
+def test_a_picture_that_is_paid_for_is_kept_somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    came_between = tmp_path / "x.png"
+    came_between.write_bytes(b"other")
+    beside = write_picture(came_between, b"new", False)
+    assert beside.parent == tmp_path and beside.read_bytes() == b"new" and came_between.read_bytes() == b"other"
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    elsewhere = write_picture(tmp_path / "gone" / "y.png", b"new", False)
+    assert elsewhere.parent == tmp_path and elsewhere.read_bytes() == b"new"
 
 
 def test_a_teacher_is_a_file_or_a_class_and_single_options_can_change(config: Path) -> None:
@@ -75,6 +133,7 @@ def test_a_teacher_is_a_file_or_a_class_and_single_options_can_change(config: Pa
         (["--teacher", MINIATURE, "--teacher.miscount", "-1"], "miscount=-1.0"),
         (["--teacher", "evolvedirector.worlds.shapes.MiniatureJudge"], "MiniatureJudge"),
         (["--teacher", MINIATURE, "--size", "12"], "--size is '12'"),
+        (["--teacher", MINIATURE, "--draw", " "], "--draw has 0 characters"),
         (["--teacher", "evolvedirector.teachers.FolderTeacher", "--teacher.path", "nowhere"], "'nowhere' is no folder"),
     ],
 )
@@ -105,7 +164,10 @@ def test_a_server_that_cannot_be_is_told(
     assert says in " ".join(capsys.readouterr().err.split())
 
 
-@pytest.mark.parametrize("words", [[], ["--serve", "--draw", "x"], ["--serve", "--prot", "1"], ["--serve", "stray"]])
+@pytest.mark.parametrize(
+    "words",
+    [[], ["--serve", "--draw", "x"], ["--serve", "--prot", "1"], ["--serve", "stray"], ["--serve", "--out", "x"]],
+)
 def test_words_that_do_not_fit_together_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["teach", "--teacher", MINIATURE, *words])

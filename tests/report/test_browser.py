@@ -27,6 +27,15 @@ FLAGS = (
 )  # fmt: skip
 PHONE = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
 
+PLOTS = """return [...document.querySelectorAll('.plot')].map((box) => {
+  const frame = box.getBoundingClientRect(), plot = box.querySelector('.nsewdrag').getBoundingClientRect();
+  const isCut = ({ width, left, right, top, bottom }) =>
+    width && (left < frame.left - 1 || right > frame.right + 1 || top < frame.top - 1 || bottom > frame.bottom + 1);
+  const cut = [...box.querySelectorAll('text')].filter((text) => isCut(text.getBoundingClientRect()));
+  return [box.dataset.chart, plot.width, plot.height, cut.map((text) => text.textContent)];
+})"""
+"""Of each chart: its id, width and height of what is drawn between the axes in px, and texts that its box cuts off."""
+
 
 class Browser:
     """A headless browser, with the few things that these tests ask of it."""
@@ -130,6 +139,9 @@ def test_nothing_is_wider_than_a_phone(browser: Browser, runs: Path) -> None:
         browser.open(f"file://{runs / name}.html")
         browser.scroll_through()
         assert browser.run("return document.documentElement.scrollWidth") <= 390, name
+        for chart, width_px, height_px, cut in browser.run(PLOTS):
+            # the rest of 324 px is for names and numbers
+            assert width_px >= 180 and height_px >= 60 and not cut, (name, chart, width_px, height_px, cut)
 
 
 def test_search_finds_pairs(browser: Browser, runs: Path) -> None:

@@ -37,7 +37,8 @@ def large_run(folder: Path) -> Path:
         look = {"item_id": "a", "probability": 0.25, "covered_mass": 1.0, "reason": ""}
         with ledger.file.transaction() as connection:
             connection.executemany(
-                "INSERT INTO calls VALUES (?,'one',?,?,'toy','image',?,'',0.01,0,0,0.01,0)",
+                "INSERT INTO calls (request_id, round_id, prompt_id, lineage_id, teacher, status, image_sha256, "
+                "cost_usd, price_usd) VALUES (?,'one',?,?,'toy','image',?,0.01,0.01)",
                 [(p.id, p.id, p.lineage_id, images[n % 256]) for n, p in enumerate(prompts)],
             )
             body = {"looks": [look, look]}

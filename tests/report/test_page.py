@@ -18,6 +18,7 @@ import pytest
 from evolvedirector.report import RunFolder, build, build_comparison, build_report
 from evolvedirector.report.build import write_page
 from evolvedirector.store import RevisionFiles
+from evolvedirector.store.ledger import Ledger
 from tests.report_runs import HOSTILE, RunBuilder, small_run
 
 
@@ -63,6 +64,16 @@ def test_the_headline_is_in_plain_words(run: Path) -> None:
     assert "2 → 5" in said, "the dataset grew from two seeds by three children"
 
 
+def test_suites_have_a_table_and_damaged_ones_are_told(run: Path) -> None:
+    summary = json.loads((run / "summary.json").read_text())
+    row = {"value": 0.625, "interval": [0.5, 0.75], "of": 16, "unit": "prompts"}
+    (run / "summary.json").write_text(json.dumps({**summary, "suites": {"geneval": {"mean": row, "<b>": row}}}))
+    page = page_of(run)
+    assert "geneval" in words_of(page) and "0.500 to 0.750" in words_of(page) and "<b>" not in words_of(page)
+    (run / "summary.json").write_text(json.dumps({**summary, "suites": {"geneval": {"counting": 3}}}))
+    assert "summary.json cannot be read" in words_of(page_of(run))
+
+
 def test_each_round_tells_its_story(run: Path) -> None:
     said = words_of(page_of(run))
     assert "Round 1 step 10 2 written · 2 of 2 failed · 2 bought → 4 in training" in said
@@ -71,6 +82,15 @@ def test_each_round_tells_its_story(run: Path) -> None:
     assert "The judge was below its floors, so it decided nothing (its lowest marks: canary blank 12%)" in said
     assert "toy beat other at tone" in said
     assert "unseen and failed &lt;i&gt; (2)" in said
+
+
+def test_candidates_are_told_apart_by_who_wrote_them(run: Path) -> None:
+    page = page_of(run)
+    cells = re.findall(r"<td>(.*?)</td>", page[page.index("What candidates yield") :])
+    assert [cell.split(":")[0] for cell in cells[:8]] == ["1", "2 of 2", "2 of 2", "–", "2", "1 of 1", "1 of 1", "–"]
+    assert " to 100 %)" in cells[1]
+    charts = {chart["id"]: chart for chart in data_of(page)["charts"]["dataset"]}
+    assert [trace["name"] for trace in charts["origins"]["traces"]] == ["all candidates", "children of failed prompts"]
 
 
 def test_pairs_families_films_and_charts_are_there_for_the_script(run: Path) -> None:
@@ -124,6 +144,16 @@ def test_hostile_text_is_shown_and_does_nothing(tmp_path: Path, run: Path) -> No
         assert "<" not in drawn, "plotly reads some HTML, so names reach it escaped"
 
 
+def test_the_page_tells_who_did_not_answer_why_and_what_is_known_of_the_judge(run: Path) -> None:
+    with Ledger(run / "data" / "ledger.sqlite") as ledger:
+        ledger.faults.add("r1", "teacher <b>one", ["HTTP 402: no money"] * 8)
+        ledger.faults.add("r1", "judge", ["key sk-" + "a1B2" * 10])
+    page = page_of(run)
+    assert "teacher &lt;b&gt;one" in page and "8 × <bdi>HTTP 402: no money" in page
+    assert "a1B2" not in page
+    assert "Failed without the judge's mistakes (95 % interval): <bdi>" in page
+
+
 def test_a_run_folder_without_rounds_says_so(tmp_path: Path) -> None:
     said = words_of(page_of(RunBuilder(tmp_path / "run").seeds("tone 1").summary(rounds=0).close()))
     assert "This run has no rounds: its dataset did not evolve and stayed as it was bought or imported." in said
@@ -148,6 +178,44 @@ def test_a_crashed_run_shows_what_it_bought_and_how_to_go_on(tmp_path: Path) -> 
     assert "ended early" in said and "--ckpt_path last" in said
     assert "Round 2 step 20 unfinished 2 written · 2 of 2 failed · 2 bought" in said
     assert "This run has no finished epoch yet" in said
+
+
+@pytest.mark.parametrize(
+    ("noted", "says"),
+    [
+        ({"state": "finished", "planned_steps": 90}, "stopped early In short"),
+        (
+            {"state": "ended early", "planned_steps": 90, "reason": "RunError"},
+            "before its end at step 38 of 90 (RunError)",
+        ),
+        ({"state": "finished", "planned_steps": 38}, "came to its end at step 38."),
+        ({"state": "finished", "planned_steps": None}, "came to its end at step 38."),
+    ],
+)
+def test_a_run_that_came_to_less_than_it_was_to_is_named(run: Path, noted: dict[str, Any], says: str) -> None:
+    (run / "run.json").write_text(json.dumps({"global_step": 38, **noted}))
+    said = words_of(page_of(run))
+    is_early = "to its end at" not in says
+    assert says.partition(" In short")[0] in said
+    told = "The run was stopped at step 38 of 90" if noted["state"] == "finished" else says
+    assert (told in said.partition("In short")[2].partition("What do these words mean")[0]) == is_early
+    compared = words_of(build_comparison([RunFolder.open(run)] * 2))
+    assert ("Not all of these runs came to their end" in compared) == is_early
+
+
+def test_steps_that_were_not_finite_and_lost_calls_are_named(tmp_path: Path) -> None:
+    builder = RunBuilder(tmp_path / "run").seeds("tone 1").curves()
+    builder.summary(nonfinite_steps=4, nonfinite_at=[34, 35, 36, 37], lost_calls=2)
+    (builder.folder / "logs" / "version_0" / "metrics.csv").write_text("step,train/loss\n1,0.5\n2,nan\n3,inf\n")
+    folder = builder.close()
+    page = page_of(folder)
+    assert "wrong in 4 steps, the first at step 34: loss or gradient was not finite (NaN or infinite)" in words_of(page)
+    (chart,) = data_of(page)["charts"]["training"]
+    assert chart["traces"][0]["y"] == [0.5, None, None] and chart["traces"][1]["x"] == [2, 3]
+    rows = {
+        row["title"]: row["cells"] for row in data_of(build_comparison([RunFolder.open(folder)] * 2))["runs"]["table"]
+    }
+    assert rows["Steps that were not finite"][0] == [4, None] and rows["Calls lost on the way"][0] == [2, None]
 
 
 def test_a_run_that_goes_on_is_called_running(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from evolvedirector.report import curves as curves_module
 from evolvedirector.report.artwork import artwork_of
+from evolvedirector.report.charts import training_charts
 from evolvedirector.report.curves import MAX_POINTS, curves_of, thinned
 from evolvedirector.report.film import MAX_FRAMES, film_of
 from evolvedirector.report.headline import duration, percent, sentences
@@ -36,7 +37,7 @@ def test_curves_come_from_csv_and_tensorboard_and_a_resumed_step_counts_once(tmp
         writer.add_scalar("train/images_per_s", 12.5, 5)
         writer.add_text("note", "no curve")
     curves, problems = curves_of(RunFolder(tmp_path, None))
-    assert curves["train/loss"] == [(1, 0.5), (2, 0.25), (3, 0.125)]
+    assert curves["train/loss"] == [(1, 0.5), (2, 0.25), (3, 0.125), (4, None)]
     assert curves["train/images_per_s"] == [(5, 12.5)]
     assert set(curves) == {"train/loss", "accuracy/mean", "train/images_per_s"} and not problems
 
@@ -112,6 +113,18 @@ def test_long_curves_are_averaged_and_keep_their_end() -> None:
     assert all(0.4 < value < 0.6 for _, value in curve)
 
 
+def test_a_value_that_is_not_finite_stays_a_gap_and_is_marked() -> None:
+    curve = thinned([(step, None if step == 5000 else 2.0) for step in range(10_000)])
+    (gap,) = [step for step, value in curve if value is None]
+    assert 4990 < gap < 5040 and len(curve) == MAX_POINTS
+    (drawn,) = training_charts({"train/loss": curve})
+    line, marks = drawn["traces"]
+    assert line["y"].count(None) == 1 and marks["x"] == [gap] and marks["y"] == [2.0]
+    assert "not finite" in drawn["note"]
+    (nothing,) = training_charts({"train/loss": [(1, None), (2, None)]})
+    assert nothing["traces"][1]["y"] == [0.0, 0.0]
+
+
 def test_pictures_are_small_and_carry_nothing_but_pixels() -> None:
     note = PngImagePlugin.PngInfo()
     note.add_text("prompt", "secret words")
@@ -174,7 +187,7 @@ def test_a_ledger_is_read_while_it_is_written_and_never_changed(tmp_path: Path) 
     with Ledger.for_reading(tmp_path / "data" / "ledger.sqlite") as view:
         builder.round("tone 2")
         assert len(view.prompts.all()) == 2
-        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        with pytest.raises(StoreError, match="readonly"):
             view.prompts.hold_out(["x"])
     builder.close()
 

@@ -13,11 +13,12 @@ from tests import toys
 
 KEYS = """
 rounds rounds_skipped revisions live mastered retired expanded deleted mutated teacher_calls judge_calls lost_calls
-cost_usd images_seen wall_s accuracy accuracy_interval accuracy_prompts accuracy_mean accuracy_mean_interval win_rate
+cost_usd images_seen wall_s accuracy accuracy_interval accuracy_prompts accuracy_mean accuracy_mean_interval
+accuracy_by_kind win_rate
 win_rate_interval
 win_rate_held_out win_rate_by_training_judge win_rate_history
-forgetting evaluation_teacher_calls evaluation_cost_usd teacher_share teacher_table judge_health
-rounds_detail budget
+forgetting suites evaluation_teacher_calls evaluation_cost_usd teacher_share teacher_table judge_health
+rounds_detail failed_shares budget saved_by_looking failed_by_origin nonfinite_steps nonfinite_at
 """
 
 
@@ -83,6 +84,13 @@ def test_each_finished_round_is_a_point_of_the_curves(tmp_path: Path) -> None:
         "looked_by_skill": {"a": 1, "b": 1},
         "failed_by_skill": {"a": 1, "b": 0},
         "bought_by_skill": {"a": 1},
+    }
+    assert TwoRounds(tmp_path / "again").figures["failed_shares"][0] == {
+        "round": 0,
+        "skills": {
+            "a": {"share": 1.0, "interval": [0.0844, 1.0]},
+            "b": {"share": 0.0, "interval": [0.0, 0.9156]},
+        },
     }
     assert second["skipped"] and second["teacher_calls"] == 2 and second["bought_by_skill"] == {}
 

@@ -42,6 +42,10 @@
     return image;
   }
 
+  for (const image of document.querySelectorAll("img[data-picture]")) {
+    later(image, () => { image.src = data.pictures[image.dataset.picture]; });
+  }
+
   // Charts: plotly figures whose colours follow light and dark.
   const light = ["#2458c5", "#d9762b", "#14795a", "#9b3fb5", "#b8960c", "#c2375c", "#4b8fb8", "#8a8f98"];
   const dark = ["#86b1ff", "#ffae70", "#5fd0a5", "#d595ea", "#f0c05a", "#ff8fa9", "#8fd0f0", "#98a1ae"];
@@ -61,15 +65,43 @@
     return made;
   }
 
+  // In a narrow box (a phone, half a window) a long name takes two or three short lines beside its row, and a legend has
+  // a line per name, which the chart grows by: the plot itself keeps its size.
+  const narrow = 640, legendLine = 19;
+  function wrapped(name, shortLine) {
+    const lines = [""];
+    for (const word of name.match(/(?:&\w+;|[^\s])+|\s/gu) ?? []) {
+      const signs = word.match(/&\w+;|./gu) ?? [];
+      if (signs.length + lines.at(-1).length > shortLine && lines.at(-1)) lines.push("");
+      if (signs.length <= shortLine) lines[lines.length - 1] += word;
+      else for (let from = 0; from < signs.length; from += shortLine) {
+        if (from) lines.push("");
+        lines[lines.length - 1] += signs.slice(from, from + shortLine).join("");
+      }
+    }
+    return lines.slice(0, 3).join("<br>") + (lines.length > 3 ? "…" : "");
+  }
+  function fitted(chart, width) {
+    if (width >= narrow) return {};
+    const named = chart.traces.filter((trace) => trace.name).length;
+    const made = named > 2 ? { height: (chart.layout.height ?? 280) + legendLine * (named - 2) } : {};
+    if (chart.layout.yaxis?.type === "category") {
+      const names = [...new Set(chart.traces.flatMap((trace) => trace.y))];
+      made.yaxis = { tickmode: "array", tickvals: names, ticktext: names.map((name) => wrapped(name, Math.round(width / 24))) };
+    }
+    return made;
+  }
+
   function layoutOf(chart, width) {
     const axis = { gridcolor: token("--grid"), zerolinecolor: token("--grid"), linecolor: token("--line"), automargin: true, fixedrange: true };
     const { vline, ...given } = chart.layout;
-    const many = chart.traces.filter((trace) => trace.name).length > 1;
+    const many = given.showlegend !== false && chart.traces.filter((trace) => trace.name).length > 1;
+    const fit = fitted(chart, width);
     return {
       height: 280, margin: { l: 44, r: 12, t: many ? 34 : 8, b: 36 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { color: token("--soft"), size: 12, family: "system-ui, sans-serif" }, hovermode: "closest", showlegend: many,
-      legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, traceorder: "normal" }, bargap: 0.25, ...given, width,
-      xaxis: { ...axis, ...given.xaxis }, yaxis: { ...axis, ...given.yaxis },
+      legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, traceorder: "normal" }, bargap: 0.25, ...given, ...fit, width,
+      xaxis: { ...axis, ...given.xaxis }, yaxis: { ...axis, ...given.yaxis, ...fit.yaxis },
       shapes: vline === undefined ? [] : [{ type: "line", x0: vline, x1: vline, yref: "paper", y0: 0, y1: 1, line: { dash: "dash", width: 1.5, color: token("--soft") } }],
     };
   }
