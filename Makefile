@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 TEST_PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart emoji test test-slow coverage lint types imports bench bench-policy bench-data bench-api docs wheel-check clean
+.PHONY: help quickstart emoji selma versat2i test test-slow coverage lint types imports bench bench-policy bench-data bench-claim bench-api bench-train bench-experts docs wheel-check clean
 
 help:  ## list these words
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -15,15 +15,17 @@ help:  ## list these words
 # torch first and alone, at its pinned version: what else is installed then takes the build that is there.
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[miniature,emoji,docs,dev]'
+	@echo "Installing into $(VENV): torch first (200 MB), then the rest; minutes, once."
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[miniature,emoji,docs,dev]'
 	touch $(STAMP)
 
-quickstart: $(STAMP)  ## install, then train a student with evolution and without, and compare (2 x 5 minutes on 2 cores)
+quickstart: $(STAMP)  ## install, then train a student with evolution and without, and compare (2 x 3 minutes on 2 idle cores)
 	@last() { ls runs/$$1/checkpoints >/dev/null 2>&1 && echo --ckpt_path last; }; set -e; \
 	$(BIN)/evolvedirector fit -c configs/quickstart.yaml $$(last quickstart); \
 	echo "Now the same run with evolution off, at equal spend; Ctrl-C leaves it out."; \
-	$(BIN)/evolvedirector fit -c configs/quickstart_static.yaml $$(last quickstart-static); \
+	threads=$$(sed -n 's/^cpu_threads: *//p' runs/quickstart/config.yaml); \
+	$(BIN)/evolvedirector fit -c configs/quickstart_static.yaml --cpu_threads "$${threads:-auto}" $$(last quickstart-static); \
 	$(BIN)/evolvedirector compare runs/quickstart runs/quickstart-static; \
 	$(BIN)/evolvedirector report runs/quickstart runs/quickstart-static
 
@@ -32,6 +34,22 @@ emoji: $(STAMP)  ## install, fetch real artwork (30 MB, once), train on scenes o
 	$(BIN)/evolvedirector assets emoji; \
 	$(BIN)/evolvedirector fit -c configs/experiment/emoji_scenes.yaml $$(last emoji_scenes); \
 	$(BIN)/evolvedirector report runs/emoji_scenes
+
+# Experts begin from one student, trained and exported once.
+runs/expert-base/export: $(STAMP)
+	@last() { ls runs/$$1/checkpoints >/dev/null 2>&1 && echo --ckpt_path last; }; set -e; \
+	$(BIN)/evolvedirector fit -c configs/experiment/expert_base.yaml $$(last expert-base); \
+	$(BIN)/evolvedirector export runs/expert-base $@
+
+selma: runs/expert-base/export  ## install, train one expert per skill on written prompts, merge and compare them (15 minutes)
+	@last() { ls runs/$$1/checkpoints >/dev/null 2>&1 && echo --ckpt_path last; }; set -e; \
+	$(BIN)/evolvedirector fit -c configs/experiment/selma_miniature.yaml $$(last selma); \
+	$(BIN)/evolvedirector report runs/selma
+
+versat2i: runs/expert-base/export  ## install, train one expert per aspect on own best images, merge, gate, compare (15 minutes)
+	@last() { ls runs/$$1/checkpoints >/dev/null 2>&1 && echo --ckpt_path last; }; set -e; \
+	$(BIN)/evolvedirector fit -c configs/experiment/versat2i_miniature.yaml $$(last versat2i); \
+	$(BIN)/evolvedirector report runs/versat2i
 
 test: $(STAMP)  ## install, then run the fast tests
 	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
@@ -56,13 +74,23 @@ imports: $(STAMP)  ## check that imports go one way, without circles
 	cd typings && PYTHONPATH=. $(abspath $(BIN))/lint-imports --no-cache ../pyproject.toml
 
 bench: $(STAMP)  ## measure step overhead and read speed
-	@set -e; for script in reads step_overhead; do echo "== $$script"; $(BIN)/python benchmarks/$$script.py; done
+	@set -e; for script in reads step_overhead; do echo "== $$script"; $(BIN)/python -m benchmarks.$$script; done
+
+bench-train: $(STAMP)  ## compare images/s of training and drawing with diffusers' own, and steps with a bare loop (10 minutes)
+	$(BIN)/python -m benchmarks.train_throughput --write benchmarks/results/train_throughput.json
+	$(BIN)/python -m benchmarks.step_overhead --pairs 200 --write benchmarks/results/step_overhead.json
 
 bench-policy: $(STAMP)  ## compare policies, their switches and noisy judges on a student of a second (about 15 minutes)
 	$(BIN)/python -m benchmarks.policy_trial
 
 bench-data: $(STAMP)  ## measure what evolution is worth at equal spend; continues where it stopped (about 45 minutes)
 	$(BIN)/python -m benchmarks.data_efficiency
+
+bench-claim: $(STAMP)  ## measure what looking is worth to a pretrained student with a gap (2 hours on 2 cores; resumes)
+	$(BIN)/python -m benchmarks.unknown_gaps --claim
+
+bench-experts: $(STAMP)  ## measure experts, merges and gate, three seeds (about 3 hours of one core; resumes)
+	$(BIN)/python -m benchmarks.experts
 
 bench-api: $(STAMP)  ## measure what share of a service's capacity a teacher reaches
 	$(BIN)/python -m benchmarks.api_throughput

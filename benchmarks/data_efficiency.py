@@ -48,7 +48,8 @@ def paired_interval(first: Sequence[float], second: Sequence[float]) -> tuple[fl
     return mean, *interval(differences)
 
 
-def _one(arm: str, seed: int, out: Path, lock: Lock, extra: list[str]) -> None:
+def _one(arm: str, seed: int, out: Path, lock: Lock, extra: list[str]) -> bool:
+    """Do one run in a process of its own, and say whether it finished."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "run.json"
         command = [sys.executable, "-m", "benchmarks.data_efficiency", "--one", arm, "--seed", str(seed)]
@@ -58,7 +59,7 @@ def _one(arm: str, seed: int, out: Path, lock: Lock, extra: list[str]) -> None:
         )
         if done.returncode:
             print(f"{arm}, seed {seed} failed:\n{done.stderr[-3000:]}", flush=True)
-            return
+            return False
         with lock:
             runs = [*load(out), json.loads(result.read_text())]
             partial = out.with_suffix(".tmp")
@@ -68,6 +69,7 @@ def _one(arm: str, seed: int, out: Path, lock: Lock, extra: list[str]) -> None:
     print(
         f"{arm}, seed {seed}: {last['accuracy_mean']:.3f} with {last['calls']} calls in {last['seconds']} s", flush=True
     )
+    return True
 
 
 def report(runs: Sequence[dict[str, Any]], reference: str = "static 5N") -> str:
@@ -100,7 +102,11 @@ def _difference(by_arm: dict[str, dict[int, dict[str, Any]]], first: str, second
 
 
 def main() -> None:
-    """Run what is missing, then report."""
+    """Run what is missing, then report.
+
+    Raises:
+        SystemExit: With 1, where runs failed.
+    """
     from benchmarks.efficiency_run import ARMS, CALIBRATION, CLAIM, IMAGES_SEEN, N, run
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -128,6 +134,7 @@ def main() -> None:
 
         draw_all(of_size(load(options.out), options.n, options.images), options.pictures)
         return
+    ended: list[bool] = []
     if not options.report:
         arms = CALIBRATION if options.calibrate else [arm.strip().replace(";", ",") for arm in options.arms.split(",")]
         unknown = [arm for arm in arms if arm not in ARMS]
@@ -139,8 +146,10 @@ def main() -> None:
         todo = [(arm, seed) for seed in range(first, first + options.seeds) for arm in arms if (arm, seed) not in done]
         lock, extra = Lock(), ["--images", str(options.images), "--n", str(options.n)]
         with ThreadPoolExecutor(options.workers) as pool:
-            list(pool.map(lambda job: _one(*job, options.out, lock, extra), todo))
+            ended = list(pool.map(lambda job: _one(*job, options.out, lock, extra), todo))
     print(report(of_size(load(options.out), options.n, options.images)))
+    if failed := ended.count(False):
+        raise SystemExit(f"{failed} of {len(ended)} runs failed, as said above. The same command tries them again.")
 
 
 if __name__ == "__main__":

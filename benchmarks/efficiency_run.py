@@ -138,7 +138,7 @@ def run(name: str, seed: int, images_seen: int = IMAGES_SEEN, n: int = N, folder
             writer=MiniatureWriter(WORLD, held_out),
             policy=policy,
             budget=Budget(budget_teacher_calls=budget),
-            judge_health=JudgeHealth(gold=MiniatureGold(WORLD)) if arm.policy else None,
+            judge_health=JudgeHealth(gold=MiniatureGold(WORLD)) if arm.policy else False,
             max_rounds=None if arm.policy else 0,
             seed=seed,
         )
@@ -202,7 +202,7 @@ def _spending(root: Path) -> tuple[int, list[dict[str, Any]]]:
             rounds.append({
                 "step": row.global_step, "calls": ledger.spend(row.round_id).teacher_calls,
                 "bought": dict(bought), "screened": dict(Counter(skills[e.prompt_id] for e in looked)),
-                "failed": dict(failed), "judge_error": row.figures.judge_error,
+                "failed": dict(failed), "judge_error": row.figures.judge_accuracy.error,
             })  # fmt: skip
         return ledger.spend().teacher_calls, rounds
 

@@ -1,17 +1,20 @@
 """Measure what Lightning adds to a training step: our module and loader in a Trainer against a bare torch loop.
 
-Both train the same student on the same batches, in turns, in one process. The Trainer reads them from a dataset root
-through `EvolvingDataModule`; the bare loop has them in memory and does the computation of a step and nothing else:
-draws, text states, forward, backward, clipping, optimizer.
-The figure is the median of the ratios of interleaved pairs; the bar is 5 %. Time is processor time of this process,
-which other work on the machine disturbs least; on a GPU machine it must be read as wall time (--wall).
+Both train a student of their own, of equal weights at the start, on the same batches in one process, and take turns
+step by step, so that a busy machine slows both alike. The Trainer reads them from a dataset root through
+`EvolvingDataModule`; the bare loop has them in memory and does the computation of a step and nothing else: draws, text
+states, forward, backward, clipping, optimizer.
+The figure is the median of the ratios of the pairs, with its 95 % interval by bootstrap over pairs; the bar of 5 % is
+held where the interval lies under it. Time is processor time of this process, which other work on the machine disturbs
+least; on a GPU machine it must be read as wall time (--wall).
 
-Run: python benchmarks/step_overhead.py [--pairs 7] [--steps 20] [--batch 32]
+Run: python -m benchmarks.step_overhead [--pairs 150] [--batch 32] [--wall] [--write FILE]
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import statistics
 import tempfile
@@ -21,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
 
+from benchmarks.interleaved import median_interval, take_turns
 from evolvedirector.datamodules import EvolvingDataModule
 from evolvedirector.lightning_modules import FlowMatching, PixArt, RandomTextEncoder, TextToImage
 from evolvedirector.lightning_modules.draws import draw
@@ -33,7 +36,8 @@ from evolvedirector.records.condition import Extras, Size
 from evolvedirector.store import DatasetStore
 from evolvedirector.worlds.shapes import MiniaturePrompts, MiniatureTeacher
 
-clock = time.process_time
+WARM_UP = 3
+BAR_PERCENT = 5
 
 
 def student() -> TextToImage:
@@ -61,12 +65,26 @@ def datamodule(root: Path, steps: int, size: int) -> EvolvingDataModule:
     return EvolvingDataModule(root, global_batch_size=size, batches_per_epoch=steps, image_size_px=32)
 
 
-def bare_loop_seconds(module: TextToImage, batches: list[dict[str, Any]]) -> float:
-    """Time the same computation without a trainer."""
-    module.train()
-    optimizer = torch.optim.AdamW(module.parameters())
-    start = clock()
-    for batch in batches:
+class BareLoop:
+    """Do the same computation without a trainer.
+
+    Args:
+        module: Trained.
+        batches: In memory.
+    """
+
+    def __init__(self, module: TextToImage, batches: list[dict[str, Any]]) -> None:
+        module.configure_model()
+        self._module, self._batches = module.train(), batches
+        self._optimizer = torch.optim.AdamW(module.parameters())
+
+    def step(self, number: int) -> None:
+        """Train on one batch.
+
+        Args:
+            number: Of the batch.
+        """
+        module, batch = self._module, self._batches[number]
         draws = draw(batch["sample_seed"], module.objective, module.condition_dropout, (3, 32, 32), latent=False)
         clean = from_uint8(batch["image"])
         noisy = module.objective.corrupt(clean, draws.noise, draws.time)
@@ -77,51 +95,20 @@ def bare_loop_seconds(module: TextToImage, batches: list[dict[str, Any]]) -> flo
         assert module.transformer is not None
         prediction = module.family.predict(module.transformer, noisy, times, condition)
         loss = module.objective.loss(prediction, clean, draws.noise, draws.time).mean()
-        optimizer.zero_grad()
+        self._optimizer.zero_grad()
         loss.backward()
-        clip_gradients(optimizer, 1.0, "norm", loss_is_scaled=False)
-        optimizer.step()
-    return clock() - start
-
-
-def trainer_seconds(module: TextToImage, data: EvolvingDataModule) -> float:
-    """Time a Trainer on the same batches, from the start of its epoch to its end (set-up is paid once per run)."""
-    from lightning.pytorch import Callback
-
-    class Clock(Callback):
-        started = ended = 0.0
-
-        def on_train_epoch_start(self, *_: Any) -> None:
-            self.started = clock()
-
-        def on_train_epoch_end(self, *_: Any) -> None:
-            self.ended = clock()
-
-    timer = Clock()
-    trainer = Trainer(
-        accelerator="cpu",
-        max_epochs=1,
-        reload_dataloaders_every_n_epochs=1,
-        gradient_clip_val=1.0,
-        callbacks=[timer],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(module, datamodule=data)
-    return timer.ended - timer.started
+        clip_gradients(self._optimizer, 1.0, "norm", loss_is_scaled=False)
+        self._optimizer.step()
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, print and, where asked to, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=7, help="interleaved pairs of measurements")
-    parser.add_argument("--steps", type=int, default=20, help="training steps per measurement")
+    parser.add_argument("--pairs", type=int, default=150, help="pairs of steps")
     parser.add_argument("--batch", type=int, default=32, help="images per step")
     parser.add_argument("--wall", action="store_true", help="measure wall time instead of processor time")
+    parser.add_argument("--write", type=Path, help="JSON file for the figures")
     arguments = parser.parse_args()
-    global clock
     clock = time.perf_counter if arguments.wall else time.process_time
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
@@ -130,26 +117,30 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "data"
         dataset(root, samples=500)
-        loader: Any = datamodule(root, arguments.steps, arguments.batch).train_dataloader()
-        batches = list(loader)
-        module = student()
-        module.configure_model()
-        trainer_seconds(module, datamodule(root, 3, arguments.batch))  # warm-up of both
-        bare_loop_seconds(module, batches[:3])
-        ratios, rates = [], []
-        for pair in range(arguments.pairs):
-            data = datamodule(root, arguments.steps, arguments.batch)
-            measures = {
-                "bare": lambda: bare_loop_seconds(module, batches),
-                "ours": lambda d=data: trainer_seconds(module, d),
-            }
-            order = list(measures) if pair % 2 else list(measures)[::-1]
-            seconds = {name: measures[name]() for name in order}
-            ratios.append(seconds["ours"] / seconds["bare"])
-            rates.append(arguments.steps * arguments.batch / seconds["ours"])
-    overhead = 100 * (statistics.median(ratios) - 1)
-    print(f"Lightning over a bare loop: {overhead:+.1f} % (bar 5 %), pairs {[f'{ratio:.3f}' for ratio in ratios]}")
-    print(f"{statistics.median(rates):.0f} images per second of one thread")
+        steps = arguments.pairs + WARM_UP
+        loader: Any = datamodule(root, steps, arguments.batch).train_dataloader()
+        bare = BareLoop(student(), list(loader))
+        seconds = take_turns(student(), datamodule(root, steps, arguments.batch), bare.step, clock, WARM_UP).seconds
+    found = median_interval([100 * (ours / theirs - 1) for ours, theirs in seconds])
+    sums = [sum(side) for side in zip(*seconds, strict=True)]
+    held = "held" if found.high <= BAR_PERCENT else "missed" if found.low > BAR_PERCENT else "open"
+    print(
+        f"Lightning over a bare loop: {found.median:+.1f} % ({found.low:+.1f} to {found.high:+.1f} %, {len(seconds)} "
+        f"pairs), bar {BAR_PERCENT} %: {held}; of the sums {100 * (sums[0] / sums[1] - 1):+.1f} %"
+    )
+    rate = arguments.batch / statistics.median(ours for ours, _ in seconds)
+    print(f"{rate:.0f} images per second of one thread")
+    if arguments.write:
+        figures = {
+            "clock": "wall" if arguments.wall else "processor",
+            "overhead_percent": round(found.median, 3),
+            "interval_95": [round(found.low, 3), round(found.high, 3)],
+            "pairs": len(seconds),
+            "bar_percent": BAR_PERCENT,
+            "bar_is": held,
+            "images_per_s": round(rate, 1),
+        }
+        arguments.write.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

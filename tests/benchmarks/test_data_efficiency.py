@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from benchmarks import data_efficiency
 from benchmarks.data_efficiency import load, paired_interval, report
 from benchmarks.efficiency_pictures import draw_all
 
@@ -54,3 +56,17 @@ def test_every_kind_of_arm_spends_exactly_n(arm: str) -> None:
 
     result = train(arm, seed=0, images_seen=384, n=20)
     assert result["calls"] == 20 and set(result["accuracy"]) >= {"position", "counting"}
+
+
+def test_runs_that_failed_do_not_end_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def failing(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(command, 1, "", "no room left")
+
+    monkeypatch.setattr(data_efficiency.subprocess, "run", failing)
+    words = ["x", "--arms", "static N", "--seeds", "2", "--workers", "1", "--out", str(tmp_path / "runs.json")]
+    monkeypatch.setattr("sys.argv", words)
+    with pytest.raises(SystemExit, match="2 of 2 runs failed"):
+        data_efficiency.main()
+    assert "static N, seed 1 failed:\nno room left" in capsys.readouterr().out
