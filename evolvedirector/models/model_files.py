@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from evolvedirector.errors import UserError
 from evolvedirector.records import digest
+from evolvedirector.store.paths import local_model, user_path
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Quantisation = Literal["nf4", "int8"]
@@ -75,7 +76,7 @@ def find_model(model: str, revision: str | None) -> ModelSource:
     Raises:
         UserError: If there is no such folder, or neither hub nor local copy has the name.
     """
-    folder = packaged_model(model) or Path(model).expanduser()
+    folder = packaged_model(model) or local_model(model) or user_path(model)
     if (folder / "config.json").is_file():
         return ModelSource(model, folder, None)
     if folder.is_dir() or folder.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:

@@ -16,10 +16,23 @@ from evolvedirector.records import MAX_PROMPT_CHARACTERS, ImageReply
 MAX_BODY_BYTES = 64 * 2**10
 MAX_SEED = 2**63 - 1
 _SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
-_IGNORED = ("user", "quality", "style", "moderation", "background", "output_compression", "safety_identifier")
-"""Words of the protocol that say nothing to a teacher here."""
-_FIXED = {"response_format": ("b64_json",), "output_format": ("png",), "stream": (False,), "partial_images": (0,)}
-_KNOWN = ("prompt", "model", "n", "size", "seed", *_FIXED, *_IGNORED)
+_FIXED: Mapping[str, tuple[Any, ...]] = {
+    "response_format": ("b64_json",),
+    "output_format": ("png",),
+    "output_compression": (100,),
+    "background": ("auto", "opaque"),
+    "quality": ("auto", "standard"),
+    "style": (),
+    "moderation": ("auto",),
+    "input_fidelity": (),
+    "stream": (False,),
+    "partial_images": (0,),
+}
+"""Words of the protocol that a teacher here cannot be told, with the values that are true without being told; null is
+always one of them."""
+_LABELS = ("user", "safety_identifier")
+"""Names of the one who asks: any text, for it changes no image."""
+_KNOWN = ("prompt", "model", "n", "size", "seed", *_FIXED, *_LABELS)
 
 
 class CallRefused(Exception):
@@ -30,18 +43,26 @@ class CallRefused(Exception):
         code: Word for programs.
         message: Sentence for people; it repeats nothing secret.
         param: The field at fault; None: the call as a whole.
+        headers: Further header fields of the answer; None: none.
     """
 
-    def __init__(self, status: int, code: str, message: str, param: str | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(message)
-        self.status, self.code, self.param = status, code, param
+        self.status, self.code, self.param, self.headers = status, code, param, headers or {}
 
     def answer(self) -> Answer:
         """Return the error as the protocol writes it."""
         kind = "invalid_request_error" if self.status < 500 else "server_error"
         error = {"message": str(self), "type": kind, "param": self.param, "code": self.code}
         wait = {"Retry-After": "2"} if self.status == 503 else {}
-        return Answer(self.status, json.dumps({"error": error}).encode(), wait)
+        return Answer(self.status, json.dumps({"error": error}).encode(), {**wait, **self.headers})
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +103,8 @@ def parse_call(body: bytes, model: str, limits: CallLimits) -> ImagesCall:
     """Read the body of `POST /v1/images/generations`.
 
     Besides the protocol's own words it may hold `seed`, as other local servers have it; image i of n gets seed + i. A
-    word that is not known is refused: one that is left out in silence would change what the images show.
+    word that is not known, or asks for what a teacher here cannot be told, is refused: one that is left out in silence
+    would change what the images show.
 
     Args:
         body: JSON.
@@ -97,8 +119,13 @@ def parse_call(body: bytes, model: str, limits: CallLimits) -> ImagesCall:
         if name not in _KNOWN:
             raise CallRefused(400, "unknown_parameter", f"Unknown parameter: {name[:80]!r}.", name[:80])
     for name, allowed in _FIXED.items():
-        if call.get(name) is not None and call[name] not in allowed:
-            raise CallRefused(400, "invalid_value", f"{name} can only be {json.dumps(allowed[0])} here.", name)
+        value = call.get(name)
+        if value is not None and not any(type(value) is type(each) and value == each for each in allowed):
+            words = " or ".join(map(json.dumps, allowed)) or "left out"
+            raise CallRefused(400, "invalid_value", f"{name} can only be {words} here.", name)
+    for name in (*_LABELS, "model"):
+        if not isinstance(call.get(name, ""), str | None):
+            raise CallRefused(400, "invalid_value", f"{name} is a text.", name)
     if call.get("model") not in (None, model):
         raise CallRefused(404, "model_not_found", f"The model is not served here; served is {model!r}.", "model")
     count = _integer(call, "n", 1, 1, limits.max_images)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import os
 import re
-import threading
 from collections import Counter
-from concurrent.futures import TimeoutError as FutureTimeout
-from email.message import Message
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
 
 from evolvedirector.errors import UserError
 from evolvedirector.serving.http_front import HttpFront
@@ -20,9 +21,8 @@ from evolvedirector.teachers.teacher import Teacher
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _THIS_MACHINE = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?", re.IGNORECASE)
-_FAREWELL_S = 5.0
-"""Seconds in which the last answers are written at the end."""
 _IMAGES, _MODELS, _HEALTH = "/v1/images/generations", "/v1/models", "/health"
+_METHODS = {_IMAGES: "POST", _MODELS: "GET", _HEALTH: "GET"}
 
 
 class TeacherServer:
@@ -75,20 +75,18 @@ class TeacherServer:
         self._only_this_machine = host in LOOPBACK and api_key_env is None
         self._kept = KeptAnswers()
         self._batches: MicroBatches | None = None
-        self._front = HttpFront.open(host, port, self.answer)
-        self._thread = threading.Thread(target=self._front.serve_forever, args=(0.1,), name="http", daemon=True)
+        self._front = HttpFront(host, port, self.answer)
 
     @property
     def address(self) -> str:
         """Base address for clients, with the port that was taken."""
-        host, port = self._front.server_address[:2]
-        name = f"[{host!s}]" if ":" in str(host) else str(host)
-        return f"http://{name}:{port}/v1"
+        host, port = self._front.address
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
 
     def start(self) -> TeacherServer:
         """Begin to answer."""
         self._batches = MicroBatches(self._teacher, self._batch_size)
-        self._thread.start()
+        self._front.start()
         return self
 
     def stop(self) -> dict[str, int]:
@@ -99,9 +97,7 @@ class TeacherServer:
         """
         if self._batches is not None:
             self._batches.stop()
-            self._front.wait_idle(_FAREWELL_S)
-            self._front.shutdown()
-        self._front.server_close()
+        self._front.stop()
         return self.counts()
 
     def counts(self) -> dict[str, int]:
@@ -119,50 +115,55 @@ class TeacherServer:
         """Stop."""
         self.stop()
 
-    def answer(self, method: str, path: str, headers: Message, body: bytes) -> Answer:
+    async def answer(self, request: web.Request, read_body: Callable[[], Awaitable[bytes]]) -> Answer:
         """Answer one call.
 
         Args:
-            method: GET or POST.
-            path: Path without its query.
-            headers: Header fields, as `email.message.Message` gives them.
-            body: Body of a POST.
+            request: Head of the call.
+            read_body: Reads its body; only of a call that is admitted.
 
         Raises:
             CallRefused: The call gets an error.
         """
-        self._admit(path, headers)
+        method, path = request.method, request.rel_url.raw_path
+        self._admit(path, request)
         if path == _HEALTH and method == "GET":
             waiting = self._batches.waiting if self._batches else 0
             return Answer(200, json.dumps({"status": "ok", "waiting": waiting}).encode())
         if path == _MODELS and method == "GET":
             return models_answer(self.model)
         if path != _IMAGES or method != "POST":
-            status, code = (405, "method_not_allowed") if path in (_IMAGES, _MODELS, _HEALTH) else (404, "not_found")
-            raise CallRefused(status, code, f"There are POST {_IMAGES}, GET {_MODELS} and GET {_HEALTH}.")
-        if headers.get_content_type() != "application/json":  # a form of a foreign web page never is
+            status, code = (405, "method_not_allowed") if path in _METHODS else (404, "not_found")
+            allow = {"Allow": _METHODS[path]} if path in _METHODS else {}
+            raise CallRefused(
+                status, code, f"There are POST {_IMAGES}, GET {_MODELS} and GET {_HEALTH}.", headers=allow
+            )
+        if request.content_type != "application/json":  # a form of a foreign web page never is
             raise CallRefused(415, "unsupported_media_type", "The Content-Type must be application/json.")
+        body = await read_body()
         call = parse_call(body, self.model, self.limits)
         batches = self._batches
         assert batches is not None
-        key = headers.get("Idempotency-Key")
+        key = request.headers.get("Idempotency-Key")
         answer = self._kept.get(key, body, lambda: batches.submit(call)) if key is not None else batches.submit(call)
         try:
-            return answer.result(self.timeout_s)
-        except FutureTimeout as error:
+            # Shielded: who gives up waiting ends neither the drawing nor the answer to others.
+            return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(answer)), self.timeout_s)
+        except TimeoutError as error:
             message = "It is still being drawn. Ask again; with an Idempotency-Key nothing is drawn twice."
             raise CallRefused(503, "still_drawing", message) from error
 
-    def _admit(self, path: str, headers: Message) -> None:
+    def _admit(self, path: str, request: web.Request) -> None:
         if self._only_this_machine:
             # another site's name that resolves to this machine (DNS rebinding) could draw otherwise
-            host = headers.get_all("Host", [])
+            host = request.headers.getall("Host", [])
             if len(host) != 1 or not _THIS_MACHINE.fullmatch(host[0]):
                 raise CallRefused(403, "forbidden", "Only this machine may ask; other names need --api_key_env.")
         if self._api_key_env is None or path == _HEALTH:
             return
         key = os.environ.get(self._api_key_env, "")
-        kind, _, given = headers.get("Authorization", "").partition(" ")
+        kind, _, given = request.headers.get("Authorization", "").partition(" ")
         same = hmac.compare_digest(given.strip().encode("utf-8", "replace"), key.encode("utf-8", "surrogateescape"))
         if not (key and same and kind.lower() == "bearer"):
-            raise CallRefused(401, "invalid_api_key", "The API key is missing or wrong.")
+            challenge = {"WWW-Authenticate": "Bearer"}
+            raise CallRefused(401, "invalid_api_key", "The API key is missing or wrong.", headers=challenge)

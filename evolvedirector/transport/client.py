@@ -8,12 +8,13 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
+from urllib.parse import urljoin
 
 from evolvedirector.store.images import MAX_IMAGE_BYTES
 from evolvedirector.transport.answer_fault import fault_of
 from evolvedirector.transport.api_key import read_key
 from evolvedirector.transport.breaker import breaker_of
-from evolvedirector.transport.connection import Connection, json_body, multipart
+from evolvedirector.transport.connection import Connection, json_body, multipart, proxy_of
 from evolvedirector.transport.deadline import Work, end_of_work, ends_at
 from evolvedirector.transport.download import Downloads
 from evolvedirector.transport.endpoint import Endpoint
@@ -79,13 +80,14 @@ class Client:
         """Say when work that starts now must end, on the monotonic clock; inside of `ends_at`, no later than that."""
         return min(time.monotonic() + self.endpoint.deadline_s, end_of_work())
 
-    def check_key(self) -> None:
-        """See that the key can be read from the environment.
+    def check_environment(self) -> None:
+        """See that the key can be read from the environment, and that a proxy that it names can be used.
 
         Raises:
-            TransportFault: `denied`, with what to set.
+            TransportFault: with what to set.
         """
         read_key(self.endpoint)
+        proxy_of(self.endpoint)
 
     async def request_json(
         self,
@@ -97,6 +99,7 @@ class Client:
         give_up_at: float | None = None,
         allowed_hosts: Sequence[str] = (),
         accept: Callable[[Response], bool] | None = None,
+        read: Callable[[Response], Any] = Response.json,
     ) -> Any:
         """Send one request and return the parsed JSON of its answer.
 
@@ -110,11 +113,20 @@ class Client:
             allowed_hosts: further hosts that the key may be sent to (regional polling addresses).
             accept: says of an answer outside of 200-299 that it is a refusal of this one request: it comes back as
                 `{"error": {"code": ..., "message": ...}}` instead of being retried or raised.
+            read: makes the returned value of an answer with status 200 to 299; a fault that it raises is treated as
+                one of the request.
 
         Raises:
             TransportFault: no usable answer.
         """
         content = json_body(body)
+
+        def parsed(response: Response) -> Any:
+            if 200 <= response.status < 300:
+                return read(response)
+            code, message, _ = response.error()
+            return {"error": {"code": code, "message": message}}
+
         attempt = self._attempt(
             method,
             path_or_url,
@@ -123,7 +135,7 @@ class Client:
             idempotency_key,
             allowed_hosts,
             accept,
-            _parsed,
+            parsed,
         )
         return await self._until_it_works(attempt, give_up_at, self.endpoint.idempotent or method in _SAFE_METHODS)
 
@@ -170,7 +182,7 @@ class Client:
         """Fetch a result from a URL that the service handed out, without our key, from allowed public hosts only.
 
         Args:
-            url: https; plain http only back to an endpoint on this machine.
+            url: https; plain http only back to an endpoint on this machine; a path is one of the endpoint.
             allowed_hosts: exact names or `*.example.com`.
             give_up_at: monotonic time at which this must end; None: the endpoint's deadline from now.
             max_bytes: more is refused.
@@ -179,6 +191,8 @@ class Client:
             TransportFault: no bytes.
         """
         downloads = _opened(self._downloads)
+        if url.startswith("/"):  # a path of the service itself
+            url = urljoin(self.endpoint.base_url, url)
 
         async def attempt(_: Work) -> bytes:
             return await downloads.fetch(url, allowed_hosts, max_bytes)
@@ -210,11 +224,16 @@ class Client:
             await asyncio.sleep(wait_for_slot_s(where.base_url, key, where.requests_per_minute))
             async with self._slots:
                 self._breaker.check(key)
-                before, work.maybe_paid = work.maybe_paid, work.maybe_paid or method not in _SAFE_METHODS
+                before = work.maybe_paid
+
+                def connected() -> None:
+                    work.maybe_paid = work.maybe_paid or method not in _SAFE_METHODS
+
                 auth = {self.auth_header: f"{self.auth_scheme} {key}".strip()} if key else {}
                 try:
                     sent = {**ours, **(headers or {}), **named, **auth}
-                    response = await _opened(self._connection).send(method, url, sent, content and content[1])
+                    connection = _opened(self._connection)
+                    response = await connection.send(method, url, sent, content and content[1], connected)
                 except TransportFault as fault:
                     if fault.kind == "unreachable":
                         work.maybe_paid = before
@@ -247,17 +266,15 @@ class Client:
                     fault.maybe_paid |= work.maybe_paid
                     retried = fault.kind in ("busy", "unreachable") or (fault.kind == "ambiguous" and repeat_unknown)
                     wait = backoff_s(number - 1) if fault.wait_s is None else fault.wait_s + spread_s(fault.wait_s)
-                    if not retried or number >= self.endpoint.attempts or time.monotonic() + wait >= end:
+                    if (
+                        not retried
+                        or fault.lasting
+                        or number >= self.endpoint.attempts
+                        or time.monotonic() + wait >= end
+                    ):
                         raise
                 await asyncio.sleep(wait)
         raise AssertionError  # the loop above ends by `return` or `raise`
-
-
-def _parsed(response: Response) -> Any:
-    if 200 <= response.status < 300:
-        return response.json()
-    code, message, _ = response.error()
-    return {"error": {"code": code, "message": message}}
 
 
 def _whole(response: Response) -> Response:

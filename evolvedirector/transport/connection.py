@@ -10,8 +10,8 @@ import os
 import secrets
 import socket
 import ssl
-import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,14 +20,15 @@ import aiohttp.abc
 import certifi
 from yarl import URL
 
+from evolvedirector.errors import UserError
 from evolvedirector.transport.endpoint import Endpoint
-from evolvedirector.transport.fault import TransportFault
+from evolvedirector.transport.fault import TransportFault, without_secrets
+from evolvedirector.transport.proxy import Proxy, proxy_for
 from evolvedirector.transport.response import Response, inflate
 
 MAX_ERROR_BYTES = 2**20
 KEEP_ALIVE_S = 4.0
 """Below the 5 s after which common servers close a quiet connection: a request must not meet that moment."""
-NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
 BROKEN = (aiohttp.ClientError, TimeoutError, OSError)
 _LARGE_BODY_BYTES = 2**20
 """The HTTP library sends more only from a file, piece by piece, so that the loop goes on meanwhile."""
@@ -43,41 +44,54 @@ def trusted_certificates() -> ssl.SSLContext:
     return ssl.create_default_context(cafile=file or (None if folder else certifi.where()), capath=folder)
 
 
-def proxy_for(url: str) -> dict[str, Any]:
-    """Return the arguments that lead a request through the proxy that the environment names; none where it names none.
+def open_session(
+    timeout_s: float, resolver: aiohttp.abc.AbstractResolver | None = None, proxy: Proxy | None = None
+) -> aiohttp.ClientSession:
+    """Make a pool of connections that adds nothing of its own: no cookie, no netrc, no unpacking.
 
-    Args:
-        url: whole address.
-    """
-    parts = urlsplit(url)
-    address = urllib.request.getproxies().get(parts.scheme)
-    if address is None or urllib.request.proxy_bypass(parts.hostname or ""):
-        return {}
-    return {"proxy": address if "://" in address else f"http://{address}"}  # with its user name and password
-
-
-def open_session(timeout_s: float, resolver: aiohttp.abc.AbstractResolver | None = None) -> aiohttp.ClientSession:
-    """Make a pool of connections that adds nothing of its own: no cookie, no netrc, no proxy, no unpacking.
+    A request tells when it has a connection by calling what it got as `trace_request_ctx`: before that, nothing of it
+    was sent, whatever went wrong with name servers, proxies and encryption.
 
     Args:
         timeout_s: seconds to wait for a connection or for the next bytes.
         resolver: looks names up; None for the system's.
+        proxy: leads all connections; None for none.
     """
     logging.getLogger("aiohttp").setLevel(max(logging.WARNING, logging.getLogger("aiohttp").level))
-    connector = aiohttp.TCPConnector(
-        limit=0,
-        keepalive_timeout=KEEP_ALIVE_S,
-        ssl=trusted_certificates(),
-        resolver=resolver or aiohttp.ThreadedResolver(),
-        use_dns_cache=resolver is None,  # what looks names up itself decides anew for each connection
-    )
+    common: dict[str, Any] = {"limit": 0, "keepalive_timeout": KEEP_ALIVE_S, "ssl": trusted_certificates()}
+    if proxy is not None and proxy.is_socks:
+        connector = _socks_connector(proxy, common)
+    else:
+        connector = aiohttp.TCPConnector(
+            **common,
+            resolver=resolver or aiohttp.ThreadedResolver(),
+            use_dns_cache=resolver is None,  # what looks names up itself decides anew for each connection
+        )
+    told = aiohttp.TraceConfig()
+    told.on_connection_create_end.append(_tell_connected)
+    told.on_connection_reuseconn.append(_tell_connected)
     return aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,  # `inflate` does, without ever holding more than allowed
         trust_env=False,
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeout_s, sock_read=timeout_s),
+        proxy=None if proxy is None or proxy.is_socks else URL(proxy.url, encoded=True),
+        trace_configs=[told],
+        # `connect` bounds what `sock_connect` does not: the words with a proxy, and encryption
+        timeout=aiohttp.ClientTimeout(total=None, connect=timeout_s, sock_connect=timeout_s, sock_read=timeout_s),
     )
+
+
+def _socks_connector(proxy: Proxy, common: Mapping[str, Any]) -> aiohttp.TCPConnector:
+    from aiohttp_socks import ProxyConnector, ProxyType  # optional; `read_proxy` has seen that it is there
+
+    kind = ProxyType.SOCKS4 if proxy.scheme.startswith("socks4") else ProxyType.SOCKS5
+    who: dict[str, Any] = {} if proxy.user is None else {"username": proxy.user, "password": proxy.password or ""}
+    return ProxyConnector(proxy.host, proxy.port, kind, **who, rdns=proxy.looks_names_up, **common)
+
+
+async def _tell_connected(session: aiohttp.ClientSession, context: SimpleNamespace, params: object) -> None:
+    context.trace_request_ctx()
 
 
 class Connection:
@@ -90,15 +104,23 @@ class Connection:
 
     def __init__(self, endpoint: Endpoint, max_response_bytes: int) -> None:
         self.max_response_bytes = max_response_bytes
-        self._session = open_session(endpoint.timeout_s)
-        # A proxy of the environment must not catch loopback.
-        self._through = {} if endpoint.is_loopback else proxy_for(endpoint.base_url)
+        self._endpoint = endpoint
+        self._session: aiohttp.ClientSession | None = None
+        self._proxy: Proxy | None = None
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await self._session.close()
+        if self._session is not None:
+            await self._session.close()
 
-    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Response:
+    async def send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        connected: Callable[[], None] = lambda: None,
+    ) -> Response:
         """Send one request and read its answer to the end; redirects are answers like others.
 
         Args:
@@ -106,24 +128,46 @@ class Connection:
             url: whole address.
             headers: all of them but Host and Content-Length.
             body: None for none.
+            connected: called when there is a connection: from then on something may have been sent.
 
         Raises:
             TransportFault: `unreachable` when nothing was sent, `ambiguous` when the outcome is unknown, `too_large`.
         """
+        session, host = self._opened(), urlsplit(url).hostname or ""
+        sent: list[bool] = []
+
+        def tell() -> None:
+            sent.append(True)
+            connected()
+
         data = io.BytesIO(body) if body is not None and len(body) > _LARGE_BODY_BYTES else body
         try:
-            async with self._session.request(
-                method, URL(url, encoded=True), headers=headers, data=data, allow_redirects=False, **self._through
+            async with session.request(
+                method,
+                URL(url, encoded=True),
+                headers=headers,
+                data=data,
+                allow_redirects=False,
+                trace_request_ctx=tell,
             ) as answer:
-                return await self._read(answer)
-        except NOT_SENT as error:
-            fault = TransportFault("unreachable", connection_reason(error, urlsplit(url).hostname or ""))
-        except BROKEN as error:
-            # The words of the library may hold the address or a header: only the kind of its error is told.
-            fault = TransportFault(
-                "ambiguous", f"the connection failed after the request was sent ({type(error).__name__})"
-            )
+                if answer.status != 407:
+                    return await self._read(answer)
+                # of a proxy that reads plain http: a service itself never asks for this
+                fault = TransportFault("unreachable", f"{host} cannot be reached: {self._proxy} {_WANTS_A_NAME}")
+        except TransportFault:
+            raise
+        except Exception as error:
+            if sent and not isinstance(error, BROKEN):
+                raise
+            fault = connection_fault(error, host, self._proxy, bool(sent))
         raise fault  # outside of the handler: no chain to an exception that holds the request
+
+    def _opened(self) -> aiohttp.ClientSession:
+        """Open the pool with the first request: a proxy that cannot be used is a fault of each one."""
+        if self._session is None:
+            self._proxy = proxy_of(self._endpoint)
+            self._session = open_session(self._endpoint.timeout_s, proxy=self._proxy)
+        return self._session
 
     async def _read(self, answer: aiohttp.ClientResponse) -> Response:
         headers = {name.lower(): value for name, value in answer.headers.items()}
@@ -189,6 +233,93 @@ def multipart(form: Mapping[str, str]) -> tuple[str, bytes]:
     return f"multipart/form-data; boundary={boundary}", body
 
 
+_WANTS_A_NAME = (
+    "answered 407: it wants a user name and a password that it accepts. Write them in front of its host, as "
+    "http://NAME:PASSWORD@HOST:PORT"
+)
+
+
+def proxy_of(endpoint: Endpoint) -> Proxy | None:
+    """Find the proxy for a service; one on this machine is never asked through a proxy.
+
+    Args:
+        endpoint: the service.
+
+    Raises:
+        TransportFault: `unreachable`, for good, where the environment names a proxy that cannot be used.
+    """
+    return None if endpoint.is_loopback else usable_proxy(endpoint.base_url)
+
+
+def usable_proxy(url: str) -> Proxy | None:
+    """Find the proxy for an address.
+
+    Args:
+        url: whole address.
+
+    Raises:
+        TransportFault: `unreachable`, for good, where the environment names a proxy that cannot be used.
+    """
+    try:
+        return proxy_for(url)
+    except UserError as error:
+        raise TransportFault("unreachable", str(error), lasting=True) from None
+
+
+def connection_fault(error: BaseException, host: str, proxy: Proxy | None, sent: bool) -> TransportFault:
+    """Turn what the network library raised into a fault.
+
+    The words of the library may hold the address, a header or a password: only the kind of its error is told.
+
+    Args:
+        error: what it raised.
+        host: where the request should have gone.
+        proxy: through which; None for none.
+        sent: there was a connection, so the request may have arrived.
+    """
+    if sent:
+        by = f" through {proxy}" if proxy is not None else ""
+        kind = type(error).__name__
+        return TransportFault("ambiguous", f"the connection{by} failed after the request was sent ({kind})")
+    if proxy is None:
+        return TransportFault("unreachable", connection_reason(error, host))
+    return TransportFault("unreachable", f"{host} cannot be reached: {_proxy_reason(error, proxy)}")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        # that class is a certificate error by name, and holds the real one
+        yield error.certificate_error if isinstance(error, aiohttp.ClientConnectorCertificateError) else error
+        error = error.__cause__ or error.__context__
+
+
+def _proxy_reason(error: BaseException, proxy: Proxy) -> str:
+    """Say what a proxy did in place of connecting."""
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return f"{proxy} {_WANTS_A_NAME if error.status == 407 else f'answered {error.status} and did not connect'}"
+    for seen in _causes(error):
+        if isinstance(seen, ssl.SSLCertVerificationError):
+            return f"a certificate behind {proxy} is not trusted ({seen.verify_message})"
+        if isinstance(seen, ssl.SSLError):
+            return f"encryption failed behind {proxy}; is it really {_kind(proxy)}?"
+        if isinstance(seen, socket.gaierror):
+            whose = "its name" if proxy.looks_names_up else "its name, or that of the service,"
+            return f"{proxy} cannot be reached: {whose} is unknown"
+        if isinstance(seen, ConnectionRefusedError):
+            return f"{proxy} refused the connection; is it running, and the port right?"
+        if isinstance(seen, TimeoutError) or "Timeout" in type(seen).__name__:
+            return f"{proxy} did not connect in time"
+        if type(seen).__name__ == "ProxyError":  # of the SOCKS library: what the proxy answered
+            return f"{proxy} did not connect ({without_secrets(str(seen), [proxy.password or ''])[:100]})"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"{proxy} cannot be reached: no connection"
+    return f"{proxy} broke the connection off before anything was sent; is it really {_kind(proxy)}?"
+
+
+def _kind(proxy: Proxy) -> str:
+    return {"http": "an HTTP", "https": "an HTTPS"}.get(proxy.scheme, f"a {proxy.scheme[:6].upper()}") + " proxy"
+
+
 def connection_reason(error: BaseException, host: str) -> str:
     """Say why nothing could be sent to a host.
 
@@ -196,9 +327,8 @@ def connection_reason(error: BaseException, host: str) -> str:
         error: what the network library raised; its causes are searched for the operating system's own.
         host: where it should have gone.
     """
-    seen: BaseException | None = error
     why = "no connection"
-    while seen is not None:
+    for seen in _causes(error):
         if isinstance(seen, ssl.SSLCertVerificationError):
             why = f"its certificate is not trusted ({seen.verify_message})"
             break
@@ -213,7 +343,4 @@ def connection_reason(error: BaseException, host: str) -> str:
             break
         if isinstance(seen, TimeoutError) or "Timeout" in type(seen).__name__:
             why = "it did not take the connection in time"
-        elif "Proxy" in type(seen).__name__:
-            why = "the proxy of the environment would not connect"
-        seen = seen.__cause__ or seen.__context__
     return f"{host} cannot be reached: {why}"

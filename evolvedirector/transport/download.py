@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 import aiohttp.abc
 from yarl import URL
 
-from evolvedirector.transport.connection import BROKEN, NOT_SENT, connection_reason, open_session, proxy_for, read_body
+from evolvedirector.transport.connection import (
+    BROKEN,
+    connection_fault,
+    connection_reason,
+    open_session,
+    read_body,
+    usable_proxy,
+)
 from evolvedirector.transport.fault import TransportFault
+from evolvedirector.transport.proxy import Proxy
 from evolvedirector.transport.url_guard import check_address, check_url, is_address
 from evolvedirector.transport.waiting import asked_wait_s
 
@@ -91,15 +99,13 @@ class Downloads:
     def __init__(self, loopback_host: str | None, timeout_s: float) -> None:
         self.loopback_host, self.timeout_s = loopback_host, timeout_s
         self._direct = open_session(timeout_s, PublicNames(loopback_host))
-        self._proxied: aiohttp.ClientSession | None = None
+        self._proxied: dict[Proxy, aiohttp.ClientSession] = {}
 
     async def aclose(self) -> None:
         """Close all connections."""
-        try:
-            await self._direct.close()
-        finally:
-            if self._proxied is not None:
-                await self._proxied.close()
+        async with AsyncExitStack() as closing:  # all of them, even where one fails
+            for session in (self._direct, *self._proxied.values()):
+                closing.push_async_callback(session.close)
 
     async def fetch(self, url: str, allowed_hosts: Sequence[str], max_bytes: int) -> bytes:
         """Fetch one URL once, following at most one redirect, which is checked like the first address.
@@ -114,48 +120,61 @@ class Downloads:
         """
         for _ in range(MAX_REDIRECTS + 1):
             check_url(url, allowed_hosts, self.loopback_host)
-            try:
-                location, body = await self._get(url, max_bytes)
-            except NOT_SENT as error:
-                fault = TransportFault("unreachable", connection_reason(error, urlsplit(url).hostname or ""))
-            except BROKEN as error:
-                fault = TransportFault("ambiguous", f"the download was cut off ({type(error).__name__})")
-            else:
-                if not location:
-                    return body
-                url = urljoin(url, location)
-                continue
-            raise fault
+            location, body = await self._get_once(url, max_bytes)
+            if not location:
+                return body
+            url = urljoin(url, location)
         raise TransportFault("forbidden_url", f"a result is redirected more than {MAX_REDIRECTS} time(s)")
 
-    async def _get(self, url: str, max_bytes: int) -> tuple[str, bytes]:
-        """Send one GET and return (where it redirects to or an empty text, body)."""
-        headers = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "evolvedirector"}
+    async def _get_once(self, url: str, max_bytes: int) -> tuple[str, bytes]:
         host = urlsplit(url).hostname or ""
         session, proxy = self._way(url, host)
-        async with session.get(URL(url, encoded=True), headers=headers, allow_redirects=False, **proxy) as answer:
-            named = {name.lower(): value for name, value in answer.headers.items()}
-            if answer.status in (301, 302, 303, 307, 308) and named.get("location"):
-                return named["location"], b""
-            if answer.status != 200:
-                busy = answer.status in (408, 425, 429) or answer.status >= 500
-                words = "; it may have expired" if answer.status in (401, 403, 404, 410) else ""
-                raise TransportFault(
-                    "busy" if busy else "rejected",
-                    f"{host[:100]} answered {answer.status} for a result{words}",
-                    answer.status,
-                    wait_s=asked_wait_s(named, b"") if busy else None,
-                )
-            return "", await read_body(answer, named, max_bytes)
+        connected: list[bool] = []
+        try:
+            return await _get(session, url, max_bytes, lambda: connected.append(True))
+        except TransportFault:
+            raise
+        except Exception as error:
+            if connected and not isinstance(error, BROKEN):
+                raise
+            fault = connection_fault(error, host, proxy, False)
+            if connected:
+                fault = TransportFault("ambiguous", f"the download was cut off ({type(error).__name__})")
+        raise fault  # outside of the handler: no chain to an exception that holds the address
 
-    def _way(self, url: str, host: str) -> tuple[aiohttp.ClientSession, dict[str, Any]]:
+    def _way(self, url: str, host: str) -> tuple[aiohttp.ClientSession, Proxy | None]:
         """Choose a direct connection, or the environment's proxy: names are then resolved there, not here."""
         if host == self.loopback_host:
-            return self._direct, {}
+            return self._direct, None
         if is_address(host):
             check_address(host)  # there is no name to look up
-        proxy = proxy_for(url)
-        if not proxy:
-            return self._direct, {}
-        self._proxied = self._proxied or open_session(self.timeout_s)
-        return self._proxied, proxy
+        proxy = usable_proxy(url)
+        if proxy is None:
+            return self._direct, None
+        if proxy not in self._proxied:
+            self._proxied[proxy] = open_session(self.timeout_s, proxy=proxy)
+        return self._proxied[proxy], proxy
+
+
+async def _get(
+    session: aiohttp.ClientSession, url: str, max_bytes: int, connected: Callable[[], None]
+) -> tuple[str, bytes]:
+    """Send one GET and return (where it redirects to or an empty text, body)."""
+    headers = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "evolvedirector"}
+    host = urlsplit(url).hostname or ""
+    async with session.get(
+        URL(url, encoded=True), headers=headers, allow_redirects=False, trace_request_ctx=connected
+    ) as answer:
+        named = {name.lower(): value for name, value in answer.headers.items()}
+        if answer.status in (301, 302, 303, 307, 308) and named.get("location"):
+            return named["location"], b""
+        if answer.status != 200:
+            busy = answer.status in (408, 425, 429) or answer.status >= 500
+            words = "; it may have expired" if answer.status in (401, 403, 404, 410) else ""
+            raise TransportFault(
+                "busy" if busy else "rejected",
+                f"{host[:100]} answered {answer.status} for a result{words}",
+                answer.status,
+                wait_s=asked_wait_s(named, b"") if busy else None,
+            )
+        return "", await read_body(answer, named, max_bytes)

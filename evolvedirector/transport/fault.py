@@ -19,7 +19,7 @@ FaultKind = Literal[
 
 MAX_REASON_CHARACTERS = 300
 _QUERIES = re.compile(r"(https?://[^\s?#'\"<>]*)[?#][^\s'\"<>]*", re.IGNORECASE)
-_USERINFO = re.compile(r"(https?://)[^\s/@'\"<>]+@", re.IGNORECASE)
+_USERINFO = re.compile(r"((?:https?|socks\w?h?)://)[^\s/@'\"<>]+@", re.IGNORECASE)
 _KEYS = re.compile(
     r"(?i:\b(?:bearer|api[-_ ]?key|token|key)\b[\s:=]+)\S{6,}|\b(?:sk|pk|hf|r8|fal|bfl|key|gsk)[-_][\w*.-]{6,}"
 )
@@ -36,6 +36,7 @@ class TransportFault(Exception):
         body: parsed JSON of the answer, for reading refusals; None where there was none. Never shown.
         wait_s: seconds that the service asked to wait; None where it said nothing.
         maybe_paid: a request was sent whose outcome is unknown, so its price must be counted as spent.
+        lasting: asking again would meet the same, whatever the kind.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class TransportFault(Exception):
         body: object = None,
         wait_s: float | None = None,
         maybe_paid: bool = False,
+        lasting: bool = False,
     ) -> None:
         super().__init__(reason)
         self.kind = kind
@@ -56,6 +58,7 @@ class TransportFault(Exception):
         self.body = body
         self.wait_s = wait_s
         self.maybe_paid = maybe_paid
+        self.lasting = lasting
 
 
 def without_secrets(text: str, secrets: Iterable[str] = ()) -> str:

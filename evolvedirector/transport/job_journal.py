@@ -11,7 +11,9 @@ from pathlib import Path
 
 from platformdirs import user_state_path
 
+from evolvedirector.errors import UserError
 from evolvedirector.records import digest
+from evolvedirector.store.paths import user_path
 
 KEEP_S = 24 * 3600.0
 """Services forget finished jobs within hours."""
@@ -29,6 +31,16 @@ class Job:
     polling_url: str = field(default="", repr=False)
 
 
+def _own_journal() -> Path:
+    try:
+        return user_state_path("evolvedirector", appauthor=False) / "jobs.sqlite"
+    except RuntimeError as error:  # neither HOME nor an entry in the list of users
+        raise UserError(
+            "This user has no home folder, and so no file for jobs that are under way. Allowed is any file on a local"
+            " disk. Write `jobs_path: runs/jobs.sqlite`, say."
+        ) from error
+
+
 class JobJournal:
     """Remember submitted jobs in one SQLite file that any number of processes may use.
 
@@ -41,8 +53,7 @@ class JobJournal:
     """
 
     def __init__(self, jobs_path: str | os.PathLike[str] | None = None) -> None:
-        default = user_state_path("evolvedirector", appauthor=False) / "jobs.sqlite"
-        self.path = Path(jobs_path).expanduser() if jobs_path is not None else default
+        self.path = _own_journal() if jobs_path is None else user_path(jobs_path)
         self._connection: sqlite3.Connection | None = None
         self._lock = threading.Lock()
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from evolvedirector.records import ImageReply, ImageRequest
+from evolvedirector.serving import http_front
 from evolvedirector.serving.images_protocol import CallLimits
 from evolvedirector.serving.teacher_server import TeacherServer
 from evolvedirector.worlds.shapes import MiniatureTeacher
@@ -85,7 +86,7 @@ def direct(prompt: str, seed: int, side_px: int = 32) -> bytes:
 
 
 def test_images_are_those_of_the_teacher_to_the_bit(served: TeacherServer) -> None:
-    status, answer = ask(served, CALL | {"n": 2, "model": "mini", "user": "me", "quality": "high"})
+    status, answer = ask(served, CALL | {"n": 2, "model": "mini", "user": "me", "quality": "auto"})
     assert status == 200
     assert images_of(answer) == [direct("a red circle", 7), direct("a red circle", 8)]
 
@@ -122,6 +123,21 @@ def test_a_refusal_is_an_error_of_the_protocol(served: TeacherServer) -> None:
         ({"response_format": "url"}, 400, "response_format"),
         ({"stream": True}, 400, "stream"),
         ({"negative_prompt": "blue"}, 400, "negative_prompt"),
+        ({"stream": 0}, 400, "stream"),
+        ({"partial_images": False}, 400, "partial_images"),
+        ({"partial_images": 2}, 400, "partial_images"),
+        ({"background": "transparent"}, 400, "background"),
+        ({"quality": "high"}, 400, "quality"),
+        ({"quality": 1}, 400, "quality"),
+        ({"style": "vivid"}, 400, "style"),
+        ({"moderation": "low"}, 400, "moderation"),
+        ({"output_format": "webp"}, 400, "output_format"),
+        ({"output_compression": 50}, 400, "output_compression"),
+        ({"input_fidelity": "high"}, 400, "input_fidelity"),
+        ({"user": 7}, 400, "user"),
+        ({"model": ["mini"]}, 400, "model"),
+        ({"prompt": ["a"]}, 400, "prompt"),
+        ({"n": "1"}, 400, "n"),
         ({"model": "other"}, 404, "model"),
     ],
 )
@@ -155,7 +171,88 @@ def test_other_paths_methods_types_and_names_are_refused(served: TeacherServer) 
     assert ask(served, CALL, "/v1/images/edits")[0] == 404
     assert ask(served, CALL, Content_Type="text/plain")[0] == 415
     assert ask(served, CALL, Host="teacher.example.com")[0] == 403
-    assert exchange(served, "POST", "/v1/images/generations", None, {"Transfer-Encoding": "chunked"})[0] == 411
+    assert ask(served, CALL, Content_Type="application/x-www-form-urlencoded")[0] == 415
+    for method in ("PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"):
+        assert status_of(raw(served, f"{method} /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())) == 405
+
+
+def raw(server: TeacherServer, *parts: bytes) -> bytes:
+    """Send bytes as they are, and return all that comes back until the server closes or a moment passes."""
+    host, port = server.address.removeprefix("http://").removesuffix("/v1").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        for part in parts:
+            connection.sendall(part)
+        answer = connection.recv(65536)
+        connection.settimeout(0.05)
+        with contextlib.suppress(TimeoutError):
+            while more := connection.recv(65536):
+                answer += more
+        return answer
+
+
+def status_of(answer: bytes) -> int:
+    return int(answer.split(b" ", 2)[1])
+
+
+HEAD = b"POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+
+
+def test_a_body_in_chunks_is_a_body(served: TeacherServer) -> None:
+    body = json.dumps(CALL).encode()
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (body[:9], body[9:])) + b"0\r\n\r\n"
+    answer = raw(served, HEAD + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n" + chunks)
+    assert status_of(answer) == 200 and images_of(json.loads(answer.partition(b"\r\n\r\n")[2])) == [
+        direct("a red circle", 7)
+    ]
+    large = b"".join([b"8000\r\n" + b" " * 0x8000 + b"\r\n"] * 3) + b"0\r\n\r\n"
+    assert status_of(raw(served, HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + large)) == 413
+
+
+def test_a_client_that_waits_for_leave_gets_it(served: TeacherServer) -> None:
+    body = json.dumps(CALL).encode()
+    head = HEAD + b"Content-Length: %d\r\nExpect: %s\r\n\r\n"
+    answer = raw(served, head % (len(body), b"100-continue"), body)
+    assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200")
+    assert status_of(raw(served, head % (10**6, b"100-continue"))) == 413
+    assert status_of(raw(served, head % (len(body), b"a-miracle"))) == 417
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET /health HTTP/9.9\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"GET /health HTTP/1.1\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 20_000 + b"\r\n\r\n",
+        HEAD + b"Content-Length: minus\r\n\r\n",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\nnot-a-size\r\n",
+        HEAD + b"Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\njunk",
+        HEAD + b"Content-Length: 0\r\n\r\n",
+    ],
+)
+def test_a_broken_call_is_the_clients_mistake(
+    served: TeacherServer, sent: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert 400 <= status_of(raw(served, sent)) < 500
+    assert ask(served, CALL)[0] == 200
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_connection_that_says_too_little_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_front, "READ_S", 0.2)
+    monkeypatch.setattr(http_front, "MAX_CONNECTIONS", 2)
+    with TeacherServer(ToyTeacher()) as server:
+        host, port = server.address.removeprefix("http://").removesuffix("/v1").split(":")
+        slow = [socket.create_connection((host, int(port)), timeout=20) for _ in range(2)]
+        slow[1].sendall(b"GET /hea")
+        with socket.create_connection((host, int(port)), timeout=20) as third:
+            assert third.recv(10) == b""  # one too many
+        assert [each.recv(1) for each in slow] == [b"", b""]
+        for each in slow:
+            each.close()
+        assert status_of(raw(server, HEAD + b"Content-Length: 50\r\n\r\n{")) == 408
+        assert ask(server, {"prompt": "tone 1"})[0] == 200
 
 
 def test_one_connection_serves_many_calls(served: TeacherServer) -> None:

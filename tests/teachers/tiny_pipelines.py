@@ -56,11 +56,11 @@ def t5_text() -> Any:
     )
 
 
-def kl_autoencoder(channels: int = 4, **config: Any) -> Any:
+def kl_autoencoder(channels: int = 4, width: int = 8, **config: Any) -> Any:
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
-        block_out_channels=(8, 8),
+        block_out_channels=(width, width),
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
         **{"in_channels": 3, "out_channels": 3, "latent_channels": channels, "norm_num_groups": 4, "sample_size": 32},

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from evolvedirector.records import ImageRequest
+from evolvedirector.teachers.services.answer_picture import picture_in
 from evolvedirector.teachers.services.image_api import APITeacher, ImageAPI, nearest_aspect_ratio
 from evolvedirector.teachers.services.image_safety import ImageSafety
 from evolvedirector.teachers.services.json_template import check_extra
 from evolvedirector.teachers.services.prices import listed_price_usd
-from evolvedirector.teachers.services.queued_jobs import PENDING, Progress, QueuedJobs
+from evolvedirector.teachers.services.queued_jobs import PENDING, Progress, QueuedJobs, drawn
 from evolvedirector.transport.client import Client
 from evolvedirector.transport.endpoint import Endpoint
 from evolvedirector.transport.job_journal import Job
@@ -107,7 +108,7 @@ def read_result(document: Any) -> Progress:
     """
     state = document["status"]
     if state == "Ready":
-        return Progress("image", str(document["result"]["sample"]))
+        return drawn(picture_in(document["result"]))
     if state in _REFUSED:
         return Progress("refusal", reason=f"BFL says: {state}", paid=_REFUSED[state])
     if state in _FAILED:

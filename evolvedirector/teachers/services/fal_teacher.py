@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from evolvedirector.records import ImageRequest
+from evolvedirector.teachers.services.answer_picture import picture_in
 from evolvedirector.teachers.services.image_api import APITeacher, ImageAPI, nearest_aspect_ratio
 from evolvedirector.teachers.services.image_safety import ImageSafety
 from evolvedirector.teachers.services.json_template import check_extra
 from evolvedirector.teachers.services.prices import listed_price_usd
-from evolvedirector.teachers.services.queued_jobs import PENDING, Progress, QueuedJobs
+from evolvedirector.teachers.services.queued_jobs import PENDING, Progress, QueuedJobs, drawn
 from evolvedirector.transport.client import Client
 from evolvedirector.transport.endpoint import Endpoint
 from evolvedirector.transport.fault import TransportFault
@@ -123,8 +124,7 @@ def read_result(document: Mapping[str, Any]) -> Progress:
     """
     if any(document.get("has_nsfw_concepts") or ()):
         return Progress("refusal", reason="has_nsfw_concepts")
-    images = document.get("images") or [document.get("image")]
-    return Progress("image", str(images[0]["url"]))
+    return drawn(picture_in(document.get("images")) or picture_in(document))
 
 
 def is_policy_violation(fault: TransportFault) -> bool:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from evolvedirector.errors import UserError
+from evolvedirector.teachers.services.answer_picture import is_picture, picture_in
 from evolvedirector.teachers.services.json_template import value_at
-from evolvedirector.teachers.services.queued_jobs import PENDING, Progress
+from evolvedirector.teachers.services.queued_jobs import PENDING, Progress, drawn
 from evolvedirector.transport.fault import TransportFault
 from evolvedirector.transport.job_journal import Job
 from evolvedirector.transport.response import Response
@@ -51,9 +49,6 @@ class HTTPPolling:
         if not self.done_values:
             raise UserError("done_values is empty. Allowed is at least one state. Write [succeeded], say.")
         check_allowed_hosts(self.key_hosts)
-
-
-_DATA_URL = re.compile(r"data:image/[a-z.+-]{1,20};base64,")
 
 
 class HTTPAnswers:
@@ -108,18 +103,14 @@ class HTTPAnswers:
         refusal = self.refusal(document)
         if refusal:
             return Progress("refusal", reason=refusal, paid=False)
-        text = value_at(document, self.image_path or "")
-        if not isinstance(text, str) or not text:
-            reason = f"the answer holds nothing at {self.image_path!r}"
+        path = self.image_path or ""
+        # A field that is empty gives way to its neighbours: services fill one of `b64_json` and `url`.
+        around = (value_at(document, path), value_at(document, path.rpartition(".")[0]), document)
+        found = [picture for picture in map(picture_in, around) if picture is not None]
+        if not found:
+            reason = f"the answer holds neither an address nor base64 at {path!r}"
             raise TransportFault("ambiguous", reason, maybe_paid=True)
-        if text.startswith(("http://", "https://")):
-            return Progress("image", text)
-        found = _DATA_URL.match(text)
-        try:
-            return Progress("image", image=base64.b64decode(text[found.end() :] if found else text, validate=True))
-        except (binascii.Error, ValueError):
-            reason = f"what the answer holds at {self.image_path!r} is neither an address nor base64"
-            raise TransportFault("ambiguous", reason, maybe_paid=True) from None
+        return drawn(next((picture for picture in found if picture.url or is_picture(picture.image or b"")), found[0]))
 
     def read_submission(self, document: Any) -> Job | Progress:
         """Read the answer to a submission: a job, or a refusal at once.

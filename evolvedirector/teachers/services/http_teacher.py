@@ -8,6 +8,7 @@ from typing import Any
 
 from evolvedirector.errors import UserError
 from evolvedirector.records import ImageReply, ImageRequest
+from evolvedirector.teachers.services.answer_picture import is_picture, paid_json, picture_in_body
 from evolvedirector.teachers.services.http_answers import HTTPAnswers, HTTPPolling
 from evolvedirector.teachers.services.image_api import APITeacher, ImageAPI
 from evolvedirector.teachers.services.image_safety import ImageSafety
@@ -69,8 +70,12 @@ class _HTTPService:
     async def draw(self, client: Client, request: ImageRequest) -> ImageReply:
         answer = await self._sent(client, request)
         if self._answers.image_path is None and answer.status < 300:
-            return ImageReply(request.request_id, "image", answer.body)
-        progress = self._answers.read(json_of(answer))
+            found = None if is_picture(answer.body) else picture_in_body(answer.body)
+            if found is None or not found.url:
+                return ImageReply(request.request_id, "image", answer.body)
+            progress = Progress("image", found.url)
+        else:
+            progress = self._answers.read(paid_json(answer))
         if progress.state != "image":
             status = "refusal" if progress.state == "refusal" else "failure"
             return ImageReply(request.request_id, status, reason=progress.reason)  # type: ignore[arg-type]
@@ -83,7 +88,7 @@ class _HTTPService:
             raise
 
     async def submit(self, client: Client, request: ImageRequest) -> Job | Progress:
-        return self._answers.read_submission(json_of(await self._sent(client, request)))
+        return self._answers.read_submission(paid_json(await self._sent(client, request)))
 
     async def _sent(self, client: Client, request: ImageRequest) -> Response:
         return await client.request(
@@ -180,22 +185,6 @@ class HTTPTeacher(APITeacher):
         draws, auth = service if jobs is None else jobs, (auth_header, auth_scheme)
         api = ImageAPI("http", endpoint, draws, model, parameters, price, safety, *auth, polled=jobs is not None)
         super().__init__(api, jobs)
-
-
-def json_of(answer: Response) -> Any:
-    """Parse the answer to a request that is paid for.
-
-    Args:
-        answer: whole.
-
-    Raises:
-        TransportFault: it is no JSON.
-    """
-    try:
-        return answer.json()
-    except TransportFault as fault:
-        fault.maybe_paid = True
-        raise
 
 
 def split_headers(headers: Mapping[str, str] | None) -> tuple[dict[str, str], str, str]:

@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 from evolvedirector.errors import UserError
 from evolvedirector.records import ImageReply, ImageRequest, digest
 from evolvedirector.store.errors import StoreError
+from evolvedirector.teachers.services.answer_picture import unwrapped
 from evolvedirector.teachers.services.image_safety import ImageSafety, clean_image
 from evolvedirector.teachers.services.queued_jobs import LASTING_FAULTS, QueuedJobs
 from evolvedirector.transport.breaker import breaker_of
@@ -186,7 +187,8 @@ class ImageAPI:
         breaker_of(self.endpoint).reset()
         for reason in run_concurrently([None], self._verify, self.open_client, 1):
             if reason:
-                raise ValueError(f"The {self.provider} teacher {self.model!r} cannot be used: {reason}.")
+                end = "" if reason.endswith(("?", ".")) else "."
+                raise ValueError(f"The {self.provider} teacher {self.model!r} cannot be used: {reason}{end}")
 
     async def reply(self, client: Client, request: ImageRequest) -> ImageReply:
         """Draw one image and see that it is one; every fault becomes a reply, with its price where it may be paid.
@@ -206,7 +208,7 @@ class ImageAPI:
         except TransportFault as fault:
             failure = self._failure(request, f"{fault.kind}: {fault.reason}", fault.maybe_paid)
             # A job that was submitted before its poll was denied may still be drawn.
-            sent = fault.kind != "denied" or fault.maybe_paid or self._polled
+            sent = fault.maybe_paid or (fault.kind != "unreachable" and (fault.kind != "denied" or self._polled))
             return replace(failure, sent=sent, closed=fault.kind in LASTING_FAULTS)
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             # An answer in an unexpected shape; its words may quote the answer, so only the kind is told.
@@ -218,7 +220,7 @@ class ImageAPI:
     def _accepted(self, request: ImageRequest, reply: ImageReply) -> ImageReply:
         cost_usd = reply.cost_usd or self.price_usd or 0.0
         try:
-            image = clean_image(reply.image or b"", self.safety)
+            image = clean_image(unwrapped(reply.image or b""), self.safety)
         except (StoreError, ValueError) as error:
             return ImageReply(request.request_id, "failure", None, f"unusable image: {error}", cost_usd, closed=True)
         except Exception as error:
@@ -237,7 +239,7 @@ class ImageAPI:
 
     async def _verify(self, client: Client, nothing: None) -> str:
         try:
-            client.check_key()
+            client.check_environment()
             if isinstance(self._service, AnswersForFree):
                 await self._service.check(client)
         except TransportFault as fault:

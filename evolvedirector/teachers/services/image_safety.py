@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from evolvedirector.errors import UserError
-from evolvedirector.store.images import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, decode_image
+from evolvedirector.store.errors import StoreError
+from evolvedirector.store.images import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, decode_image, to_rgb
+from evolvedirector.teachers.services.answer_picture import is_picture
 from evolvedirector.teachers.services.plain_png import plain_png
 
 UNIFORM_LEVELS = 12
@@ -17,6 +19,7 @@ UNIFORM_LEVELS = 12
 BLUR_GRID_PX = 64
 """Shorter side at which blur is measured: coarse enough to average the blocks of JPEG away. Smaller images, where a
 sharp edge and a blurred one look alike, are never called blurred."""
+_FURTHER_FORMATS = ("GIF", "BMP", "TIFF", "AVIF")
 _LEVELS = np.arange(256)
 _COMPRESS_LEVEL = 1  # a quarter of the time of the usual level 6, and a sixth larger
 
@@ -81,7 +84,8 @@ def clean_image(data: bytes, safety: ImageSafety) -> CleanImage:
     of 8-bit RGB keeps its compression, every other image is encoded anew.
 
     Args:
-        data: PNG, JPEG or WebP, by its first bytes and not by any name or type that was sent along.
+        data: PNG, JPEG or WebP, by its first bytes and not by any name or type that was sent along; the first picture
+            of a GIF, BMP, TIFF or AVIF is taken too, since it is paid for.
         safety: what is accepted.
 
     Raises:
@@ -90,9 +94,29 @@ def clean_image(data: bytes, safety: ImageSafety) -> CleanImage:
     """
     if len(data) > safety.max_bytes:
         raise UserError(f"An image of {len(data)} bytes is too large. At most {safety.max_bytes} are allowed.")
+    data = _in_a_kept_format(data, safety.max_pixels)
     pixels = decode_image(data, safety.max_pixels)
     height, width = pixels.shape[:2]
     return CleanImage(plain_png(data) or _encoded(pixels), width, height, suspicion_of(pixels, safety))
+
+
+def _in_a_kept_format(data: bytes, max_pixels: int) -> bytes:
+    """Encode a picture of another common format as PNG; everything else comes back as it is."""
+    if not is_picture(data) or data[:4] in (b"\x89PNG", b"RIFF") or data[:3] == b"\xff\xd8\xff":
+        return data
+    from PIL import Image
+
+    try:
+        image = Image.open(io.BytesIO(data), formats=_FURTHER_FORMATS)
+        if image.width * image.height <= max_pixels:
+            return _encoded(np.asarray(to_rgb(image)))
+    except (MemoryError, StoreError):
+        raise
+    except Exception as error:  # whatever a parser of foreign bytes stumbles over
+        raise StoreError(f"The header of an image cannot be used: {type(error).__name__}. Ask for PNG.") from error
+    raise StoreError(
+        f"An image of {image.width} x {image.height} pixels is refused. At most {max_pixels} are allowed. Ask for less."
+    )
 
 
 def _encoded(pixels: np.ndarray) -> bytes:

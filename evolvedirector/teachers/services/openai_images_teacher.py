@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -11,6 +9,7 @@ from typing import Any, Literal
 
 from evolvedirector.errors import UserError
 from evolvedirector.records import ImageReply, ImageRequest
+from evolvedirector.teachers.services.answer_picture import paid_json, picture_in
 from evolvedirector.teachers.services.image_api import APITeacher, ImageAPI
 from evolvedirector.teachers.services.image_safety import ImageSafety
 from evolvedirector.teachers.services.prices import listed_price_usd
@@ -44,7 +43,6 @@ MODERATED = frozenset(
 _MODERATED_WORDS = re.compile(r"safety system|content (?:management )?policy|moderat|content filter", re.IGNORECASE)
 _SIZE = re.compile(r"[1-9]\d{1,4}x[1-9]\d{1,4}")
 _OURS = ("model", "prompt", "n", "size", "stream")
-_DATA_URL = re.compile(r"data:image/[a-z.+-]{1,20};base64,")
 
 
 class _OpenAIImages:
@@ -89,7 +87,12 @@ class _OpenAIImages:
             body["seed"] = request.seed % 2**31
         try:
             answer = await client.request_json(
-                "POST", "images/generations", body, idempotency_key=request.idempotency_key, accept=_is_refusal
+                "POST",
+                "images/generations",
+                body,
+                idempotency_key=request.idempotency_key,
+                accept=_is_refusal,
+                read=paid_json,
             )
         except TransportFault as fault:
             words = read_error(fault.body)[1]
@@ -101,20 +104,16 @@ class _OpenAIImages:
             status: Literal["refusal", "failure"] = "refusal" if is_moderated(code, message) else "failure"
             reason = without_secrets(f"the answer holds an error: {code} {message}")
             return ImageReply(request.request_id, status, reason=reason)
-        image = await self._image(client, answer["data"][0])
-        return ImageReply(request.request_id, "image", image)
+        return ImageReply(request.request_id, "image", await self._image(client, answer))
 
-    async def _image(self, client: Client, entry: Mapping[str, Any]) -> bytes:
-        text, url = entry.get("b64_json"), entry.get("url")
-        if text is None and url and (found := _DATA_URL.match(url)):
-            text = url[found.end() :]
-        if text is not None:
-            try:
-                return base64.b64decode(_DATA_URL.sub("", text[:64]) + text[64:], validate=True)
-            except (binascii.Error, ValueError):
-                raise TransportFault("ambiguous", "the image in the answer is no base64", maybe_paid=True) from None
+    async def _image(self, client: Client, answer: Any) -> bytes:
+        found = picture_in(answer)
+        if found is None:
+            raise TransportFault("ambiguous", "the answer holds no picture that can be read", maybe_paid=True)
+        if found.image is not None:
+            return found.image
         try:
-            return await client.download(entry["url"], self._image_hosts)
+            return await client.download(found.url, self._image_hosts)
         except TransportFault as fault:
             fault.maybe_paid = True  # it was drawn
             if fault.kind == "forbidden_url":

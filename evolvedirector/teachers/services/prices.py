@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from evolvedirector.errors import UserError
+from evolvedirector.store.paths import user_path
 
 PRICES_VARIABLE = "EVOLVEDIRECTOR_PRICES"
 """Environment variable that names a user's own list."""
@@ -57,7 +58,7 @@ def price_list() -> dict[str, float]:
         ValueError: the user's own list cannot be read.
     """
     own = os.environ.get(PRICES_VARIABLE, "")
-    return {**_read(SHIPPED, 0), **(_read(*_stamped(Path(own))) if own else {})}
+    return {**_read(SHIPPED, 0), **(_read(*_stamped(user_path(own))) if own else {})}
 
 
 def _stamped(path: Path) -> tuple[Path, int]:

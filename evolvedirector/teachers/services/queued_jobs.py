@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from evolvedirector.errors import UserError
 from evolvedirector.records import ImageReply, ImageRequest
+from evolvedirector.teachers.services.answer_picture import FoundPicture
 from evolvedirector.transport.api_key import read_key
 from evolvedirector.transport.client import Client
 from evolvedirector.transport.deadline import ends_at
@@ -39,6 +40,17 @@ class Progress:
 
 
 PENDING = Progress("pending")
+
+
+def drawn(found: FoundPicture | None) -> Progress:
+    """Turn the picture of a finished job into its progress.
+
+    Args:
+        found: None: the answer holds no picture that can be read.
+    """
+    if found is None:
+        return Progress("failure", reason="the answer holds no picture that can be read")
+    return Progress("image", found.url, found.image)
 
 
 class JobService(Protocol):

@@ -8,11 +8,12 @@ from typing import Any, Literal
 
 from evolvedirector.errors import UserError
 from evolvedirector.records import ImageRequest
+from evolvedirector.teachers.services.answer_picture import picture_in
 from evolvedirector.teachers.services.image_api import APITeacher, ImageAPI, nearest_aspect_ratio
 from evolvedirector.teachers.services.image_safety import ImageSafety
 from evolvedirector.teachers.services.json_template import check_extra
 from evolvedirector.teachers.services.prices import listed_price_usd
-from evolvedirector.teachers.services.queued_jobs import PENDING, Progress, QueuedJobs
+from evolvedirector.teachers.services.queued_jobs import PENDING, Progress, QueuedJobs, drawn
 from evolvedirector.transport.client import Client
 from evolvedirector.transport.endpoint import Endpoint
 from evolvedirector.transport.fault import TransportFault
@@ -144,10 +145,9 @@ def read_prediction(document: Mapping[str, Any]) -> Progress:
     """
     state, output = document["status"], document.get("output")
     if state == "succeeded":
-        first = output[0] if isinstance(output, list) and output else output
-        if not isinstance(first, str):
+        if not output:
             return Progress("failure", reason="the prediction has no output any more; it is deleted after an hour")
-        return Progress("image", first)
+        return drawn(picture_in(output))
     if state in ("failed", "canceled", "aborted"):
         words = str(document.get("error") or state)
         refused = bool(_REFUSED.search(words))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from evolvedirector.errors import UserError
 from evolvedirector.records import ImageReply, ImageRequest
+from evolvedirector.teachers.services.answer_picture import is_picture, unwrapped
 from evolvedirector.teachers.services.image_api import APITeacher, ImageAPI, nearest_aspect_ratio
 from evolvedirector.teachers.services.image_safety import ImageSafety
 from evolvedirector.teachers.services.json_template import check_extra
@@ -57,13 +58,13 @@ class _Stability:
         )
         if answer.status != 200:
             return ImageReply(request.request_id, "refusal", reason="Stability refuses the prompt (moderation)")
-        finish = answer.headers.get("finish-reason", "SUCCESS")
-        if finish == "CONTENT_FILTERED":
+        if finish_reason(answer) == "CONTENT_FILTERED":
             reason = "Stability refuses the image (CONTENT_FILTERED)"
             return ImageReply(request.request_id, "refusal", reason=reason, cost_usd=self._price_usd or 0.0)
-        if answer.headers.get("content-type", "").startswith("application/json"):
+        image = unwrapped(answer.body)
+        if not is_picture(image) and answer.headers.get("content-type", "").lower().startswith("application/json"):
             raise TransportFault("ambiguous", "the answer holds JSON where an image belongs", 200, maybe_paid=True)
-        return ImageReply(request.request_id, "image", answer.body)
+        return ImageReply(request.request_id, "image", image)
 
 
 class StabilityTeacher(APITeacher):
@@ -101,6 +102,23 @@ class StabilityTeacher(APITeacher):
         price = listed_price_usd("stability", model, variant) if cost_usd_per_image is None else cost_usd_per_image
         service = _Stability(model, self.extra, price)
         super().__init__(ImageAPI("stability", endpoint, service, model, self.extra, price, safety))
+
+
+def finish_reason(answer: Response) -> str:
+    """Read how the drawing ended: from the header, or from JSON around the image.
+
+    Args:
+        answer: with status 200.
+    """
+    if "finish-reason" in answer.headers or answer.body[:1] != b"{":
+        return answer.headers.get("finish-reason", "SUCCESS")
+    try:
+        document = answer.json()
+    except TransportFault:
+        return "SUCCESS"
+    first = next(iter(document.get("artifacts") or ()), document)
+    told = [part.get(name) for part in (document, first) for name in ("finish_reason", "finishReason")]
+    return next((word for word in told if isinstance(word, str)), "SUCCESS")
 
 
 def is_moderated(response: Response) -> bool:

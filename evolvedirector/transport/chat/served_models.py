@@ -36,7 +36,8 @@ def check_served_model(endpoint: Endpoint, model: str, needs_images: bool = Fals
     try:
         (listed,) = run_concurrently([patient], _list_models, lambda: Client(patient), 1)
     except TransportFault as fault:
-        raise ValueError(f"The model {model!r} cannot be asked: {fault.reason.rstrip('.')}.") from None
+        end = "" if fault.reason.endswith(("?", ".")) else "."
+        raise ValueError(f"The model {model!r} cannot be asked: {fault.reason}{end}") from None
     entries = _entries(listed)
     if not entries:
         return

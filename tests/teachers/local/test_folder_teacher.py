@@ -136,6 +136,22 @@ def test_the_name_follows_from_what_is_there_and_not_from_when(pictures: Path) -
     assert FolderTeacher(str(pictures)).fingerprint != before
 
 
+def test_forms_and_captions_are_read_as_an_import_reads_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (8, 8), (9, 9, 9)).save(tmp_path / "a.bmp")
+    (tmp_path / "a.TXT").write_bytes(b" \r\n")
+    (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"text": "from json"}')
+    for name, content in (("b", "caf\xe9".encode("latin-1")), ("c", b"a\0b")):
+        (tmp_path / f"{name}.png").write_bytes(flat_png(1))
+        (tmp_path / f"{name}.txt").write_bytes(content)
+    teacher = FolderTeacher(str(tmp_path), fit="keep")
+    with caplog.at_level(logging.WARNING):
+        assert (ask(teacher, "from json").image or b"").startswith(b"\x89PNG")
+    assert "2 pictures cannot be used" in caplog.text
+    assert "b.png: its txt cannot be read: byte 0xE9" in caplog.text and "c.png: The prompt holds" in caplog.text
+
+
 def test_what_cannot_be_is_told_before_anything_is_asked(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is no folder"):
         FolderTeacher(str(tmp_path / "missing")).verify()

@@ -13,6 +13,7 @@ import pytest
 
 from evolvedirector.records import ImageReply, ImageRequest
 from evolvedirector.store.images import decode_image
+from evolvedirector.store.imports import tar_images
 from evolvedirector.teachers.local.webdataset_teacher import WebDatasetTeacher
 from tests.toys import flat_png
 
@@ -112,14 +113,59 @@ def test_what_is_no_whole_plain_tar_is_told(tmp_path: Path) -> None:
         tar.add(whole, "x")
     (tmp_path / "backwards.tar").write_bytes(backwards())
     for name in ("cut.tar", "x.tar.gz", "missing.tar", "backwards.tar", "x-{0.tar"):
-        with pytest.raises(ValueError, match=r"cannot be read|does not exist|Unbalanced"):
+        with pytest.raises(ValueError, match=r"is cut short|compressed|does not exist|not understood|-512 bytes"):
             WebDatasetTeacher(str(tmp_path / name)).verify()
-    with pytest.raises(ValueError, match="Only local files are read"):
+    with pytest.raises(ValueError, match="does not exist"):
         WebDatasetTeacher("pipe:cat x.tar").verify()
     with pytest.raises(ValueError, match="no picture with a caption"):
         WebDatasetTeacher(str(write_tar(tmp_path / "empty.tar", {}))).verify()
     with pytest.raises(ValueError, match="fit is 'stretch'"):
         WebDatasetTeacher("x.tar", fit="stretch")  # type: ignore[arg-type]
+
+
+def test_teacher_and_import_read_the_same_samples(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    members = {
+        **{
+            "./b.txt": b"\xef\xbb\xbftwo\r\nowls",
+            "a.png": flat_png(10),
+            "b.png": flat_png(20),
+            "a.json": b'{"text": "a fox"}',
+        },
+        **{
+            "latin.png": flat_png(1),
+            "latin.txt": b"caf\xe9",
+            "list.png": flat_png(1),
+            "list.json": b'{"caption": ["a"]}',
+        },
+        **{"skill.png": flat_png(1), "skill.json": b'{"text": "a", "skill": 7}', "._a.png": b"", "d.gif": flat_png(30)},
+        **{
+            "d.txt": b" ",
+            "d.json": b'{"caption": "from json"}',
+            "half.png": flat_png(1),
+            "half.json": b'{"text": "\\ud83d"}',
+        },
+    }
+    first, second = write_tar(tmp_path / "x.tar", members), write_tar(tmp_path / "y.tar", {"a.png": b"", "a.txt": b"x"})
+    content = first.read_bytes()
+    at = content.index(b"skill.png\0")
+    joined = tmp_path / "joined.tar"
+    joined.write_bytes(content[:at] + b"X" + content[at + 1 :] + second.read_bytes())
+    teacher = WebDatasetTeacher(str(joined))
+    with caplog.at_level(logging.WARNING):
+        teacher.verify()
+    problems: list[str] = []
+    imported = list(tar_images(str(joined), problems))
+    assert [(item.caption, item.image[:4]) for item in imported[:3]] == [
+        ("two owls", b"\x89PNG"),
+        ("a fox", b"\x89PNG"),
+        ("from json", b"\x89PNG"),
+    ]
+    assert [tone(ask(teacher, item.caption)) for item in imported[:3]] == [20, 10, 30]
+    told = [problem.rpartition("joined.tar")[2] for problem in teacher._index.left_out]
+    assert [problem.rpartition("joined.tar")[2] for problem in problems] == [
+        line for line in told if "half" not in line
+    ]
+    assert len(told) == 6 and "damaged at byte" in caplog.text and "half a character" in caplog.text
 
 
 def backwards() -> bytes:

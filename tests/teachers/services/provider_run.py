@@ -22,6 +22,7 @@ from typing import Any
 
 import webdataset  # noqa: F401 - publishing imports it late, and each child would pay for that
 
+from evolvedirector.errors import RunError
 from evolvedirector.evolution.budget import Budget
 from evolvedirector.evolution.host import StudentPart
 from evolvedirector.evolution.opening import run_seeding
@@ -177,13 +178,21 @@ def context_of(store: DatasetStore, teacher: Teacher, budget: Budget, unit: int 
 
 
 def evolve(root: Path, teacher: Teacher, budget: Budget) -> dict[str, Any]:
-    """Buy the seeds and run one round, or what is left of both; return the books."""
+    """Buy the seeds and run one round, or what is left of both; return the books.
+
+    On a bad day no seed gets an image: the run then ends, and its books must be right all the same.
+    """
     warnings.simplefilter("ignore")
     with DatasetStore(root, create=True) as store:
         context = context_of(store, teacher, budget)
-        sha = run_seeding(context)
-        info = replace(context.info, round_id="r1", index=1, global_step=10, revision_sha=sha)
-        sha = run_round(replace(context_of(store, teacher, budget), info=info))
+        try:
+            sha = run_seeding(context)
+            info = replace(context.info, round_id="r1", index=1, global_step=10, revision_sha=sha)
+            sha = run_round(replace(context_of(store, teacher, budget), info=info))
+        except RunError as error:
+            if "got an image to train on" not in str(error):
+                raise
+            sha = context.info.revision_sha
         spend = store.ledger.spend()
         states = store.state(sha)
         rows = store.ledger.file.rows("SELECT status, COUNT(*) FROM calls GROUP BY status")

@@ -57,7 +57,7 @@ def test_every_fault_becomes_a_reply_and_the_cost_covers_the_bill(provider, tmp_
         faults["moderated"] = "failure"
     if provider == "stability":  # an image is whatever the body holds
         faults["error_inside"] = "failure"
-    with ChaosServer(script_of(faults)) as server:
+    with ChaosServer(script_of(faults), together=2) as server:
         teacher = teacher_at(provider, server.url, tmp_path / "jobs", max_in_flight=64, attempts=6)
         replies = answers(teacher, requests_of(faults))
         assert {fault: reply.status for fault, reply in replies.items()} == faults

@@ -55,7 +55,7 @@ def test_a_worker_that_died_is_a_failure_and_the_next_try_a_new_job(tmp_path):
         assert server.billed == 2
 
 
-@pytest.mark.parametrize("document", [{"images": [{"url": "u"}]}, {"image": {"url": "u"}}])
+@pytest.mark.parametrize("document", [{"images": [{"url": "https://u"}]}, {"image": {"url": "https://u"}}])
 def test_one_image_or_a_list(document):
-    assert read_result(document).image_url == "u"
+    assert read_result(document).image_url == "https://u"
     assert read_result({**document, "has_nsfw_concepts": [False]}).state == "image"

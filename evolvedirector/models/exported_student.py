@@ -1,0 +1,159 @@
+"""A student that `evolvedirector export` wrote in our own form: found, checked, and built by its class path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from evolvedirector.errors import UserError
+from evolvedirector.models.image_generator import ImageGenerator
+from evolvedirector.models.part_files import built_part, read_part
+from evolvedirector.records.part import Part
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+NETWORK = "transformer"
+"""Folder of the network where there is no stock pipeline."""
+STUDENT = "student.yaml"
+"""Beside it: of what, and how, it draws."""
+LORA_FILES = ("pytorch_lora_weights.safetensors", "adapter_config.json")
+"""Of an export that is a LoRA alone: one of them is there."""
+
+
+@runtime_checkable
+class ExportedStudent(ImageGenerator, Protocol):
+    """A module that is built from `student.yaml`, takes the exported network's weights, and draws."""
+
+    image_size_px: int
+    guidance_scale: float
+    sampling_steps: int
+    generation_chunk_size: int
+    transformer: nn.Module | None
+
+    def configure_model(self) -> Any:
+        """Build the network; nothing is loaded or allocated before."""
+        ...
+
+    def parts(self) -> Mapping[str, Part]:
+        """Name what it is built of beside the network: text encoders and codec."""
+        ...
+
+    def to(self, device: Any) -> Any:
+        """Move it to a device."""
+        ...
+
+    def eval(self) -> Any:
+        """Evaluate from now on."""
+        ...
+
+
+def described_student(folder: Path) -> ExportedStudent:
+    """Build the student of an export in our own form, without its network.
+
+    Args:
+        folder: Holds `student.yaml` and `transformer/`.
+
+    Raises:
+        UserError: `student.yaml` cannot be read, or describes something else.
+    """
+    from jsonargparse import ArgumentError
+
+    path = folder / STUDENT
+    content = read_part(path, "model")
+    family = content.get("init_args", {}).get("family", {}).get("init_args", {})
+    if family.get("pretrained"):  # what it began with is not needed any more
+        family |= {"pretrained": str(folder.absolute() / NETWORK), "revision": None, "pretrained_subfolder": None}
+    try:
+        module = built_part(content, ImageGenerator, "model")
+    except ArgumentError as error:
+        raise UserError(
+            f"{path} describes no student that can be built: {' '.join(str(error).split())[:400]}. Allowed is what "
+            "`evolvedirector export` wrote. Export it again."
+        ) from error
+    if not isinstance(module, ExportedStudent):
+        raise UserError(
+            f"{path} describes a {type(module).__name__}. Allowed is a student such as TextToImage. Export the student "
+            "again."
+        )
+    return module
+
+
+def exported_student(folder: Path) -> ExportedStudent:
+    """Build the student of an export in our own form, with its weights.
+
+    Args:
+        folder: Holds `student.yaml` and `transformer/`.
+
+    Raises:
+        UserError: One of them cannot be read.
+    """
+    module = described_student(folder)
+    try:
+        module.configure_model()
+        network: Any = module.transformer
+        loaded = type(network).from_pretrained(folder / NETWORK, use_safetensors=True)
+        network.load_state_dict(loaded.state_dict())
+    except UserError:
+        raise
+    except (OSError, RuntimeError, ValueError) as error:
+        raise _damaged(folder, type(error).__name__) from error
+    module.eval()
+    return module
+
+
+def check_export(folder: Path) -> None:
+    """Check, from headers alone, that the network of an export in our own form is whole and is the one described.
+
+    Args:
+        folder: Holds `student.yaml` and `transformer/`.
+
+    Raises:
+        UserError: It is not.
+    """
+    import torch
+
+    module = described_student(folder)
+    stored = {name: shape for path in network_files(folder) for name, shape in _shapes(path, folder).items()}
+    with torch.device("meta"):
+        module.configure_model()
+    network: Any = module.transformer
+    wanted: dict[str, Tensor] = network.state_dict()
+    for name in sorted({*stored, *wanted}):
+        shape = list(wanted[name].shape) if name in wanted else None
+        if stored.get(name) != shape:
+            raise _damaged(folder, f"{name} has the shape {stored.get(name)} there and {shape} in {STUDENT}")
+
+
+def network_files(folder: Path) -> list[Path]:
+    """List the weight files of the network in an export in our own form.
+
+    Args:
+        folder: Holds `student.yaml` and `transformer/`.
+
+    Raises:
+        UserError: There is none.
+    """
+    files = sorted((folder / NETWORK).glob("*.safetensors"))
+    if not files:
+        raise _damaged(folder, "no safetensors file lies there")
+    return files
+
+
+def _shapes(path: Path, folder: Path) -> dict[str, list[int]]:
+    """Read names and shapes from the header, which a file that was cut off does not pass."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except (OSError, SafetensorError) as error:
+        raise _damaged(folder, f"{path.name}: {type(error).__name__}") from error
+
+
+def _damaged(folder: Path, reason: str) -> UserError:
+    return UserError(
+        f"The network in {folder / NETWORK} is damaged, or none of {STUDENT}'s numbers ({reason}). Allowed is what "
+        "`evolvedirector export` wrote. Export it again."
+    )
