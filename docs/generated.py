@@ -73,8 +73,14 @@ def header_fields(text: str) -> dict[str, str]:
 
 def recipes() -> str:
     """Describe every recipe by its own header."""
-    paths = sorted((ROOT / "configs").rglob("*.yaml"), key=lambda path: (path.parent != ROOT / "configs", path))
-    return "\n\n".join(_recipe(path.relative_to(ROOT).as_posix(), path.read_text("utf-8")) for path in paths)
+    from evolvedirector.configs import path as configs
+    from evolvedirector.configs import recipe_files
+
+    folder = configs()
+    paths = sorted(recipe_files(), key=lambda path: (path.parent != folder, path))
+    return "\n\n".join(
+        _recipe(f"configs/{path.relative_to(folder).as_posix()}", path.read_text("utf-8")) for path in paths
+    )
 
 
 def _recipe(name: str, text: str) -> str:
