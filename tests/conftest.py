@@ -10,6 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.family_of_the_run import FAMILIES, VARIABLE, family_of_the_run
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 _OF_PYTEST = {"PYTEST_CURRENT_TEST", "COV_CORE_SOURCE"}
@@ -23,9 +25,27 @@ _SET_ONCE = {
     "PL_SEED_WORKERS",
     "TOKENIZERS_PARALLELISM",
     "TORCHINDUCTOR_CACHE_DIR",
+    "_TORCHINDUCTOR_PYOBJECT_TENSOR_DATA_PTR",
     "TRITON_CACHE_DIR",
 }
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+def pytest_report_header() -> str:
+    """Say which family of networks is tested whole."""
+    return f"family tested whole in the fast tier: {family_of_the_run()} ({VARIABLE} chooses another)"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put tests `in_turn` into the slow tier, but for those of one family."""
+    chosen = family_of_the_run()
+    for item in items:
+        turn = item.get_closest_marker("in_turn")
+        if turn is not None:
+            assert turn.args[0] in FAMILIES, f"{item.nodeid}: {turn.args[0]} is no family"
+            if turn.args[0] != chosen:
+                item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -65,3 +85,10 @@ def _no_leaks() -> Iterator[None]:
         if left:
             torch.distributed.destroy_process_group()
         assert not left, "the test left a process group initialised"
+
+
+@pytest.fixture
+def rows_of_any_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let bitsandbytes keep 4-bit weights in their plain form: where the CPU has AVX512-BF16 it packs them by rows of
+    whole blocks of 64, which tiny models do not have."""
+    monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: False)

@@ -119,7 +119,10 @@ def test_an_unknown_word_names_the_nearest(capsys: pytest.CaptureFixture[str]) -
         (["--trainer.max_epoch=3"], "`--trainer.max_epoch` is not an option of Trainer. Did you mean `max_epochs`?"),
         (["--trainer.max_epochs=x"], "`trainer.max_epochs` is 'x'. It takes int | null."),
         (["--modle=3"], "`--modle` is not an option. Did you mean `model`?"),
-        (["-c", "rum.yaml"], "The config file rum.yaml does not exist. Did you mean `run.yaml`?"),
+        (
+            ["-c", "rum.yaml"],
+            "The config file rum.yaml does not exist, and no packaged recipe has that name. Did you mean `run.yaml`?",
+        ),
         (
             [f"--trainer.callbacks={{class_path: {CHECKPOINT}, init_args: {{keep_last: 0}}}}"],
             "keep_last is 0. At least 1",
@@ -253,3 +256,16 @@ def test_a_signal_ends_the_run_and_says_how_to_go_on(here: Path, number: signal.
     )
     assert went_on.returncode == 0, went_on.stderr
     assert "Going on from run/checkpoints/" in went_on.stdout
+
+
+def test_the_number_of_threads_that_was_found_stands_in_the_config(
+    here: Path, seed_variables: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert main(["fit", "-c", "run.yaml", "--cpu_threads=auto"]) == 0
+    assert "cpu_threads: 1 (as OMP_NUM_THREADS says)." in capsys.readouterr().out
+    assert "\ncpu_threads: 1\n" in "\n" + (here / "run/config.yaml").read_text()
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert main(["fit", "-c", "run.yaml", "--cpu_threads=auto", "--ckpt_path=last", "--trainer.max_epochs=2"]) == 0
+    assert "cpu_threads: 1 (as in the checkpoint)." in capsys.readouterr().out
+    assert main(["fit", "-c", "run.yaml", "--cpu_threads=0"]) == 2

@@ -11,7 +11,7 @@ from tests.parsed_config import ParsedConfig
 
 CONFIGS = evolvedirector.configs.path()
 ROOT = CONFIGS.parent
-RECIPES = sorted(CONFIGS.rglob("*.yaml"))
+RECIPES = evolvedirector.configs.recipe_files()
 BORING = "lightning.pytorch.demos.boring_classes.Boring"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,17 @@ import pytest
 import evolvedirector.configs
 from evolvedirector.cli import main
 from evolvedirector.serving.teacher_server import TeacherServer
+from evolvedirector.store import RevisionFiles
 from evolvedirector.store.imports import read_prompt_file
 from evolvedirector.worlds.shapes import MiniatureTeacher
 from tests.chaos import chat
 from tests.chaos.script import Script
 from tests.chaos.server import ChaosServer
-from tests.teachers.tiny_pipelines import save_tiny
+from tests.tiny_hub import tiny_hub
 
 CONFIGS = evolvedirector.configs.path()
 KEY = "a-key-of-this-test-0123"
 WORDS = ("a red circle", "a blue square", "two green stars", "a yellow triangle", "three red squares", "a green circle")
-TINY_JUDGE = "package:worlds/shapes/vlm, image_size_px: 32"
-"""Instead of eight billion parameters; it answers what it is asked."""
 TINY = """
 model:
   init_args:
@@ -54,6 +53,29 @@ trainer:
   {default_root_dir: run, accelerator: cpu, devices: 1, precision: 32-true, strategy: auto, max_steps: 6,
    check_val_every_n_epoch: 9, log_every_n_steps: 1}
 """
+TINY_EDGEN = """
+model:
+  init_args:
+    image_size_px: 32
+    family:
+      init_args:
+        text_encoder: {init_args: {dimension: 32, dtype: float32}}
+        codec: {init_args: {downscaling: 2}}
+        text_length: 12
+        sample_size: 16
+        layers: 2
+        heads: 2
+        head_dim: 12
+    sampling_steps: 1
+    generation_chunk_size: 4
+data:
+  init_args: {root: run/data, seeds: seeds.jsonl, held_out: held_out.jsonl, global_batch_size: 4, batches_per_epoch: 2,
+              image_size_px: 32, num_workers: 0, generation_chunk_size: 4, buckets: []}
+trainer:
+  {default_root_dir: run, accelerator: cpu, devices: 1, precision: 32-true, strategy: auto, max_steps: 6,
+   check_val_every_n_epoch: 9, log_every_n_steps: 1}
+"""
+"""The numbers of the stand-ins in tests/tiny_hub.py."""
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings(
@@ -108,9 +130,11 @@ def written(recipe: str, changes: dict[str, str]) -> Path:
     return path
 
 
-def check_and_fit(recipe: Path, capsys: pytest.CaptureFixture[str], *rows: str) -> dict[str, Any]:
-    words = [str(CONFIGS / "base.yaml"), str(CONFIGS / "model" / "edgen.yaml"), str(recipe), "tiny.yaml"]
-    options = [word for path in words for word in ("-c", path)]
+def check_and_fit(
+    recipe: Path, capsys: pytest.CaptureFixture[str], *rows: str, more: Sequence[Path] = ()
+) -> dict[str, Any]:
+    words = [CONFIGS / "base.yaml", CONFIGS / "model" / "edgen.yaml", recipe, *more, "tiny.yaml"]
+    options = [word for path in words for word in ("-c", str(path))]
     assert main(["check", *options]) == 0, capsys.readouterr().err
     plan = " ".join(capsys.readouterr().out.split())
     assert [row for row in rows if row not in plan] == [], plan
@@ -139,22 +163,45 @@ def services() -> Iterator[Callable[..., tuple[str, str]]]:
         yield start
 
 
-def test_edgen_with_hosted_teachers_and_a_local_judge(
-    here: Path, services: Callable[..., tuple[str, str]], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("name", ["edgen_512", "edgen_1024"])
+def test_edgen_from_the_weights_of_pixart_alpha_with_hosted_teachers_and_a_local_judge(
+    name: str,
+    here: Path,
+    services: Callable[..., tuple[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     images, rest = services(("gpt-4.1-mini",))
+    start = {"edgen_512": "PixArt-alpha/PixArt-XL-2-512x512", "edgen_1024": "PixArt-alpha/PixArt-XL-2-1024-MS"}[name]
+    encoder, judges = "PixArt-alpha/PixArt-XL-2-512x512", ("Qwen/Qwen3-VL-8B-Instruct", "OpenGVLab/InternVL3_5-8B-HF")
+    tiny_hub(here / "hub", {start, encoder, "stabilityai/sd-vae-ft-ema", *judges}, monkeypatch)
     recipe = written(
-        "edgen_512.yaml",
+        f"{name}.yaml",
         {
             r'base_url: "https://api.openai.com/v1"': f'base_url: "{images}"',
             r"endpoint: \*openai": f'endpoint: {{base_url: "{rest}/v1", api_key_env: OPENAI_API_KEY}}',
             r'base_url: "https://api.bfl.ai"': f'base_url: "{rest}/bfl"',
-            r"(Qwen/Qwen3-VL-8B-Instruct|OpenGVLab/InternVL3_5-8B-HF), dtype: bfloat16": TINY_JUDGE,
+            "( +)quality: low": r"\1cost_usd_per_image: 0.01\n\1sizes: []",  # the served teacher knows neither
+            "dtype: bfloat16, batch_size: 16": "image_size_px: 32",
             "budget_teacher_calls: 20000": "budget_teacher_calls: 8",
         },
     )
-    summary = check_and_fit(recipe, capsys, "flux at most 8 images x 0.04 USD = 0.32 USD", "cost (most) 0.32 USD")
+    sized = name == "edgen_1024"
+    more = [CONFIGS / "buckets" / "buckets_1024.yaml"] if sized else []
+    buckets = "buckets: [[32, 32], [48, 24], [24, 48]]" if sized else "buckets: []"
+    Path("tiny.yaml").write_text(TINY_EDGEN.replace("buckets: []", buckets), encoding="utf-8")
+    rows = ("flux at most 8 images x 0.04 USD = 0.32 USD", "cost (most) 0.32 USD")
+    summary = check_and_fit(recipe, capsys, *rows, more=more)
     assert_it_evolved(summary)
+    trained = shapes_of("run/data")
+    assert trained <= {(32, 32), (48, 24), (24, 48)} if sized else trained == {(32, 32)}
+    assert len(trained) > 1 or not sized
+
+
+def shapes_of(root: str) -> set[tuple[int, int]]:
+    """List the widths and heights of the images that were bought."""
+    files = RevisionFiles(root)
+    return {(place.width_px, place.height_px) for place in files.load(files.current() or "").places.values()}
 
 
 def test_everything_hosted(
@@ -175,27 +222,30 @@ def test_everything_hosted(
         capsys,
         "gpt_image at most 8 images x 0.009 USD = 0.07 USD",
         "USD for images and looks",
-        "looks of SkillAccuracy.reader (outside the budget) at most 4 x 0.002 USD = 0.01 USD",
+        "looks of EvaluationCallback.suites.held_out.reader at most 4 x 0.002 USD = 0.01 USD (outside the budget)",
         "cost in all (most)",
     )
     assert_it_evolved(summary)
 
 
-def test_everything_on_this_machine(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_everything_on_this_machine(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teachers = ("stabilityai/stable-diffusion-3.5-medium", "black-forest-labs/FLUX.1-schnell")
+    judges = ("Qwen/Qwen3-VL-8B-Instruct", "OpenGVLab/InternVL3_5-8B-HF")
+    tiny_hub(here / "hub", {*teachers, *judges}, monkeypatch)
     recipe = written(
         "local_only.yaml",
         {
             r"quantisation: nf4, min_side_px: 512": "dtype: float32",
             r"num_inference_steps: \d+": "num_inference_steps: 1",
-            "stabilityai/stable-diffusion-3.5-medium": str(save_tiny("stable_diffusion_3", here)),
-            "black-forest-labs/FLUX.1-schnell": str(save_tiny("flux", here)),
-            r"(Qwen/Qwen3-VL-8B-Instruct|OpenGVLab/InternVL3_5-8B-HF), quantisation: nf4": TINY_JUDGE,
+            "8B(-Instruct|-HF), quantisation: nf4": r"8B\1, image_size_px: 32",
             "evolvedirector.writers.TransformersWriter": "evolvedirector.worlds.shapes.MiniatureWriter",
             r"init_args: \{model: Qwen/Qwen3-4B.*\}": "init_args: {}",
             "budget_teacher_calls: 10000": "budget_teacher_calls: 8",
             # Random pipelines draw noise: a policy and a health check that look at it would keep none of it.
             "evolvedirector.policies.ScreeningPolicy": "evolvedirector.policies.EvolveDirectorPolicy",
-            r"judge_health: .*": "judge_health: null",
+            r"judge_health: .*": "judge_health: false",
         },
     )
     summary = check_and_fit(recipe, capsys, "sd35 at most 8 images", "judge", "teach")

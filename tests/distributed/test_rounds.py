@@ -74,7 +74,8 @@ def batches(folder: str, world_size: int) -> dict[int, tuple[str, list[str]]]:
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """All runs, side by side; afterwards two failed ones go on, one of them alone."""
     root = tmp_path_factory.mktemp("ranks")
-    wanted = {"two": {}, "one": {"world_size": 1}} | TROUBLES | FAILURES
+    by_loss = {"two by loss": {"by_loss": True}, "one by loss": {"by_loss": True, "world_size": 1}}
+    wanted = {"two": {}, "one": {"world_size": 1}} | by_loss | TROUBLES | FAILURES
     named = [{"name": name, "folder": f"{root}/{name.replace(' ', '-')}", **what} for name, what in wanted.items()]
     found = {result["name"]: result for result in run(named)}
     again = [
@@ -84,13 +85,21 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
     return found | {result["name"]: result for result in run(again)}
 
 
-def test_two_ranks_train_and_evolve_as_one(results: dict[str, dict[str, Any]]) -> None:
-    two, one = results["two"], results["one"]
+@pytest.mark.parametrize("policy", ["", " by loss"])
+def test_two_ranks_train_and_evolve_as_one(results: dict[str, dict[str, Any]], policy: str) -> None:
+    two, one = results[f"two{policy}"], results[f"one{policy}"]
     assert two["codes"] == [0, 0], log(two, 0)[-2000:]
     assert batches(two["folder"], 2) == batches(one["folder"], 1)
     assert len({revision for revision, _ in batches(one["folder"], 1).values()}) == 3
     final = [(Path(result["folder"]) / "revision.txt").read_text() for result in (two, one)]
     assert final[0] == final[1]
+
+
+def test_both_ranks_measure_losses(results: dict[str, dict[str, Any]]) -> None:
+    measured = [notes(results["two by loss"]["folder"], "measured", rank) for rank in (0, 1)]
+    assert len(measured[0]) == len(measured[1]) > 0  # equally many chunks: a sharded student needs all in step
+    found = {key for part in measured for (keys,) in part for key in keys}
+    assert found == {key for (keys,) in notes(results["one by loss"]["folder"], "measured", 0) for key in keys}
 
 
 def test_both_ranks_render(results: dict[str, dict[str, Any]]) -> None:

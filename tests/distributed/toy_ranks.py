@@ -21,10 +21,22 @@ from lightning.pytorch.strategies import DDPStrategy
 from evolvedirector.callbacks import EvolutionCallback, RunCheckpoint
 from evolvedirector.callbacks.checkpoint import latest_committed
 from evolvedirector.datamodules import EvolvingDataModule
+from evolvedirector.evolution import Budget
 from evolvedirector.execution.signals import EndBySignal, run_until_signal
+from evolvedirector.policies import ScreeningPolicy, Weighting
 from evolvedirector.policies.evolve_director import EvolveDirectorPolicy
-from evolvedirector.records import Allowance, DatasetState, Decision, Evidence, ImageReply, ImageRequest, RoundInfo
-from tests.toys import ToyJudge, ToyPrompts, ToyStudent, ToyTeacher, ToyWriter
+from evolvedirector.policies.policy import Policy
+from evolvedirector.records import (
+    Allowance,
+    DatasetState,
+    Decision,
+    Evidence,
+    ImageReply,
+    ImageRequest,
+    LossRequest,
+    RoundInfo,
+)
+from tests.toys import ToyJudge, ToyPrompts, ToyStudent, ToyTeacher, ToyWriter, mean_tone, tone_of
 
 LIMIT_S = 45.0
 EPOCHS = 3
@@ -61,6 +73,11 @@ class Student(ToyStudent):
         self._note("drew", [request.request_id for request in requests])
         return super().generate(requests)
 
+    def sample_losses(self, requests: Sequence[LossRequest]) -> list[float]:
+        self._note("measured", [request.request_id for request in requests])
+        tones = self.line(torch.tensor([[tone_of(request.prompt) / 255] for request in requests]))[:, 0].tolist()
+        return [(tone - mean_tone(r.image) / 255) ** 2 for tone, r in zip(tones, requests, strict=True)]
+
 
 class Teacher(ToyTeacher):
     def __init__(self, trouble: Trouble) -> None:
@@ -83,6 +100,13 @@ class Judge(ToyJudge):
         yield from super().look(pairs)
 
 
+def policy_of(experiment: dict[str, Any]) -> Policy:
+    if experiment.get("fails") == ["policy", 0]:
+        return BrokenPolicy()
+    by_loss = Weighting(loss_power=1.0)
+    return ScreeningPolicy(weighting=by_loss) if experiment.get("by_loss") else EvolveDirectorPolicy(expansions=1)
+
+
 class BrokenPolicy(EvolveDirectorPolicy):
     def decide(
         self, state: DatasetState, evidence: Sequence[Evidence], allowance: Allowance, round: RoundInfo
@@ -98,7 +122,8 @@ def train(experiment: dict[str, Any], rank: int, world_size: int, port: int) -> 
         teachers={"toy": Teacher(trouble)},
         judge=Judge(trouble),
         writer=ToyWriter(),
-        policy=BrokenPolicy() if experiment.get("fails") == ["policy", 0] else EvolveDirectorPolicy(expansions=1),
+        policy=policy_of(experiment),
+        budget=Budget(30) if experiment.get("by_loss") else None,
     )
     data = EvolvingDataModule(
         root=folder / "data",

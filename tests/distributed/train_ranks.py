@@ -19,6 +19,7 @@ from evolvedirector.records import ImageRequest
 
 GLOBAL_BATCH = 8
 BATCHES = 40  # with accumulation 2: 20 optimizer steps
+SPOILED_SEED = 14 * GLOBAL_BATCH + 6  # of two ranks the second reads it, for optimizer step 8
 
 
 class SlicedBatches:
@@ -64,6 +65,14 @@ class DrawInTheMiddle(Callback):
                 self.images = pl_module.generate(requests)
 
 
+class Spoiled(TextToImage):
+    """A student with one sample, on one rank, whose loss is NaN."""
+
+    def _log_training(self, losses: torch.Tensor, batch: dict[str, Any]) -> None:
+        losses.data[batch["sample_seed"] == SPOILED_SEED] = torch.nan
+        super()._log_training(losses, batch)
+
+
 class SaveAt(Callback):
     """Save one checkpoint after `step` optimizer steps."""
 
@@ -81,7 +90,8 @@ def full(tensor: torch.Tensor) -> torch.Tensor:
 
 def main(strategy_name: str, output: Path, resume: Path | None, precision: Any = "32-true") -> None:
     torch.set_num_threads(1)
-    module = TextToImage(
+    strategy_name, _, spoiled = strategy_name.partition("-")
+    module = (Spoiled if spoiled else TextToImage)(
         PixArt(RandomTextEncoder(16), 9, text_length=4, patch_size=3, layers=2, heads=2, head_dim=10, qk_norm=True),
         FlowMatching(prediction="x0"),
         image_size_px=9,
@@ -124,6 +134,7 @@ def main(strategy_name: str, output: Path, resume: Path | None, precision: Any =
                 "images": drawing.images,
                 "images_seen": module.images_seen,
                 "sharded": sharded,
+                "nonfinite": module.summary_entries(),
                 "loss": float(trainer.callback_metrics["train/loss"]),
             },
             output / "result.pt",

@@ -42,9 +42,10 @@ def blocks(page: str) -> list[tuple[str, str, str]]:
 
 
 def commands(page: str) -> list[list[str]]:
-    """List the words of every shell command of a page, without its comment."""
+    """List the words of every shell command of a page, without its comment and the file its output goes to."""
     lines = [line for language, _, text in blocks(page) if language == "bash" for line in text.splitlines()]
-    return [words for line in lines if (words := shlex.split(line, comments=True))]
+    split = (shlex.split(line, comments=True) for line in lines)
+    return [words[: words.index(">")] if ">" in words else words for words in split if words]
 
 
 def of_ours(page: str) -> list[list[str]]:
@@ -116,7 +117,8 @@ def test_commands_exist(page: str) -> None:
     for words in of_ours(page):
         assert words[0] in (*LIGHTNING_WORDS, *FURTHER_WORDS, "--help", "--version"), words
         if words[0] not in (*LIGHTNING_WORDS, "check"):
-            source = (ROOT / "evolvedirector" / "commands" / f"{words[0]}.py").read_text("utf-8")
+            files = sorted((ROOT / "evolvedirector" / "commands").glob(f"{words[0].replace('-', '_')}*.py"))
+            source = "".join(file.read_text("utf-8") for file in files)
             for option in (word for word in words if word.startswith("--")):
                 assert f'"{option.split("=")[0]}"' in source, f"`{words[0]}` knows no {option}"
 
@@ -209,12 +211,13 @@ def test_examples_run(page: str, folder: Path, capsys: pytest.CaptureFixture[str
 
 def test_importing_as_the_page_says(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_files("own-data.md", folder)
+    runpy.run_path(str(folder / "import_pictures.py"), run_name="__main__")
     done = []
     for words in of_ours("own-data.md"):
         if words[0] == "data" and "--webdataset" not in words:  # the same with shards: tested with the store
             assert main(words) == 0
             done.append(words[1])
-    assert {"import", "show"} <= set(done)
+    assert {"import", "add", "retire", "keys", "show"} <= set(done)
     assert "4 prompts" in capsys.readouterr().out
 
 
