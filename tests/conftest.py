@@ -13,6 +13,8 @@ import pytest
 from tests.family_of_the_run import FAMILIES, VARIABLE, family_of_the_run
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# torch compiles with as many threads as there are cores, and leaves them running
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 _OF_PYTEST = {"PYTEST_CURRENT_TEST", "COV_CORE_SOURCE"}
 # Lightning and libraries set these once, at import or first use; they change nothing for a later test.
