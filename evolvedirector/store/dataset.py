@@ -64,7 +64,7 @@ class DatasetStore:
         if create:
             create_root(self.root)
         check_format(self.root)
-        self._lock = _lock(self.root)
+        self._lock = lock_root(self.root)
         try:
             _sweep(self.root)
             self.ledger = Ledger(self.root / "ledger.sqlite")
@@ -327,8 +327,15 @@ def check_format(root: Path) -> None:
         )
 
 
-def _lock(root: Path) -> int:
-    """Lock a root for this process; the lock ends with the process, however it ends."""
+def lock_root(root: Path) -> int:
+    """Lock a root for this process; the lock ends with the process, however it ends.
+
+    Returns:
+        A descriptor; closing it ends the lock.
+
+    Raises:
+        StoreError: Another process holds it.
+    """
     descriptor = os.open(root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -174,6 +174,28 @@ def write_shard(folder: Path, number: int, samples: Iterable[dict[str, Any]], co
     return Shard(name, len(sample_starts(records)) - 1, tar_bytes, sha256)
 
 
+def index_tar(tar: Path, companion: bool = False) -> np.ndarray:
+    """Make the records of a shard's index from its tar.
+
+    Args:
+        tar: A whole tar.
+        companion: Sort the records by key, as those of companions are.
+
+    Raises:
+        StoreError: It holds something that no shard has.
+    """
+    rows: list[tuple[bytes, bytes, int, int, np.ndarray]] = []
+    with open(tar, "rb") as file:
+        for member, data in regular_members(file):
+            key, _, extension = member.name.partition(".")
+            digest = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
+            rows.append((key.encode(), extension.encode(), member.offset_data, member.size, digest))
+    records = np.zeros(len(rows), _RECORDS[2 if any(b"." in row[1] for row in rows) else 1])
+    for place, row in enumerate(rows):
+        records[place] = row
+    return records[np.argsort(records["key"], kind="stable")] if companion else records
+
+
 def _write_tar(file: BinaryIO, samples: Iterable[dict[str, Any]]) -> list[tuple[str, str]]:
     """Write the tar; returns (member name, sha256) in its order."""
     import webdataset  # brings torch with it, so only where something is written

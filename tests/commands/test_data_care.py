@@ -1,0 +1,48 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from evolvedirector.commands.data import main
+from evolvedirector.records import RevisionChange
+from evolvedirector.store import DatasetStore
+from tests.store.sample_files import kept
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    with DatasetStore(tmp_path / "data", create=True) as store:
+        first = store.publish(None, "import", RevisionChange(samples=(kept(store.blobs, 0), kept(store.blobs, 1))))
+        store.publish(first, "round1", RevisionChange(states={kept(store.blobs, 1).prompt.id: "mastered"}))
+    return tmp_path / "data"
+
+
+def test_verify_says_what_is_wrong_mends_it_and_says_so_by_its_exit_code(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", str(root)]) == 0
+    assert "2 revisions, 1 shards, 2 blobs and the ledger: whole (0.0 MiB read)" in capsys.readouterr().out
+    next(root.glob("shards/*.tar")).unlink()
+    assert main(["verify", str(root), "--quick"]) == 1
+    said = capsys.readouterr().out
+    assert "missing: shards/r0001-" in said and "--repair" in said and "1 damaged (names and sizes alone)" in said
+    assert main(["verify", str(root), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["damages"][0]["kind"] == "missing"
+    assert main(["verify", str(root), "--repair"]) == 0
+    assert ": mended\n2 revisions" in capsys.readouterr().out
+
+
+def test_a_folder_that_is_no_root_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(tmp_path)]) == 1
+    assert "is no dataset root" in capsys.readouterr().err
+
+
+def test_diff_tells_what_changed(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = min(path.stem for path in root.glob("revisions/*.json")).partition("-")[2]
+    assert main(["diff", str(root), first]) == 0
+    said = capsys.readouterr().out
+    assert "to 2" in said and "1 prompts: live -> mastered" in said and "live prompts: 2 -> 1" in said
+    assert main(["diff", str(root), first, first]) == 0
+    assert "nothing: both hold and draw the same" in capsys.readouterr().out
+    assert main(["diff", str(root), first, "--json"]) == 0
+    assert list(json.loads(capsys.readouterr().out)["states"].values()) == [["live", "mastered"]]
