@@ -27,7 +27,7 @@ def add_care_words(actions: argparse._SubParsersAction[argparse.ArgumentParser])
     verifying.set_defaults(edit=verify)
     comparing = actions.add_parser("diff", help="say what changed from one revision to another")
     comparing.add_argument("root", help="folder of the dataset")
-    comparing.add_argument("before", metavar="SHA", help="a revision (its first characters)")
+    comparing.add_argument("before", metavar="SHA", nargs="?", help="a revision, by its first characters (the parent)")
     comparing.add_argument("after", metavar="SHA", nargs="?", help="another one (the newest)")
     comparing.add_argument("--json", action="store_true", help="print every prompt and sample that changed as JSON")
     comparing.set_defaults(edit=diff)
@@ -78,12 +78,20 @@ def diff(options: argparse.Namespace) -> int:
 
     Args:
         options: Root and revisions.
+
+    Raises:
+        StoreError: There is only one, or none of that name.
     """
-    from evolvedirector.store import edits
+    from evolvedirector.store import StoreError, edits
     from evolvedirector.store.difference import difference
 
-    before = edits.revision_of(options.root, options.before)
     after = edits.revision_of(options.root, options.after)
+    if options.before is None and after.parent_sha is None:
+        raise StoreError(
+            f"Revision {after.number} of '{options.root}' is the first: nothing came before it. Two revisions are "
+            "compared. Train on it, or add to it."
+        )
+    before = edits.revision_of(options.root, options.before or after.parent_sha)
     found = difference(before.state, after.state)
     if options.json:
         print(json.dumps({**asdict(found), "before": before.state.revision_sha, "after": after.state.revision_sha}))

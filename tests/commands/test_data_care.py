@@ -42,6 +42,8 @@ def test_diff_tells_what_changed(root: Path, capsys: pytest.CaptureFixture[str])
     assert main(["diff", str(root), first]) == 0
     said = capsys.readouterr().out
     assert "to 2" in said and "1 prompts: live -> mastered" in said and "live prompts: 2 -> 1" in said
+    assert main(["diff", str(root)]) == 0
+    assert capsys.readouterr().out == said
     assert main(["diff", str(root), first, first]) == 0
     assert "nothing: both hold and draw the same" in capsys.readouterr().out
     assert main(["diff", str(root), first, "--json"]) == 0

@@ -217,7 +217,7 @@ def test_importing_as_the_page_says(folder: Path, capsys: pytest.CaptureFixture[
         if words[0] == "data" and "--webdataset" not in words:  # the same with shards: tested with the store
             assert main(words) == 0
             done.append(words[1])
-    assert {"import", "add", "retire", "keys", "show"} <= set(done)
+    assert {"import", "add", "retire", "keys", "show", "verify", "diff"} <= set(done)
     assert "4 prompts" in capsys.readouterr().out
 
 
