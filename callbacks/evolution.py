@@ -18,6 +18,7 @@ from evolvedirector.callbacks._run.host_checks import (
     check_losses,
     check_only_owner,
     check_parts,
+    check_placed,
     check_settings,
     check_sized,
     evolving_data_of,
@@ -41,6 +42,7 @@ from evolvedirector.evolution.budget import Budget
 from evolvedirector.evolution.host import EvolvingData
 from evolvedirector.evolution.round_id import RoundSettings, gold_name, round_id_of
 from evolvedirector.evolution.schedule import RoundSchedule
+from evolvedirector.execution.executor import Cluster
 from evolvedirector.judges.health.report import JudgeHealth
 from evolvedirector.judges.judge import Judge
 from evolvedirector.planning.preflight import SMOKE_TEST
@@ -102,6 +104,7 @@ class EvolutionCallback(pl.Callback):
         rewards: dict[str, Reward] | None = None,
         rehearse: bool = True,
         first_rounds: int = 0,
+        cluster: Cluster | None = None,
     ) -> None:
         """Set who takes part, how often, and what it may cost.
 
@@ -130,9 +133,10 @@ class EvolutionCallback(pl.Callback):
                 the weights.
             first_rounds: Rounds held before the first training step, so that there is something to train on; the
                 dataset may be without images until then. They count among `max_rounds`.
+            cluster: Where judge, writer, teachers or rewards work that do not work beside the student. None: all do.
 
         Raises:
-            UserError: No teacher, or a number out of range.
+            UserError: No teacher, a number out of range, or a part on the cluster that there is none of.
         """
         super().__init__()
         check_settings(teachers, judge, writer, policy, rewards or {}, tie_margin)
@@ -155,6 +159,8 @@ class EvolutionCallback(pl.Callback):
         self.rewards = dict(rewards or {})
         self.rehearse = rehearse
         self.first_rounds = first_rounds
+        self.cluster = cluster
+        check_placed(cluster, self.parts())
         self.root: Path | None = None
         self._driver: RoundDriver | None = None
         self._host: EvolvingData | None = None
@@ -202,6 +208,8 @@ class EvolutionCallback(pl.Callback):
         check_losses(self.policy, pl_module)
         if next(c for c in trainer.callbacks if isinstance(c, Evolves)) is self:  # type: ignore[attr-defined]
             check_parts(trainer, pl_module)  # all parts of the run, once
+        if self.cluster is not None and trainer.is_global_zero:
+            self.cluster.verify()
         self._gold = gold_name(self._health())
         check_only_owner(trainer, self, self.root)
         self._driver = RoundDriver(self.evolution(), self.root, trainer, pl_module)
@@ -329,7 +337,9 @@ class EvolutionCallback(pl.Callback):
             self.seed,
             self.rewards,
         )
-        return EvolutionPlan(settings, self._schedule, self.offload_student, self.image_size_px, self.data)
+        return EvolutionPlan(
+            settings, self._schedule, self.offload_student, self.image_size_px, self.data, self.cluster
+        )
 
     def plan_summary(self) -> dict[str, str]:
         """Say what evolution may do and cost at most, for `evolvedirector check`."""
@@ -339,6 +349,7 @@ class EvolutionCallback(pl.Callback):
             "judge": type(self.judge).__name__,
             "policy": type(self.policy).__name__,
             "offload student": self.offload_student,
+            **({} if self.cluster is None else {"on the cluster": ", ".join(sorted(self.cluster.placed))}),
             **plan_of_spending(self.budget, self.teachers),
         }
 

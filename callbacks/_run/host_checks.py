@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -10,12 +11,14 @@ import lightning.pytorch as pl
 
 from evolvedirector.errors import RunError, UserError
 from evolvedirector.evolution import EvolvingData, ImageGenerator, MeasuresLoss
+from evolvedirector.execution.executor import Cluster
 from evolvedirector.execution.ranks import on_rank_zero
 from evolvedirector.judges.judge import Judge
 from evolvedirector.judges.no_judge import NoJudge
 from evolvedirector.planning.preflight import RunOptions, problems_of, problems_of_options, told
 from evolvedirector.planning.roles import CountsBatches, Evolves, Seeded
 from evolvedirector.policies.policy import DrawsByLoss, Policy, RunSize
+from evolvedirector.records.part import Part
 from evolvedirector.records.plain_settings import refuse_unbuilt
 from evolvedirector.rewards.reward import Reward
 from evolvedirector.teachers.teacher import Teacher
@@ -52,6 +55,26 @@ def evolving_data_of(trainer: pl.Trainer, attribute: str | None) -> EvolvingData
 def _has(host: Any, name: str) -> bool:
     # A property that raises (nothing opened yet) exists all the same.
     return name in dir(type(host)) or name in getattr(host, "__dict__", {})
+
+
+def check_placed(cluster: Cluster | None, parts: Mapping[str, Part]) -> None:
+    """Refuse a cluster for parts that take no part.
+
+    Args:
+        cluster: Of a callback. None: there is none.
+        parts: Of the callback, by place.
+
+    Raises:
+        UserError: A place on the cluster is that of no part, or of one that is asked for nothing.
+    """
+    allowed = [place for place in parts if place != "policy"]
+    for place in () if cluster is None else cluster.placed:
+        if place not in allowed:
+            near = difflib.get_close_matches(place, allowed, n=1)
+            raise UserError(
+                f"The cluster has a place for {place!r}, which takes no part. Allowed are {', '.join(allowed)}. "
+                + (f"Did you mean {near[0]!r}?" if near else "Leave it out.")
+            )
 
 
 def check_settings(

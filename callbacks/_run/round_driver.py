@@ -99,6 +99,8 @@ class RoundDriver:
             self._store.close()
             self._store = None
         settings = self._settings
+        if self._plan.cluster is not None and self._trainer.is_global_zero:
+            self._plan.cluster.close()
         close_parts(*settings.teachers.values(), settings.writer, *settings.rewards.values(), settings.judge)
 
     def _together(self, work: Callable[[Round], str], info: RoundInfo, name: str | None = None) -> str:
@@ -106,7 +108,7 @@ class RoundDriver:
         local = self._local_executor(student)
         if not (dist.is_available() and dist.is_initialized() and self._trainer.world_size > 1):
             with self._term.handled():
-                result = self._drive(work, info, student, local, name)
+                result = self._drive(work, info, student, self._over_cluster(local, local), name)
             self._term.end_if_received()
             return result
         heartbeat, group = self._meet()
@@ -119,7 +121,7 @@ class RoundDriver:
                     result = executor.serve()
                 else:
                     try:
-                        result = self._drive(work, info, student, executor, name)
+                        result = self._drive(work, info, student, self._over_cluster(executor, local), name)
                     except BaseException as error:
                         self._tell(executor, heartbeat, error)
                         raise
@@ -204,6 +206,10 @@ class RoundDriver:
             tenants_of(student, settings.teachers, settings.judge, settings.writer, settings.rewards),
             offloader(self._trainer, self._module, self._plan.offload_student),
         )
+
+    def _over_cluster(self, executor: Executor, local: LocalExecutor) -> Executor:
+        cluster = self._plan.cluster
+        return executor if cluster is None else cluster.over(executor, local.place_of)
 
     def _opened_store(self) -> DatasetStore:
         from evolvedirector.store.dataset import DatasetStore

@@ -77,7 +77,8 @@ def remembered(
             with closing(in_groups(replies, seconds=group_seconds)) as groups:
                 for group in groups:
                     # an answer nobody asked for is no answer
-                    wanted = [reply for reply in group if _key_of(reply) in open_keys]
+                    # and one that comes twice, from a lost replica and from the one in its place, is one answer
+                    wanted = list({_key_of(reply): reply for reply in group if _key_of(reply) in open_keys}.values())
                     known |= settle(wanted)
                     for reply in wanted:
                         open_keys.pop(_key_of(reply), None)

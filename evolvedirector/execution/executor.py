@@ -7,7 +7,7 @@ and arguments; weights are loaded where they work.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from evolvedirector.records.part import Part
@@ -49,4 +49,31 @@ class Executor(Protocol):
 
     def enter(self, phase: Phase) -> None:
         """Begin a phase: its tenants may stay in memory, all others let go of theirs."""
+        ...
+
+
+@runtime_checkable
+class Cluster(Protocol):
+    """Other machines where parts of a round work; it lasts as long as the run."""
+
+    @property
+    def placed(self) -> Any:
+        """Return the places of the parts that work there: `judge`, `writer`, `teachers.NAME`, `rewards.NAME`."""
+        ...
+
+    def verify(self) -> Any:
+        """Raise one clear error where it cannot be reached."""
+        ...
+
+    def over(self, inner: Executor, place_of: Callable[[Part], tuple[Phase, str]]) -> Executor:
+        """Return an executor that carries requests there for the parts that are placed there.
+
+        Args:
+            inner: Carries all other requests.
+            place_of: Returns phase and name of a part.
+        """
+        ...
+
+    def close(self) -> Any:
+        """Let go of it."""
         ...

@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 from evolvedirector.evolution.budget import Budget
 from evolvedirector.evolution.round_id import RoundSettings
 from evolvedirector.evolution.schedule import RoundSchedule
+from evolvedirector.execution.executor import Cluster
 from evolvedirector.judges.judge import Judge
 from evolvedirector.planning.memory import Offload, PhaseBytes, StudentBytes, WorkBytes, evaluators_of, phases, sizes_of
 from evolvedirector.planning.spending import Reader
@@ -32,6 +33,7 @@ class EvolutionPlan:
         offload_student: What of the student leaves the device while judge and teachers work.
         image_size_px: Side of the images asked for. None: the module says it.
         data: Attribute of the datamodule that holds the data. None: the datamodule itself.
+        cluster: Where some of the parts work. None: all work here.
     """
 
     settings: RoundSettings
@@ -39,6 +41,16 @@ class EvolutionPlan:
     offload_student: Offload = "none"
     image_size_px: int | None = None
     data: str | None = None
+    cluster: Cluster | None = None
+
+    def here(self, parts: Mapping[str, tuple[str, object]]) -> dict[str, object]:
+        """Return the parts that work on this machine, by what they are called in reports.
+
+        Args:
+            parts: The place of each part, and the part.
+        """
+        placed = () if self.cluster is None else self.cluster.placed
+        return {called: part for called, (place, part) in parts.items() if place not in placed}
 
 
 @runtime_checkable
@@ -62,15 +74,15 @@ def phases_of(
         work: Of the student. None: not known.
     """
     settings = plan.settings
+    rewards = {f"the reward {name}": (f"rewards.{name}", part) for name, part in settings.rewards.items()}
+    teachers = {f"the teacher {name}": (f"teachers.{name}", part) for name, part in settings.teachers.items()}
     return phases(
         student,
         plan.offload_student,
-        sizes_of(
-            {"the judge": settings.judge, **{f"the reward {name}": part for name, part in settings.rewards.items()}}
-        ),
-        sizes_of({f"the teacher {name}": teacher for name, teacher in settings.teachers.items()}),
+        sizes_of(plan.here({"the judge": ("judge", settings.judge), **rewards})),
+        sizes_of(plan.here(teachers)),
         evaluators_of(callback for callback in callbacks if not isinstance(callback, Evolves)),
-        sizes_of({"the writer": settings.writer}),
+        sizes_of(plan.here({"the writer": ("writer", settings.writer)})),
         work,
     )
 

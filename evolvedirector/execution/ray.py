@@ -1,0 +1,52 @@
+"""A round's work on a Ray cluster, as far as its parts are placed there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from evolvedirector.execution.executor import Executor, Phase
+from evolvedirector.execution.ray_cluster import RayCluster
+from evolvedirector.records.part import Part
+
+
+class RayExecutor:
+    """Carry requests to replicas on a cluster, and all others to another executor.
+
+    Args:
+        inner: Carries what is not placed on the cluster.
+        place_of: Returns phase and name of a part.
+        cluster: Holds the replicas; they outlive a round.
+    """
+
+    def __init__(self, inner: Executor, place_of: Callable[[Part], tuple[Phase, str]], cluster: RayCluster) -> None:
+        self._inner = inner
+        self._place_of = place_of
+        self._cluster = cluster
+
+    def unit_of(self, part: Part) -> int:
+        """Return what keeps all replicas of a part busy.
+
+        Args:
+            part: Who is asked.
+        """
+        pool = self._cluster.pool_of(self._place_of(part), part)
+        return self._inner.unit_of(part) if pool is None else max(pool.unit, self._inner.unit_of(part))
+
+    def enter(self, phase: Phase) -> None:
+        """Begin a phase here; replicas keep their models."""
+        self._inner.enter(phase)
+
+    def ask(self, part: Part, method: str, requests: Sequence[Any]) -> Iterator[Any]:
+        """Ask the replicas of a part, or whoever has it.
+
+        Args:
+            part: Who is asked.
+            method: Of the part.
+            requests: A unit of work, or less.
+        """
+        pool = self._cluster.pool_of(self._place_of(part), part)
+        if pool is None:
+            yield from self._inner.ask(part, method, requests)
+        else:
+            yield from pool.ask(method, requests)
