@@ -7,7 +7,7 @@ from typing import Any
 
 from evolvedirector.execution.executor import Executor, Phase
 from evolvedirector.execution.ray_cluster import RayCluster
-from evolvedirector.records.part import Part
+from evolvedirector.records.part import Part, requests_in_flight_of
 
 
 class RayExecutor:
@@ -25,13 +25,15 @@ class RayExecutor:
         self._cluster = cluster
 
     def unit_of(self, part: Part) -> int:
-        """Return what keeps all replicas of a part busy.
+        """Return what keeps all replicas of a part busy; of a service no more, since all of a unit is reserved at once.
 
         Args:
             part: Who is asked.
         """
         pool = self._cluster.pool_of(self._place_of(part), part)
-        return self._inner.unit_of(part) if pool is None else max(pool.unit, self._inner.unit_of(part))
+        if pool is None:
+            return self._inner.unit_of(part)
+        return pool.unit if requests_in_flight_of(part) else max(pool.unit, self._inner.unit_of(part))
 
     def enter(self, phase: Phase) -> None:
         """Begin a phase here; replicas keep their models."""

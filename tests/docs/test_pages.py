@@ -113,7 +113,7 @@ def test_commands_exist(page: str) -> None:
                 done = subprocess.run(["make", "-n", word], cwd=ROOT, capture_output=True, text=True, check=False)
                 assert done.returncode == 0, done.stderr
         elif "evolvedirector" not in words:
-            assert words[0] in {"python3.11", ".", "pip", "python", "tensorboard", "git", "cd", ".ci/run"}, words
+            assert words[0] in {"python3.11", ".", "pip", "python", "ray", "tensorboard", "git", "cd", ".ci/run"}, words
     for words in of_ours(page):
         assert words[0] in (*LIGHTNING_WORDS, *FURTHER_WORDS, "--help", "--version"), words
         if words[0] not in (*LIGHTNING_WORDS, "check"):

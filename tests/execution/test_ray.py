@@ -1,6 +1,10 @@
 """Parts on a real cluster of this machine: answers, losses, errors, back-pressure, and a whole run."""
 
 import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +17,10 @@ from evolvedirector.execution.ray_cluster import RayCluster, RayPlacement
 from evolvedirector.store import DatasetStore
 from tests.callbacks.test_evolution_resume import Run
 from tests.execution.ray_parts import Asked, Noting, Paid, asked_in
+from tests.execution.ray_run import BUDGET, served
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*litmodels.*", "ignore:.*val_dataloader.*")]
+ROOT = Path(__file__).parents[2]
 REQUESTS = [Asked(f"r{number}") for number in range(12)]
 
 
@@ -164,3 +170,37 @@ def test_what_the_cluster_has_no_room_for_is_said(ray: Any, tmp_path: Path) -> N
 def test_bad_settings_are_one_sentence(make: Any, said: str) -> None:
     with pytest.raises(UserError, match=said):
         make()
+
+
+@pytest.mark.parametrize("victim", ["driver", "raylet"])
+def test_a_killed_run_goes_on_and_its_books_cover_what_was_served(tmp_path: Path, victim: str) -> None:
+    command = [sys.executable, "-m", "tests.execution.ray_run", str(tmp_path)]
+    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 90
+    while served(tmp_path) < 3 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(process.pid if victim == "driver" else raylet_of(process.pid), signal.SIGKILL)
+    process.wait(60)
+    before = served(tmp_path)
+    # losing the raylet may cost nothing: an actor that runs is spoken to directly
+    assert 3 <= before and (victim == "raylet" or before < 12), "it was killed in the middle"
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    with DatasetStore(tmp_path / "data") as store:
+        spend = store.ledger.spend()
+    assert served(tmp_path) <= spend.teacher_calls <= BUDGET
+    assert spend.lost_calls <= 2, "no more than was open"
+    assert served(tmp_path) > before or victim == "raylet"
+
+
+def raylet_of(pid: int) -> int:
+    """Find the raylet that a process started."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            name, _, rest = path.read_text().rpartition(")")
+            if name.endswith("(raylet") and int(rest.split()[1]) == pid:
+                return int(path.parent.name)
+        except OSError:
+            continue
+    raise AssertionError(f"process {pid} has no raylet")
