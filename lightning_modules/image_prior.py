@@ -29,14 +29,16 @@ from evolvedirector.lightning_modules.priors.prior_condition import (
     condition_of_texts,
 )
 from evolvedirector.lightning_modules.priors.prior_network import PriorNetwork
-from evolvedirector.lightning_modules.priors.prior_objective import PriorObjective, draw_for_prior
+from evolvedirector.lightning_modules.priors.prior_objective import PriorDraws, PriorObjective, draw_for_prior
 from evolvedirector.lightning_modules.priors.prior_space import PriorSpace
-from evolvedirector.lightning_modules.sampling import chunks_of_one_size, drawing
+from evolvedirector.lightning_modules.priors.subject_tokens import Subject
+from evolvedirector.lightning_modules.sample_losses import images_of, noise_levels
+from evolvedirector.lightning_modules.sampling import chunks_of_one_size, drawing, initial_noise
 from evolvedirector.lightning_modules.throughput import Throughput
 from evolvedirector.models.embedder import IMAGE_EMBEDDING, Embedder
 from evolvedirector.models.embedding_decoder import EmbeddingDecoder
 from evolvedirector.models.evaluated_weights import evaluate_weights, evaluated_weights, train_weights
-from evolvedirector.records import ImageRequest
+from evolvedirector.records import ImageRequest, LossRequest
 from evolvedirector.records.part import Part
 from evolvedirector.records.plain_settings import settings_of
 
@@ -52,7 +54,8 @@ class ImagePrior(LightningModule):
 
     Training batches are dicts: `text_states` float (batch, token, width), `text_mask` bool (batch, token),
     `text_embedding` and `image_embedding` float (batch, embedding), all raw, `sample_seed` int64 (batch), `prompt` list
-    of str, and `edge_embedding` where the network reads edges. Every draw of a step follows from `sample_seed`.
+    of str, `edge_embedding` where the network reads edges, and `subject_tokens` bool (batch, subject, token) with
+    `subject_embeddings` (batch, subject, embedding) where texts have subjects. Every draw of a step follows from `sample_seed`.
     Validation batches of that form are measured; those that are lists of `ImageRequest` are drawn. Embedder and decoder
     are frozen and stay outside checkpoints; their fingerprints are inside.
 
@@ -253,25 +256,58 @@ class ImagePrior(LightningModule):
                 "training, and embed(requests). Write model.init_args.decoder, say "
                 "{class_path: evolvedirector.lightning_modules.KandinskyDecoder, ...}."
             )
-        images: dict[int, Tensor] = {}
+        embeddings, images = self.embed(requests), dict[int, Tensor]()
+        decoder.to(self.device)
         for places, chunk in chunks_of_one_size(requests, self.generation_chunk_size):
-            embeddings = self._embed_chunk(chunk)
-            decoder.to(self.device)
+            padded = embeddings[places + places[-1:] * (len(chunk) - len(places))]
             with torch.no_grad():
-                drawn = decoder.decode(embeddings, None, chunk)
+                drawn = decoder.decode(padded.to(self.device), None, chunk)
             images |= dict(zip(places, drawn, strict=False))
         return [images[place] for place in range(len(requests))]
 
-    def embed(self, requests: Sequence[ImageRequest]) -> Float[Tensor, "batch embedding"]:
+    def embed(
+        self,
+        requests: Sequence[ImageRequest],
+        subjects: Sequence[Sequence[Subject]] | None = None,
+        edges: Float[Tensor, "batch embedding"] | None = None,
+    ) -> Float[Tensor, "batch embedding"]:
         """Return the embedding that is predicted for each request, raw, on the CPU in float32.
 
         Args:
             requests: Prompts with seeds.
+            subjects: Of each prompt, as lambda-ECLIPSE reads them. None: none.
+            edges: Embedding of an edge image for each. None: that of a black image, where the network reads edges.
+
+        Raises:
+            UserError: A subject does not stand in its prompt, or nobody says which tokens stand for it.
         """
-        found = torch.empty(len(requests), self.network.embedding_dim)
-        for places, chunk in chunks_of_one_size(requests, self.generation_chunk_size):
-            found[places] = self._embed_chunk(chunk)[: len(places)].cpu()
-        return found
+        size, found = self.generation_chunk_size, []
+        for start in range(0, len(requests), size):
+            places = list(range(start, min(start + size, len(requests))))
+            padded = places + places[-1:] * (size - len(places))
+            texts = [requests[place].prompt for place in padded]
+            named = None if subjects is None else [subjects[place] for place in padded]
+            condition = self._condition(texts, named, None if edges is None else edges[padded])
+            self.configure_model()
+            with evaluated_weights(self._optimizers), drawing(self), self._precision():
+                predicted = self._sample(condition.to(self.device), [requests[place].seed for place in padded])
+            found.append(predicted[: len(places)].float().cpu())
+        return torch.cat(found) if found else torch.empty(0, self.network.embedding_dim)
+
+    def sample_losses(self, requests: Sequence[LossRequest]) -> list[float]:
+        """Return the mean training loss of each sample over its noise seeds, without its contrast with other samples.
+
+        A loss follows from sample and seeds alone: its image is embedded anew, and chunks have one size.
+
+        Args:
+            requests: Samples with the seeds of their noise, all of as many.
+        """
+        losses: list[float] = []
+        for start in range(0, len(requests), self.generation_chunk_size):
+            chunk = list(requests[start : start + self.generation_chunk_size])
+            padded = chunk + chunk[-1:] * (self.generation_chunk_size - len(chunk))
+            losses += self._losses_of_chunk(padded)[: len(chunk)]
+        return losses
 
     def on_train_epoch_start(self) -> None:
         """Start a throughput measurement, which what lies between epochs is no part of."""
@@ -350,14 +386,30 @@ class ImagePrior(LightningModule):
         shape = (len(seeds), self.network.embedding_dim)
         return self.objective.sample(self._predict, shape, seeds, condition, null)
 
-    def _embed_chunk(self, chunk: Sequence[ImageRequest]) -> Float[Tensor, "batch embedding"]:
+    def _condition(
+        self, texts: Sequence[str], subjects: Sequence[Sequence[Subject]] | None, edges: Tensor | None
+    ) -> PriorCondition:
+        """Return what the network reads of texts, on the CPU, all of one length whatever stands beside them."""
+        if edges is None and self.network.reads_edges:
+            side = self.image_size_px
+            black = self.embedder.embed_images([torch.zeros(3, side, side, dtype=torch.uint8)])
+            edges = black.expand(len(texts), -1)
+        condition = condition_of_texts(self.embedder.embed_texts(texts), edges).padded(self.network.text_length)
+        return condition if subjects is None else condition.with_subjects(texts, subjects, self.embedder)
+
+    def _losses_of_chunk(self, requests: Sequence[LossRequest]) -> list[float]:
         self.configure_model()
+        seeds = [request.noise_seeds for request in requests]
+        target = self.embedder.embed_images(list(images_of(requests, self.image_size_px))).to(self.device)
+        total = torch.zeros(len(requests))
         with evaluated_weights(self._optimizers), drawing(self), self._precision():
-            condition = condition_of_texts(self.embedder.embed_texts([request.prompt for request in chunk]))
-            # texts of one length whatever stands beside them: sums over padding are not to the last bit those without
-            return self._sample(
-                condition.padded(self.network.text_length).to(self.device), [request.seed for request in chunk]
-            )
+            condition = self._condition([request.prompt for request in requests], None, None).to(self.device)
+            times = noise_levels(self.objective, len(seeds[0]))
+            for time, level in zip(times, zip(*seeds, strict=True), strict=True):
+                noise = initial_noise(list(level), target.shape[1:])
+                draws = PriorDraws([False] * len(noise), torch.full((len(noise),), time), noise).to(self.device)
+                total += self.objective.own_losses(self._predict, target, condition, draws).float().cpu()
+        return (total / len(times)).tolist()
 
     def _empty_text(self) -> PriorCondition:
         """Return the condition of the empty text, one row."""

@@ -93,6 +93,23 @@ class DiffusionPriorObjective:
         noisy = kept.sqrt() * clean + (1 - kept).sqrt() * draws.noise
         return PriorLosses(projection_loss(predict(noisy, self._scaled(draws.time), condition), clean, "mean"))
 
+    def own_losses(
+        self,
+        predict: PredictEmbedding,
+        target: Float[Tensor, "batch embedding"],
+        condition: PriorCondition,
+        draws: PriorDraws,
+    ) -> Float[Tensor, " batch"]:
+        """Return the losses: each is its sample's own.
+
+        Args:
+            predict: The network.
+            target: True image embeddings.
+            condition: Of each.
+            draws: Times and noise.
+        """
+        return self.losses(predict, target, condition, draws, ()).total
+
     def sample(
         self,
         predict: PredictEmbedding,

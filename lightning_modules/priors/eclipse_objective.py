@@ -95,6 +95,23 @@ class EclipseObjective:
         total = total_loss(projection, contrastive, self.contrastive_weight)
         return PriorLosses(total, {"projection_loss": projection, "contrastive_loss": contrastive})
 
+    def own_losses(
+        self,
+        predict: PredictEmbedding,
+        target: Float[Tensor, "batch embedding"],
+        condition: PriorCondition,
+        draws: PriorDraws,
+    ) -> Float[Tensor, " batch"]:
+        """Return the projection of each sample; the contrast is one with others.
+
+        Args:
+            predict: The network.
+            target: True image embeddings.
+            condition: Of each.
+            draws: Noise.
+        """
+        return projection_loss(predict(draws.noise, None, condition), target, self.reduction)
+
     def sample(
         self,
         predict: PredictEmbedding,

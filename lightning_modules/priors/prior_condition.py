@@ -11,10 +11,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from evolvedirector.errors import UserError
+from evolvedirector.lightning_modules.priors.subject_tokens import (
+    OffersTokenSpans,
+    Subject,
+    put_subjects,
+    subject_tokens,
+)
 from evolvedirector.models.embedder import IMAGE_EMBEDDING, TEXT_EMBEDDING, TEXT_MASK, TEXT_STATES, TextEmbeddings
 
 EDGE_EMBEDDING = "edge_embedding"
 """Of a training batch: Float[batch, embedding], the embedding of an edge image."""
+SUBJECT_TOKENS = "subject_tokens"
+"""Of a training batch: Bool[batch, subject, token], which tokens stand for which subject."""
+SUBJECT_EMBEDDINGS = "subject_embeddings"
+"""Of a training batch, beside those: Float[batch, subject, embedding], of the subjects' images."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,6 +73,37 @@ class PriorCondition:
             self.edge_embedding,
         )
 
+    def with_subjects(
+        self, texts: Sequence[str], subjects: Sequence[Sequence[Subject]], embedder: object
+    ) -> PriorCondition:
+        """Return it with the embeddings of subjects' images in the place of their tokens' states.
+
+        Args:
+            texts: The prompts.
+            subjects: Of each.
+            embedder: Made the states; says which characters its tokens stand for.
+
+        Raises:
+            UserError: A subject does not stand in its prompt, or the embedder cannot say where.
+        """
+        if not isinstance(embedder, OffersTokenSpans):
+            raise UserError(
+                f"{type(embedder).__name__} has no `token_spans(text)`, so nobody knows which tokens stand for a "
+                "subject. Allowed is an embedder that says it. Add the method, or leave subjects out."
+            )
+        most = max(map(len, subjects), default=0)
+        if not most:
+            return self
+        tokens = torch.zeros(len(texts), most, self.text_mask.shape[1], dtype=torch.bool)
+        embeddings = torch.zeros(len(texts), most, self.text_embedding.shape[1])
+        for row, (text, named) in enumerate(zip(texts, subjects, strict=True)):
+            found = subject_tokens(text, named, embedder.token_spans(text))
+            tokens[row, : len(named), : found.shape[1]] = found
+            for place, subject in enumerate(named):
+                embeddings[row, place] = subject.embedding
+        states = put_subjects(self.text_states, tokens, embeddings)
+        return PriorCondition(self.text_embedding, states, self.text_mask, self.edge_embedding)
+
     def padded(self, length: int) -> PriorCondition:
         """Return it with texts of at least so many tokens.
 
@@ -105,10 +146,11 @@ def condition_of_batch(batch: Mapping[str, Any]) -> PriorCondition:
     """Return the condition of a training batch.
 
     Args:
-        batch: With `text_states`, `text_mask`, `text_embedding` and perhaps `edge_embedding`.
+        batch: With `text_states`, `text_mask`, `text_embedding`, and perhaps `edge_embedding`, or `subject_tokens` with
+            `subject_embeddings`, which take the place of those tokens' states.
 
     Raises:
-        UserError: One of the first three is missing, or the mask is not bool.
+        UserError: One of the first three is missing, the mask is not bool, or subjects do not fit the states.
     """
     missing = [name for name in (TEXT_EMBEDDING, TEXT_STATES, TEXT_MASK) if batch.get(name) is None]
     if missing:
@@ -121,7 +163,10 @@ def condition_of_batch(batch: Mapping[str, Any]) -> PriorCondition:
         raise UserError(
             f"text_mask is {batch[TEXT_MASK].dtype}. It must be bool, true for real tokens. Write text_mask.bool()."
         )
-    return PriorCondition(batch[TEXT_EMBEDDING], batch[TEXT_STATES], batch[TEXT_MASK], batch.get(EDGE_EMBEDDING))
+    states = batch[TEXT_STATES]
+    if SUBJECT_TOKENS in batch:
+        states = put_subjects(states, batch[SUBJECT_TOKENS], batch[SUBJECT_EMBEDDINGS].to(states.dtype))
+    return PriorCondition(batch[TEXT_EMBEDDING], states, batch[TEXT_MASK], batch.get(EDGE_EMBEDDING))
 
 
 def check_pairs(batch: Mapping[str, Any], embedding_dim: int) -> None:
@@ -138,9 +183,9 @@ def check_pairs(batch: Mapping[str, Any], embedding_dim: int) -> None:
         UserError: An embedding is missing, has another width, or is not finite; or there is no mask.
     """
     condition_of_batch(batch)
-    for role in (IMAGE_EMBEDDING, TEXT_EMBEDDING, EDGE_EMBEDDING):
+    for role in (IMAGE_EMBEDDING, TEXT_EMBEDDING, EDGE_EMBEDDING, SUBJECT_EMBEDDINGS):
         values = batch.get(role)
-        if values is None and role != EDGE_EMBEDDING:
+        if values is None and role in (IMAGE_EMBEDDING, TEXT_EMBEDDING):
             raise UserError(
                 f"The training batch has no {role}. A prior learns from pairs of text and image embeddings. Embed the "
                 "samples with `evolvedirector embed`."
@@ -153,7 +198,7 @@ def check_pairs(batch: Mapping[str, Any], embedding_dim: int) -> None:
                 "Both must come from one embedder. Embed the samples with the configured one, or write network: "
                 f"{{embedding_dim: {values.shape[-1]}}}."
             )
-        finite = values.isfinite().all(-1).tolist()
+        finite = values.isfinite().flatten(1).all(-1).tolist()
         if not all(finite):
             names = batch.get("key") or batch.get("prompt") or range(len(finite))
             bad = [str(name) for name, is_finite in zip(names, finite, strict=True) if not is_finite]

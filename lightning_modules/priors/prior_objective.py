@@ -85,6 +85,16 @@ class PriorObjective(Protocol):
         """Return the losses of a batch whose image embeddings are `target`; draws lie on its device."""
         ...
 
+    def own_losses(
+        self,
+        predict: PredictEmbedding,
+        target: Float[Tensor, "batch embedding"],
+        condition: PriorCondition,
+        draws: PriorDraws,
+    ) -> Float[Tensor, " batch"]:
+        """Return what of the losses is each sample's own, whatever stands beside it in a batch."""
+        ...
+
     def sample(
         self,
         predict: PredictEmbedding,

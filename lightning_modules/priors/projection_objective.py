@@ -57,6 +57,23 @@ class ProjectionObjective:
         """
         return PriorLosses(projection_loss(predict(draws.noise, None, condition), target, self.reduction))
 
+    def own_losses(
+        self,
+        predict: PredictEmbedding,
+        target: Float[Tensor, "batch embedding"],
+        condition: PriorCondition,
+        draws: PriorDraws,
+    ) -> Float[Tensor, " batch"]:
+        """Return the losses: each is its sample's own.
+
+        Args:
+            predict: The network.
+            target: True image embeddings.
+            condition: Of each.
+            draws: Noise.
+        """
+        return self.losses(predict, target, condition, draws, ()).total
+
     def sample(
         self,
         predict: PredictEmbedding,
