@@ -55,9 +55,9 @@ class ImagePrior(LightningModule):
     Training batches are dicts: `text_states` float (batch, token, width), `text_mask` bool (batch, token),
     `text_embedding` and `image_embedding` float (batch, embedding), all raw, `sample_seed` int64 (batch), `prompt` list
     of str, `edge_embedding` where the network reads edges, and `subject_tokens` bool (batch, subject, token) with
-    `subject_embeddings` (batch, subject, embedding) where texts have subjects. Every draw of a step follows from `sample_seed`.
-    Validation batches of that form are measured; those that are lists of `ImageRequest` are drawn. Embedder and decoder
-    are frozen and stay outside checkpoints; their fingerprints are inside.
+    `subject_embeddings` (batch, subject, embedding) where texts have subjects. Every draw of a step follows from
+    `sample_seed`. Validation batches of that form are measured; those that are lists of `ImageRequest` are drawn.
+    Embedder and decoder are frozen and stay outside checkpoints; their fingerprints are inside.
 
     Args:
         objective: What is learned, and how an embedding is drawn.
@@ -142,6 +142,11 @@ class ImagePrior(LightningModule):
     def starts_from(self) -> str | None:
         """Name the pretrained weights that the network is built with; None: random ones."""
         return None if self.pretrained is None else self.pretrained.name
+
+    @property
+    def draws(self) -> bool:
+        """Whether there is a decoder to draw with."""
+        return self.decoder is not None
 
     def loss_settings(self) -> Mapping[str, str]:
         """Name the numbers of the loss, which mean something only together."""

@@ -228,6 +228,16 @@ class DrawsInChunks(Protocol):
 
 
 @runtime_checkable
+class MayDraw(Protocol):
+    """A module that has `generate`, and draws only where it was given what it needs for that."""
+
+    @property
+    def draws(self) -> bool:
+        """Whether `generate` works."""
+        ...
+
+
+@runtime_checkable
 class OffersPlaceholder(Protocol):
     """A datamodule that can make a training batch before there is an image to train on, for the rehearsal."""
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -31,6 +32,9 @@ class ToyEmbedder:
                 states[row, place], mask[row, place] = _vector(word), True
         pooled = (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
         return TextEmbeddings(Tokens(states, mask), pooled, tuple(len(text.split()) >= LENGTH for text in texts))
+
+    def token_spans(self, text: str) -> list[tuple[int, int]]:
+        return [(0, 0), *(match.span() for match in re.finditer(r"\S+", text))][:LENGTH]
 
     def embed_images(self, images: Sequence[Tensor]) -> Tensor:
         return torch.stack([(image.float() / 255).mean((1, 2)).repeat(DIM // 3) for image in images])
@@ -83,6 +87,23 @@ def pairs(number: int = 0, count: int = 8) -> dict[str, Any]:
         "image_embedding": 2 * texts.pooled.roll(1, -1) + 0.5,
         "sample_seed": number * count + torch.arange(count),
     }
+
+
+class PairBatches(list[Any]):
+    """Batches that say how many were delivered, so that a resume goes on behind them."""
+
+    delivered = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self[self.delivered :]:
+            self.delivered += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        return {"delivered": self.delivered}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.delivered = state["delivered"]
 
 
 def request(prompt: str, seed: int = 0, side: int = 4) -> ImageRequest:
