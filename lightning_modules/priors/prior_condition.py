@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -49,12 +49,13 @@ class PriorCondition:
         Args:
             device: Where it is wanted.
         """
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        moved = {
-            name: None if value is None else value.to(device, None if value.dtype == torch.bool else torch.float32)
-            for name, value in values.items()
-        }
-        return PriorCondition(**moved)
+        edges = self.edge_embedding
+        return PriorCondition(
+            self.text_embedding.to(device, torch.float32),
+            self.text_states.to(device, torch.float32),
+            self.text_mask.to(device),
+            None if edges is None else edges.to(device, torch.float32),
+        )
 
     def without_text(self, null: PriorCondition, dropped: Sequence[bool]) -> PriorCondition:
         """Return it with the empty text in some rows; edges stay.

@@ -12,7 +12,7 @@ from torch import Tensor
 from evolvedirector.lightning_modules.priors.prior_condition import PriorCondition
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int64
+    from jaxtyping import Int64
 
 PredictEmbedding: TypeAlias = Callable[[Tensor, "Tensor | None", PriorCondition], Tensor]
 """(noise or noisy embeddings, times on the scale 0...1000 or None, condition) -> the network's output."""
@@ -53,7 +53,10 @@ class PriorLosses:
 
 @runtime_checkable
 class PriorObjective(Protocol):
-    """Say what a prior learns from pairs, and how an embedding is drawn with it."""
+    """Say what a prior learns from pairs, and how an embedding is drawn with it.
+
+    Targets and drawn embeddings are Float[batch, embedding], losses Float[batch].
+    """
 
     @property
     def reads_time(self) -> bool:
@@ -77,7 +80,7 @@ class PriorObjective(Protocol):
     def losses(
         self,
         predict: PredictEmbedding,
-        target: Float[Tensor, "batch embedding"],
+        target: Tensor,
         condition: PriorCondition,
         draws: PriorDraws,
         prompts: Sequence[str],
@@ -88,10 +91,10 @@ class PriorObjective(Protocol):
     def own_losses(
         self,
         predict: PredictEmbedding,
-        target: Float[Tensor, "batch embedding"],
+        target: Tensor,
         condition: PriorCondition,
         draws: PriorDraws,
-    ) -> Float[Tensor, " batch"]:
+    ) -> Tensor:
         """Return what of the losses is each sample's own, whatever stands beside it in a batch."""
         ...
 
@@ -102,7 +105,7 @@ class PriorObjective(Protocol):
         seeds: Sequence[int],
         condition: PriorCondition,
         null: PriorCondition | None,
-    ) -> Float[Tensor, "batch embedding"]:
+    ) -> Tensor:
         """Draw embeddings of a shape, each from its seed; `null` is one row, the empty text, where it guides."""
         ...
 

@@ -41,7 +41,7 @@ class ProjectionObjective:
     def losses(
         self,
         predict: PredictEmbedding,
-        target: Float[Tensor, "batch embedding"],
+        target: Tensor,
         condition: PriorCondition,
         draws: PriorDraws,
         prompts: Sequence[str],
@@ -50,7 +50,7 @@ class ProjectionObjective:
 
         Args:
             predict: The network.
-            target: True image embeddings.
+            target: Float[batch, embedding], true image embeddings.
             condition: Of each.
             draws: Noise.
             prompts: Not read.
@@ -60,15 +60,15 @@ class ProjectionObjective:
     def own_losses(
         self,
         predict: PredictEmbedding,
-        target: Float[Tensor, "batch embedding"],
+        target: Tensor,
         condition: PriorCondition,
         draws: PriorDraws,
-    ) -> Float[Tensor, " batch"]:
+    ) -> Tensor:
         """Return the losses: each is its sample's own.
 
         Args:
             predict: The network.
-            target: True image embeddings.
+            target: Float[batch, embedding], true image embeddings.
             condition: Of each.
             draws: Noise.
         """
@@ -81,7 +81,7 @@ class ProjectionObjective:
         seeds: Sequence[int],
         condition: PriorCondition,
         null: PriorCondition | None,
-    ) -> Float[Tensor, "batch embedding"]:
+    ) -> Tensor:
         """Predict embeddings in one pass from the seeds' noise.
 
         Args:
