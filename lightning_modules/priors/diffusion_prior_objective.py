@@ -60,13 +60,13 @@ class DiffusionPriorObjective:
         """Whether drawing needs the empty text, too."""
         return self.guidance_scale != 1
 
-    def draw_time(self, generator: torch.Generator) -> float:
-        """Draw one of the times, all alike.
+    def times(self, uniform: Tensor) -> Tensor:
+        """Return one of the times for each number, all alike.
 
         Args:
-            generator: Of the sample.
+            uniform: In (0, 1), one per sample.
         """
-        return float(torch.randint(self.steps, (), generator=generator))
+        return (uniform * self.steps).floor()
 
     def losses(
         self,

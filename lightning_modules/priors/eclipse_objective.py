@@ -61,9 +61,13 @@ class EclipseObjective:
         self.temperature = temperature
         self.gather_negatives = gather_negatives
 
-    def draw_time(self, generator: torch.Generator) -> float:
-        """Return 0: there is no time."""
-        return 0.0
+    def times(self, uniform: Tensor) -> Tensor:
+        """Return zeros: there is no time.
+
+        Args:
+            uniform: One number per sample.
+        """
+        return torch.zeros_like(uniform)
 
     def losses(
         self,

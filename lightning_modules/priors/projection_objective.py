@@ -34,9 +34,13 @@ class ProjectionObjective:
     def __init__(self, reduction: Reduction = "sum") -> None:
         self.reduction: Reduction = reduction
 
-    def draw_time(self, generator: torch.Generator) -> float:
-        """Return 0: there is no time."""
-        return 0.0
+    def times(self, uniform: Tensor) -> Tensor:
+        """Return zeros: there is no time.
+
+        Args:
+            uniform: One number per sample.
+        """
+        return torch.zeros_like(uniform)
 
     def losses(
         self,

@@ -79,6 +79,7 @@ def test_padding_changes_nothing() -> None:
     assert torch.equal(network(**given | {"text_states": louder}), found)
     short = {"text_states": given["text_states"][:, :4], "text_mask": given["text_mask"][:, :4]}
     assert torch.equal(network(**given | short), found)
+    torch.testing.assert_close(network(**given | short, pads=False), found)
     heard = given["text_states"].clone()
     heard[:, 3] += 1
     assert not torch.equal(network(**given | {"text_states": heard}), found)
