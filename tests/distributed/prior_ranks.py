@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from torch.distributed.tensor import DTensor
+from torch.utils.data import DataLoader
 
 from evolvedirector.callbacks.ema import EMA
 from evolvedirector.lightning_modules import EclipseObjective, ShardedStrategy
@@ -53,7 +54,8 @@ def main(kind: str, gathers: bool, output: Path) -> None:
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    trainer.fit(module, batches(int(os.environ.get("LOCAL_RANK", 0)), ranks))
+    slices: Any = batches(int(os.environ.get("LOCAL_RANK", 0)), ranks)
+    trainer.fit(module, DataLoader(slices, batch_size=None))
     result = {name: full(parameter) for name, parameter in module.named_parameters()}
     sharded = sorted(name for name, part in module.named_parameters() if isinstance(part, DTensor))
     with ema.averaged(module):
