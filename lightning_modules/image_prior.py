@@ -216,7 +216,9 @@ class ImagePrior(LightningModule):
         self.images_seen += log_training(self, found.total, batch, self._finite_steps, self._throughput)
         return found.total.mean()
 
-    def validation_step(self, batch: Any, batch_idx: int) -> list[Tensor] | None:
+    def validation_step(  # type: ignore[override]
+        self, batch: Any, batch_idx: int
+    ) -> list[Tensor] | None:
         """Draw requested images; of a batch of pairs, log how near predictions come to images and texts."""
         if not isinstance(batch, Mapping):
             return self.generate(batch)

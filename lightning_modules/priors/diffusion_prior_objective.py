@@ -134,7 +134,8 @@ class DiffusionPriorObjective:
             times = self._scaled(time.to(device, torch.float32)).expand(len(shown))
             clean = predict(shown, times, both).float()
             if null is not None:
-                clean = guide(*clean.chunk(2), self.guidance_scale)
+                conditional, unconditional = clean.chunk(2)
+                clean = guide(conditional, unconditional, self.guidance_scale)
             noisy = scheduler.step(clean, time, noisy, generator=generators, return_dict=False)[0]
         return noisy / self.embedding_scale
 

@@ -90,6 +90,7 @@ class EclipsePrior(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers'
             )
             for _ in range(num_layers)
         )
+        block: Any
         for block in self.transformer_blocks:
             block.attn1.set_processor(MaskedAttention())
         self.norm_out = nn.LayerNorm(width)
