@@ -77,7 +77,9 @@ class ClipEmbedder:
         self.batch_size = batch_size
         self._settings: dict[Half, ModelSettings] = {
             "text": ModelSettings(model, revision, dtype, device=device),
-            "vision": ModelSettings(image_model or model, image_revision if image_model else revision, dtype, None, device),
+            "vision": ModelSettings(
+                image_model or model, image_revision if image_model else revision, dtype, None, device
+            ),
         }
         self._loaded: dict[Half, tuple[Any, Any]] = {}
         self._configs: dict[Half, Any] = {}
