@@ -160,7 +160,8 @@ class EmbeddingDataModule(EvolvingDataModule):
         if found != wanted:
             raise UserError(
                 f"The embeddings of revision {reader.number} have {found[0]} values per token and {found[1]} per "
-                f"image, the embedder gives {wanted[0]} and {wanted[1]}. Allowed are its own. {self._command(replace=True)}"
+                f"image, the embedder gives {wanted[0]} and {wanted[1]}. Allowed are its own. "
+                f"{self._command(replace=True)}"
             )
 
     @staticmethod
