@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +11,20 @@ import numpy as np
 import pytest
 import torch
 
+from evolvedirector.callbacks import EvolutionCallback, RunCheckpoint
 from evolvedirector.commands import embed
 from evolvedirector.datamodules import EmbeddingDataModule
 from evolvedirector.errors import UserError
 from evolvedirector.evolution.embedding import EMBEDDING_ROLES
 from evolvedirector.models.embedder import IMAGE_EMBEDDING, TEXT_EMBEDDING, TEXT_MASK, TEXT_STATES
 from evolvedirector.planning.roles import DescribesEmbeddings
-from evolvedirector.records import FileRef, Prompt, RevisionChange, Sample
+from evolvedirector.policies.evolve_director import EvolveDirectorPolicy
+from evolvedirector.records import FileRef, ImageRequest, Prompt, RevisionChange, Sample
 from evolvedirector.store import DatasetStore, RevisionFiles
 from tests.commands.test_embed import fill, part
 from tests.embedding_toys import ToyEmbedder
 from tests.store.sample_files import npy, picture
+from tests.toys import ToyJudge, ToyPrompts, ToyTeacher, ToyWriter
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*treespec.*:FutureWarning"),
@@ -230,3 +233,30 @@ def test_further_arrays_come_along(tmp_path: Path) -> None:
     assert batch["edge_embedding"].tolist() == [[1, 2, 3, 4]] * 6
     assert set(EMBEDDING_ROLES) < batch.keys()
     assert RevisionFiles(tmp_path / "data").current()
+
+
+class DrawingPrior(Prior):
+    """Draws grey, so that teachers are better at everything."""
+
+    image_size_px = 8
+    generation_chunk_size = 2
+
+    def generate(self, requests: Sequence[ImageRequest]) -> list[torch.Tensor]:
+        return [torch.full((3, 8, 8), 128, dtype=torch.uint8) for _ in requests]
+
+
+def test_evolution_drives_a_prior_on_what_it_just_bought(tmp_path: Path) -> None:
+    toy, module = ToyEmbedder(), DrawingPrior()
+    evolution = EvolutionCallback(
+        teachers={"toy": ToyTeacher()},
+        judge=ToyJudge(),
+        writer=ToyWriter(),
+        policy=EvolveDirectorPolicy(expansions=1),
+        embedder=toy,
+    )
+    run = data(tmp_path / "data", seeds=ToyPrompts(6), embedder=ToyEmbedder())
+    trainer(evolution, RunCheckpoint(), default_root_dir=tmp_path, limit_val_batches=0).fit(module, datamodule=run)
+    assert run.embedding_figures().pairs > 6 and len(module.seen) == 9
+    assert run.embedding_figures().embedder_fingerprint == toy.fingerprint
+    assert len(toy.texts) == len(set(toy.texts)) >= run.embedding_figures().pairs
+    assert evolution.parts()["embedder"] is toy
