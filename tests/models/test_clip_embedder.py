@@ -14,6 +14,7 @@ from transformers import AutoImageProcessor, AutoTokenizer
 from evolvedirector.errors import UserError
 from evolvedirector.models.clip_embedder import ClipEmbedder
 from evolvedirector.models.embedder import Embedder
+from evolvedirector.models.part_files import built_part
 from evolvedirector.records.part import Closable, OnDevice, Verifiable
 from tests.models.tiny_split_clips import split, stock, whole
 from tests.rewards.tiny_clips import IMAGES, PROMPTS
@@ -96,6 +97,11 @@ def test_it_is_known_before_it_is_loaded_and_lets_go(clip: Path) -> None:
     before = embedder.embed_texts(PROMPTS).pooled
     embedder.close()
     assert not embedder._loaded and torch.equal(embedder.embed_texts(PROMPTS).pooled, before)
+
+
+def test_a_yaml_can_name_it(clip: Path) -> None:
+    content = {"class_path": "evolvedirector.models.clip_embedder.ClipEmbedder", "init_args": {"model": str(clip)}}
+    assert isinstance(built_part(content, Embedder, "embedder"), ClipEmbedder)
 
 
 def test_the_fingerprint_is_that_of_weights_and_precision(clip: Path, tmp_path: Path) -> None:
