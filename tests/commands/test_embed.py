@@ -83,7 +83,7 @@ def test_each_text_and_image_is_embedded_once(
     assert len(toy.texts) == len(set(toy.texts)) == 12 and len(toy.images) == 8
     printed = capsys.readouterr().out
     assert "Embedded 13 samples: 12 different texts (12 now" in printed and "8 different images (8 now" in printed
-    assert "2 texts were longer than 6 tokens" in printed  # those of 2 + 5 and of 2 + 6 words, behind the beginning
+    assert "4 texts were longer than 6 tokens" in printed  # of 6 to 8 words, behind their mark of beginning
     found = read(root)
     for sample in found.values():
         words = ["<", *sample["prompt"].split()][:6]
