@@ -196,7 +196,7 @@ class RevisionBatches(Dataset):
         return sample
 
 
-def _as_it_is(batch: dict[str, Any]) -> dict[str, Any]:
+def _as_it_is(batch: Any) -> Any:
     return batch
 
 

@@ -105,7 +105,7 @@ class TrainingRows:
         """
         kept = (self._cache, self.latents) if reader is self._reader else (None, None)
         shape = (self.seed, self.global_batch_size, self.image_size_px)
-        return RevisionBatches(reader, *shape, rank, world_size, *kept, self.collation)
+        return RevisionBatches(reader, *shape, rank, world_size, *kept, collation=self.collation)
 
     def images_without_latents(
         self, revision_sha: str, latents: LatentFiles, rank: int, world_size: int
