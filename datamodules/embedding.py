@@ -175,14 +175,12 @@ class EmbeddingDataModule(EvolvingDataModule):
         try:
             yield
         except MissingRoleError as error:
-            what = (
-                "no embeddings" if error.missing == error.samples else f"{error.missing} samples without '{error.role}'"
-            )
+            what = "embeddings" if error.missing == error.samples else f"'{error.role}'"
             if error.role not in EMBEDDING_ROLES:
                 raise
             raise UserError(
-                f"'{self.data_root}' has {what} among the {error.samples} that are trained on. Allowed are samples "
-                f"that all have {', '.join(EMBEDDING_ROLES)}. {self._command()}"
+                f"'{self.data_root}' has no {what} for {error.missing} of the {error.samples} samples that are trained "
+                f"on. Allowed are samples that all have {', '.join(EMBEDDING_ROLES)}. {self._command()}"
             ) from error
 
     def _command(self, replace: bool = False) -> str:

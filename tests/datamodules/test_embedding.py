@@ -195,7 +195,7 @@ def own(width: int = 4, value: float = 1.0) -> dict[str, FileRef]:
 def test_what_cannot_be_trained_on_is_one_sentence(tmp_path: Path) -> None:
     root = tmp_path / "data"
     fill(root, 4)
-    with pytest.raises(UserError, match=r"no embeddings among the 5 .* Run `evolvedirector embed .*data --model"):
+    with pytest.raises(UserError, match=r"no embeddings for 5 of the 5 .* Run `evolvedirector embed .*data --model"):
         batches_of(root)
     with pytest.raises(UserError, match="no embeddings"):
         EmbeddingDataModule(root).embedding_figures()
@@ -205,7 +205,7 @@ def test_what_cannot_be_trained_on_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"have 4 values per token and 4 per image, the embedder gives 5 and 5"):
         batches_of(root, embedder=ToyEmbedder(width=5))
     add(root, "without")
-    with pytest.raises(UserError, match="1 samples without 'text_states' among the 6"):
+    with pytest.raises(UserError, match="no 'text_states' for 1 of the 6 samples"):
         batches_of(root)
     with DatasetStore(root) as store:
         store.publish(store.current(), "away", RevisionChange(states={Prompt.create("without").id: "retired"}))
