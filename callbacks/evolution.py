@@ -45,6 +45,7 @@ from evolvedirector.evolution.schedule import RoundSchedule
 from evolvedirector.execution.executor import Cluster
 from evolvedirector.judges.health.report import JudgeHealth
 from evolvedirector.judges.judge import Judge
+from evolvedirector.models.embedder import Embedder
 from evolvedirector.planning.preflight import SMOKE_TEST
 from evolvedirector.planning.roles import EvolutionPlan, Evolves
 from evolvedirector.planning.spending import plan_of_spending, with_look_price
@@ -104,6 +105,7 @@ class EvolutionCallback(pl.Callback):
         rewards: dict[str, Reward] | None = None,
         rehearse: bool = True,
         first_rounds: int = 0,
+        embedder: Embedder | None = None,
         cluster: Cluster | None = None,
     ) -> None:
         """Set who takes part, how often, and what it may cost.
@@ -133,6 +135,8 @@ class EvolutionCallback(pl.Callback):
                 the weights.
             first_rounds: Rounds held before the first training step, so that there is something to train on; the
                 dataset may be without images until then. They count among `max_rounds`.
+            embedder: Embeds the prompts and images that a round publishes, between buying and publishing, for a module
+                that trains on embeddings (`EmbeddingDataModule`). None: nobody does.
             cluster: Where judge, writer, teachers or rewards work that do not work beside the student. None: all do.
 
         Raises:
@@ -159,6 +163,7 @@ class EvolutionCallback(pl.Callback):
         self.rewards = dict(rewards or {})
         self.rehearse = rehearse
         self.first_rounds = first_rounds
+        self.embedder = embedder
         self.cluster = cluster
         check_placed(cluster, self.parts())
         self.root: Path | None = None
@@ -322,7 +327,8 @@ class EvolutionCallback(pl.Callback):
         """Name everybody who takes part, for those who verify and size them."""
         teachers = {f"teachers.{name}": teacher for name, teacher in self.teachers.items()}
         rewards = {f"rewards.{name}": reward for name, reward in self.rewards.items()}
-        return {**teachers, "judge": self.judge, "writer": self.writer, "policy": self.policy, **rewards}
+        embedder: dict[str, Part] = {} if self.embedder is None else {"embedder": self.embedder}
+        return {**teachers, "judge": self.judge, "writer": self.writer, "policy": self.policy, **rewards, **embedder}
 
     def evolution(self) -> EvolutionPlan:
         """Say who takes part, when, and at what cost."""
@@ -336,6 +342,7 @@ class EvolutionCallback(pl.Callback):
             self.tie_margin,
             self.seed,
             self.rewards,
+            self.embedder,
         )
         return EvolutionPlan(
             settings, self._schedule, self.offload_student, self.image_size_px, self.data, self.cluster

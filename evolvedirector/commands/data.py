@@ -197,7 +197,8 @@ def _further_roles(trained: list[Sample], revision: Revision) -> Iterable[str]:
     for role, count in sorted(Counter(role for sample in trained for role in sample.files).items()):
         yield f"{role} ({count} of {len(trained)} samples)"
     for name, shard in revision.companions.items():
-        yield f"{', '.join(shard.roles)} ({shard.samples} samples, derived: {name})"
+        made_by = f" by {shard.made_by}" if shard.made_by else ""
+        yield f"{', '.join(shard.roles)} ({shard.samples} samples, derived{made_by}: {name})"
 
 
 def _counted(words: Iterable[str]) -> str:
