@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,9 +30,6 @@ from evolvedirector.models.model_loading import free_memory
 from evolvedirector.models.zero_image import zero_image_embedding
 from evolvedirector.records import ImageRequest, digest
 from evolvedirector.store.paths import folder_or_hub_name
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 _SCHEDULERS = ("DDPMScheduler", "DDIMScheduler")
 
@@ -172,17 +169,13 @@ class KandinskyDecoder:
         self._movq = self._part("VQModel", "movq", lambda _: None)
         free_memory()
 
-    def decode(
-        self,
-        embeddings: Float[Tensor, "batch embedding"],
-        negative: Float[Tensor, "batch embedding"] | None,
-        requests: Sequence[ImageRequest],
-    ) -> list[Tensor]:
+    def decode(self, embeddings: Tensor, negative: Tensor | None, requests: Sequence[ImageRequest]) -> list[Tensor]:
         """Draw one uint8 image (3, height, width) per embedding, on the CPU.
 
         Args:
-            embeddings: Raw, not normalised.
-            negative: What guidance leads away from. None: the image of zeros, or what `negative_file` holds.
+            embeddings: Float[batch, embedding], raw, not normalised.
+            negative: Float[batch, embedding], what guidance leads away from. None: the image of zeros, or what
+                `negative_file` holds.
             requests: Give size and seed of each; their prompts are not read.
 
         Raises:

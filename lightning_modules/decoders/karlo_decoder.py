@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,9 +31,6 @@ from evolvedirector.models.import_diffusers import diffusers_class, import_diffu
 from evolvedirector.models.model_loading import free_memory
 from evolvedirector.records import ImageRequest, digest
 from evolvedirector.store.paths import folder_or_hub_name
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 _UNETS = {
     "decoder": "UNet2DConditionModel",
@@ -149,16 +146,11 @@ class KarloDecoder:
         self._frozen = self._described()
         free_memory()
 
-    def decode(
-        self,
-        embeddings: Float[Tensor, "batch embedding"],
-        negative: Float[Tensor, "batch embedding"] | None,
-        requests: Sequence[ImageRequest],
-    ) -> list[Tensor]:
+    def decode(self, embeddings: Tensor, negative: Tensor | None, requests: Sequence[ImageRequest]) -> list[Tensor]:
         """Draw one uint8 image (3, height, width) per embedding, on the CPU.
 
         Args:
-            embeddings: Raw, not normalised.
+            embeddings: Float[batch, embedding], raw, not normalised.
             negative: Must be None: guidance leads away from an embedding among the decoder's own weights.
             requests: Give prompt and seed of each, and the one size that there is.
 
@@ -168,8 +160,8 @@ class KarloDecoder:
         check_embeddings("The Karlo decoder", self._embedding_dim, embeddings, None, requests)
         if negative is not None:
             raise UserError(
-                "A negative embedding was given to the Karlo decoder, whose guidance leads away from an embedding among "
-                "its own weights. Allowed is none. Leave it out."
+                "A negative embedding was given to the Karlo decoder, whose guidance leads away from one among its own "
+                "weights. Allowed is none. Leave it out."
             )
         if not requests:
             return []

@@ -61,7 +61,7 @@ def save_kandinsky(folder: Path) -> Path:
 
 def karlo(folder: Path) -> dict[str, Any]:
     """Build the parts of an `UnCLIPPipeline` without its prior, under their names there; images have 16 px."""
-    from diffusers import UNet2DConditionModel, UNet2DModel, UnCLIPScheduler
+    from diffusers import UnCLIPScheduler, UNet2DConditionModel, UNet2DModel
     from diffusers.pipelines.deprecated.unclip import UnCLIPTextProjModel
 
     decoder = UNet2DConditionModel(
@@ -83,18 +83,18 @@ def karlo(folder: Path) -> dict[str, Any]:
         )
         for _ in range(2)
     ]
-    awake(projection)
-    for network in enlarging:  # a prediction of noise near zero leaves pixels between black and white
-        network.conv_out.weight.data.mul_(0.1)
+    for network in (decoder, projection, *enlarging):
+        awake(network)
     return {
         "tokenizer": clip_tokenizer(folder / "words"),
         "text_encoder": clip_text(WIDTH, projected=True),
         "text_proj": projection,
         "decoder": decoder,
-        "decoder_scheduler": UnCLIPScheduler(variance_type="learned_range"),
+        # of networks that learned nothing, only a predicted image has pixels between black and white
+        "decoder_scheduler": UnCLIPScheduler(variance_type="learned_range", prediction_type="sample"),
         "super_res_first": enlarging[0],
         "super_res_last": enlarging[1],
-        "super_res_scheduler": UnCLIPScheduler(variance_type="fixed_small_log"),
+        "super_res_scheduler": UnCLIPScheduler(variance_type="fixed_small_log", prediction_type="sample"),
     }
 
 
