@@ -66,7 +66,11 @@ def phases_of(
         student,
         plan.offload_student,
         sizes_of(
-            {"the judge": settings.judge, **{f"the reward {name}": part for name, part in settings.rewards.items()}}
+            {
+                "the judge": settings.judge,
+                **{f"the reward {name}": part for name, part in settings.rewards.items()},
+                "the embedder": settings.embedder,
+            }
         ),
         sizes_of({f"the teacher {name}": teacher for name, teacher in settings.teachers.items()}),
         evaluators_of(callback for callback in callbacks if not isinstance(callback, Evolves)),
