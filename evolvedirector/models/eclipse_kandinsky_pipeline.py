@@ -10,7 +10,12 @@ from diffusers import DiffusionPipeline, KandinskyV22Pipeline
 from torch import nn
 
 from evolvedirector.errors import UserError
-from evolvedirector.models.eclipse_prior_pipeline import EclipsePriorPipeline, Generators, refuse_meaningless
+from evolvedirector.models.eclipse_prior_pipeline import (
+    EclipsePriorPipeline,
+    Generators,
+    check_prior,
+    refuse_meaningless,
+)
 
 
 class EclipseKandinskyPipeline(DiffusionPipeline):
@@ -58,7 +63,9 @@ class EclipseKandinskyPipeline(DiffusionPipeline):
             **{"prior": prior, "text_encoder": text_encoder, "tokenizer": tokenizer, "image_encoder": image_encoder},
             **{"unet": unet, "scheduler": scheduler, "movq": movq},
         )
+        check_prior(prior)
         check_widths(prior, unet)
+        self.set_progress_bar_config()
 
     @torch.no_grad()
     def __call__(
@@ -104,7 +111,7 @@ class EclipseKandinskyPipeline(DiffusionPipeline):
         first = EclipsePriorPipeline(self.prior, self.text_encoder, self.tokenizer, self.image_encoder)
         found = first(prompt, negative_prompt, num_images_per_prompt, generator)
         second = KandinskyV22Pipeline(self.unet, self.scheduler, self.movq)
-        second.set_progress_bar_config(**getattr(self, "_progress_bar_config", {}))
+        second.set_progress_bar_config(**self._progress_bar_config)
         drawn = second(
             image_embeds=found.image_embeds,
             negative_image_embeds=found.negative_image_embeds,
