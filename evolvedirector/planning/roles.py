@@ -299,6 +299,34 @@ class HasSeeds(Protocol):
     """A prompt source or the path of a file; None where the root exists already."""
 
 
+@dataclass(frozen=True, slots=True)
+class EmbeddingFigures:
+    """What a dataset of embeddings is like: without it, tau and lambda of a contrastive loss mean nothing.
+
+    Args:
+        pairs: That are trained on; 0 while there are none.
+        mean_norm: Of the image embeddings. None: there are none.
+        embedding_dim: Width of the joint space. None likewise.
+        text_width: Width of a token's state. None likewise.
+        embedder_fingerprint: Who made them. None: nobody said it.
+    """
+
+    pairs: int
+    mean_norm: float | None = None
+    embedding_dim: int | None = None
+    text_width: int | None = None
+    embedder_fingerprint: str | None = None
+
+
+@runtime_checkable
+class DescribesEmbeddings(Protocol):
+    """A datamodule of embeddings that can say how many there are, and how long."""
+
+    def embedding_figures(self) -> EmbeddingFigures:
+        """Count the pairs, and measure their embeddings."""
+        ...
+
+
 @runtime_checkable
 class StartsTrained(Protocol):
     """A module that can say whether its weights are trained before any checkpoint is read."""
