@@ -83,8 +83,9 @@ def usage_of_prior(module: ImagePrior) -> str:
         pipeline, classes = "EclipseKandinskyPipeline", [*classes, "CLIPVisionModelWithProjection"]
         place = decoder.image_encoder
         options = {"revision": place.revision, "subfolder": place.subfolder}
+        vision = f'"{hub_name(place.name)}"{_written(options)}'
         load += [
-            f'image_encoder = CLIPVisionModelWithProjection.from_pretrained("{hub_name(place.name)}"{_written(options)})',
+            f"image_encoder = CLIPVisionModelWithProjection.from_pretrained({vision})",
             f"pipeline = {pipeline}.from_pretrained(",
             f'    "{hub_name(decoder.model)}"{_written({"revision": decoder.revision})},',
             "    prior=prior, text_encoder=text_encoder, tokenizer=tokenizer, image_encoder=image_encoder,",

@@ -50,6 +50,40 @@ def clip_vision(width: int = WIDTH) -> Any:
     )
 
 
+def save_clip(folder: Path) -> Path:
+    """Save a whole CLIP, as `openai/clip-vit-large-patch14` is: both halves at the top, tokenizer, image processor."""
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+
+    tokenizer = clip_tokenizer(folder / "words")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = CLIPModel(
+            CLIPConfig(
+                text_config=clip_text(WIDTH, projected=True).config.to_dict(),
+                vision_config=clip_vision().config.to_dict(),
+                projection_dim=WIDTH,
+            )
+        )
+    for part in (model, tokenizer, _processor(CLIPImageProcessor)):
+        part.save_pretrained(folder)
+    return folder
+
+
+def save_prior_of_kandinsky(folder: Path) -> Path:
+    """Save what is read of `kandinsky-community/kandinsky-2-2-prior`: its image encoder and processor."""
+    from transformers import CLIPImageProcessor
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        clip_vision().save_pretrained(folder / "image_encoder")
+    _processor(CLIPImageProcessor).save_pretrained(folder / "image_processor")
+    return folder
+
+
+def _processor(kind: Any) -> Any:
+    return kind(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
+
+
 def save_kandinsky(folder: Path) -> Path:
     """Save the decoder, with its image encoder beside it under `image_encoder`, and return the folder."""
     with torch.random.fork_rng(devices=[]):
