@@ -6,8 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline, KandinskyV22Pipeline
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DiffusionPipeline,
+    KandinskyV22Pipeline,
+    UNet2DConditionModel,
+    VQModel,
+)
 from torch import nn
+from transformers import CLIPTextModelWithProjection, CLIPTokenizer, CLIPVisionModelWithProjection
 
 from evolvedirector.errors import UserError
 from evolvedirector.models.eclipse_prior_pipeline import (
@@ -48,15 +56,15 @@ class EclipseKandinskyPipeline(DiffusionPipeline):
 
     model_cpu_offload_seq = "text_encoder->image_encoder->prior->unet->movq"
 
-    def __init__(
+    def __init__(  # diffusers checks what is loaded against these annotations
         self,
         prior: nn.Module,
-        text_encoder: Any,
-        tokenizer: Any,
-        image_encoder: Any,
-        unet: Any,
-        scheduler: Any,
-        movq: Any,
+        text_encoder: CLIPTextModelWithProjection,
+        tokenizer: CLIPTokenizer,
+        image_encoder: CLIPVisionModelWithProjection,
+        unet: UNet2DConditionModel,
+        scheduler: DDIMScheduler | DDPMScheduler,
+        movq: VQModel,
     ) -> None:
         super().__init__()
         self.register_modules(

@@ -10,6 +10,7 @@ from diffusers import DiffusionPipeline
 from diffusers.pipelines.kandinsky.pipeline_kandinsky_prior import KandinskyPriorPipelineOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
+from transformers import CLIPTextModelWithProjection, CLIPTokenizer, CLIPVisionModelWithProjection
 
 from evolvedirector.errors import UserError
 from evolvedirector.models.zero_image import zero_image_embedding
@@ -44,7 +45,13 @@ class EclipsePriorPipeline(DiffusionPipeline):
     model_cpu_offload_seq = "text_encoder->image_encoder->prior"
     _optional_components = ["image_encoder"]  # noqa: RUF012 - diffusers reads a list
 
-    def __init__(self, prior: nn.Module, text_encoder: Any, tokenizer: Any, image_encoder: Any = None) -> None:
+    def __init__(  # diffusers checks what is loaded against these annotations
+        self,
+        prior: nn.Module,
+        text_encoder: CLIPTextModelWithProjection,
+        tokenizer: CLIPTokenizer,
+        image_encoder: CLIPVisionModelWithProjection | None = None,
+    ) -> None:
         super().__init__()
         check_prior(prior)
         self.register_modules(prior=prior, text_encoder=text_encoder, tokenizer=tokenizer, image_encoder=image_encoder)

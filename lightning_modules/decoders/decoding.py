@@ -1,8 +1,8 @@
-"""What every decoder from embeddings does around its own maths: checks, chunks of one size, generators, pixels."""
+"""What every decoder from embeddings does around its own maths: checks, generators, pixels."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from evolvedirector.errors import RunError, UserError
 from evolvedirector.records import ImageRequest
-from evolvedirector.store.paths import user_path
+from evolvedirector.store.paths import hub_name, user_path
 
 if TYPE_CHECKING:
     from jaxtyping import Float, UInt8
@@ -72,22 +72,14 @@ def check_at_least(least: int, **numbers: int) -> None:
             raise UserError(f"{name} is {value}. Allowed is at least {least}. Write {name}: {4 * least}, say.")
 
 
-def chunks_of_one_size(requests: Sequence[ImageRequest], chunk_size: int) -> Iterator[tuple[list[int], int]]:
-    """Yield rows of requests of one size, always `chunk_size` of them, and how many of those are real.
-
-    The last chunk of a size repeats its last row: an image does not depend on how many are asked for.
+def name_anywhere(model: str) -> str:
+    """Return what a model is called on every machine: its name on the hub, or of a folder the last part of its path.
 
     Args:
-        requests: Of any sizes.
-        chunk_size: Images drawn at once.
+        model: As `folder_or_hub_name` returns it.
     """
-    by_size: dict[tuple[int, int], list[int]] = {}
-    for row, request in enumerate(requests):
-        by_size.setdefault((request.height_px, request.width_px), []).append(row)
-    for rows in by_size.values():
-        for start in range(0, len(rows), chunk_size):
-            real = rows[start : start + chunk_size]
-            yield real + real[-1:] * (chunk_size - len(real)), len(real)
+    name = hub_name(model)
+    return Path(name).name if Path(name).is_dir() else name
 
 
 def generators_after_prior(requests: Sequence[ImageRequest], embedding_dim: int) -> list[torch.Generator]:

@@ -14,8 +14,8 @@ from evolvedirector.lightning_modules.component import Component, needs_revision
 from evolvedirector.lightning_modules.decoders.decoding import (
     check_at_least,
     check_embeddings,
-    chunks_of_one_size,
     generators_after_prior,
+    name_anywhere,
     pixels,
     read_embedding,
 )
@@ -25,6 +25,7 @@ from evolvedirector.lightning_modules.frozen_model import (
     load_from_diffusers,
     load_from_transformers,
 )
+from evolvedirector.lightning_modules.sampling import chunks_of_one_size
 from evolvedirector.models.import_diffusers import diffusers_class
 from evolvedirector.models.model_loading import free_memory
 from evolvedirector.models.zero_image import zero_image_embedding
@@ -120,12 +121,12 @@ class KandinskyDecoder:
         """Name weights, revision, precision and everything that changes an image; of a folder, its content."""
         if self.image_encoder is not None:
             encoder = self.image_encoder
-            negative = f"{encoder.name}-{encoder.revision}-{encoder.subfolder}{encoder.content_digest()}"
+            negative = f"{name_anywhere(encoder.name)}-{encoder.revision}-{encoder.subfolder}{encoder.content_digest()}"
         else:
             negative = "" if self.negative_file is None else repr(self._read_negative().tolist())
         content = self._unet.component.content_digest() + self._movq.component.content_digest()
         how = digest(self.sampling_steps, repr(self.guidance_scale), self._embedding_dim, negative, length=12)
-        return f"kandinsky22-{self.model}-{self.revision}-{self.dtype}{content}-{how}"
+        return f"kandinsky22-{name_anywhere(self.model)}-{self.revision}-{self.dtype}{content}-{how}"
 
     @property
     def embedding_dim(self) -> int:
@@ -190,12 +191,12 @@ class KandinskyDecoder:
             away = torch.zeros_like(embeddings)  # the pipeline wants some, and reads none
         else:
             away = self._negative().expand(len(requests), -1) if negative is None else negative
-        images: list[Tensor] = [torch.empty(0)] * len(requests)
-        for rows, real in chunks_of_one_size(requests, self.chunk_size):
-            drawn = self._draw(pipeline, embeddings[rows], away[rows], [requests[row] for row in rows])
-            for row, image in zip(rows[:real], drawn[:real], strict=True):
-                images[row] = image.clone()
-        return images
+        images: dict[int, Tensor] = {}
+        for places, chunk in chunks_of_one_size(requests, self.chunk_size):
+            rows = places + places[-1:] * (len(chunk) - len(places))
+            drawn = self._draw(pipeline, embeddings[rows], away[rows], chunk)
+            images |= dict(zip(places, drawn, strict=False))
+        return [images[place].clone() for place in range(len(requests))]
 
     def _draw(self, pipeline: Any, embeddings: Tensor, away: Tensor, requests: Sequence[ImageRequest]) -> Tensor:
         place: dict[str, Any] = {"device": self._device, "dtype": pipeline.unet.dtype}

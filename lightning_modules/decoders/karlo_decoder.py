@@ -14,8 +14,8 @@ from evolvedirector.lightning_modules.component import Component, needs_revision
 from evolvedirector.lightning_modules.decoders.decoding import (
     check_at_least,
     check_embeddings,
-    chunks_of_one_size,
     generators_after_prior,
+    name_anywhere,
     pixels,
 )
 from evolvedirector.lightning_modules.decoders.unclip import UnCLIPParts, draw_unclip
@@ -26,6 +26,7 @@ from evolvedirector.lightning_modules.frozen_model import (
     load_from_diffusers,
     load_from_transformers,
 )
+from evolvedirector.lightning_modules.sampling import chunks_of_one_size
 from evolvedirector.lightning_modules.text_encoders.tokenizer import Tokenizer
 from evolvedirector.models.import_diffusers import diffusers_class, import_diffusers
 from evolvedirector.models.model_loading import free_memory
@@ -106,7 +107,7 @@ class KarloDecoder:
         content = [part.component.content_digest() for part in self._frozen.values()]
         steps = (self.sampling_steps, self.super_resolution_steps, self._embedding_dim)
         how = digest(*content, *steps, repr(self.guidance_scale), length=12)
-        return f"karlo-{self.model}-{self.revision}-{self.dtype}-{how}"
+        return f"karlo-{name_anywhere(self.model)}-{self.revision}-{self.dtype}-{how}"
 
     @property
     def embedding_dim(self) -> int:
@@ -173,12 +174,12 @@ class KarloDecoder:
                     f"An image of {request.width_px} x {request.height_px} px (width x height) cannot be drawn by the "
                     f"Karlo decoder. Allowed is {side_px} x {side_px} px. Write image_size_px: {side_px}."
                 )
-        images: list[Tensor] = [torch.empty(0)] * len(requests)
-        for rows, real in chunks_of_one_size(requests, self.chunk_size):
-            drawn = self._draw(parts, embeddings[rows], [requests[row] for row in rows])
-            for row, image in zip(rows[:real], drawn[:real], strict=True):
-                images[row] = image.clone()
-        return images
+        images: dict[int, Tensor] = {}
+        for places, chunk in chunks_of_one_size(requests, self.chunk_size):
+            rows = places + places[-1:] * (len(chunk) - len(places))
+            drawn = self._draw(parts, embeddings[rows], chunk)
+            images |= dict(zip(places, drawn, strict=False))
+        return [images[place].clone() for place in range(len(requests))]
 
     def _draw(self, parts: UnCLIPParts, embeddings: Tensor, requests: Sequence[ImageRequest]) -> Tensor:
         prompts = [request.prompt for request in requests]
