@@ -11,6 +11,7 @@ from evolvedirector.lightning_modules.codecs import (
     QwenAutoencoder,
 )
 from evolvedirector.lightning_modules.compute import Compute
+from evolvedirector.lightning_modules.decoders import KandinskyDecoder, KarloDecoder
 from evolvedirector.lightning_modules.families import (
     SD3,
     SDXL,
@@ -78,6 +79,8 @@ __all__ = [
     "Flux2Qwen3Encoder",
     "Gemma2Encoder",
     "ImagePrior",
+    "KandinskyDecoder",
+    "KarloDecoder",
     "MiniLMEncoder",
     "Muon",
     "Objective",

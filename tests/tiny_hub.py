@@ -17,6 +17,12 @@ import torch
 from tokenizers.processors import TemplateProcessing
 
 import evolvedirector
+from tests.lightning_modules.decoders.tiny_decoders import (
+    save_clip,
+    save_kandinsky,
+    save_karlo,
+    save_prior_of_kandinsky,
+)
 from tests.lightning_modules.families.tiny_sd import save_sdxl, save_stable_diffusion
 from tests.teachers.tiny_pipelines import kl_autoencoder, save_tiny, t5_text, word_tokenizer
 
@@ -48,6 +54,11 @@ MODELS: dict[str, Callable[[Path], Any]] = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": save_stable_diffusion,
     "stabilityai/stable-diffusion-3.5-medium": lambda folder: pipeline(folder, "stable_diffusion_3"),
     "black-forest-labs/FLUX.1-schnell": lambda folder: pipeline(folder, "flux"),
+    "openai/clip-vit-large-patch14": save_clip,
+    "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k": save_clip,
+    "kandinsky-community/kandinsky-2-2-prior": save_prior_of_kandinsky,
+    "kandinsky-community/kandinsky-2-2-decoder": save_kandinsky,
+    "kakaobrain/karlo-v1-alpha": save_karlo,
     # the packaged judge stands for larger ones: it answers what it is asked
     "Qwen/Qwen3-VL-8B-Instruct": lambda folder: folder.symlink_to(_JUDGE),
     "OpenGVLab/InternVL3_5-8B-HF": lambda folder: folder.symlink_to(_JUDGE),

@@ -24,10 +24,11 @@ from evolvedirector.callbacks.run_summary import headlines
 from evolvedirector.commands.chosen_expert import activate, add_expert_options, chosen_experts, taken_out, told
 from evolvedirector.commands.console import readable_console
 from evolvedirector.commands.exported_files import whole_folder, write_lora, write_whole
+from evolvedirector.commands.exported_prior import check_prior_form, settings_of_prior, write_prior
 from evolvedirector.commands.generate import refuse_full, requests_of
 from evolvedirector.commands.trained_student import Trained, trained_student
 from evolvedirector.errors import UserError
-from evolvedirector.lightning_modules import TextToImage
+from evolvedirector.lightning_modules import ImagePrior, TextToImage
 from evolvedirector.lightning_modules.adapter_files import (
     adapter_tensors,
     check_layout,
@@ -64,13 +65,17 @@ def main(args: list[str]) -> int | None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with readable_console():
         student = trained_student(user_path(options.source), not options.raw, words)
-        if not isinstance(student.run.model, TextToImage):
+        module = student.run.model
+        if isinstance(module, ImagePrior):
+            check_prior_form(options.layout, options.merged)
+        elif isinstance(module, TextToImage):
+            check_form(module, options.layout, options.merged)
+        else:
             raise UserError(
-                f"{type(student.run.model).__name__} is no TextToImage, so nobody knows which part of it is the "
-                "network. Allowed are students of evolvedirector. Save your module's own weights in Python."
+                f"{type(module).__name__} is neither a TextToImage nor an ImagePrior, so nobody knows which part of it "
+                "is the network. Allowed are students of evolvedirector. Save your module's own weights in Python."
             )
-        check_form(student.run.model, options.layout, options.merged)
-        names = chosen_experts(student.run.model, options)
+        names = chosen_experts(module, options)
         print(f"Exporting the {student.weights} of {student.folder}{told(names)}.", flush=True)
         student.work(lambda trainer, module: _export(trainer, module, student, out, licences, options, names))
     return 0
@@ -86,7 +91,7 @@ def _export(
     names: list[str],
 ) -> None:
     """Draw samples and write everything into a folder beside the wanted one, which is then put in its place."""
-    assert isinstance(module, TextToImage)
+    assert isinstance(module, TextToImage | ImagePrior)
     write = _writer(trainer, module, student, options, names)
     activate(module, names)
     samples = _samples(trainer, module, student, options.samples)
@@ -102,15 +107,24 @@ def _export(
 
 
 def _writer(
-    trainer: Trainer, module: TextToImage, student: Trained, options: argparse.Namespace, names: list[str]
+    trainer: Trainer,
+    module: TextToImage | ImagePrior,
+    student: Trained,
+    options: argparse.Namespace,
+    names: list[str],
 ) -> Callable[[Path], str]:
     """Take the weights from all ranks and return what writes them: a LoRA is named, or refused, before anything else.
 
     What it returns is called on the first rank alone.
     """
-    network, lora, dtype = module.transformer, module.trained.lora, getattr(torch, options.dtype)
+    network, dtype = module.transformer, getattr(torch, options.dtype)
     assert network is not None
     model = student.run.config[student.run.subcommand].model
+    if isinstance(module, ImagePrior):
+        with averaged_weights(trainer, module):
+            weights = {name: _whole(value) for name, value in network.state_dict().items()}
+        return lambda folder: write_prior(module, _network(module, weights, dtype), model, folder)
+    lora = module.trained.lora
     if lora is None:
         with averaged_weights(trainer, module):
             weights = {name: _whole(value) for name, value in network.state_dict().items()}
@@ -166,17 +180,23 @@ def check_form(module: TextToImage, layout: Layout | None, merged: bool) -> None
         )
 
 
-def _network(module: TextToImage, weights: dict[str, Tensor], dtype: torch.dtype) -> nn.Module:
+def _network(module: TextToImage | ImagePrior, weights: dict[str, Tensor], dtype: torch.dtype) -> nn.Module:
     """Return a copy of the network with these weights, on the CPU, outside of any sharding."""
     with torch.random.fork_rng(devices=[]):
-        network = copy.deepcopy(module.family).build() if _is_sharded(module) else copy.deepcopy(module.transformer)
+        network = _built_again(module) if _is_sharded(module) else copy.deepcopy(module.transformer)
     assert network is not None
     network.load_state_dict(weights)
     network = network.to("cpu") if dtype == torch.float32 else network.to("cpu", dtype)
     return network.eval()
 
 
-def _is_sharded(module: TextToImage) -> bool:
+def _built_again(module: TextToImage | ImagePrior) -> nn.Module:
+    if isinstance(module, ImagePrior):
+        return module.network.build(module.objective.reads_time, None)
+    return copy.deepcopy(module.family).build()
+
+
+def _is_sharded(module: nn.Module) -> bool:
     return any(isinstance(parameter, DTensor) for parameter in module.parameters())
 
 
@@ -184,9 +204,11 @@ def _whole(value: Tensor) -> Tensor:
     return (value.full_tensor() if isinstance(value, DTensor) else value).detach().to("cpu", copy=True)
 
 
-def _samples(trainer: Trainer, module: TextToImage, student: Trained, count: int) -> Any:
-    """Draw held-out prompts, spread over the skills, as one picture; None where there are none."""
+def _samples(trainer: Trainer, module: TextToImage | ImagePrior, student: Trained, count: int) -> Any:
+    """Draw held-out prompts, spread over the skills, as one picture; None where there are none, or nothing draws."""
     data = student.run.datamodule
+    if isinstance(module, ImagePrior) and module.decoder is None:
+        return None
     listed = list(data.held_out_prompts()) if count and isinstance(data, HoldsOut) else []
     if not listed:
         return None
@@ -239,6 +261,7 @@ def provenance(
         student=f"{type(module).__name__}{family}",
         weights=student.weights + told(experts),
         starts_from=hub_name(start) if start else None,
+        settings=settings_of_prior(module) if isinstance(module, ImagePrior) else {},
         adapter=_adapter(module, layout) if isinstance(module, TextToImage) else None,
         is_adapter_alone=isinstance(module, TextToImage) and module.trained.lora is not None and not merged,
         images_seen=seen if isinstance(seen, int) else None,

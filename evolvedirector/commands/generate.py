@@ -19,7 +19,13 @@ from evolvedirector.commands.chosen_expert import activate, add_expert_options, 
 from evolvedirector.commands.console import readable_console
 from evolvedirector.commands.trained_student import trained_student
 from evolvedirector.errors import UserError
-from evolvedirector.models.exported_student import LORA_FILES, STUDENT, exported_student
+from evolvedirector.models.exported_student import (
+    LORA_FILES,
+    STUDENT,
+    described_student,
+    exported_student,
+    set_sampling,
+)
 from evolvedirector.records import ImageRequest, digest
 from evolvedirector.store.paths import user_path
 from evolvedirector.store.prompt_files import read_prompts
@@ -31,13 +37,21 @@ _MAX_IMAGES_IN_GRID = 400
 
 
 @runtime_checkable
-class SamplesInSteps(Protocol):
-    """A student whose way of drawing can be set."""
+class DrawsAtASize(Protocol):
+    """A student that says how large its images are, and how many it draws at once."""
 
     image_size_px: int
-    guidance_scale: float
-    sampling_steps: int
     generation_chunk_size: int
+
+
+@runtime_checkable
+class DrawsThroughADecoder(Protocol):
+    """A student that predicts embeddings; images need a decoder."""
+
+    @property
+    def decoder(self) -> object | None:
+        """Draws what embeddings say; None: nothing does."""
+        ...
 
 
 def main(args: list[str]) -> int | None:
@@ -161,10 +175,11 @@ def _draw_with_run(
 ) -> None:
     student = trained_student(source, not options.raw, words)
     module = student.run.model
+    _check_draws(module)
     _set(module, options)
     names = chosen_experts(module, options)
     if size is None:
-        if not isinstance(module, SamplesInSteps):
+        if not isinstance(module, DrawsAtASize):
             raise UserError(
                 f"The size of the images is unknown: {type(module).__name__} names none. Write --size 512x512, say."
             )
@@ -230,6 +245,7 @@ def _draw_with_own_export(
     words: Sequence[str],
 ) -> None:
     _refuse_words_of_runs(options, words)
+    _check_draws(described_student(folder))  # before any weights are loaded
     module = exported_student(folder)
     _set(module, options)
     if torch.cuda.is_available():
@@ -271,19 +287,29 @@ def _finish(
 
 def _set(module: Any, options: argparse.Namespace) -> None:
     """Let the options say how the student draws."""
-    given = {
-        "sampling_steps": options.steps,
-        "guidance_scale": options.guidance,
-        "generation_chunk_size": options.batch_size,
-    }
-    given = {name: value for name, value in given.items() if value is not None}
-    if given and not isinstance(module, SamplesInSteps):
+    set_sampling(module, options.steps, options.guidance)
+    if options.batch_size is None:
+        return
+    if not isinstance(module, DrawsAtASize):
         raise UserError(
-            f"{type(module).__name__} does not say how it draws, so {', '.join(given)} cannot be set. Leave --steps, "
-            "--guidance and --batch-size out."
+            f"{type(module).__name__} does not say how many images it draws at once, so --batch-size cannot be set. "
+            "Allowed is a module with generation_chunk_size. Leave --batch-size out."
         )
-    for name, value in given.items():
-        setattr(module, name, value)
+    module.generation_chunk_size = options.batch_size
+
+
+def _check_draws(module: object) -> None:
+    """Refuse a prior without decoder.
+
+    Raises:
+        UserError: It is one.
+    """
+    if isinstance(module, DrawsThroughADecoder) and module.decoder is None:
+        raise UserError(
+            f"This {type(module).__name__} has no decoder, so it predicts embeddings and draws no images. Allowed is "
+            "one with a decoder of its space. For a run add a config with -c decoder.yaml, or write model.init_args."
+            "decoder before you export."
+        )
 
 
 def _prompts(options: argparse.Namespace) -> list[str]:

@@ -27,8 +27,6 @@ class ExportedStudent(ImageGenerator, Protocol):
     """A module that is built from `student.yaml`, takes the exported network's weights, and draws."""
 
     image_size_px: int
-    guidance_scale: float
-    sampling_steps: int
     generation_chunk_size: int
     transformer: nn.Module | None
 
@@ -37,7 +35,7 @@ class ExportedStudent(ImageGenerator, Protocol):
         ...
 
     def parts(self) -> Mapping[str, Part]:
-        """Name what it is built of beside the network: text encoders and codec."""
+        """Name what it is built of beside the network: text encoders and codec, or embedder and decoder."""
         ...
 
     def to(self, device: Any) -> Any:
@@ -47,6 +45,37 @@ class ExportedStudent(ImageGenerator, Protocol):
     def eval(self) -> Any:
         """Evaluate from now on."""
         ...
+
+
+@runtime_checkable
+class SamplesInSteps(Protocol):
+    """A student that samples images itself, in steps and with guidance; a prior leaves both to its decoder."""
+
+    guidance_scale: float
+    sampling_steps: int
+
+
+def set_sampling(module: object, sampling_steps: int | None, guidance_scale: float | None) -> None:
+    """Let a student draw in so many steps, or with such guidance.
+
+    Args:
+        module: The student.
+        sampling_steps: None: its own.
+        guidance_scale: None: its own.
+
+    Raises:
+        UserError: It has neither.
+    """
+    given = {"sampling_steps": sampling_steps, "guidance_scale": guidance_scale}
+    given = {name: value for name, value in given.items() if value is not None}
+    if given and not isinstance(module, SamplesInSteps):
+        raise UserError(
+            f"{' and '.join(given)} cannot be set for {type(module).__name__}, which samples no images itself. Allowed "
+            "are the settings of what draws for it, such as a prior's decoder. Leave steps and guidance out, or for a "
+            "run write --model.init_args.decoder.init_args.sampling_steps=25, say."
+        )
+    for name, value in given.items():
+        setattr(module, name, value)
 
 
 def described_student(folder: Path) -> ExportedStudent:
@@ -62,9 +91,13 @@ def described_student(folder: Path) -> ExportedStudent:
 
     path = folder / STUDENT
     content = read_part(path, "model")
-    family = content.get("init_args", {}).get("family", {}).get("init_args", {})
-    if family.get("pretrained"):  # what it began with is not needed any more
+    arguments = content.get("init_args", {})
+    family = arguments.get("family", {}).get("init_args", {})
+    # what it began with is not needed any more
+    if family.get("pretrained"):
         family |= {"pretrained": str(folder.absolute() / NETWORK), "revision": None, "pretrained_subfolder": None}
+    if arguments.get("pretrained"):  # of a prior, whose other arguments say all of its network
+        arguments |= {"pretrained": None, "revision": None}
     try:
         module = built_part(content, ImageGenerator, "model")
     except ArgumentError as error:
@@ -74,8 +107,8 @@ def described_student(folder: Path) -> ExportedStudent:
         ) from error
     if not isinstance(module, ExportedStudent):
         raise UserError(
-            f"{path} describes a {type(module).__name__}. Allowed is a student such as TextToImage. Export the student "
-            "again."
+            f"{path} describes a {type(module).__name__}. Allowed is a student such as TextToImage or "
+            "ImagePrior. Export the student again."
         )
     return module
 

@@ -18,6 +18,7 @@ class Provenance:
         student: Class of the module and of its family.
         weights: Which: `averaged (EMA) weights of step 1,200`.
         starts_from: Pretrained weights that it began with; None: random ones.
+        settings: What else decides what the weights mean, by name: the loss of a prior, its embedder.
         adapter: What was trained beside frozen weights, in words; None: all weights were trained.
         is_adapter_alone: Whether it is exported without its base.
         images_seen: Training images, over all ranks. None: not counted.
@@ -37,6 +38,7 @@ class Provenance:
     student: str
     weights: str
     starts_from: str | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
     adapter: str | None = None
     is_adapter_alone: bool = False
     images_seen: int | None = None
@@ -86,6 +88,7 @@ def _origin(about: Provenance) -> list[str]:
         f"- Student: {_shown(about.student)}, {about.weights}",
         f"- Began with: {_shown(about.starts_from or 'random weights')}",
         *adapter,
+        *(f"- {_shown(name)}: {_shown(value)}" for name, value in about.settings.items()),
         f"- Training images seen: {seen}",
         f"- Dataset: {about.revision or 'none of evolvedirector'}",
         f"- Judge of the training data: {_shown(about.judge or 'none')}",

@@ -19,6 +19,7 @@ from evolvedirector.models.exported_student import (
     described_student,
     exported_student,
     network_files,
+    set_sampling,
 )
 from evolvedirector.models.model_loading import free_memory, is_out_of_memory, rank_device
 from evolvedirector.records import ImageReply, ImageRequest, digest
@@ -60,7 +61,7 @@ class StudentTeacher:
             device: Where to draw. None: the rank's own GPU, or the CPU where there is none.
         """
         self.folder, self.dtype, self._device = folder, dtype, device
-        self._options = {
+        self._options: dict[str, Any] = {
             "generation_chunk_size": batch_size,
             "sampling_steps": num_inference_steps,
             "guidance_scale": guidance_scale,
@@ -84,7 +85,9 @@ class StudentTeacher:
             UserError: With what is wrong and what to write instead.
         """
         check_export(self.folder)
-        verify_parts(*described_student(self.folder).parts().values())
+        student = described_student(self.folder)
+        set_sampling(student, self._options["sampling_steps"], self._options["guidance_scale"])
+        verify_parts(*student.parts().values())
         check_device(str(rank_device(self._device)), None, "none")
 
     def price_usd(self) -> float | None:
@@ -135,9 +138,8 @@ class StudentTeacher:
         device, began = rank_device(self._device), time.monotonic()
         with own_random_state(str(device)):
             student = exported_student(self.folder)
-        for name, value in self._options.items():
-            if value is not None:
-                setattr(student, name, value)
+        set_sampling(student, self._options["sampling_steps"], self._options["guidance_scale"])
+        student.generation_chunk_size = self._options["generation_chunk_size"] or student.generation_chunk_size
         student.to(device)
         self._student = student
         _log.info("The student in %s was loaded onto %s in %.1f s", self.folder, device, time.monotonic() - began)
