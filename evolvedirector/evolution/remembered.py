@@ -72,16 +72,12 @@ def remembered(
         while (number := afford(len(left))) > 0:
             asked, left = left[:number], left[number:]
             reserve(asked)
-            open_keys = dict.fromkeys(asked)
+            open_keys = dict.fromkeys(asked, True)
             replies = executor.ask(part, method, requests(asked))
             with closing(in_groups(replies, seconds=group_seconds)) as groups:
                 for group in groups:
-                    # an answer nobody asked for is no answer
-                    # and one that comes twice, from a lost replica and from the one in its place, is one answer
-                    wanted = list({_key_of(reply): reply for reply in group if _key_of(reply) in open_keys}.values())
-                    known |= settle(wanted)
-                    for reply in wanted:
-                        open_keys.pop(_key_of(reply), None)
+                    # an answer nobody asked for is none, and so is a second one: a lost replica may have given the first
+                    known |= settle([reply for reply in group if open_keys.pop(_key_of(reply), False)])
             known |= silent(list(open_keys))
     # in the order of the questions: how answers fell into groups is a matter of time, and a revision's name is not
     return {key: known[key] for key in dict.fromkeys(keys) if key in known}
