@@ -52,12 +52,14 @@ class WorkBytes:
         draw: Drawing a chunk of images, the larger of network and decoder. None: not known.
         encode: Encoding a chunk of training images. None: not known, or there is no codec.
         unknown: Of what could not be predicted, the reason.
+        texts: Encoding a chunk of texts. None: not known, or text encoders take nothing worth counting.
     """
 
     train: int | None = None
     draw: int | None = None
     encode: int | None = None
     unknown: Mapping[str, str] = field(default_factory=dict)
+    texts: int | None = None
 
 
 @runtime_checkable
@@ -83,7 +85,7 @@ class PhaseBytes:
     """What a device holds in one phase.
 
     Args:
-        phase: `encode`, `train`, `draw`, `write`, `judge`, `teach` or `evaluate`.
+        phase: `texts`, `encode`, `train`, `draw`, `write`, `judge`, `teach` or `evaluate`.
         student: The part of the student that stays; for `write`, what lies there before.
         tenant: The largest of those who work in this phase, one at a time.
         who: Its name; empty where nobody says a size.
@@ -166,6 +168,7 @@ def phases(
     staying = student.staying(offload)
     beside = max(student.total, staying + max(judges.values(), default=0))
     return [
+        *([PhaseBytes("texts", student.total, work=work.texts)] if work.texts else []),
         *([PhaseBytes("encode", student.total, work=work.encode)] if work.encode else []),
         PhaseBytes("train", student.total, work=work.train or 0),
         *([PhaseBytes("draw", student.total, work=work.draw)] if work.draw else []),

@@ -143,7 +143,9 @@ def memory_of(
     listed = phases_of(plans[0], student, run.trainer.callbacks, work)
     rows = memory_rows(listed)
     rows["  counted"] = "weights, gradients, optimizer, averages and what parts say of themselves"
-    rows["  work"] = "activations of the student, traced from shapes; not those of text encoders, judges and teachers"
+    rows["  work"] = (
+        "activations of network, text encoders and codec, traced from shapes; not those of judges and teachers"
+    )
     if work is None:
         rows["  work"] = f"not predicted: {type(run.model).__name__} does not say what its work takes"
     for name, reason in (work.unknown if work is not None else {}).items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from torch.profiler import ProfilerActivity, profile
 from evolvedirector.lightning_modules import FlowMatching, PixArt, RandomTextEncoder, TextToImage
 from evolvedirector.lightning_modules.codecs import Pixels
 from evolvedirector.lightning_modules.objectives import DDPM
+from evolvedirector.lightning_modules.text_cache import ENCODE_CHUNK
 from evolvedirector.planning.memory import StudentBytes, WorkBytes, memory_rows, phases, too_large
 from evolvedirector.records import ImageRequest
-from tests.lightning_modules.families import test_sd3, test_stable_diffusion
+from tests.lightning_modules.families import test_sd3, test_stable_diffusion, test_whole_trip
 from tests.lightning_modules.families.tiny_sd import save_stable_diffusion
 from tests.teachers.tiny_pipelines import kl_autoencoder
 
@@ -136,6 +138,33 @@ def test_networks_in_latent_space_and_their_codec(name: str, request: pytest.Fix
     assert predicted.encode == pytest.approx(traced_peak(lambda: codec.encode(images * 1.0)), rel=WITHIN)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sd3",  # CLIP and T5
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("klein base", "qwen_image", "z_image", "sana")),
+    ],
+)
+def test_text_encoders_take_what_is_predicted_from_their_configs(name: str, tmp_path: Path) -> None:
+    family = test_whole_trip.CASES[name].student(tmp_path).family
+    module = TextToImage(family, FlowMatching(), SIDE, generation_chunk_size=CHUNK)
+    predicted = module.work_bytes(BATCH, (SIDE, SIDE), "32-true")
+    assert "texts" not in predicted.unknown and "decode" not in predicted.unknown
+    encoder = next(iter(family.text_encoders.values()))
+    assert encoder.frozen._model is None, "no weights are loaded for it"  # type: ignore[attr-defined]
+    texts = [f"thing {number}" for number in range(ENCODE_CHUNK)]
+    family.encode_text(texts)  # weights are loaded
+    assert predicted.texts == pytest.approx(traced_peak(lambda: family.encode_text(texts)), rel=WITHIN)
+
+
+def test_encoders_that_are_not_here_are_named_and_the_rest_is_predicted(sd3: Path, tmp_path: Path) -> None:
+    shutil.copytree(sd3, tmp_path / "copy")
+    module = of_sd3(tmp_path / "copy")
+    shutil.rmtree(tmp_path / "copy" / "tokenizer_3")
+    found = module.work_bytes(BATCH, (SIDE, SIDE), "32-true")
+    assert found.texts is None and found.train and "tokenizer" in found.unknown["texts"]
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
@@ -182,8 +211,9 @@ def test_a_network_that_reads_values_is_named_and_the_rest_is_predicted(sd1: Pat
 
 
 def test_phases_say_what_work_takes_and_what_to_write_where_it_is_too_much() -> None:
-    listed = phases(StudentBytes(4, 2, 8), "none", {}, {}, {}, work=WorkBytes(100, 50, 7))
-    assert [(phase.phase, phase.total) for phase in listed[:3]] == [("encode", 21), ("train", 114), ("draw", 64)]
+    listed = phases(StudentBytes(4, 2, 8), "none", {}, {}, {}, work=WorkBytes(100, 50, 7, texts=3))
+    expected = [("texts", 17), ("encode", 21), ("train", 114), ("draw", 64)]
+    assert [(phase.phase, phase.total) for phase in listed[:4]] == expected
     assert memory_rows(listed)["train"].endswith("+ work 0.0 MiB")
     said = too_large(listed, 60, "none")
     assert said is not None and "gradient_checkpointing: true" in said and "before activations" not in said
