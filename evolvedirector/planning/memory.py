@@ -72,6 +72,15 @@ class PredictsWork(Protocol):
 
 
 @runtime_checkable
+class BuildsWithoutWeights(Protocol):
+    """A module that can be built without memory, as it will be under a trainer that is not there yet."""
+
+    def configure_without_weights(self, precision: str) -> None:
+        """Build it on the meta device for a precision of the trainer."""
+        ...
+
+
+@runtime_checkable
 class SizesState(Protocol):
     """An optimizer that keeps more of some parameters than of others."""
 

@@ -165,8 +165,16 @@ def work_of(run: Any) -> WorkBytes | None:
     buckets = data.buckets if isinstance(data, HasBuckets) else ()
     side = (data.image_size_px,) * 2
     size = max(buckets, key=lambda size: size[0] * size[1], default=side)
-    precision = run.config[run.subcommand].trainer.precision
-    return model.work_bytes(-(-data.global_batch_size // devices_of(run)), size, str(precision or "32-true"))
+    return model.work_bytes(-(-data.global_batch_size // devices_of(run)), size, precision_of(run))
+
+
+def precision_of(run: Any) -> str:
+    """Return the trainer's precision that the config asks for, be its devices on this machine or not.
+
+    Args:
+        run: Built, not started.
+    """
+    return str(run.config[run.subcommand].trainer.precision or "32-true")
 
 
 def class_of(setting: Any) -> str:

@@ -12,6 +12,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from evolvedirector.lightning_modules import FlowMatching, PixArt, RandomTextEncoder, TextToImage
+from evolvedirector.lightning_modules.assemble import Where, assemble
 from evolvedirector.lightning_modules.codecs import Pixels
 from evolvedirector.lightning_modules.objectives import DDPM
 from evolvedirector.lightning_modules.text_cache import ENCODE_CHUNK
@@ -22,6 +23,7 @@ from tests.lightning_modules.families.tiny_sd import save_stable_diffusion
 from tests.teachers.tiny_pipelines import kl_autoencoder
 
 BATCH, SIDE, CHUNK = 16, 32, 8
+BITSANDBYTES = ("ignore:.*bitsandbytes.*",)
 WITHIN = 0.15
 
 
@@ -98,9 +100,14 @@ def measured(module: TextToImage, precision: str, with_onednn: bool = True) -> t
         loss.backward()
 
     requests = [ImageRequest(str(row), prompts[row], row, SIDE, SIDE) for row in range(CHUNK)]
+
+    def drawing() -> None:
+        with half:
+            module.generate(requests)
+
     step()  # gradients of a step before
-    module.generate(requests)  # texts are encoded
-    return traced_peak(step, with_onednn), traced_peak(lambda: module.generate(requests), with_onednn)
+    drawing()  # texts are encoded
+    return traced_peak(step, with_onednn), traced_peak(drawing, with_onednn)
 
 
 def test_a_transformer_in_pixels() -> None:
@@ -120,6 +127,29 @@ def test_checkpointed_blocks_in_half_precision() -> None:
     train, _ = measured(pixart(**settings), "bf16-mixed", with_onednn=False)
     assert predicted.train == pytest.approx(train, rel=WITHIN)
     assert predicted.train is not None and whole.train is not None and predicted.train < 0.7 * whole.train
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("how", ["nf4", "int8"])
+@pytest.mark.filterwarnings(*BITSANDBYTES)
+def test_a_lora_beside_a_quantised_base(how: str, precision: str) -> None:
+    pytest.importorskip("bitsandbytes")
+    trained: dict[str, Any] = {"lora": {"rank": 4}, "base_precision": how}
+    wide: dict[str, Any] = {"heads": 8, "head_dim": 32}  # weights of a layer count beside its activations
+
+    def build() -> TextToImage:
+        family = PixArt(RandomTextEncoder(16), SIDE, text_length=8, patch_size=4, layers=3, **wide)
+        return TextToImage(family, FlowMatching(), SIDE, generation_chunk_size=CHUNK, sampling_steps=2, trained=trained)  # type: ignore[arg-type]
+
+    predicted, module = build().work_bytes(BATCH, (SIDE, SIDE), precision), build()
+    where = Where(precision)
+    module.transformer, _ = assemble(module.family, 0, module.trained, module.compute, where)
+    train, draw = measured(module, precision, with_onednn=precision == "32-true")
+    assert predicted.unknown == {}
+    assert predicted.train == pytest.approx(train, rel=WITHIN)
+    if how == "nf4":  # without gradients int8 products are counted as a GPU makes them
+        assert predicted.draw == pytest.approx(draw, rel=WITHIN)
 
 
 @pytest.mark.slow
