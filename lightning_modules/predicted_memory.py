@@ -17,7 +17,7 @@ from evolvedirector.lightning_modules.codecs.codec import latent_shape
 from evolvedirector.lightning_modules.codecs.pixels import Pixels
 from evolvedirector.lightning_modules.families.family import Family, GuidesItself
 from evolvedirector.lightning_modules.frozen_model import FrozenModel
-from evolvedirector.lightning_modules.latents import ENCODE_CHUNK, posterior_of
+from evolvedirector.lightning_modules.latents import encode_chunk, posterior_of
 from evolvedirector.lightning_modules.learned_variance import learns_variance
 from evolvedirector.lightning_modules.objectives.objective import Objective
 from evolvedirector.lightning_modules.objectives.resolution_flow import at_resolution
@@ -29,7 +29,7 @@ from evolvedirector.lightning_modules.text_encoders.text_encoder import (
 )
 from evolvedirector.lightning_modules.text_encoders.tokenizer import Tokenizer
 from evolvedirector.planning.allocations import AllocationTracker
-from evolvedirector.planning.memory import WorkBytes, sizes_of
+from evolvedirector.planning.memory import WorkBytes
 from evolvedirector.records.condition import Condition, Extras, Size, TextStates, join
 from evolvedirector.records.part import OnDevice
 
@@ -92,7 +92,7 @@ def predict_work(work: Work) -> WorkBytes:
     unknown: dict[str, str] = {}
     is_latent = not isinstance(work.family.codec, Pixels)
     attempts: dict[str, Callable[[], int]] = {"train": lambda: _training(work), "network": lambda: _drawing(work)}
-    if sizes_of(work.family.text_encoders):  # those without a size are tables of a few kilobytes
+    if any(isinstance(part, OnDevice) for part in work.family.text_encoders.values()):  # others are small tables
         attempts["texts"] = lambda: _texts(work.family)
     if is_latent:
         attempts |= {"encode": lambda: _codec(work, decodes=False), "decode": lambda: _codec(work, decodes=True)}
@@ -171,7 +171,7 @@ def _codec(work: Work, decodes: bool) -> int:
         if decodes:
             empty.decode(torch.empty(work.chunk, *latent_shape(codec, work.drawn)))
         else:
-            posterior_of(empty, torch.empty(ENCODE_CHUNK, 3, *work.size, dtype=torch.uint8))
+            posterior_of(empty, torch.empty(encode_chunk(work.size), 3, *work.size, dtype=torch.uint8))
         return tracker.peak_bytes
 
 
