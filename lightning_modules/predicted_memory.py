@@ -29,7 +29,7 @@ from evolvedirector.lightning_modules.text_encoders.text_encoder import (
 )
 from evolvedirector.lightning_modules.text_encoders.tokenizer import Tokenizer
 from evolvedirector.planning.allocations import AllocationTracker
-from evolvedirector.planning.memory import WorkBytes
+from evolvedirector.planning.memory import WorkBytes, sizes_of
 from evolvedirector.records.condition import Condition, Extras, Size, TextStates, join
 from evolvedirector.records.part import OnDevice
 
@@ -66,6 +66,7 @@ class Work:
         drawn: Size of the drawn images.
         guidance_scale: Of them.
         encodes: Whether a training step encodes its images itself.
+        encodes_texts: Likewise its texts.
     """
 
     family: Family
@@ -78,6 +79,7 @@ class Work:
     drawn: Size
     guidance_scale: float
     encodes: bool
+    encodes_texts: bool = False
 
 
 def predict_work(work: Work) -> WorkBytes:
@@ -105,7 +107,10 @@ def predict_work(work: Work) -> WorkBytes:
         found["train"] = max(found["train"], found.get("encode", 0))
     parts = ("network", "decode") if is_latent else ("network",)
     draw = max((found[name] for name in parts if name in found), default=None)
-    return WorkBytes(found.get("train"), draw, found.get("encode"), unknown, found.get("texts"))
+    cached = {} if work.encodes_texts else dict(work.family.text_encoders)
+    cached |= {} if work.encodes else {"codec": work.family.codec}
+    away = sum(sizes_of(cached).values())
+    return WorkBytes(found.get("train"), draw, found.get("encode"), unknown, found.get("texts"), away)
 
 
 def _training(work: Work) -> int:

@@ -200,6 +200,7 @@ class TextToImage(LightningModule):
                 Size(self.image_size_px, self.image_size_px),
                 self.guidance_scale,
                 encodes=not self.latent_cache_gib,
+                encodes_texts=not self.text_cache_gib,
             )
         )
 

@@ -21,12 +21,14 @@ class StudentBytes:
         gradients: They stay between the last step of an epoch and the next step.
         optimizer: State of the optimizer.
         others: Averaged weights, and frozen parts that say their size.
+        frozen: Those parts alone, which leave the device with the weights.
     """
 
     weights: int
     gradients: int
     optimizer: int
     others: int = 0
+    frozen: int = 0
 
     @property
     def total(self) -> int:
@@ -37,9 +39,9 @@ class StudentBytes:
         """Return what is left on the device while a judge or a teacher works there.
 
         Args:
-            offload: What leaves: nothing, the optimizer's state, or the weights too.
+            offload: What leaves: nothing, the optimizer's state, or the weights and frozen parts too.
         """
-        away = {"none": 0, "optimizer": self.optimizer, "all": self.optimizer + self.weights}
+        away = {"none": 0, "optimizer": self.optimizer, "all": self.optimizer + self.weights + self.frozen}
         return self.total - away[offload]
 
 
@@ -53,6 +55,7 @@ class WorkBytes:
         encode: Encoding a chunk of training images. None: not known, or there is no codec.
         unknown: Of what could not be predicted, the reason.
         texts: Encoding a chunk of texts. None: not known, or text encoders take nothing worth counting.
+        cached: Bytes of text encoders and codec that are off the device while it trains, as caches stand in for them.
     """
 
     train: int | None = None
@@ -60,6 +63,7 @@ class WorkBytes:
     encode: int | None = None
     unknown: Mapping[str, str] = field(default_factory=dict)
     texts: int | None = None
+    cached: int = 0
 
 
 @runtime_checkable
@@ -150,6 +154,7 @@ def student_bytes(
         gradients=share(trainable * bytes_per_value),
         optimizer=share(round(trainable * optimizer_bytes)),
         others=share(averaged_copies * trainable * 4) + frozen,
+        frozen=frozen,
     )
 
 
@@ -179,7 +184,7 @@ def phases(
     return [
         *([PhaseBytes("texts", student.total, work=work.texts)] if work.texts else []),
         *([PhaseBytes("encode", student.total, work=work.encode)] if work.encode else []),
-        PhaseBytes("train", student.total, work=work.train or 0),
+        PhaseBytes("train", student.total - work.cached, work=work.train or 0),
         *([PhaseBytes("draw", student.total, work=work.draw)] if work.draw else []),
         *([_with_largest("write", beside, writers)] if writers else []),
         _with_largest("judge", staying, judges),
