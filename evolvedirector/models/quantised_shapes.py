@@ -29,6 +29,9 @@ class QuantisedShape(nn.Linear):
         dtype: In which `nf4` layers compute.
     """
 
+    scales: Tensor
+    constants: Tensor
+
     def __init__(self, layer: nn.Linear, how: Literal["nf4", "int8"], dtype: torch.dtype) -> None:
         super().__init__(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
         values, rows = layer.weight.numel(), layer.out_features
@@ -80,5 +83,5 @@ class _Product(torch.autograd.Function):
 
 def _made_weights(layer: QuantisedShape, like: Tensor) -> Tensor:
     if layer.how == "nf4":
-        like.new_empty(layer.scales.shape, dtype=torch.float32)  # type: ignore[operator]
+        like.new_empty(layer.scales.shape, dtype=torch.float32)
     return like.new_empty(layer.out_features, layer.in_features)

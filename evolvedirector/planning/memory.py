@@ -238,7 +238,16 @@ def optimizer_bytes(name: str) -> int:
     Args:
         name: Class of the optimizer.
     """
-    known = {"SGD": 4, "Adafactor": 1, "Lion": 4, "AdamW8bit": 2, "Adam8bit": 2, "Lion8bit": 1, "Prodigy": 16, "CAME": 4}
+    known = {
+        "SGD": 4,
+        "Adafactor": 1,
+        "Lion": 4,
+        "AdamW8bit": 2,
+        "Adam8bit": 2,
+        "Lion8bit": 1,
+        "Prodigy": 16,
+        "CAME": 4,
+    }
     return known.get(name, 8)
 
 
