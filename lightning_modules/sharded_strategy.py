@@ -167,8 +167,8 @@ def shard(
 def refuse_unshardable_optimizer(optimizer: torch.optim.Optimizer) -> None:
     """Refuse on sharded parameters what would fail mid-step, or is not known to step them rightly.
 
-    Kernels of bitsandbytes mix plain tensors with sharded ones. Muon and CAME need whole matrices, Prodigy sums over all
-    ranks, and optimizers without a schedule switch weights in place: of these no sharded step is tested.
+    Kernels of bitsandbytes mix plain tensors with sharded ones. Muon and CAME need whole matrices, Prodigy sums over
+    all ranks, and optimizers without a schedule switch weights in place: of these no sharded step is tested.
 
     Args:
         optimizer: as configured, after sharding.
