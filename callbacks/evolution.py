@@ -126,7 +126,7 @@ class EvolutionCallback(pl.Callback):
             max_rounds: Rounds in all. None: until training ends.
             image_size_px: Side of the images asked for. None: the module's `image_size_px`.
             offload_student: What leaves the device while judge and teachers work there: nothing, the optimizer's state,
-                or the weights too.
+                or the weights too, with text encoders and codec.
             seed: Root of every draw of evolution.
             data: Attribute of the datamodule that holds the evolving data. None: the datamodule itself.
             rewards: Score images by name, where the policy's plan asks for scores. None: no reward takes part.

@@ -16,7 +16,7 @@ from torch import Tensor
 from evolvedirector.callbacks._run.host_checks import is_smoke_test
 from evolvedirector.callbacks.preview import PreviewCallback
 from evolvedirector.evaluation.comparisons import is_marked
-from evolvedirector.report.headline import suite_tables
+from evolvedirector.report.headline import calls_for_evaluation, suite_tables
 from evolvedirector.report.summary import SUMMARY_KEYS, without_nan
 
 _MAX_SUMMARY_BYTES = 64 * 2**20
@@ -186,7 +186,7 @@ def headlines(figures: Mapping[str, Any]) -> list[str]:
     if figures.get("teacher_calls") is not None:
         spent = [f"{figures['teacher_calls']:,} teacher calls", f"{figures.get('judge_calls') or 0:,} looks"]
         spent += [f"{figures['cost_usd']:,.2f} USD"] if figures.get("cost_usd") else []
-        apart = figures.get("evaluation_teacher_calls")
+        apart = calls_for_evaluation(figures)
         spent += [f"{apart:,} teacher calls for evaluation"] if apart else []
         lines.append(f"Spent: {', '.join(spent)}")
     if steps := figures.get("nonfinite_steps"):

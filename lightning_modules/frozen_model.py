@@ -8,7 +8,9 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 
+from evolvedirector.errors import UserError
 from evolvedirector.lightning_modules.component import Component, refuse_missing
+from evolvedirector.lightning_modules.without_weights import Build, layers_of_diffusers
 from evolvedirector.models.import_diffusers import diffusers_class
 
 Precision: TypeAlias = Literal["float32", "bfloat16"]
@@ -25,6 +27,7 @@ class FrozenModel:
         dtype: Precision of its weights.
         load: Reads it: `load_from_diffusers` or `load_from_transformers`.
         check: Raises where a config of its contradicts what is promised.
+        build: Makes its layers without weights: `layers_of_diffusers` or `layers_of_transformers`.
     """
 
     def __init__(
@@ -34,10 +37,11 @@ class FrozenModel:
         dtype: Precision,
         load: Load,
         check: Callable[[Mapping[str, Any]], None],
+        build: Build = layers_of_diffusers,
     ) -> None:
         self.class_name, self.component, self.dtype = class_name, component, dtype
         self.device = torch.device("cpu")
-        self._load, self._check = load, check
+        self._load, self._check, self._build = load, check, build
         self._model: Any = None
 
     def model(self) -> Any:
@@ -53,9 +57,21 @@ class FrozenModel:
             self._model = model.eval().requires_grad_(False).to(self.device)
         return self._model
 
+    def without_weights(self) -> torch.nn.Module:
+        """Return the same layers in the same precision on the meta device, built from the config alone.
+
+        Raises:
+            UserError: The config is not on this machine.
+        """
+        config = self.component.config()
+        if config is None:
+            raise UserError(f"the config of {self.component.name!r} is not on this machine")
+        model = self._build(self.class_name, config)
+        return torch.nn.Module.to(model, getattr(torch, self.dtype)).eval().requires_grad_(False)
+
     def holding(self, model: torch.nn.Module) -> FrozenModel:
         """Return another holder for a model of the same layers, which is taken as it is."""
-        other = FrozenModel(self.class_name, self.component, self.dtype, self._load, self._check)
+        other = FrozenModel(self.class_name, self.component, self.dtype, self._load, self._check, self._build)
         other.device, other._model = self.device, model
         return other
 

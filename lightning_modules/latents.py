@@ -18,6 +18,18 @@ if TYPE_CHECKING:
     from jaxtyping import UInt8
 
 ENCODE_CHUNK = 8
+"""Images that are encoded at once, up to 512 x 512 px; see `encode_chunk`."""
+
+
+def encode_chunk(size: Size) -> int:
+    """Return how many images of a size are encoded at once: 8 up to 512 x 512 px, fewer of larger ones, at least one.
+
+    Activations of a codec grow with the pixels: 8 images of 1024 px take 20 GiB in the one of SDXL.
+
+    Args:
+        size: Of the images.
+    """
+    return max(1, min(ENCODE_CHUNK, ENCODE_CHUNK * 512**2 // (size.height_px * size.width_px)))
 
 
 def latent_bytes(codec: Codec, size: Size) -> int:
@@ -42,10 +54,10 @@ def posterior_of(codec: Codec, images: UInt8[Tensor, "batch 3 height width"]) ->
         codec: On the device of the images.
         images: Of one size.
     """
-    parts = []
-    for start in range(0, len(images), ENCODE_CHUNK):
-        chunk = images[start : start + ENCODE_CHUNK]
-        padding = chunk[-1:].expand(ENCODE_CHUNK - len(chunk), *chunk.shape[1:])
+    parts, count = [], encode_chunk(Size(*images.shape[-2:]))
+    for start in range(0, len(images), count):
+        chunk = images[start : start + count]
+        padding = chunk[-1:].expand(count - len(chunk), *chunk.shape[1:])
         part = codec.encode(from_uint8(torch.cat([chunk, padding])))
         deviation = None if part.deviation is None else part.deviation[: len(chunk)]
         parts.append(Posterior(part.mean[: len(chunk)], deviation))

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -16,34 +16,39 @@ from evolvedirector.errors import UserError
 from evolvedirector.lightning_modules.codecs.codec import latent_shape
 from evolvedirector.lightning_modules.codecs.pixels import Pixels
 from evolvedirector.lightning_modules.families.family import Family, GuidesItself
-from evolvedirector.lightning_modules.latents import ENCODE_CHUNK, posterior_of
+from evolvedirector.lightning_modules.frozen_model import FrozenModel
+from evolvedirector.lightning_modules.latents import encode_chunk, posterior_of
 from evolvedirector.lightning_modules.learned_variance import learns_variance
 from evolvedirector.lightning_modules.objectives.objective import Objective
 from evolvedirector.lightning_modules.objectives.resolution_flow import at_resolution
+from evolvedirector.lightning_modules.text_cache import ENCODE_CHUNK as TEXT_CHUNK
 from evolvedirector.lightning_modules.text_encoders.text_encoder import (
     PooledTextEncoder,
     TextEncoder,
     bytes_per_value,
 )
+from evolvedirector.lightning_modules.text_encoders.tokenizer import Tokenizer
 from evolvedirector.planning.allocations import AllocationTracker
-from evolvedirector.planning.memory import WorkBytes
+from evolvedirector.planning.memory import WorkBytes, sizes_of
 from evolvedirector.records.condition import Condition, Extras, Size, TextStates, join
+from evolvedirector.records.part import OnDevice
 
 _HALF = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 _CPU = torch.device("cpu")
 
 
 @runtime_checkable
-class BuiltWithoutWeights(Protocol):
-    """A codec whose layers can be had without reading their weights."""
+class HoldsFrozen(Protocol):
+    """A codec or text encoder whose layers can be had without reading their weights."""
 
-    def model_without_weights(self) -> nn.Module:
-        """Return them on the meta device, from the config alone."""
-        ...
+    frozen: FrozenModel
 
-    def around(self, model: nn.Module) -> Any:
-        """Return the codec with another model of the same layers."""
-        ...
+
+@runtime_checkable
+class ReadsTokens(Protocol):
+    """A text encoder with a tokenizer beside its layers."""
+
+    tokenizer: Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,7 @@ class Work:
         drawn: Size of the drawn images.
         guidance_scale: Of them.
         encodes: Whether a training step encodes its images itself.
+        encodes_texts: Likewise its texts.
     """
 
     family: Family
@@ -73,10 +79,11 @@ class Work:
     drawn: Size
     guidance_scale: float
     encodes: bool
+    encodes_texts: bool = False
 
 
 def predict_work(work: Work) -> WorkBytes:
-    """Run a training step, a drawing and the codec on tensors that have shapes and no memory, and trace what they take.
+    """Run a step, a drawing, text encoders and codec on tensors that have shapes and no memory; trace what they take.
 
     The kernels are those that torch chooses on a CPU. What cannot run in this way is named with the reason.
 
@@ -87,6 +94,8 @@ def predict_work(work: Work) -> WorkBytes:
     unknown: dict[str, str] = {}
     is_latent = not isinstance(work.family.codec, Pixels)
     attempts: dict[str, Callable[[], int]] = {"train": lambda: _training(work), "network": lambda: _drawing(work)}
+    if any(isinstance(part, OnDevice) for part in work.family.text_encoders.values()):  # others are small tables
+        attempts["texts"] = lambda: _texts(work.family)
     if is_latent:
         attempts |= {"encode": lambda: _codec(work, decodes=False), "decode": lambda: _codec(work, decodes=True)}
     for name, attempt in attempts.items():
@@ -98,7 +107,10 @@ def predict_work(work: Work) -> WorkBytes:
         found["train"] = max(found["train"], found.get("encode", 0))
     parts = ("network", "decode") if is_latent else ("network",)
     draw = max((found[name] for name in parts if name in found), default=None)
-    return WorkBytes(found.get("train"), draw, found.get("encode"), unknown)
+    cached = {} if work.encodes_texts else dict(work.family.text_encoders)
+    cached |= {} if work.encodes else {"codec": work.family.codec}
+    away = sum(sizes_of(cached).values())
+    return WorkBytes(found.get("train"), draw, found.get("encode"), unknown, found.get("texts"), away)
 
 
 def _training(work: Work) -> int:
@@ -158,15 +170,42 @@ def _drawing(work: Work) -> int:
 def _codec(work: Work, decodes: bool) -> int:
     """Return the peak of encoding a chunk of training images, or of decoding drawn ones."""
     codec = work.family.codec
-    if not isinstance(codec, BuiltWithoutWeights):
-        raise UserError(f"{type(codec).__name__} cannot be had without its weights")
-    with _faked(codec.model_without_weights()) as (model, tracker):
-        empty = codec.around(model)
+    with _faked(_frozen_of(codec).without_weights()) as (model, tracker):
+        empty: Any = copy.copy(codec)
+        empty.frozen = empty.frozen.holding(model)
         if decodes:
             empty.decode(torch.empty(work.chunk, *latent_shape(codec, work.drawn)))
         else:
-            posterior_of(empty, torch.empty(ENCODE_CHUNK, 3, *work.size, dtype=torch.uint8))
+            posterior_of(empty, torch.empty(encode_chunk(work.size), 3, *work.size, dtype=torch.uint8))
         return tracker.peak_bytes
+
+
+def _texts(family: Family) -> int:
+    """Return the peak of encoding a chunk of texts; encoders work one after another, all of full length."""
+    holders = [
+        (encoder, _frozen_of(encoder)) for encoder in family.text_encoders.values() if isinstance(encoder, OnDevice)
+    ]
+    for encoder, frozen in holders:
+        if isinstance(encoder, ReadsTokens):
+            if encoder.tokenizer.component.local_folder() is None:
+                raise UserError(f"the tokenizer of {frozen.component.name!r} is not on this machine")
+            encoder.tokenizer.load()
+    models = nn.ModuleList(frozen.without_weights() for _, frozen in holders)
+    with _faked(models) as (faked, tracker):
+        try:
+            for (encoder, frozen), model in zip(holders, cast(nn.ModuleList, faked), strict=True):
+                vars(encoder)["frozen"] = frozen.holding(model)
+            family.encode_text(["a prompt"] * TEXT_CHUNK)
+        finally:
+            for encoder, frozen in holders:
+                vars(encoder)["frozen"] = frozen
+        return tracker.peak_bytes
+
+
+def _frozen_of(part: object) -> FrozenModel:
+    if not isinstance(part, HoldsFrozen):
+        raise UserError(f"{type(part).__name__} cannot be had without its weights")
+    return part.frozen
 
 
 def _states(family: Family, count: int) -> TextStates:

@@ -167,8 +167,8 @@ def shard(
 def refuse_unshardable_optimizer(optimizer: torch.optim.Optimizer) -> None:
     """Refuse on sharded parameters what would fail mid-step, or is not known to step them rightly.
 
-    Kernels of bitsandbytes mix plain tensors with sharded ones. Muon needs whole matrices, Prodigy sums over all ranks,
-    and optimizers without a schedule switch weights in place: of these no sharded step is tested.
+    Kernels of bitsandbytes mix plain tensors with sharded ones. Muon and CAME need whole matrices, Prodigy sums over
+    all ranks, and optimizers without a schedule switch weights in place: of these no sharded step is tested.
 
     Args:
         optimizer: as configured, after sharding.
@@ -177,7 +177,8 @@ def refuse_unshardable_optimizer(optimizer: torch.optim.Optimizer) -> None:
         UserError: if it is one of these and a parameter is sharded.
     """
     name = f"{type(optimizer).__module__}.{type(optimizer).__name__}"
-    if not name.startswith(("bitsandbytes.", "prodigyopt.", "schedulefree.")) and "Muon" not in name:
+    foreign = ("bitsandbytes.", "prodigyopt.", "pytorch_optimizer.", "schedulefree.")
+    if not name.startswith(foreign) and "Muon" not in name:
         return
     if any(isinstance(parameter, DTensor) for group in optimizer.param_groups for parameter in group["params"]):
         raise UserError(

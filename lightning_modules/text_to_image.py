@@ -184,8 +184,7 @@ class TextToImage(LightningModule):
         """
         network, digest = self.transformer, self._base_digest
         if network is None:
-            with torch.device("meta"):
-                self.configure_model()
+            self.configure_without_weights(precision)
             # the module itself stays unbuilt: it may be trained after this
             network, self.transformer, self._base_digest = cast(nn.Module, self.transformer), None, digest
         width_px, height_px = size_px
@@ -201,6 +200,7 @@ class TextToImage(LightningModule):
                 Size(self.image_size_px, self.image_size_px),
                 self.guidance_scale,
                 encodes=not self.latent_cache_gib,
+                encodes_texts=not self.text_cache_gib,
             )
         )
 
@@ -253,6 +253,18 @@ class TextToImage(LightningModule):
         if self._trainer is not None:
             where = Where(str(self.trainer.precision), self.trainer.strategy.root_device, self._device_mesh)
         self.transformer, self._base_digest = assemble(self.family, self.seed, self.trained, self.compute, where)
+
+    def configure_without_weights(self, precision: str) -> None:
+        """Build the network on the meta device, where its layers are as large as under a trainer of this precision.
+
+        Args:
+            precision: Of the trainer.
+        """
+        if self.transformer is not None:
+            return
+        with torch.device("meta"):
+            parts = assemble(self.family, self.seed, self.trained, self.compute, Where(precision))
+        self.transformer, self._base_digest = parts
 
     def experts(self) -> NetworkExperts:
         """Return the experts that `trained` names, in the network, which is built where it is not yet."""

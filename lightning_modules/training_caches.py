@@ -13,10 +13,11 @@ import torch
 from evolvedirector.lightning_modules.codecs.codec import Codec
 from evolvedirector.lightning_modules.codecs.pixels import Pixels
 from evolvedirector.lightning_modules.families.family import Family
-from evolvedirector.lightning_modules.latents import ENCODE_CHUNK, posterior_of
+from evolvedirector.lightning_modules.latents import encode_chunk, posterior_of
 from evolvedirector.lightning_modules.text_cache import TextCache
 from evolvedirector.lightning_modules.text_store import TextStore
 from evolvedirector.planning.roles import HasRoot
+from evolvedirector.records.condition import Size
 from evolvedirector.store.latents import LatentFiles
 
 
@@ -149,8 +150,9 @@ def encode_missing(
     """
     if not latents.writes:
         return
-    for _, group in itertools.groupby(images, key=lambda image: image[1].shape):  # one shape at a time
-        while latents.writes and (chunk := list(itertools.islice(group, ENCODE_CHUNK))):
+    for shape, group in itertools.groupby(images, key=lambda image: image[1].shape):  # one shape at a time
+        count = encode_chunk(Size(*shape[-2:]))
+        while latents.writes and (chunk := list(itertools.islice(group, count))):
             codec.to(device)
             with torch.no_grad():
                 found = posterior_of(codec, torch.from_numpy(np.stack([pixels for _, pixels in chunk])).to(device))

@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from evolvedirector.callbacks._run.drawing import AveragesWeights
 from evolvedirector.errors import UserError
+from evolvedirector.models.quantised import constant_bytes
 from evolvedirector.planning.memory import (
     Offload,
     StudentBytes,
@@ -41,7 +42,8 @@ def student_on_device(trainer: pl.Trainer, module: pl.LightningModule) -> Studen
         averaged_copies=averages(trainer.callbacks),  # type: ignore[attr-defined]
         optimizer_bytes=max(map(state_bytes, trainer.optimizers), default=0),
         frozen=frozen_bytes(module),
-        weight_bytes=sum(count * part.itemsize for count, part in zip(values, kept, strict=True)),
+        weight_bytes=sum(count * part.itemsize for count, part in zip(values, kept, strict=True))
+        + constant_bytes(module),
     )
 
 

@@ -18,6 +18,16 @@ from evolvedirector.evolution.host import MeasuresLoss, StudentPart
 from evolvedirector.models.quantised import quantised_layers
 from evolvedirector.planning.roles import DrawsInChunks
 from evolvedirector.records import ImageRequest, LossRequest
+from evolvedirector.records.part import HoldsParts
+
+
+@runtime_checkable
+class Moves(Protocol):
+    """A part beside the weights, such as a text encoder, that works where it is sent."""
+
+    def to(self, device: torch.device) -> Any:
+        """Move it."""
+        ...
 
 
 @runtime_checkable
@@ -170,7 +180,8 @@ def offloader(
     Args:
         trainer: Holds the optimizers.
         module: The student.
-        what: `none` keeps all in place, `optimizer` moves the optimizer's state to the CPU, `all` the weights too.
+        what: `none` keeps all in place, `optimizer` moves the optimizer's state to the CPU, `all` the weights too,
+            with the module's frozen parts: text encoders, codec.
     """
     home = module.device
     if what == "none" or home.type == "cpu":
@@ -188,6 +199,9 @@ def offloader(
                 layer.to(device)  # their scales are no parameters
             for part in [*module.parameters(), *module.buffers()]:
                 part.data = part.data.to(device)
+            for frozen in module.parts().values() if isinstance(module, HoldsParts) else ():
+                if isinstance(frozen, Moves):
+                    frozen.to(device)
         if away and home.type == "cuda":
             torch.cuda.empty_cache()
 

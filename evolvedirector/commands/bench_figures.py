@@ -17,12 +17,13 @@ from evolvedirector.callbacks._run.stopwatch import PARTS, StepFigures, peak_mem
 from evolvedirector.evolution import ImageGenerator
 from evolvedirector.lightning_modules import TextToImage
 from evolvedirector.lightning_modules.codecs import Pixels
-from evolvedirector.lightning_modules.latents import ENCODE_CHUNK, posterior_of
+from evolvedirector.lightning_modules.latents import ENCODE_CHUNK, encode_chunk, posterior_of
 from evolvedirector.lightning_modules.text_cache import ENCODE_CHUNK as TEXT_CHUNK
 from evolvedirector.planning.flops import flop_counter, matmul_tflops, now_s, peak_of
 from evolvedirector.planning.memory import gib
 from evolvedirector.planning.roles import MayDraw, SizesImages
 from evolvedirector.records import ImageRequest
+from evolvedirector.records.condition import Size
 
 MOST_REPEATS = 3
 """Of drawing and encoding: one takes as long as many steps."""
@@ -53,12 +54,14 @@ class OtherParts:
         codec: Encoding of training images. None likewise, and in pixel space.
         draw: Drawing whole images, texts included. None: the module cannot draw, or names no size.
         drawn: In words, what was drawn.
+        codec_chunk: Images that the codec encodes at once.
     """
 
     text: PartFigures | None = None
     codec: PartFigures | None = None
     draw: PartFigures | None = None
     drawn: str = ""
+    codec_chunk: int = ENCODE_CHUNK
 
 
 def measure_others(trainer: Trainer, module: LightningModule, repeats: int) -> OtherParts:
@@ -71,7 +74,7 @@ def measure_others(trainer: Trainer, module: LightningModule, repeats: int) -> O
     """
     device, repeats = trainer.strategy.root_device, min(repeats, MOST_REPEATS)
     text = codec = draw = None
-    drawn = ""
+    drawn, codec_chunk = "", ENCODE_CHUNK
     if isinstance(module, TextToImage):
         for encoder in module.family.text_encoders.values():
             encoder.to(device)
@@ -80,9 +83,10 @@ def measure_others(trainer: Trainer, module: LightningModule, repeats: int) -> O
         text = _measured(lambda: family.encode_text(texts), TEXT_CHUNK, device, repeats)
         if not isinstance(family.codec, Pixels):
             side = module.image_size_px
-            images = torch.randint(0, 255, (ENCODE_CHUNK, 3, side, side), dtype=torch.uint8, device=device)
+            codec_chunk = encode_chunk(Size(side, side))
+            images = torch.randint(0, 255, (codec_chunk, 3, side, side), dtype=torch.uint8, device=device)
             family.codec.to(device)
-            codec = _measured(lambda: posterior_of(family.codec, images), ENCODE_CHUNK, device, repeats)
+            codec = _measured(lambda: posterior_of(family.codec, images), codec_chunk, device, repeats)
     refuses = isinstance(module, MayDraw) and not module.draws
     if isinstance(module, ImageGenerator) and isinstance(module, SizesImages) and module.image_size_px and not refuses:
         chunk, side, calls = chunk_of(module), module.image_size_px, iter(range(1_000_000))
@@ -100,7 +104,7 @@ def measure_others(trainer: Trainer, module: LightningModule, repeats: int) -> O
         drawn = f"{side} x {side} px, {chunk} at once"
         if isinstance(module, TextToImage):
             drawn += f", {module.sampling_steps} steps, guidance {module.guidance_scale:g}"
-    return OtherParts(text, codec, draw, drawn)
+    return OtherParts(text, codec, draw, drawn, codec_chunk)
 
 
 def _measured(work: Callable[[], Any], images: int, device: torch.device, repeats: int) -> PartFigures:
@@ -310,7 +314,8 @@ class BenchFigures:
 
     @property
     def _encoded_images(self) -> int:
-        return math.ceil(self.steps.batch_size / ENCODE_CHUNK) * ENCODE_CHUNK  # the last chunk is padded
+        count = self.others.codec_chunk
+        return math.ceil(self.steps.batch_size / count) * count  # the last chunk is padded
 
     def _per_image(self, of_batch: float) -> float:
         return of_batch / max(1, self.steps.batch_size)

@@ -28,6 +28,7 @@ from evolvedirector.errors import UserError
 from evolvedirector.lightning_modules import ImagePrior, TextToImage
 from evolvedirector.lightning_modules.optimizers.factory import OptimizerFactory
 from evolvedirector.lightning_modules.part_checks import check_device
+from evolvedirector.planning.memory import BuildsWithoutWeights
 from evolvedirector.planning.preflight import SMOKE_TEST, problems_of, problems_of_options
 from evolvedirector.planning.roles import (
     CountsBatches,
@@ -39,7 +40,7 @@ from evolvedirector.planning.roles import (
     WeighsLosses,
     loss_in_words,
 )
-from evolvedirector.planning.run_costs import class_of, looks_and_money, memory_of
+from evolvedirector.planning.run_costs import class_of, looks_and_money, memory_of, precision_of
 from evolvedirector.planning.text_states import CachesLatents, CachesTexts, text_states_bytes
 from evolvedirector.records import Prompt
 from evolvedirector.store.revision import RevisionFiles
@@ -261,11 +262,15 @@ def trainable_parameters(run: BuiltRun) -> int | None:
 def parameters_of(run: BuiltRun) -> tuple[int, int, int] | None:
     """Count the student's values, the trained ones, and the bytes of all; None when that needs a running trainer."""
     try:
-        with torch.device("meta"):
-            run.model.configure_model()
+        if isinstance(run.model, BuildsWithoutWeights):
+            run.model.configure_without_weights(precision_of(run))
+        else:
+            with torch.device("meta"):
+                run.model.configure_model()
         parameters = list(run.model.parameters())
         trained = sum(part.numel() for part in parameters if part.requires_grad)
-        size = sum(part.numel() * part.itemsize for part in parameters)  # a frozen base may be kept in less
+        kept = [*parameters, *run.model.buffers()]
+        size = sum(part.numel() * part.itemsize for part in kept)  # a frozen base may be kept in less
         return sum(part.numel() for part in parameters), trained, size
     except (RuntimeError, AttributeError, NotImplementedError):
         return None  # a foreign module that needs its trainer, or reads values while it is built

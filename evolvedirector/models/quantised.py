@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from evolvedirector.errors import UserError
+from evolvedirector.models.quantised_shapes import QuantisedShape
 
 BasePrecision = Literal["float32", "bfloat16", "nf4", "int8"]
 BASE_PRECISIONS: tuple[str, ...] = get_args(BasePrecision)
@@ -40,7 +41,7 @@ def quantise(
 ) -> None:
     """Quantise the linear layers of blocks through bitsandbytes; everything else stays as it is.
 
-    On the device `meta` (weights are counted only) layers just become as small as they will be.
+    On the device `meta` (a run is only weighed) layers become `QuantisedShape`.
 
     Args:
         network: Frozen; changed in place.
@@ -66,8 +67,7 @@ def quantise(
         )
     for parent, name, layer in found:
         if layer.weight.is_meta:
-            packed = (layer.weight.numel() + 1) // 2 if how == "nf4" else layer.weight.numel()
-            layer.weight = nn.Parameter(torch.empty(packed, dtype=torch.uint8, device="meta"), requires_grad=False)
+            setattr(parent, name, QuantisedShape(layer, how, dtype))
         else:
             setattr(parent, name, _four_bit(layer, dtype, device) if how == "nf4" else _eight_bit(layer, device))
     # peft asks for it, and chooses its layers by it
@@ -90,6 +90,23 @@ def quantised_layers(network: nn.Module) -> Iterator[nn.Module]:
         network: Any.
     """
     return (part for part in network.modules() if type(part).__module__.startswith("bitsandbytes"))
+
+
+def constant_bytes(network: nn.Module) -> int:
+    """Return what quantised layers hold beside parameters and buffers: scales and tables.
+
+    Args:
+        network: Any; one without such layers has none.
+    """
+    held: list[Tensor] = []
+    for layer in cast(Iterator[Any], quantised_layers(network)):
+        if type(layer).__name__ == "Linear4bit":
+            state = layer.weight.quant_state
+            held += [state.absmax, state.code, state.offset, state.state2.absmax, state.state2.code]
+        else:  # after its first product they are elsewhere
+            held.append(layer.weight.SCB if layer.state.SCB is None else layer.state.SCB)
+    storages = {id(storage): storage for storage in (part.untyped_storage() for part in held)}
+    return sum(storage.nbytes() for storage in storages.values())
 
 
 def _four_bit(layer: nn.Linear, dtype: torch.dtype, device: torch.device) -> nn.Module:

@@ -21,12 +21,14 @@ class StudentBytes:
         gradients: They stay between the last step of an epoch and the next step.
         optimizer: State of the optimizer.
         others: Averaged weights, and frozen parts that say their size.
+        frozen: Those parts alone, which leave the device with the weights.
     """
 
     weights: int
     gradients: int
     optimizer: int
     others: int = 0
+    frozen: int = 0
 
     @property
     def total(self) -> int:
@@ -37,9 +39,9 @@ class StudentBytes:
         """Return what is left on the device while a judge or a teacher works there.
 
         Args:
-            offload: What leaves: nothing, the optimizer's state, or the weights too.
+            offload: What leaves: nothing, the optimizer's state, or the weights and frozen parts too.
         """
-        away = {"none": 0, "optimizer": self.optimizer, "all": self.optimizer + self.weights}
+        away = {"none": 0, "optimizer": self.optimizer, "all": self.optimizer + self.weights + self.frozen}
         return self.total - away[offload]
 
 
@@ -52,12 +54,16 @@ class WorkBytes:
         draw: Drawing a chunk of images, the larger of network and decoder. None: not known.
         encode: Encoding a chunk of training images. None: not known, or there is no codec.
         unknown: Of what could not be predicted, the reason.
+        texts: Encoding a chunk of texts. None: not known, or text encoders take nothing worth counting.
+        cached: Bytes of text encoders and codec that are off the device while it trains, as caches stand in for them.
     """
 
     train: int | None = None
     draw: int | None = None
     encode: int | None = None
     unknown: Mapping[str, str] = field(default_factory=dict)
+    texts: int | None = None
+    cached: int = 0
 
 
 @runtime_checkable
@@ -66,6 +72,15 @@ class PredictsWork(Protocol):
 
     def work_bytes(self, batch_size: int, size_px: tuple[int, int], precision: str) -> WorkBytes:
         """Predict it for training batches of images of this width and height, in a precision of the trainer."""
+        ...
+
+
+@runtime_checkable
+class BuildsWithoutWeights(Protocol):
+    """A module that can be built without memory, as it will be under a trainer that is not there yet."""
+
+    def configure_without_weights(self, precision: str) -> None:
+        """Build it on the meta device for a precision of the trainer."""
         ...
 
 
@@ -83,7 +98,7 @@ class PhaseBytes:
     """What a device holds in one phase.
 
     Args:
-        phase: `encode`, `train`, `draw`, `write`, `judge`, `teach` or `evaluate`.
+        phase: `texts`, `encode`, `train`, `draw`, `write`, `judge`, `teach` or `evaluate`.
         student: The part of the student that stays; for `write`, what lies there before.
         tenant: The largest of those who work in this phase, one at a time.
         who: Its name; empty where nobody says a size.
@@ -139,6 +154,7 @@ def student_bytes(
         gradients=share(trainable * bytes_per_value),
         optimizer=share(round(trainable * optimizer_bytes)),
         others=share(averaged_copies * trainable * 4) + frozen,
+        frozen=frozen,
     )
 
 
@@ -166,8 +182,9 @@ def phases(
     staying = student.staying(offload)
     beside = max(student.total, staying + max(judges.values(), default=0))
     return [
+        *([PhaseBytes("texts", student.total, work=work.texts)] if work.texts else []),
         *([PhaseBytes("encode", student.total, work=work.encode)] if work.encode else []),
-        PhaseBytes("train", student.total, work=work.train or 0),
+        PhaseBytes("train", student.total - work.cached, work=work.train or 0),
         *([PhaseBytes("draw", student.total, work=work.draw)] if work.draw else []),
         *([_with_largest("write", beside, writers)] if writers else []),
         _with_largest("judge", staying, judges),
@@ -221,7 +238,16 @@ def optimizer_bytes(name: str) -> int:
     Args:
         name: Class of the optimizer.
     """
-    known = {"SGD": 4, "Adafactor": 1, "Lion": 4, "AdamW8bit": 2, "Adam8bit": 2, "Lion8bit": 1, "Prodigy": 16}
+    known = {
+        "SGD": 4,
+        "Adafactor": 1,
+        "Lion": 4,
+        "AdamW8bit": 2,
+        "Adam8bit": 2,
+        "Lion8bit": 1,
+        "Prodigy": 16,
+        "CAME": 4,
+    }
     return known.get(name, 8)
 
 

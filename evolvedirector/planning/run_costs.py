@@ -143,7 +143,9 @@ def memory_of(
     listed = phases_of(plans[0], student, run.trainer.callbacks, work)
     rows = memory_rows(listed)
     rows["  counted"] = "weights, gradients, optimizer, averages and what parts say of themselves"
-    rows["  work"] = "activations of the student, traced from shapes; not those of text encoders, judges and teachers"
+    rows["  work"] = (
+        "activations of network, text encoders and codec, traced from shapes; not those of judges and teachers"
+    )
     if work is None:
         rows["  work"] = f"not predicted: {type(run.model).__name__} does not say what its work takes"
     for name, reason in (work.unknown if work is not None else {}).items():
@@ -163,8 +165,16 @@ def work_of(run: Any) -> WorkBytes | None:
     buckets = data.buckets if isinstance(data, HasBuckets) else ()
     side = (data.image_size_px,) * 2
     size = max(buckets, key=lambda size: size[0] * size[1], default=side)
-    precision = run.config[run.subcommand].trainer.precision
-    return model.work_bytes(-(-data.global_batch_size // devices_of(run)), size, str(precision or "32-true"))
+    return model.work_bytes(-(-data.global_batch_size // devices_of(run)), size, precision_of(run))
+
+
+def precision_of(run: Any) -> str:
+    """Return the trainer's precision that the config asks for, be its devices on this machine or not.
+
+    Args:
+        run: Built, not started.
+    """
+    return str(run.config[run.subcommand].trainer.precision or "32-true")
 
 
 def class_of(setting: Any) -> str:

@@ -76,54 +76,83 @@ def gather(run: RunFolder, thumbnails: Thumbnails, use_summary: bool = True) -> 
     curves, unread = curves_of(run)
     problems += unread
     evolved = _part("The dataset", problems, lambda: _evolved(run, thumbnails, problems)) or {}
-    history = evolved.pop("history", History())
-    rounds = evolved.get("story", {}).get("rounds", [])
-    spending = evolved.get("spending", {})
-    dataset = {word: history.steps[-1][word] for word in ("live", "mastered", "retired")} if history.steps else {}
-    status = run.status()
-    gaps = judge_gaps(summary)
-    noted = status["versions"] if isinstance(status.get("versions"), dict) else {}
-    state = _state(run, status, rounds)
     page = {
         "name": run.name,
         "built": time.strftime("%Y-%m-%d %H:%M"),
-        "state": state,
-        "duration": headline.duration(summary.get("wall_s")),
-        "sentences": [
-            *([state["says"]] if state["early"] else []),
-            *headline.sentences(summary, spending, dataset),
-            *filter(None, [savings_sentence(evolved.get("saved")), gap_sentence(gaps)]),
-        ],
-        "tiles": headline.tiles(summary, spending, history.steps),
-        "summary": summary,
-        "spending": spending,
-        "steps": history.steps,
-        "rounds": rounds[-MAX_ROUNDS:],
-        "rounds_total": len(rounds),
-        "story": evolved.get("story", {"rounds": [], "seeds": {"calls": 0, "cost_usd": 0.0}, "of_other_branches": 0}),
-        "origins": evolved.get("origins") or [],
-        "origins_sentence": origins_sentence(evolved.get("origins") or []),
-        "teachers": summary.get("teacher_table") or {},
-        "judge_health": _health_of(summary.get("judge_health") or {}),
-        "judge_sentence": judge_sentence(RoundFigures(judge=summary.get("judge_health") or {})),
-        "judge_gaps": gaps,
-        "forgetting": summary.get("forgetting"),
-        "suites": headline.suite_tables(summary),
+        **_first_screen(run, summary, evolved),
+        **_of_summary(summary),
+        **_of_dataset(evolved),
         "film": film,
         "experts": experts,
-        "candidates": evolved.get("candidates"),
-        "pairs": evolved.get("pairs", {"pairs": [], "total": 0, "kind": "compare"}),
-        "lineage": evolved.get("lineage", {"nodes": [], "total": 0, "families": 0}),
         "curves": curves,
-        "config": _config_text(run),
-        "artwork": artwork_of(run.config()),
-        "versions": noted or versions(),
-        "versions_of_run": bool(noted),
+        **_of_settings(run),
         "problems": problems,
     }
     page["charts"] = _charts(page)
     _note_pictures(thumbnails, problems)
     return page
+
+
+def _first_screen(run: RunFolder, summary: dict[str, Any], evolved: dict[str, Any]) -> dict[str, Any]:
+    """Say what came out, in words and figures."""
+    steps = evolved.get("history", History()).steps
+    dataset = {word: steps[-1][word] for word in ("live", "mastered", "retired")} if steps else {}
+    state = _state(run, run.status(), evolved.get("story", {}).get("rounds", []))
+    spending = evolved.get("spending", {})
+    return {
+        "state": state,
+        "duration": headline.duration(summary.get("wall_s")),
+        "sentences": [
+            *([state["says"]] if state["early"] else []),
+            *headline.sentences(summary, spending, dataset),
+            *filter(None, [savings_sentence(evolved.get("saved")), gap_sentence(judge_gaps(summary))]),
+        ],
+        "tiles": headline.tiles(summary, spending, steps),
+    }
+
+
+def _of_summary(summary: dict[str, Any]) -> dict[str, Any]:
+    """Take from `summary.json` what has a section of its own."""
+    health = summary.get("judge_health") or {}
+    return {
+        "summary": summary,
+        "teachers": summary.get("teacher_table") or {},
+        "judge_health": _health_of(health),
+        "judge_sentence": judge_sentence(RoundFigures(judge=health)),
+        "judge_gaps": judge_gaps(summary),
+        "forgetting": summary.get("forgetting"),
+        "suites": headline.suite_tables(summary),
+    }
+
+
+def _of_dataset(evolved: dict[str, Any]) -> dict[str, Any]:
+    """Take what was read in the dataset root; each section is empty where there was none."""
+    story = evolved.get("story", {"rounds": [], "seeds": {"calls": 0, "cost_usd": 0.0}, "of_other_branches": 0})
+    origins = evolved.get("origins") or []
+    return {
+        "spending": evolved.get("spending", {}),
+        "steps": evolved.get("history", History()).steps,
+        "rounds": story["rounds"][-MAX_ROUNDS:],
+        "rounds_total": len(story["rounds"]),
+        "story": story,
+        "origins": origins,
+        "origins_sentence": origins_sentence(origins),
+        "candidates": evolved.get("candidates"),
+        "pairs": evolved.get("pairs", _NO_PAIRS),
+        "lineage": evolved.get("lineage", _NO_PROMPTS),
+    }
+
+
+def _of_settings(run: RunFolder) -> dict[str, Any]:
+    """Take what the run was built of."""
+    status = run.status()
+    noted = status["versions"] if isinstance(status.get("versions"), dict) else {}
+    return {
+        "config": _config_text(run),
+        "artwork": artwork_of(run.config()),
+        "versions": noted or versions(),
+        "versions_of_run": bool(noted),
+    }
 
 
 def _part(name: str, problems: list[str], read: Callable[[], Value]) -> Value | None:

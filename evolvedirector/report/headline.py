@@ -61,7 +61,7 @@ def tiles(
         }
     )
     if spending:
-        apart = summary.get("evaluation_teacher_calls")
+        apart = calls_for_evaluation(summary)
         found.append(
             {
                 "title": "Bought from teachers",
@@ -96,6 +96,16 @@ def accuracy_rows(summary: Mapping[str, Any]) -> list[tuple[str, float, Sequence
             if part := (parted.get(skill) or {}).get(kind):
                 rows.append((f"{skill}, {name}", part["share"], part.get("interval"), part.get("prompts")))
     return rows
+
+
+def calls_for_evaluation(summary: Mapping[str, Any]) -> int:
+    """Sum the teacher calls that all suites made outside the budget; a second suite of one class has a key of its own.
+
+    Args:
+        summary: The content of `summary.json`.
+    """
+    key = "evaluation_teacher_calls"
+    return sum(int(calls or 0) for name, calls in summary.items() if name == key or name.endswith(f"/{key}"))
 
 
 def suite_tables(summary: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:

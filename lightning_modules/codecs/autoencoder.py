@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from evolvedirector.errors import UserError
 from evolvedirector.lightning_modules.codecs.codec import LatentScale, Posterior
 from evolvedirector.lightning_modules.codecs.frozen_autoencoder import check_latents, decoded, encoded
 from evolvedirector.lightning_modules.component import Component, needs_revision
 from evolvedirector.lightning_modules.frozen_model import FrozenModel, Precision, load_from_diffusers
-from evolvedirector.models.import_diffusers import import_diffusers
 from evolvedirector.store.paths import folder_or_hub_name
 
 
@@ -99,28 +96,6 @@ class Autoencoder:
     def estimated_bytes(self) -> int:
         """Return the size of the weights; 0 before they are downloaded."""
         return self.frozen.estimated_bytes()
-
-    def model_without_weights(self) -> torch.nn.Module:
-        """Return the same layers, built from the config alone, on the meta device.
-
-        Raises:
-            UserError: The config is not on this machine.
-        """
-        config = self.frozen.component.config()
-        if config is None:
-            raise UserError(f"the config of {self.name!r} is not on this machine")
-        import_diffusers()
-        from diffusers import AutoencoderKL
-
-        with torch.device("meta"):
-            model: torch.nn.Module = AutoencoderKL.from_config(config)
-        return torch.nn.Module.to(model, getattr(torch, self.dtype)).eval().requires_grad_(False)
-
-    def around(self, model: torch.nn.Module) -> Autoencoder:
-        """Return this codec with another model of the same layers."""
-        other = copy.copy(self)
-        other.frozen = self.frozen.holding(model)
-        return other
 
     def model(self) -> Any:
         """Return the diffusers model, loaded at the first call."""

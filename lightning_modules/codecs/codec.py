@@ -52,8 +52,8 @@ class LatentScale:
 
     scale: float = 1.0
     shift: float = 0.0
-    means: tuple[float, ...] | None = None
-    deviations: tuple[float, ...] | None = None
+    means: tuple[float, ...] | Tensor | None = None
+    deviations: tuple[float, ...] | Tensor | None = None
     packing: int = 1
 
     def normalise(
@@ -79,8 +79,8 @@ class LatentScale:
         return raw if self.packing == 1 else pixel_shuffle(raw, self.packing)
 
 
-def _per_channel(values: Sequence[float], like: Tensor) -> Tensor:
-    return torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, 1, 1)
+def _per_channel(values: Sequence[float] | Tensor, like: Tensor) -> Tensor:
+    return torch.as_tensor(values, dtype=like.dtype, device=like.device).view(-1, 1, 1)
 
 
 @runtime_checkable

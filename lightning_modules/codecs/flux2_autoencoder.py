@@ -101,8 +101,7 @@ class Flux2Autoencoder:
     def _scale(self) -> LatentScale:
         norm = self.model().bn
         deviations = torch.sqrt(norm.running_var.float() + self.model().config.batch_norm_eps)
-        means = norm.running_mean.float()
-        return LatentScale(means=tuple(means.tolist()), deviations=tuple(deviations.tolist()), packing=self.packing)
+        return LatentScale(means=norm.running_mean.float(), deviations=deviations, packing=self.packing)
 
     def _check(self, config: Mapping[str, Any]) -> None:
         found = (config["latent_channels"], self.packing * 2 ** (len(config["block_out_channels"]) - 1))

@@ -90,7 +90,8 @@ class Gemma2Encoder:
             if any(rows):  # then all of them, so that a row does not depend on which others there are
                 found, real = self._encode([lead + text for text in texts], lead, max_tokens)
                 chosen = torch.tensor(rows, device=device)
-                states[chosen], mask[chosen] = found[chosen], real[chosen]
+                states = torch.where(chosen[:, None, None], found, states)
+                mask = torch.where(chosen[:, None], real, mask)
         return states, mask
 
     def to(self, device: torch.device) -> None:

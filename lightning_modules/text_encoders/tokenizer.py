@@ -9,6 +9,7 @@ from typing import Any
 from evolvedirector.errors import UserError
 from evolvedirector.lightning_modules.component import Component, needs_revision
 from evolvedirector.lightning_modules.frozen_model import FrozenModel, Precision, load_from_transformers
+from evolvedirector.lightning_modules.without_weights import layers_of_transformers
 
 _MARKER = "tokenizer_config.json"
 
@@ -107,7 +108,8 @@ def frozen_text_parts(
     """
     needs_revision(f"{kind} encoder", name, revision)
     what, (subfolder, tokenizer_subfolder) = f"the {kind} text encoder", subfolders
-    model = FrozenModel(class_name, Component(what, name, revision, subfolder), dtype, load_from_transformers, check)
+    component = Component(what, name, revision, subfolder)
+    model = FrozenModel(class_name, component, dtype, load_from_transformers, check, layers_of_transformers)
     return model, Tokenizer(Component(what, name, revision, tokenizer_subfolder or subfolder, _MARKER), chats_of)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,18 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from evolvedirector.lightning_modules import FlowMatching, PixArt, RandomTextEncoder, TextToImage
+from evolvedirector.lightning_modules.assemble import Where, assemble
 from evolvedirector.lightning_modules.codecs import Pixels
 from evolvedirector.lightning_modules.objectives import DDPM
+from evolvedirector.lightning_modules.text_cache import ENCODE_CHUNK
 from evolvedirector.planning.memory import StudentBytes, WorkBytes, memory_rows, phases, too_large
 from evolvedirector.records import ImageRequest
-from tests.lightning_modules.families import test_sd3, test_stable_diffusion
+from tests.lightning_modules.families import test_sd3, test_stable_diffusion, test_whole_trip
 from tests.lightning_modules.families.tiny_sd import save_stable_diffusion
 from tests.teachers.tiny_pipelines import kl_autoencoder
 
 BATCH, SIDE, CHUNK = 16, 32, 8
+BITSANDBYTES = ("ignore:.*bitsandbytes.*",)
 WITHIN = 0.15
 
 
@@ -96,9 +100,14 @@ def measured(module: TextToImage, precision: str, with_onednn: bool = True) -> t
         loss.backward()
 
     requests = [ImageRequest(str(row), prompts[row], row, SIDE, SIDE) for row in range(CHUNK)]
+
+    def drawing() -> None:
+        with half:
+            module.generate(requests)
+
     step()  # gradients of a step before
-    module.generate(requests)  # texts are encoded
-    return traced_peak(step, with_onednn), traced_peak(lambda: module.generate(requests), with_onednn)
+    drawing()  # texts are encoded
+    return traced_peak(step, with_onednn), traced_peak(drawing, with_onednn)
 
 
 def test_a_transformer_in_pixels() -> None:
@@ -121,6 +130,29 @@ def test_checkpointed_blocks_in_half_precision() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("how", ["nf4", "int8"])
+@pytest.mark.filterwarnings(*BITSANDBYTES)
+def test_a_lora_beside_a_quantised_base(how: str, precision: str) -> None:
+    pytest.importorskip("bitsandbytes")
+    trained: dict[str, Any] = {"lora": {"rank": 4}, "base_precision": how}
+    wide: dict[str, Any] = {"heads": 8, "head_dim": 32}  # weights of a layer count beside its activations
+
+    def build() -> TextToImage:
+        family = PixArt(RandomTextEncoder(16), SIDE, text_length=8, patch_size=4, layers=3, **wide)
+        return TextToImage(family, FlowMatching(), SIDE, generation_chunk_size=CHUNK, sampling_steps=2, trained=trained)  # type: ignore[arg-type]
+
+    predicted, module = build().work_bytes(BATCH, (SIDE, SIDE), precision), build()
+    where = Where(precision)
+    module.transformer, _ = assemble(module.family, 0, module.trained, module.compute, where)
+    train, draw = measured(module, precision, with_onednn=precision == "32-true")
+    assert predicted.unknown == {}
+    assert predicted.train == pytest.approx(train, rel=WITHIN)
+    if how == "nf4":  # without gradients int8 products are counted as a GPU makes them
+        assert predicted.draw == pytest.approx(draw, rel=WITHIN)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sd3", "sd1"])
 def test_networks_in_latent_space_and_their_codec(name: str, request: pytest.FixtureRequest) -> None:
     build = {"sd3": of_sd3, "sd1": of_sd1}[name]
@@ -134,6 +166,33 @@ def test_networks_in_latent_space_and_their_codec(name: str, request: pytest.Fix
     images = torch.rand(8, 3, SIDE, SIDE) * 2 - 1
     codec.encode(images)
     assert predicted.encode == pytest.approx(traced_peak(lambda: codec.encode(images * 1.0)), rel=WITHIN)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sd3",  # CLIP and T5
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("klein base", "qwen_image", "z_image", "sana")),
+    ],
+)
+def test_text_encoders_take_what_is_predicted_from_their_configs(name: str, tmp_path: Path) -> None:
+    family = test_whole_trip.CASES[name].student(tmp_path).family
+    module = TextToImage(family, FlowMatching(), SIDE, generation_chunk_size=CHUNK)
+    predicted = module.work_bytes(BATCH, (SIDE, SIDE), "32-true")
+    assert "texts" not in predicted.unknown and "decode" not in predicted.unknown
+    encoder = next(iter(family.text_encoders.values()))
+    assert encoder.frozen._model is None, "no weights are loaded for it"  # type: ignore[attr-defined]
+    texts = [f"thing {number}" for number in range(ENCODE_CHUNK)]
+    family.encode_text(texts)  # weights are loaded
+    assert predicted.texts == pytest.approx(traced_peak(lambda: family.encode_text(texts)), rel=WITHIN)
+
+
+def test_encoders_that_are_not_here_are_named_and_the_rest_is_predicted(sd3: Path, tmp_path: Path) -> None:
+    shutil.copytree(sd3, tmp_path / "copy")
+    module = of_sd3(tmp_path / "copy")
+    shutil.rmtree(tmp_path / "copy" / "tokenizer_3")
+    found = module.work_bytes(BATCH, (SIDE, SIDE), "32-true")
+    assert found.texts is None and found.train and "tokenizer" in found.unknown["texts"]
 
 
 @pytest.mark.gpu
@@ -182,8 +241,9 @@ def test_a_network_that_reads_values_is_named_and_the_rest_is_predicted(sd1: Pat
 
 
 def test_phases_say_what_work_takes_and_what_to_write_where_it_is_too_much() -> None:
-    listed = phases(StudentBytes(4, 2, 8), "none", {}, {}, {}, work=WorkBytes(100, 50, 7))
-    assert [(phase.phase, phase.total) for phase in listed[:3]] == [("encode", 21), ("train", 114), ("draw", 64)]
+    listed = phases(StudentBytes(4, 2, 8), "none", {}, {}, {}, work=WorkBytes(100, 50, 7, texts=3))
+    expected = [("texts", 17), ("encode", 21), ("train", 114), ("draw", 64)]
+    assert [(phase.phase, phase.total) for phase in listed[:4]] == expected
     assert memory_rows(listed)["train"].endswith("+ work 0.0 MiB")
     said = too_large(listed, 60, "none")
     assert said is not None and "gradient_checkpointing: true" in said and "before activations" not in said

@@ -17,9 +17,10 @@ from torch import Tensor
 from evolvedirector.datamodules import EvolvingDataModule
 from evolvedirector.lightning_modules import DDPMEpsilon, PixArt, RandomTextEncoder, TextToImage
 from evolvedirector.lightning_modules.codecs import Posterior
-from evolvedirector.lightning_modules.latents import ENCODE_CHUNK, posterior_of
+from evolvedirector.lightning_modules.latents import ENCODE_CHUNK, encode_chunk, posterior_of
 from evolvedirector.lightning_modules.training_caches import encode_missing
 from evolvedirector.records import Prompt, RevisionChange, Sample
+from evolvedirector.records.condition import Size
 from evolvedirector.store import DatasetStore
 from evolvedirector.store.latents import LatentFiles
 
@@ -203,3 +204,8 @@ def test_without_caches_every_step_encodes_and_nothing_is_written(root: Path) ->
     assert encoder.texts > IMAGES + 4, "texts are encoded again when they come back"
     assert codec.encoded == 6 * ENCODE_CHUNK and all("image" in batch for batch in seen)
     assert not (root / "caches").exists()
+
+
+def test_large_images_are_encoded_fewer_at_once() -> None:
+    sizes = [(32, 32), (512, 512), (1024, 1024), (640, 1600), (4096, 4096)]
+    assert [encode_chunk(Size(*size)) for size in sizes] == [8, 8, 2, 2, 1]

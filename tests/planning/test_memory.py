@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from evolvedirector.planning.memory import PhaseBytes, StudentBytes, gib, phases, state_bytes, student_bytes, too_large
+from evolvedirector.planning.memory import (
+    PhaseBytes,
+    StudentBytes,
+    WorkBytes,
+    gib,
+    phases,
+    state_bytes,
+    student_bytes,
+    too_large,
+)
 
 GIB = 2**30
 
@@ -14,6 +23,7 @@ def test_adam_in_fp32_takes_sixteen_bytes_per_weight_and_a_shard_its_part() -> N
     whole = student_bytes(parameters=600, trainable=500, averaged_copies=1, frozen=7)
     assert (whole.weights, whole.gradients, whole.optimizer, whole.others) == (2400, 2000, 4000, 2007)
     part = student_bytes(parameters=600, trainable=500, shards=4, averaged_copies=1, frozen=7)
+    assert part.staying("all") == (2000 + 2000) // 4  # frozen parts leave with the weights
     assert part.total == (2400 + 2000 + 4000 + 2000) // 4 + 7  # what is frozen stays whole on every device
 
 
@@ -40,6 +50,14 @@ def test_a_frozen_base_lies_whole_on_every_device_where_only_the_adapter_is_shar
 @pytest.mark.parametrize(("offload", "left"), [("none", 15), ("optimizer", 7), ("all", 3)])
 def test_offloading_leaves_gradients_and_averages(offload: str, left: int) -> None:
     assert StudentBytes(4, 2, 8, 1).staying(offload) == left  # type: ignore[arg-type]
+
+
+def test_what_caches_stand_in_for_is_elsewhere_while_it_trains() -> None:
+    student = StudentBytes(4, 2, 8, others=6, frozen=6)
+    listed = {
+        phase.phase: phase.total for phase in phases(student, "none", {}, {}, {}, work=WorkBytes(10, 5, cached=6))
+    }
+    assert (listed["train"], listed["draw"]) == (24, 25)
 
 
 def test_the_largest_tenant_of_each_phase_counts() -> None:

@@ -18,7 +18,7 @@ from evolvedirector.report.artwork import artwork_of
 from evolvedirector.report.charts import training_charts
 from evolvedirector.report.curves import MAX_POINTS, curves_of, thinned
 from evolvedirector.report.film import MAX_FRAMES, film_of
-from evolvedirector.report.headline import duration, percent, sentences
+from evolvedirector.report.headline import duration, percent, sentences, tiles
 from evolvedirector.report.pairs import evenly
 from evolvedirector.report.run_folder import RunFolder
 from evolvedirector.report.thumbnails import SIDE_PX, Thumbnails
@@ -220,3 +220,15 @@ def test_the_words_fit_the_numbers() -> None:
         "The student has seen 10 training images made of 3 different ones over 1 round of evolution "
         "(2 more were skipped)."
     )
+
+
+def test_calls_of_all_suites_are_summed_beside_what_training_bought() -> None:
+    summary = {
+        "evaluation_teacher_calls": 40,
+        "other/evaluation_teacher_calls": 8,
+        "third/evaluation_teacher_calls": None,
+    }
+    bought = next(
+        tile for tile in tiles(summary, {"teacher_calls": 100, "cost_usd": 2.0}, []) if "Bought" in tile["title"]
+    )
+    assert (bought["figure"], bought["note"]) == ("100 calls", "$2.00; 48 more to measure it")

@@ -53,7 +53,8 @@ def test_it_holds_what_is_trained_on_and_nothing_else(root: Path, capsys: pytest
 @leaves_files_open
 @pytest.mark.slow
 def test_datasets_reads_it_with_its_masks(root: Path) -> None:
-    datasets = pytest.importorskip("datasets", reason="the library `datasets` is no part of the environment")
+    import datasets
+
     out = root.parent / "frozen"
     assert main(["data", "export", str(root), str(out), "--samples-per-shard", "3", "--roles", "mask"]) == 0
     loaded = datasets.load_dataset(str(out), cache_dir=str(root.parent / "cache"))["train"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
@@ -21,13 +21,12 @@ from evolvedirector.lightning_modules import (
     TextToImage,
 )
 from evolvedirector.lightning_modules.draws import draw
-from evolvedirector.lightning_modules.families import Layout
 from evolvedirector.lightning_modules.families.family import GuidesItself
 from evolvedirector.lightning_modules.families.lora_layout import LowRank, lora_in_layout
 from evolvedirector.lightning_modules.families.patches import packed, unpacked
 from evolvedirector.records import ImageRequest
 from evolvedirector.records.condition import Extras, Size
-from tests.lightning_modules.families.flux_lora_files import random_lora, saved_lora
+from tests.lightning_modules.families.lora_files import drawn_in_every_layout, random_lora
 from tests.lightning_modules.families.tiny_flux1 import NUMBERS, T5_LENGTH, family, save, scheduler
 
 PROMPT = "a red circle left of a blue star"
@@ -151,12 +150,7 @@ def test_lora_files_of_all_layouts_draw_one_image_unlike_the_base(dev: Path, tar
         "|".join(end.replace(".", r"\.") for end in made.lora_targets()) if targets == "double blocks" else "to_q|to_v"
     )
     lora = random_lora(network, rf"transformer_blocks\.\d+\..*({names})|single_transformer_blocks\.\d+\.proj_out")
-    images = {}
-    for layout in get_args(Layout):
-        path = saved_lora(made, network, lora, layout, tmp_path)
-        pipeline.load_lora_weights(tmp_path, weight_name=path.name)
-        images[layout] = drawn(pipeline)
-        pipeline.unload_lora_weights()
+    images = drawn_in_every_layout(made, network, pipeline, lora, tmp_path, drawn)
     assert int((images["diffusers"] - base).abs().max()) > 5
     for layout in ("comfyui", "kohya"):
         assert int((images[layout] - images["diffusers"]).abs().max()) <= 1, layout

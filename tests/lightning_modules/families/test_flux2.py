@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
@@ -23,12 +23,11 @@ from evolvedirector.lightning_modules import (
     TextToImage,
 )
 from evolvedirector.lightning_modules.draws import draw
-from evolvedirector.lightning_modules.families import Layout
 from evolvedirector.lightning_modules.families.family import GuidesItself
 from evolvedirector.lightning_modules.objectives.flux2_flow import flux2_shift_exponent
 from evolvedirector.records import ImageRequest
 from evolvedirector.records.condition import Size
-from tests.lightning_modules.families.flux_lora_files import random_lora, saved_lora
+from tests.lightning_modules.families.lora_files import drawn_in_every_layout, random_lora
 from tests.lightning_modules.families.tiny_flux2 import LAYERS, NUMBERS, TEXT_LENGTH, family, save
 
 PROMPT = "a red circle left of a blue star"
@@ -176,12 +175,7 @@ def test_lora_files_of_all_layouts_draw_one_image_unlike_the_base(base: Path, ta
     before = drawn(pipeline)
     every = [*made.lora_targets(), "attn.add_k_proj", "ff.linear_in"]
     lora = random_lora(network, every if targets == "all" else ["attn.to_q", "attn.to_v"])
-    images = {}
-    for layout in get_args(Layout):
-        path = saved_lora(made, network, lora, layout, tmp_path)
-        pipeline.load_lora_weights(tmp_path, weight_name=path.name)
-        images[layout] = drawn(pipeline)
-        pipeline.unload_lora_weights()
+    images = drawn_in_every_layout(made, network, pipeline, lora, tmp_path, drawn)
     assert int((images["diffusers"] - before).abs().max()) > 5
     for layout in ("comfyui", "kohya"):
         assert int((images[layout] - images["diffusers"]).abs().max()) <= 1, layout

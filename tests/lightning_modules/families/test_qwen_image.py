@@ -23,11 +23,12 @@ from evolvedirector.lightning_modules import (
     TextToImage,
 )
 from evolvedirector.lightning_modules.draws import draw
-from evolvedirector.lightning_modules.families.family import GuidesItself, Layout
+from evolvedirector.lightning_modules.families.family import GuidesItself
 from evolvedirector.records import ImageRequest
 from evolvedirector.records.condition import Size
 from tests.lightning_modules.families.clean_process import FLOAT_NOISE, levels_apart
-from tests.lightning_modules.families.lora_files import lora_of, names_of
+from tests.lightning_modules.families.lora_files import drawn_in_every_layout, random_lora
+from tests.lightning_modules.families.small_students import stock_image, student_of
 from tests.lightning_modules.families.tiny_qwen_image import (
     LATENT_CHANNELS,
     NUMBERS,
@@ -65,14 +66,7 @@ def family(saved: Path, **changes: Any) -> QwenImage:
 
 
 def student(saved: Path, guidance_scale: float = 4.0, **changes: Any) -> TextToImage:
-    module = TextToImage(
-        family(saved, **changes),
-        FLOW,
-        32,
-        **{"guidance_scale": guidance_scale, "sampling_steps": 4, "generation_chunk_size": 1, "condition_dropout": 0.0},
-    )
-    module.configure_model()
-    return module
+    return student_of(family(saved, **changes), FLOW, guidance_scale)
 
 
 @pytest.mark.parametrize("size", [pytest.param(SQUARE, marks=pytest.mark.slow), Size(16, 48)])
@@ -127,9 +121,7 @@ def test_one_drawn_image_is_that_of_the_stock_pipeline(saved: Path, stock: Any, 
 
 
 def drawn(pipeline: Any, size: Size = SQUARE, **changes: Any) -> Any:
-    pipeline.set_progress_bar_config(disable=True)
-    call = CALL | {"height": size.height_px, "width": size.width_px} | changes
-    return pipeline(PROMPT, **call, generator=torch.Generator().manual_seed(7), output_type="np").images[0]
+    return stock_image(pipeline, PROMPT, size, CALL | changes)
 
 
 def test_the_prompt_stands_in_its_frame(saved: Path, stock: Any) -> None:
@@ -213,14 +205,9 @@ def test_a_lora_in_every_layout_draws_as_in_that_of_diffusers(saved: Path, tmp_p
     qwen = family(saved)
     pytest.importorskip("peft")
     pipeline = QwenImagePipeline.from_pretrained(saved)
-    lora = lora_of(pipeline.transformer, qwen.lora_targets())
-    without, images = drawn(pipeline), {}
-    layouts: tuple[Layout, ...] = ("diffusers", "comfyui", "kohya")
-    for layout in layouts:
-        save_file(names_of(qwen, layout, lora), tmp_path / f"{layout}.safetensors")
-        pipeline.load_lora_weights(tmp_path, weight_name=f"{layout}.safetensors")
-        images[layout] = drawn(pipeline)
-        pipeline.unload_lora_weights()
+    network, without = pipeline.transformer, drawn(pipeline)
+    lora = random_lora(network, qwen.lora_targets())
+    images = drawn_in_every_layout(qwen, network, pipeline, lora, tmp_path, drawn)
     assert numpy.array_equal(drawn(pipeline), without)
     assert abs(images["diffusers"] - without).max() > 0.02  # it is heard
     assert numpy.array_equal(images["comfyui"], images["diffusers"])

@@ -21,11 +21,11 @@ from evolvedirector.lightning_modules import (
     ZImageQwen3Encoder,
 )
 from evolvedirector.lightning_modules.draws import draw
-from evolvedirector.lightning_modules.families.family import Layout
 from evolvedirector.records import ImageRequest
 from evolvedirector.records.condition import Size
 from tests.lightning_modules.families.clean_process import FLOAT_NOISE, levels_apart
-from tests.lightning_modules.families.lora_files import lora_of, names_of
+from tests.lightning_modules.families.lora_files import drawn_in_every_layout, random_lora
+from tests.lightning_modules.families.small_students import stock_image, student_of
 from tests.lightning_modules.families.tiny_z_image import LATENT_CHANNELS, NUMBERS, TEXT_WIDTH, save_z_image
 
 PROMPT = "a red circle left of a blue star"
@@ -56,20 +56,11 @@ def family(saved: Path, **changes: Any) -> ZImage:
 
 
 def student(saved: Path, guidance_scale: float = 5.0, **changes: Any) -> TextToImage:
-    module = TextToImage(
-        family(saved, **changes),
-        FLOW,
-        32,
-        **{"guidance_scale": guidance_scale, "sampling_steps": 4, "generation_chunk_size": 1, "condition_dropout": 0.0},
-    )
-    module.configure_model()
-    return module
+    return student_of(family(saved, **changes), FLOW, guidance_scale)
 
 
 def drawn(pipeline: Any, size: Size = SQUARE, **changes: Any) -> Any:
-    pipeline.set_progress_bar_config(disable=True)
-    call = CALL | {"height": size.height_px, "width": size.width_px} | changes
-    return pipeline(PROMPT, **call, generator=torch.Generator().manual_seed(7), output_type="np").images[0]
+    return stock_image(pipeline, PROMPT, size, CALL | changes)
 
 
 @pytest.mark.parametrize("size", [pytest.param(SQUARE, marks=pytest.mark.slow), Size(24, 40)])
@@ -153,14 +144,9 @@ def test_a_lora_in_every_layout_draws_as_in_that_of_diffusers(saved: Path, tmp_p
     z_image = family(saved)
     pytest.importorskip("peft")
     pipeline = ZImagePipeline.from_pretrained(saved)
-    lora = lora_of(pipeline.transformer, z_image.lora_targets())
-    without, images = drawn(pipeline), {}
-    layouts: tuple[Layout, ...] = ("diffusers", "comfyui", "kohya")
-    for layout in layouts:
-        save_file(names_of(z_image, layout, lora), tmp_path / f"{layout}.safetensors")
-        pipeline.load_lora_weights(tmp_path, weight_name=f"{layout}.safetensors")
-        images[layout] = drawn(pipeline)
-        pipeline.unload_lora_weights()
+    network, without = pipeline.transformer, drawn(pipeline)
+    lora = random_lora(network, z_image.lora_targets())
+    images = drawn_in_every_layout(z_image, network, pipeline, lora, tmp_path, drawn)
     assert numpy.array_equal(drawn(pipeline), without)
     assert abs(images["diffusers"] - without).max() > 0.02  # it is heard
     assert numpy.array_equal(images["comfyui"], images["diffusers"])

@@ -72,7 +72,7 @@ def drawn(module: TextToImage) -> torch.Tensor:
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.slow] * (name in ("adamw8bit", "prodigy", "schedule_free")))
+        pytest.param(name, marks=[pytest.mark.slow] * (name in ("adamw8bit", "came", "prodigy", "schedule_free")))
         for name in NAMES
     ],
 )
