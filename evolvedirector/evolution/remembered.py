@@ -76,7 +76,7 @@ def remembered(
             replies = executor.ask(part, method, requests(asked))
             with closing(in_groups(replies, seconds=group_seconds)) as groups:
                 for group in groups:
-                    # an answer nobody asked for is none, and so is a second one: a lost replica may have given the first
+                    # an answer nobody asked for is none; so is a second one, after a lost replica has given the first
                     known |= settle([reply for reply in group if open_keys.pop(_key_of(reply), False)])
             known |= silent(list(open_keys))
     # in the order of the questions: how answers fell into groups is a matter of time, and a revision's name is not
