@@ -158,6 +158,9 @@ class ExpertTable(pl.Callback):
             )
         if not all_sized(prompts, size_to_draw_px(trainer, pl_module)):
             raise RunError(unknown_size(type(pl_module).__name__, type(self).__name__))
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, ExpertStages) and callback.validation is not None:
+                callback.validation.refuse_measured(prompts, self.evaluators)
 
     def parts(self) -> dict[str, Part]:
         """Name the evaluators, for those who verify and size."""

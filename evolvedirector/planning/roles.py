@@ -134,6 +134,24 @@ class BuysImages(Protocol):
 
 
 @runtime_checkable
+class ListsTexts(Protocol):
+    """A datamodule that says what it trains on."""
+
+    def training_texts(self) -> list[str]:
+        """List the texts that the next epoch trains on, each once."""
+        ...
+
+
+@runtime_checkable
+class RanksSkills(Protocol):
+    """A callback that knows which skills the student fails."""
+
+    def failing_skills(self, revision_sha: str) -> list[tuple[str, float]]:
+        """Rank the skills of a revision by the share that its rounds saw fail, the most first; every rank asks."""
+        ...
+
+
+@runtime_checkable
 class Summarised(Protocol):
     """A part of a run that has something to say in `evolvedirector check`."""
 
