@@ -33,6 +33,8 @@ from evolvedirector.experts.stages import (
     stage_at,
 )
 from evolvedirector.models.evaluated_weights import evaluate_weights
+from evolvedirector.planning.roles import PlannedRun
+from evolvedirector.planning.spending import Reader
 from evolvedirector.records.part import Part, verify_parts
 from evolvedirector.records.plain_settings import settings_of
 from evolvedirector.records.subset import Subset
@@ -198,6 +200,31 @@ class ExpertStages(pl.Callback):
     def parts(self) -> dict[str, Part]:
         """Name the reward that chooses scales, for those who verify and size."""
         return {} if self.validation is None else {"validation.reward": self.validation.reward}
+
+    def planned_arms(self) -> list[str]:
+        """Name what the run will have to draw with beside its base: experts, gate, and merges after all stages."""
+        return [*(stage.name for stage in self._chosen), *(self.merges if self.only is None else ())]
+
+    def planned_drawings(self, run: PlannedRun) -> int | None:
+        """Count the images that choose scales.
+
+        Args:
+            run: Of the whole training.
+        """
+        if self.validation is None or self.only is not None:
+            return 0
+        scales = sum(len(set(merge.scales)) for merge in self.merges.values() if merge.scales is not None)
+        return scales * len(self.validation.listed()) * self.validation.images_per_prompt
+
+    def planned_looks(self, run: PlannedRun) -> list[Reader]:
+        """Count what the reward of the validation split scores: every image once.
+
+        Args:
+            run: Of the whole training.
+        """
+        if self.validation is None:
+            return []
+        return [Reader("ExpertStages.validation.reward", self.validation.reward, self.planned_drawings(run))]
 
     def plan_summary(self) -> dict[str, str]:
         """Say which stages there are, for `evolvedirector check`."""
