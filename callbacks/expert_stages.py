@@ -33,7 +33,7 @@ from evolvedirector.experts.stages import (
     stage_at,
 )
 from evolvedirector.models.evaluated_weights import evaluate_weights
-from evolvedirector.planning.roles import PlannedRun
+from evolvedirector.planning.roles import ListsTexts, PlannedRun
 from evolvedirector.planning.spending import Reader
 from evolvedirector.records.part import Part, verify_parts
 from evolvedirector.records.plain_settings import settings_of
@@ -142,9 +142,7 @@ class ExpertStages(pl.Callback):
         self._waits, self._rankings = state_dict.get("waits"), dict(state_dict.get("rankings", {}))
         self._saved_plan = state_dict["stages"]
         for stage in self._chosen if self._host is not None else ():  # none where nothing is trained
-            if stage.name == self._waits:
-                self._experts().activate(stage.on_top_of or {})
-            elif stage.name == self._current and self._waits is None:
+            if stage.name == self._current:  # one that can be trained, also between stages: the next is rehearsed first
                 self._activate(stage)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -177,6 +175,9 @@ class ExpertStages(pl.Callback):
         leave_finished_epoch(trainer)
         if self._saved_plan is not None:
             check_same_plan(self._chosen, self._saved_plan, trainer.global_step)
+        for stage in self._chosen:
+            if stage.name == self._waits:
+                self._experts().activate(stage.on_top_of or {})
         self._end_stages(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -331,12 +332,15 @@ class ExpertStages(pl.Callback):
     def _write_merges(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         names = [stage.name for stage in self._chosen if stage.kind == "expert"]
         experts = {name: self._experts().expert(name, self._written[name]) for name in names}
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        trained_on = data.training_texts() if isinstance(data, ListsTexts) else []
         for name, merge in self.merges.items():
             taken = merge.taken(experts, name)
             if merge.scales is not None:  # every rank draws
                 assert self.validation is not None, "made sure of when it was built"
                 network = self._experts().network
-                merged = merge_at_best_scale(trainer, module, network, merge, taken, name, self.validation)
+                split = self.validation
+                merged = merge_at_best_scale(trainer, module, network, merge, taken, name, split, trained_on)
             elif trainer.is_global_zero:
                 merged = merge.of_all(taken, name)
             if trainer.is_global_zero:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import lightning.pytorch as pl
@@ -17,7 +17,6 @@ from evolvedirector.evaluation.validation_split import ValidationSplit, mean_sco
 from evolvedirector.experts.expert import Expert
 from evolvedirector.experts.lent import lent
 from evolvedirector.experts.merge_settings import Merge
-from evolvedirector.planning.roles import ListsTexts
 from evolvedirector.records.part import requests_in_flight_of
 
 
@@ -29,24 +28,25 @@ def merge_at_best_scale(
     experts: Sequence[Expert],
     name: str,
     split: ValidationSplit,
+    trained_on: Collection[str],
 ) -> Expert:
     """Merge experts with the scale whose drawings score best; every rank calls it and gets the same.
 
     Args:
-        trainer: Knows the ranks and the datamodule.
+        trainer: Knows the ranks.
         module: Draws.
         network: Its trained network, which the merge is lent to.
         merge: Has `scales`.
         experts: That are merged, in the order of the weights.
         name: Of the result.
         split: Prompts and reward.
+        trained_on: Texts that are left out of it.
 
     Raises:
         UserError: All prompts are trained on, or the experts cannot be merged.
         RunError: The reward broke off.
     """
-    data = trainer.datamodule  # type: ignore[attr-defined]
-    prompts = split.unseen(data.training_texts() if isinstance(data, ListsTexts) else ())
+    prompts = split.unseen(trained_on)
     size_px = size_to_draw_px(trainer, module)
     asked = requests_to_draw(prompts, split.images_per_prompt, split.seed, size_px, "validation")
     texts = {key: prompt.text for key, (_, prompt) in asked.items()}

@@ -60,7 +60,7 @@ class DarkJudge(ToyJudge):
 def run(folder: Path, root: Path, policy: Policy | None = None, rounds_first: bool = False, **settings: Any) -> Staged:
     evolution = EvolutionCallback(
         {"toy": ToyTeacher()}, DarkJudge(), ToneWriter(), policy or ScreeningPolicy(["dark", "light"]),
-        Budget(budget_teacher_calls=40), judge_health=False, every_n_epochs=1, first_rounds=1, rehearse=False,
+        Budget(budget_teacher_calls=40), judge_health=False, every_n_epochs=1, first_rounds=1,
     )  # fmt: skip
     options = {"stages": PLAN, "merges": {"last": Merge()}, "every": 1} | settings
     made = Staged(folder, root, trained=Trained(LoRA(2), experts=SLOTS), callbacks=[evolution], **options)

@@ -28,11 +28,6 @@ class Validation:
         return [Prompt.create(f"tone {tone}") for tone in (30, 50, 90)]
 
 
-class TrainsOnOne(Data):
-    def training_texts(self) -> list[str]:
-        return ["tone 30"]
-
-
 class Chooses(pl.Callback):
     def __init__(self, split: ValidationSplit) -> None:
         self.split = split
@@ -40,14 +35,16 @@ class Chooses(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: Painter) -> None:  # type: ignore[override]
         experts = [expert_named("bright"), expert_named("red")]
         network = pl_module.network
-        self.found: Expert = merge_at_best_scale(trainer, pl_module, network, MERGE, experts, "best", self.split)
+        self.found: Expert = merge_at_best_scale(
+            trainer, pl_module, network, MERGE, experts, "best", self.split, ["tone 30"]
+        )
 
 
 @pytest.mark.parametrize(("sign", "scale"), [(1, 1.0), (-1, 0.25)])
 def test_the_scale_whose_drawings_score_best_is_taken(tmp_path: Path, sign: int, scale: float) -> None:
     reward = Measures("brightness", (sign / 3,) * 3)
     chooses, painter = Chooses(ValidationSplit(Validation(), reward, images_per_prompt=2)), Painter()
-    trainer_of(tmp_path, chooses).fit(painter, datamodule=TrainsOnOne())
+    trainer_of(tmp_path, chooses).fit(painter, datamodule=Data())
     assert chooses.found.provenance["merge"]["scale"] == scale  # together they add 0.1 of the tone at a scale of 1
     told = chooses.found.provenance["validation"]
     assert told["prompts"] == 2 and told["reward"] == reward.fingerprint
