@@ -319,6 +319,14 @@ class EvolutionCallback(pl.Callback):
         """Return this callback's part of `summary.json`."""
         return self._driver.summary(self._opened().revision_sha) if self._driver is not None else {}
 
+    def failing_skills(self, revision_sha: str) -> list[tuple[str, float]]:
+        """Rank the skills that the rounds before a revision saw fail, with their shares; every rank asks.
+
+        Args:
+            revision_sha: That is trained on.
+        """
+        return self._driving().failing_skills(revision_sha)
+
     def owned_root(self) -> Path | None:
         """Return the dataset root that this callback writes; None before the run is set up."""
         return self.root

@@ -47,6 +47,8 @@ from evolvedirector.evolution.round_id import RoundSettings
 from evolvedirector.execution.ranks import from_all_ranks, on_rank_zero, own_rank
 from evolvedirector.experts.gate_weights import MeanWeights
 from evolvedirector.experts.host import HoldsExperts
+from evolvedirector.planning.roles import PlannedRun
+from evolvedirector.planning.spending import Reader
 from evolvedirector.policies.best_of_n import BestOfN
 from evolvedirector.records import ImageAndPrompt, Prompt, digest
 from evolvedirector.records.part import Part, requests_in_flight_of, verify_parts
@@ -158,10 +160,36 @@ class ExpertTable(pl.Callback):
             )
         if not all_sized(prompts, size_to_draw_px(trainer, pl_module)):
             raise RunError(unknown_size(type(pl_module).__name__, type(self).__name__))
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, ExpertStages) and callback.validation is not None:
+                callback.validation.refuse_measured(prompts, self.evaluators)
 
     def parts(self) -> dict[str, Part]:
         """Name the evaluators, for those who verify and size."""
         return {f"evaluators.{name}": reward for name, reward in self.evaluators.items()}
+
+    def planned_drawings(self, run: PlannedRun) -> int | None:
+        """Count the images of all arms: of the base, each expert, each merge and the gate.
+
+        Args:
+            run: Says how many arms there are.
+        """
+        if run.arms is None:
+            return None
+        if self.source is None:
+            prompts = run.held_out_prompts if self.max_prompts is None else min(run.held_out_prompts, self.max_prompts)
+        else:
+            prompts = len(prompts_of(self.source, (), self.max_prompts, self.seed))
+        return run.arms * prompts * self.images_per_prompt
+
+    def planned_looks(self, run: PlannedRun) -> list[Reader]:
+        """Count what each evaluator scores: every image once.
+
+        Args:
+            run: Says how many arms there are.
+        """
+        images = self.planned_drawings(run)
+        return [Reader(f"ExpertTable.evaluators.{name}", reward, images) for name, reward in self.evaluators.items()]
 
     def plan_summary(self) -> dict[str, str]:
         """Say what is drawn, for `evolvedirector check`."""

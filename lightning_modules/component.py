@@ -32,7 +32,15 @@ def needs_revision(what: str, name: str, revision: str | None) -> None:
     Raises:
         UserError: It has none and is no folder here.
     """
-    if revision is None and not Path(name).is_dir():
+    if Path(name).is_dir():
+        return
+    if name.startswith((".", "~", "/")) or name.count("/") > 1:  # no name of a hub
+        raise UserError(
+            f"{what} is the folder {name!r}, which is not there. Allowed is a folder, or a repository of the hub with "
+            "its revision. Make it first: the head of the recipe that reads it names the command that does (its "
+            "`make` word, say); or correct the path."
+        )
+    if revision is None:
         raise UserError(
             f"{what} {name!r} is no folder here and has no revision. A repository needs one, so that a run can be "
             "repeated. Write revision: <git hash>, or the path of a folder."

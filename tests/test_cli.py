@@ -154,6 +154,11 @@ def test_a_mistake_in_flags_is_one_paragraph(
             "      init_args: {keep_lst: 2}\n",
             "`trainer.callbacks[0].init_args.keep_lst` is not an option of RunCheckpoint. Did you mean `keep_last`?",
         ),
+        (
+            "trainer:\n  callbacks:\n    - class_path: evolvedirector.policies.BestOfN\n"
+            "      init_args: {aspects: {sharpness: {rewrd: sharpness}}}\n",
+            "aspects.sharpness.rewrd` is not an option of Aspect. Did you mean `reward`?",
+        ),
     ],
 )
 def test_a_mistake_in_yaml_names_file_path_and_nearest_name(
@@ -169,7 +174,10 @@ def test_a_mistake_in_yaml_names_file_path_and_nearest_name(
 def test_a_file_that_belongs_on_top_of_others_says_so_and_shows_its_command(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (here / "top.yaml").write_text("# Command: evolvedirector fit -c run.yaml -c top.yaml\nmodel: {init_args: {}}\n")
+    part = "trainer:\n  callbacks+:\n    - class_path: evolvedirector.policies.BestOfN\n"
+    part += "      init_args: {aspects: {sharpness: {reward: sharpness}}}\n"  # settings by name are no mistake
+    head = "# Command: evolvedirector fit -c run.yaml -c top.yaml\nmodel: {init_args: {}}\n"
+    (here / "top.yaml").write_text(head + part)
     assert main(["fit", "-c", "top.yaml"]) == 2
     printed = paragraph(capsys)
     assert "no file or flag gives `model.class_path`" in printed

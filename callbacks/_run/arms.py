@@ -22,6 +22,7 @@ from evolvedirector.experts.gate_weights import MeanWeights, weighing
 from evolvedirector.experts.gated_files import RECORD
 from evolvedirector.experts.lent import base_alone, gate_at_work, lent
 from evolvedirector.experts.lora import is_adapter
+from evolvedirector.experts.merge import task_arithmetic
 from evolvedirector.records import digest
 
 GATE_ARM = "gate"
@@ -63,7 +64,8 @@ def arms_of(run_folder: Path, network: nn.Module) -> list[Arm]:
     arms = [Arm(BASE, "base", digest(BASE, *bases), {}, partial(base_alone, network))]
     for expert in experts:
         kind: ArmKind = "merge" if "merge" in expert.provenance else "expert"
-        arms.append(Arm(expert.name, kind, expert.tensors_sha256, _about(expert), partial(lent, network, expert)))
+        whole = _with_what_it_stands_on(expert, experts)
+        arms.append(Arm(expert.name, kind, whole.tensors_sha256, _about(expert), partial(lent, network, whole)))
     if gates := gates_of(network):
         about = {"gate": next(iter(gates.values())).settings.kind, "experts": list(next(iter(gates.values())).experts)}
         arms.append(Arm(GATE_ARM, "gate", _numbers_of(network), about, partial(_gate_works, network)))
@@ -85,6 +87,21 @@ def _experts_of(folder: Path, adapters: Sequence[str]) -> list[Expert]:
         )
     place = {name: index for index, name in enumerate(adapters)}
     return sorted(experts, key=lambda expert: (place.get(expert.name, len(place)), expert.name))
+
+
+def _with_what_it_stands_on(expert: Expert, experts: Sequence[Expert]) -> Expert:
+    """Add the experts that worked, frozen, while one was trained: without them it was never meant to draw."""
+    below: Mapping[str, float] = expert.provenance.get("stage", {}).get("on_top_of", {})
+    there = [other for other in experts if other.name in below]
+    if len(there) < len(below):
+        lacking = sorted(set(below) - {other.name for other in there})
+        raise UserError(
+            f"Expert {expert.name!r} was trained on top of {lacking[0]!r}, whose file is not beside it. Allowed are "
+            f"all of them in {FOLDER}/. Put that file back, or remove this one too."
+        )
+    if not there:
+        return expert
+    return task_arithmetic([expert, *there], 1.0, [1.0, *(below[other.name] for other in there)], name=expert.name)
 
 
 def _holds_gate(path: Path) -> bool:

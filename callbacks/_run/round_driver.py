@@ -16,6 +16,7 @@ from evolvedirector.callbacks._run.drawing import offloader, student_part
 from evolvedirector.callbacks._run.held_out import size_px_of
 from evolvedirector.callbacks._run.round_bar import RoundBar
 from evolvedirector.errors import RunError
+from evolvedirector.evolution.failing import failing_skills
 from evolvedirector.evolution.host import StudentPart
 from evolvedirector.evolution.opening import run_seeding
 from evolvedirector.evolution.round import run_round
@@ -23,7 +24,7 @@ from evolvedirector.evolution.round_parts import Round, RoundInterrupted, RoundP
 from evolvedirector.execution.executor import Executor
 from evolvedirector.execution.heartbeat import Heartbeat
 from evolvedirector.execution.local import LocalExecutor
-from evolvedirector.execution.ranks import PeerFailed, RankExecutor
+from evolvedirector.execution.ranks import PeerFailed, RankExecutor, on_rank_zero
 from evolvedirector.execution.signals import TermRequest
 from evolvedirector.models.embedding_part import EmbeddingPart
 from evolvedirector.planning.roles import EvolutionPlan, HasBuckets
@@ -88,6 +89,10 @@ class RoundDriver:
             name: What progress is reported under.
         """
         return self._together(work, info, name)
+
+    def failing_skills(self, revision_sha: str) -> list[tuple[str, float]]:
+        """Rank the skills that the student fails; every rank gets what rank 0 reads."""
+        return on_rank_zero(lambda: failing_skills(self._opened_store(), revision_sha))
 
     def summary(self, revision_sha: str) -> dict[str, Any]:
         """Return the figures of evolution so far; empty on ranks without the ledger."""

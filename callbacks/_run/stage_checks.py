@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.strategies import DDPStrategy
 
-from evolvedirector.errors import RunError
+from evolvedirector.errors import RunError, UserError
 from evolvedirector.experts.host import HoldsExperts, TrainsOnSubsets
-from evolvedirector.planning.roles import CountsBatches
+from evolvedirector.experts.stages import Stage
+from evolvedirector.planning.roles import CountsBatches, Evolves, RanksSkills
 
 
 def check_stage_host(trainer: pl.Trainer, module: pl.LightningModule) -> tuple[HoldsExperts, TrainsOnSubsets]:
@@ -62,3 +64,47 @@ def steps_of(trainer: pl.Trainer, data: object) -> tuple[int | None, int]:
     if trainer.max_epochs not in (None, -1):
         ends.append(trainer.max_epochs * per_epoch)
     return (min(ends) if ends else None), per_epoch
+
+
+def ranks_skills(trainer: pl.Trainer, stage: Stage) -> RanksSkills:
+    """Return the callback whose rounds say which skills fail.
+
+    Args:
+        trainer: Knows the callbacks.
+        stage: Which asks.
+
+    Raises:
+        UserError: There is none.
+    """
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, RanksSkills):
+            return callback
+    raise UserError(
+        f"Stage {stage.name!r} trains on a skill that fails, but no callback holds rounds that would see one fail. "
+        "Allowed is such a stage beside an EvolutionCallback. Add one, or name the skill: trains_on: {skills: "
+        "[counting]}."
+    )
+
+
+def check_order_of_rounds(trainer: pl.Trainer, stages_callback: pl.Callback, stages: Sequence[Stage]) -> None:
+    """Refuse stages that need rounds where there are none, or rounds that would draw before a merge works.
+
+    Args:
+        trainer: Knows the callbacks and their order, in which their hooks are called.
+        stages_callback: That trains them.
+        stages: In their order.
+
+    Raises:
+        UserError: With what to change.
+    """
+    for stage in stages:
+        if stage.failing is not None:
+            ranks_skills(trainer, stage)
+    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    earlier = callbacks[: callbacks.index(stages_callback)]
+    if any(stage.draws_first for stage in stages) and any(isinstance(callback, Evolves) for callback in earlier):
+        raise UserError(
+            "EvolutionCallback stands before ExpertStages under trainer.callbacks, so that a round between two stages "
+            "would draw with the expert that ended, not with what the next one stands on. Allowed with `failing` or "
+            "`on_top_of` is the other order. Put ExpertStages before EvolutionCallback."
+        )

@@ -11,6 +11,7 @@ import difflib
 import importlib
 import inspect
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -145,12 +146,22 @@ def _walk(source: str, path: str, value: Any, hint: Any, search: Search) -> None
         if owner is not None:
             _walk_node(source, path, owner, value, search)
             return
-        group = next((part for part in get_args(hint) or (hint,) if is_dataclass(part)), None)
+        group = next((part for part in _alternatives(hint) if is_dataclass(part)), None)
         if isinstance(group, type):
             _check_arguments(source, path, group, value, search)
             return
+        values = next((get_args(part)[1] for part in _alternatives(hint) if get_origin(part) in (dict, Mapping)), None)
+        if any(is_dataclass(part) for part in _alternatives(values)):
+            for key, item in value.items():
+                _walk(source, f"{path}.{key}", item, values, search)
+            return
     if hint is not None:
         _check_type(source, path, value, hint)
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    """Return the types that a hint allows: the parts of a union, or itself."""
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
 
 
 def _walk_node(source: str, path: str, owner: type, node: dict[str, Any], search: Search) -> None:

@@ -17,6 +17,7 @@ from evolvedirector.commands.console import readable_console
 from evolvedirector.commands.exported_files import whole_folder
 from evolvedirector.commands.generate import refuse_full
 from evolvedirector.commands.merge_base import StockBase, stock_base, write_fused
+from evolvedirector.commands.merge_scale import add_scale_options, check_scale_options, merge_on_validation
 from evolvedirector.errors import UserError
 from evolvedirector.experts import Expert
 from evolvedirector.experts.expert_files import OURS, Pair, read_expert, write_expert, write_named
@@ -50,7 +51,13 @@ def main(args: list[str]) -> int:
     import_diffusers()
     with readable_console():
         experts = _experts(options)
-        expert = settings.of_all(experts, out.name.removesuffix(".safetensors"))
+        name = out.name.removesuffix(".safetensors")
+        if settings.scales is None:
+            expert = settings.of_all(experts, name)
+        else:
+            expert = merge_on_validation(settings, experts, name, options)
+            for scale, score in expert.provenance["validation"]["scores"].items():
+                print(f"Scale {scale}: {score:.4g} on the validation split.")
         if options.fused is None:
             _write_adapter(expert, options, out)
         else:
@@ -98,6 +105,7 @@ def _write_adapter(expert: Expert, options: argparse.Namespace, out: Path) -> No
 
 def _settings(options: argparse.Namespace) -> Merge:
     """Return how is merged, once it is sure that the numbers are those of the method."""
+    check_scale_options(options)
     needs, may = NEEDS.get(options.method, ()), MAY_HAVE.get(options.method, ())
     numbers = {name: getattr(options, name) for name in ("rank", "scale", "density", "seed")}
     for name, value in numbers.items():
@@ -107,12 +115,12 @@ def _settings(options: argparse.Namespace) -> Merge:
                 f"--{name} is {value:g}, but --method {options.method} does not read it. Allowed are "
                 f"{', '.join(f'--{word}' for word in (*needs, *may)) or 'none of its like'}. Leave it out."
             )
-        if not given and name in needs:
+        if not given and name in needs and not (name == "scale" and options.scales):
             raise UserError(
                 f"--method {options.method} needs --{name}, which nothing chooses for you. Allowed is a number (see "
                 f"evolvedirector merge --help). Write --{name} {EXAMPLES[name]:g}, say."
             )
-    return Merge(options.method, weights=options.weights, **numbers)
+    return Merge(options.method, weights=options.weights, scales=options.scales, **numbers)
 
 
 def _check_out(options: argparse.Namespace, out: Path) -> None:
@@ -155,6 +163,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--base", metavar="NAME", help="what files were trained beside that do not say it")
     parser.add_argument("--rank", type=int, help="of the result: svd, ties, dare_*; task_arithmetic if it is to be cut")
     parser.add_argument("--scale", type=float, help="of the result: task_arithmetic, ties, dare_*")
+    add_scale_options(parser)
     parser.add_argument("--density", type=float, help="share of entries that ties and dare_* keep")
     parser.add_argument("--seed", type=int, help="of the entries that dare_* drops (0)")
     parser.add_argument(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import get_args
 
 from evolvedirector.errors import UserError
 from evolvedirector.experts.expert import Expert
-from evolvedirector.experts.merge import factor_mean, product_mean, svd, task_arithmetic
+from evolvedirector.experts.merge import check_scale, choose_scale, factor_mean, product_mean, svd, task_arithmetic
 from evolvedirector.experts.merged import Method
 from evolvedirector.experts.sparse_merge import Sparsity, dare_linear, dare_ties, ties
 
@@ -41,6 +41,7 @@ class Merge:
         scale: Factor of the result, of task arithmetic and of sparse merges. None: 1.
         density: Share of entries that sparse merges keep, in (0, 1].
         seed: Names the entries that DARE drops. None: 0.
+        scales: In place of `scale`: those of which a validation split chooses the best. None: `scale` is it.
 
     Raises:
         UserError: The method does not read a setting that is given, or needs one that is not.
@@ -53,6 +54,7 @@ class Merge:
     scale: float | None = None
     density: float | None = None
     seed: int | None = None
+    scales: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         if self.method not in get_args(Method):
@@ -62,8 +64,10 @@ class Merge:
             )
         needs, may = NEEDS.get(self.method, ()), MAY_HAVE.get(self.method, ())
         given = {"rank": self.rank, "scale": self.scale, "density": self.density, "seed": self.seed}
+        if self.scales is not None:
+            self._check_scales("scale" in (*needs, *may))
         for name, value in given.items():
-            is_missing = value is None and name in needs
+            is_missing = value is None and name in needs and (name != "scale" or self.scales is None)
             if is_missing or (value is not None and name not in (*needs, *may)):
                 says = "is null, which nothing chooses for you" if value is None else f"is {value:g}, which is not read"
                 raise UserError(
@@ -72,6 +76,36 @@ class Merge:
                     + "".join(f", {word}: {EXAMPLES[word]}" for word in needs)
                     + "}, say."
                 )
+
+    def _check_scales(self, is_read: bool) -> None:
+        if not is_read or self.scale is not None or isinstance(self.scales, str) or not self.scales:
+            raise UserError(
+                f"scales of the merge by {self.method} is {self.scales!r}, beside scale: {self.scale}. Allowed is a "
+                "list of numbers in place of scale, where the method reads one. Write {method: task_arithmetic, "
+                "scales: [0.3, 0.6, 1.0]}, say."
+            )
+        for scale in self.scales:
+            check_scale(scale)
+
+    def chosen(self, experts: Sequence[Expert], name: str, score: Callable[[Expert], float]) -> Expert:
+        """Merge with each of `scales`, and return the merge of the best score; all scores are in its provenance.
+
+        Args:
+            experts: All that are merged, in the order of the weights.
+            name: Of the result.
+            score: Of a merge, higher is better, on a validation split that no test reads.
+
+        Raises:
+            UserError: They cannot be merged, or a score is not finite.
+        """
+
+        def at(scale: float) -> Expert:
+            return replace(self, scale=scale, scales=None).of_all(experts, name)
+
+        best, scores = choose_scale(lambda scale: score(at(scale)), self.scales or ())
+        found = at(best)
+        told = {"scores": {f"{scale:g}": value for scale, value in scores.items()}}
+        return replace(found, provenance={**found.provenance, "validation": told})
 
     def of(self, experts: Mapping[str, Expert], name: str) -> Expert:
         """Merge.
@@ -83,13 +117,25 @@ class Merge:
         Raises:
             UserError: One is missing, or they cannot be merged.
         """
+        return self.of_all(self.taken(experts, name), name)
+
+    def taken(self, experts: Mapping[str, Expert], name: str) -> list[Expert]:
+        """Return the experts that are merged, in the order of the weights.
+
+        Args:
+            experts: By name.
+            name: Of the merge.
+
+        Raises:
+            UserError: One is missing.
+        """
         wanted = list(experts if self.experts is None else self.experts)
         if missing := [word for word in wanted if word not in experts]:
             raise UserError(
                 f"Merge {name!r} takes the expert {missing[0]!r}, which there is not. Allowed: {', '.join(experts)}. "
                 "Correct the name."
             )
-        return self.of_all([experts[word] for word in wanted], name)
+        return [experts[word] for word in wanted]
 
     def of_all(self, chosen: Sequence[Expert], name: str) -> Expert:
         """Merge experts, whatever names the settings have for them.
@@ -101,6 +147,11 @@ class Merge:
         Raises:
             UserError: They cannot be merged.
         """
+        if self.scales is not None:
+            raise UserError(
+                f"scales of the merge {name!r} is {list(self.scales)}, and no validation split chooses among them. "
+                "Allowed is one scale, or a split. Write scale: 0.6, or `validation` beside it."
+            )
         if self.method == "product_mean":
             return product_mean(chosen, self.weights, name)
         if self.method == "factor_mean":
@@ -146,3 +197,27 @@ def check_merges(merges: Mapping[str, Merge], stages: Mapping[str, str]) -> None
                 f"Merge {name!r} takes {lacks}. Allowed are two or more of {', '.join(experts)}. Name them under "
                 "`experts` of the merge."
             )
+
+
+def check_scales_are_chosen(merges: Mapping[str, Merge], has_split: bool) -> None:
+    """Refuse merges with scales that nobody chooses among, and a validation split that chooses nothing.
+
+    Args:
+        merges: By name.
+        has_split: Whether there is a validation split.
+
+    Raises:
+        UserError: One is there without the other.
+    """
+    choosing = [name for name, merge in merges.items() if merge.scales is not None]
+    if choosing and not has_split:
+        raise UserError(
+            f"Merge {choosing[0]!r} has scales, and no validation split chooses among them. Allowed is one scale, or a "
+            "split. Write `validation: {prompts: validation.txt, reward: {class_path: ...}}` beside `merges`, or "
+            "scale: 0.6."
+        )
+    if has_split and not choosing:
+        raise UserError(
+            "There is a validation split, and no merge has scales for it to choose among. Allowed are both or none. "
+            "Write {method: task_arithmetic, scales: [0.3, 0.6, 1.0]} under `merges`, or leave `validation` out."
+        )

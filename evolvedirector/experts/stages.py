@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -22,6 +23,11 @@ class Stage:
         steps: Optimizer steps; whole epochs.
         trains_on: The samples. None: all of them, as a joint expert is trained that the others are compared with.
         kind: `expert`, or `gate`: the gate of `trained.gate` is trained while experts are frozen.
+        failing: Train on the skill that the student fails most (1), second most (2) and so on, as the rounds so far
+            saw it when this stage begins; of stages that follow each other on top of the same student, when the first
+            of them begins. None: `trains_on` says the samples.
+        on_top_of: Experts of earlier stages that work while this one learns, frozen, with their weights in the sum;
+            rounds before it draw with that sum. None: the base alone.
 
     Raises:
         UserError: A setting is out of range.
@@ -31,6 +37,8 @@ class Stage:
     steps: int
     trains_on: Subset | None = None
     kind: StageKind = "expert"
+    failing: int | None = None
+    on_top_of: dict[str, float] | None = None
 
     def __post_init__(self) -> None:
         if self.trains_on is not None:  # a mapping, as Hydra gives it
@@ -40,6 +48,29 @@ class Stage:
                 f"Stage {self.name!r} is of kind {self.kind!r} and has {self.steps} steps. Allowed: expert or gate, "
                 "and 1 step or more. Write {name: counting, steps: 1000}, say."
             )
+        if self.failing is not None and (self.failing < 1 or self.trains_on is not None or self.kind != "expert"):
+            raise UserError(
+                f"Stage {self.name!r} has failing: {self.failing}, trains_on: {self.subset.named()} and is of kind "
+                f"{self.kind!r}. Allowed for an expert is a place from 1 up in place of trains_on. Write {{name: "
+                "expert-1, steps: 1000, failing: 1}, say."
+            )
+        below = self.on_top_of or {}
+        if self.name in below or (below and self.kind != "expert") or not all(map(math.isfinite, below.values())):
+            raise UserError(
+                f"Stage {self.name!r} has on_top_of: {dict(below)}. Allowed for an expert are others with finite "
+                "weights. Write {name: second, steps: 1000, on_top_of: {first: 1.0}}, say."
+            )
+
+    @property
+    def draws_first(self) -> bool:
+        """Whether the student that this stage stands on draws in rounds before it, not the expert before it."""
+        return self.failing is not None or self.on_top_of is not None
+
+    def told(self) -> str:
+        """Say what it is trained on, and on top of what."""
+        samples = self.subset.named() if self.failing is None else f"the skill at place {self.failing} of those failed"
+        below = " + ".join(f"{weight:g} {name}" for name, weight in (self.on_top_of or {}).items())
+        return samples + (f", on top of {below}" if below else "")
 
     @property
     def subset(self) -> Subset:
@@ -48,7 +79,9 @@ class Stage:
 
     def plain(self) -> dict[str, Any]:
         """Return it as plain values, for checkpoints and provenance."""
-        return {"name": self.name, "steps": self.steps, "trains_on": self.subset.plain(), "kind": self.kind}
+        plain = {"name": self.name, "steps": self.steps, "trains_on": self.subset.plain(), "kind": self.kind}
+        more = {"failing": self.failing, "on_top_of": None if self.on_top_of is None else dict(self.on_top_of)}
+        return plain | {name: value for name, value in more.items() if value is not None}
 
 
 def chosen_stages(stages: Sequence[Stage], only: str | None) -> list[Stage]:
@@ -108,6 +141,31 @@ def ended_stages(stages: Sequence[Stage], step: int) -> list[Stage]:
     return [stage for stage, end in zip(stages, ends_of(stages), strict=True) if end <= step]
 
 
+def first_of_ranking(stages: Sequence[Stage], stage: Stage) -> Stage:
+    """Return the stage at whose beginning the failing skills are ranked for a stage, which may be itself.
+
+    Stages share a ranking while they follow each other on top of the same student: places 1, 2, 3 are three skills.
+
+    Args:
+        stages: In their order.
+        stage: One of them, with `failing`.
+    """
+    place = [one.name for one in stages].index(stage.name)
+    while place and stages[place - 1].failing is not None and stages[place - 1].on_top_of == stage.on_top_of:
+        place -= 1
+    return stages[place]
+
+
+def skill_at(ranking: Sequence[str], place: int) -> str:
+    """Return the skill at a place of a ranking; behind its end it begins anew, so that no stage is without one.
+
+    Args:
+        ranking: The most failed first; at least one.
+        place: From 1.
+    """
+    return ranking[(place - 1) % len(ranking)]
+
+
 def check_plan(stages: Sequence[Stage], steps: int | None, steps_per_epoch: int) -> None:
     """Refuse stages that do not fill a training in whole epochs.
 
@@ -145,7 +203,13 @@ def check_names(stages: Sequence[Stage], experts: Sequence[str], gated: Sequence
     Raises:
         UserError: It lacks one.
     """
-    for stage in stages:
+    for place, stage in enumerate(stages):
+        earlier = [before.name for before in stages[:place] if before.kind == "expert"]
+        if later := [name for name in stage.on_top_of or {} if name not in earlier]:
+            raise UserError(
+                f"Stage {stage.name!r} is on top of {later[0]!r}, which no stage before it trains. Allowed: "
+                f"{', '.join(earlier) or 'none yet'}. Put that stage before it, or leave it out of on_top_of."
+            )
         if stage.kind == "expert" and stage.name not in experts:
             raise UserError(
                 f"Stage {stage.name!r} trains an expert that the model does not have. Allowed: "

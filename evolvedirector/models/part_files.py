@@ -6,13 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from evolvedirector.errors import UserError
 from evolvedirector.secrecy.guard import refuse_secrets
 from evolvedirector.store.paths import user_path
-
-MAX_BYTES = 2**20
+from evolvedirector.store.short_yaml import read_short_yaml
 
 
 def read_part(path: Path, name: str) -> dict[str, Any]:
@@ -26,15 +23,7 @@ def read_part(path: Path, name: str) -> dict[str, Any]:
         UserError: It cannot be read, names no class, or holds a secret of the environment.
     """
     path = user_path(path)
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise UserError(f"The {name} file '{path}' has over {MAX_BYTES} bytes. Allowed: a short YAML. Name it.")
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise UserError(
-            f"The {name} file '{path}' cannot be read: {' '.join(str(error).split())}. Allowed: a YAML with class_path "
-            "and init_args. Correct its path or content."
-        ) from error
+    content = read_short_yaml(path, name, "Allowed: a YAML with class_path and init_args.")
     content = content.get(name, content) if isinstance(content, dict) else content
     if not isinstance(content, dict) or not isinstance(content.get("class_path"), str):
         raise UserError(

@@ -100,12 +100,14 @@ class PlannedRun:
         validations: At most, the one before the training included. None: not known.
         held_out_prompts: Of the datamodule.
         training_judges: Judges that choose training data.
+        arms: Ways to draw that a run with experts ends with, the base included. None: not known.
     """
 
     epochs: int | None
     validations: int | None
     held_out_prompts: int
     training_judges: tuple[Judge, ...] = ()
+    arms: int | None = None
 
     def readings(self, every_n_epochs: int | None) -> int | None:
         """Count readings at the end of every so many epochs and at the end of training; None where no end is set.
@@ -141,11 +143,47 @@ class PlannedImages:
 
 
 @runtime_checkable
+class PlansArms(Protocol):
+    """A callback that trains or merges experts, each of which is a way to draw."""
+
+    def planned_arms(self) -> Sequence[str]:
+        """Name them, without the base."""
+        ...
+
+
+@runtime_checkable
+class DrawsFigures(Protocol):
+    """A callback that has the student draw images for its figures."""
+
+    def planned_drawings(self, run: PlannedRun) -> int | None:
+        """Return how many at most; None where nothing bounds them."""
+        ...
+
+
+@runtime_checkable
 class BuysImages(Protocol):
     """A callback that asks teachers for images of its own."""
 
     def planned_images(self) -> PlannedImages:
         """Say whom it asks, and for how many at most."""
+        ...
+
+
+@runtime_checkable
+class ListsTexts(Protocol):
+    """A datamodule that says what it trains on."""
+
+    def training_texts(self) -> list[str]:
+        """List the texts that the next epoch trains on, each once."""
+        ...
+
+
+@runtime_checkable
+class RanksSkills(Protocol):
+    """A callback that knows which skills the student fails."""
+
+    def failing_skills(self, revision_sha: str) -> list[tuple[str, float]]:
+        """Rank the skills of a revision by the share that its rounds saw fail, the most first; every rank asks."""
         ...
 
 

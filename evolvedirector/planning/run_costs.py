@@ -23,12 +23,14 @@ from evolvedirector.planning.memory import (
 from evolvedirector.planning.roles import (
     BuysImages,
     CountsBatches,
+    DrawsFigures,
     EvolutionPlan,
     Evolves,
     HasBuckets,
     HoldsOut,
     Measures,
     PlannedRun,
+    PlansArms,
     SizesImages,
     phases_of,
 )
@@ -81,7 +83,27 @@ def looks_and_money(run: Any, seeds: Sequence[Prompt], epochs: int | None) -> Ro
     planned = {type(callback).__name__: callback.planned_images() for callback in buying}
     images = {name: most_cost_usd(asked.budget, asked.teachers) for name, asked in planned.items() if asked.teachers}
     in_evolution = None if None in spent else sum(part or 0.0 for part in spent)
-    return rows | figures_rows(readers_of(run, epochs), images, in_evolution)
+    return rows | drawings_rows(run, epochs) | figures_rows(readers_of(run, epochs), images, in_evolution)
+
+
+def drawings_rows(run: Any, epochs: int | None) -> Rows:
+    """Say how many images the student draws for figures that are not those of a validation.
+
+    Args:
+        run: Built, not started.
+        epochs: Of the whole training. None: no end is set.
+    """
+    planned = _planned(run, epochs)
+    drawn = {
+        type(callback).__name__: callback.planned_drawings(planned)
+        for callback in run.trainer.callbacks
+        if isinstance(callback, DrawsFigures)
+    }
+    return {
+        f"images drawn for {name}": "not bounded" if count is None else f"at most {count:,}"
+        for name, count in drawn.items()
+        if count != 0
+    }
 
 
 def readers_of(run: Any, epochs: int | None) -> list[Reader]:
@@ -91,11 +113,17 @@ def readers_of(run: Any, epochs: int | None) -> list[Reader]:
         run: Built, not started.
         epochs: Of the whole training. None: no end is set.
     """
-    held_out = len(run.datamodule.held_out_prompts()) if isinstance(run.datamodule, HoldsOut) else 0
-    judges = tuple(plan.settings.judge for plan in evolving(run.trainer))
-    planned = PlannedRun(epochs, validations_of(run.trainer, epochs), held_out, judges)
+    planned = _planned(run, epochs)
     measuring = [callback for callback in run.trainer.callbacks if isinstance(callback, Measures)]
     return [reader for callback in measuring for reader in callback.planned_looks(planned)]
+
+
+def _planned(run: Any, epochs: int | None) -> PlannedRun:
+    held_out = len(run.datamodule.held_out_prompts()) if isinstance(run.datamodule, HoldsOut) else 0
+    judges = tuple(plan.settings.judge for plan in evolving(run.trainer))
+    planning = [callback for callback in run.trainer.callbacks if isinstance(callback, PlansArms)]
+    arms = 1 + sum(len(callback.planned_arms()) for callback in planning) if planning else None
+    return PlannedRun(epochs, validations_of(run.trainer, epochs), held_out, judges, arms)
 
 
 def validations_of(trainer: Any, epochs: int | None) -> int | None:

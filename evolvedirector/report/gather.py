@@ -96,7 +96,8 @@ def gather(run: RunFolder, thumbnails: Thumbnails, use_summary: bool = True) -> 
 def _first_screen(run: RunFolder, summary: dict[str, Any], evolved: dict[str, Any]) -> dict[str, Any]:
     """Say what came out, in words and figures."""
     steps = evolved.get("history", History()).steps
-    dataset = {word: steps[-1][word] for word in ("live", "mastered", "retired")} if steps else {}
+    words = ("live", "mastered", "retired", "images")
+    dataset = {word: steps[-1][word] for word in words} if steps else {}
     state = _state(run, run.status(), evolved.get("story", {}).get("rounds", []))
     spending = evolved.get("spending", {})
     return {

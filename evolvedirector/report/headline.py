@@ -69,7 +69,7 @@ def tiles(
                 "note": money(spending["cost_usd"]) + (f"; {apart:,} more to measure it" if apart else ""),
             }
         )
-    trained = [step["live"] + step["mastered"] for step in steps]
+    trained = [step["images"] for step in steps]
     trained = trained[next((place for place, count in enumerate(trained) if count), 0) :]
     if trained:
         grew = f"{trained[0]:,} → {trained[-1]:,}" if len(trained) > 1 else f"{trained[-1]:,}"
@@ -167,7 +167,7 @@ def duration(seconds: float | None) -> str:
 
 def _learned(summary: Mapping[str, Any], dataset: Mapping[str, int]) -> str:
     images, rounds = summary.get("images_seen"), summary.get("rounds")
-    trained = dataset.get("live", 0) + dataset.get("mastered", 0)
+    trained = dataset.get("images", dataset.get("live", 0) + dataset.get("mastered", 0))
     if not images:
         return "This run has no finished epoch yet; what is known so far is below."
     skipped = f" ({summary['rounds_skipped']} more were skipped)" if summary.get("rounds_skipped") else ""

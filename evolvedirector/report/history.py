@@ -14,11 +14,20 @@ from evolvedirector.store.revision import RevisionFiles
 
 @dataclass(slots=True)
 class Fate:
-    """What became of one prompt: its state, and the image it is trained on."""
+    """What became of one prompt: its state, the image it is trained on, and those of its variants."""
 
     state: str
     image_sha256: str | None = None
     teacher: str | None = None
+    variants: dict[str, str] | None = None
+    """Image by variant; None where there is one image alone."""
+
+    @property
+    def trained_images(self) -> int:
+        """Count the different images that are trained on."""
+        if self.state not in ("live", "mastered") or self.image_sha256 is None:
+            return 0
+        return len(set(self.variants.values())) if self.variants else 1
 
 
 @dataclass(slots=True)
@@ -68,8 +77,12 @@ def _apply(fates: dict[str, Fate], counts: Counter[str], body: dict[str, Any]) -
         fate = fates[sample["prompt_id"]]
         counts[fate.state] -= 1
         counts["live"] += 1
-        teacher = intern(sample["teacher"])
-        fates[sample["prompt_id"]] = Fate("live", sample["image_sha256"], teacher)
+        counts["images"] -= fate.trained_images
+        teacher, variant = intern(sample["teacher"]), intern(sample.get("variant", ""))
+        before = fate.variants or ({"": fate.image_sha256} if fate.image_sha256 else {})
+        variants = {**before, variant: sample["image_sha256"]} if variant or fate.variants else None
+        fate = fates[sample["prompt_id"]] = Fate("live", sample["image_sha256"], teacher, variants)
+        counts["images"] += fate.trained_images
         added[teacher] += 1
     for prompt_id, state in body["states"].items():
         fate = fates[prompt_id]
@@ -77,9 +90,11 @@ def _apply(fates: dict[str, Fate], counts: Counter[str], body: dict[str, Any]) -
         counts[state] += 1
         # a retired prompt without an image was never part of the dataset: its teachers drew something else
         changed["revived" if state == "live" else state if fate.image_sha256 else f"{state} unbought"] += 1
+        counts["images"] -= fate.trained_images
         fate.state = intern(state)
+        counts["images"] += fate.trained_images
     return {"added": dict(added), "changed": dict(changed)}
 
 
 def _trained(counts: Counter[str]) -> dict[str, int]:
-    return {state: counts[state] for state in ("live", "mastered", "retired", "candidate")}
+    return {state: counts[state] for state in ("live", "mastered", "retired", "candidate", "images")}

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from evolvedirector.models.model_files import ModelSettings, digest_of_model
-from evolvedirector.models.on_demand import ModelOnDemand
-from evolvedirector.records import ImageAndPrompt, Score, digest
-from evolvedirector.rewards.clip_pair import ClipPair
-from evolvedirector.rewards.image_batches import ImageBatches
+from evolvedirector.models.model_files import digest_of_model
+from evolvedirector.records import digest
+from evolvedirector.rewards.clip_reward import ClipReward
 from evolvedirector.rewards.published_weights import digest_of_file, load_renamed, weights_file
 
 _PUBLISHED = "sac+logos+ava1-l14-linearMSE.pth"
 
 
-class AestheticScore:
+class AestheticScore(ClipReward):
     """Score an image by LAION's aesthetic head over CLIP's image vector, about 1 to 10.
 
     A stack of linear layers over the normalised vector of CLIP ViT-L/14, trained on ratings of pictures (Schuhmann et
@@ -45,30 +42,14 @@ class AestheticScore:
         batch_size: int = 32,
     ) -> None:
         self.head = head
-        self.model = model
-        self.revision = revision
-        self.device = device
-        self.batch_size = batch_size
-        self._clip = ModelOnDemand(ModelSettings(model, revision, "float32", device=device), ClipPair)
+        super().__init__(model, revision, device, batch_size)
         self._layers: nn.Module | None = None
-        self._batches = ImageBatches(self._values, batch_size)
 
     @property
     def fingerprint(self) -> str:
         """Name both weights; neither path nor device."""
         source = self._clip.source()
         return f"aesthetic-score-1/{source.short_name}/{digest(digest_of_model(source), digest_of_file(self._file()))}"
-
-    def score(self, items: Sequence[ImageAndPrompt]) -> Iterator[Score]:
-        """Yield one score per item, batch by batch; nan for what is no image.
-
-        Args:
-            items: Encoded images of any size.
-
-        Raises:
-            UserError: There are no such weights, or one batch does not fit the memory.
-        """
-        return self._batches.score(items)
 
     def verify(self) -> None:
         """Check that CLIP and head are there as safetensors.
@@ -77,16 +58,12 @@ class AestheticScore:
             UserError: With what is wrong and what to write.
         """
         self._file()
-        self._clip.checked_source()
-
-    def estimated_bytes(self) -> int | None:
-        """Estimate the memory of CLIP's weights from the headers of their files; None if they are not here yet."""
-        return self._clip.estimated_bytes()
+        super().verify()
 
     def close(self) -> None:
         """Free the memory; the next score loads again."""
         self._layers = None
-        self._clip.close()
+        super().close()
 
     def _file(self) -> Any:
         return weights_file(self.head, "AestheticScore", _PUBLISHED)

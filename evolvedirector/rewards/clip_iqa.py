@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
 import torch
 from torch import Tensor
 
 from evolvedirector.errors import UserError
-from evolvedirector.models.model_files import ModelSettings, digest_of_model
-from evolvedirector.models.on_demand import ModelOnDemand
-from evolvedirector.records import ImageAndPrompt, Score, digest
-from evolvedirector.rewards.clip_pair import ClipPair
-from evolvedirector.rewards.image_batches import ImageBatches
+from evolvedirector.models.model_files import digest_of_model
+from evolvedirector.records import digest
+from evolvedirector.rewards.clip_reward import ClipReward
 
 _SCALE = 100.0
 """Of the cosines, as CLIP was trained; fixed, so that scores of two CLIPs are of one kind."""
 
 
-class CLIPIQA:
+class CLIPIQA(ClipReward):
     """Score an image by whether CLIP finds it nearer to a good photo than to a bad one, 0 to 1.
 
     CLIP-IQA (Wang et al. 2023, arXiv 2207.12396, eq. 2) as torchmetrics computes it for a CLIP by name: the softmax of
@@ -53,47 +49,15 @@ class CLIPIQA:
                 f"good and bad are both {good!r}. Allowed are two texts that mean opposites, or every image scores "
                 "0.5. Write `good: Good photo.` and `bad: Bad photo.`"
             )
-        self.model = model
         self.good = good
         self.bad = bad
-        self.revision = revision
-        self.device = device
-        self.batch_size = batch_size
-        self._clip = ModelOnDemand(ModelSettings(model, revision, "float32", device=device), ClipPair)
-        self._batches = ImageBatches(self._values, batch_size)
+        super().__init__(model, revision, device, batch_size)
 
     @property
     def fingerprint(self) -> str:
         """Name the model, its weights and the texts; neither path nor device."""
         source = self._clip.source()
         return f"clip-iqa-1/{source.short_name}/{digest(digest_of_model(source), self.good, self.bad)}"
-
-    def score(self, items: Sequence[ImageAndPrompt]) -> Iterator[Score]:
-        """Yield one score per item, batch by batch; nan for what is no image.
-
-        Args:
-            items: Encoded images of any size.
-
-        Raises:
-            UserError: There is no such model, or one batch does not fit the memory.
-        """
-        return self._batches.score(items)
-
-    def verify(self) -> None:
-        """Check, without loading weights, that the model exists and has safetensors weights.
-
-        Raises:
-            UserError: With what is wrong and what to write.
-        """
-        self._clip.checked_source()
-
-    def estimated_bytes(self) -> int | None:
-        """Estimate the memory of the weights from the headers of their files; None if they are not here yet."""
-        return self._clip.estimated_bytes()
-
-    def close(self) -> None:
-        """Free the model's memory; the next score loads it again."""
-        self._clip.close()
 
     def _values(self, images: list[Tensor], prompts: list[str]) -> Tensor:
         clip = self._clip.get()

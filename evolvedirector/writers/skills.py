@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from evolvedirector.errors import UserError
 from evolvedirector.records import Prompt
 from evolvedirector.store.errors import StoreError
 from evolvedirector.store.paths import user_path
 from evolvedirector.store.prompt_fields import checked_prompt
+from evolvedirector.store.short_yaml import read_short_yaml
 
-MAX_SKILL_BYTES = 2**20
 _FIELDS = ("name", "seeds", "rules")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _SUFFIXES = (".yaml", ".yml")
@@ -48,15 +46,7 @@ def read_skill(path: str | Path) -> Skill:
         UserError: It cannot be read, has no seeds, or a field of another kind.
     """
     path = user_path(path)
-    try:
-        if path.stat().st_size > MAX_SKILL_BYTES:
-            raise ValueError(f"it has over {MAX_SKILL_BYTES} bytes")
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        raise UserError(
-            f"The skill file '{path}' cannot be read: {' '.join(str(error).split())}. {_FORM} Correct its path or "
-            "content."
-        ) from error
+    content = read_short_yaml(path, "skill", _FORM)
     if not isinstance(content, Mapping):
         raise UserError(f"The skill file '{path}' holds a {type(content).__name__}. {_FORM} Write these fields.")
     unknown = sorted(map(str, set(content) - set(_FIELDS)))

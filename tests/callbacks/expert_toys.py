@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -21,6 +22,8 @@ from evolvedirector.experts.network_experts import NetworkExperts
 from evolvedirector.experts.trained import Trained
 from evolvedirector.records import ImageAndPrompt, ImageRequest, Prompt, Score
 from tests import toys
+from tests.callbacks import held_out_toys
+from tests.callbacks.held_out_toys import HeldOutData
 
 HELD_OUT = [Prompt.create(f"tone {tone}", skill="dark" if tone < 100 else "light") for tone in (40, 60, 110, 120)]
 CHANGES = {"bright": [0.2, 0.2, 0.2], "red": [0.1, -0.2, -0.2]}
@@ -103,25 +106,10 @@ class HeldOut:
         return [Prompt.create(f"tone {tone}", skill="dark" if tone < 128 else "light") for tone in (3, 99, 130, 251)]
 
 
-class Data(pl.LightningDataModule):
-    def held_out_prompts(self) -> list[Prompt]:
-        return HELD_OUT
-
-    def train_dataloader(self):
-        batch = {"prompt": ["tone 0"], "image": torch.zeros(1, 3, 8, 8, dtype=torch.uint8)}
-        return torch.utils.data.DataLoader([batch, batch], batch_size=None)
-
-    def val_dataloader(self):
-        requests = [ImageRequest(prompt.id, prompt.text, 0, 8, 8) for prompt in HELD_OUT]
-        return torch.utils.data.DataLoader(requests, batch_size=2, collate_fn=list)
-
-    def transfer_batch_to_device(self, batch, device, dataloader_idx):
-        return batch
+class Data(HeldOutData):
+    def __init__(self) -> None:
+        super().__init__(HELD_OUT)
 
 
-def trainer_of(folder: Path, *callbacks: pl.Callback, **options) -> pl.Trainer:
-    return pl.Trainer(
-        default_root_dir=folder, accelerator="cpu", callbacks=list(callbacks), enable_progress_bar=False,
-        enable_model_summary=False, enable_checkpointing=False,
-        **{"logger": False, "max_epochs": 1, "limit_val_batches": 0, **options},
-    )  # fmt: skip
+def trainer_of(folder: Path, *callbacks: pl.Callback, **options: Any) -> pl.Trainer:
+    return held_out_toys.trainer_of(folder, *callbacks, **{"limit_val_batches": 0, **options})

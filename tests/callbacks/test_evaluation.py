@@ -4,15 +4,15 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import lightning.pytorch as pl
 import pytest
 import torch
 
 from evolvedirector.callbacks import EvaluationCallback, RunSummary, evaluation
 from evolvedirector.evaluation.suites import GenEval, HeldOutAccuracy, RewardMeans, TeacherComparison
 from evolvedirector.planning.roles import PlannedRun
-from evolvedirector.records import ImageRequest, Prompt, Score
+from evolvedirector.records import Prompt, Score
 from tests import toys
+from tests.callbacks.held_out_toys import HeldOutData, trainer_of
 
 HELD_OUT = [Prompt.create(f"tone {tone}", skill="dark" if tone < 100 else "light") for tone in (10, 20, 120, 125, 250)]
 pytestmark = pytest.mark.filterwarnings("ignore:.*litmodels.*", "ignore:.*val_dataloader.*")
@@ -25,36 +25,15 @@ class Brightness:
         return (Score(item.item_id, toys.mean_tone(item.image)) for item in items)
 
 
-class Data(pl.LightningDataModule):
-    def held_out_prompts(self) -> list[Prompt]:
-        return HELD_OUT
-
-    def train_dataloader(self):
-        batch = {"prompt": ["tone 0"], "image": torch.zeros(1, 3, 8, 8, dtype=torch.uint8)}
-        return torch.utils.data.DataLoader([batch, batch], batch_size=None)
-
-    def val_dataloader(self):
-        requests = [ImageRequest(p.id, p.text, 0, 8, 8) for p in HELD_OUT]
-        return torch.utils.data.DataLoader(requests, batch_size=2, collate_fn=list)
-
-    test_dataloader = val_dataloader
-
-    def transfer_batch_to_device(self, batch, device, dataloader_idx):
-        return batch
+class Data(HeldOutData):
+    def __init__(self) -> None:
+        super().__init__(HELD_OUT)
 
 
 def student(tone: int = 122) -> toys.ToyStudent:
     module = toys.ToyStudent(learning_rate=0.0)
     torch.nn.init.constant_(module.line.bias, tone / 255)
     return module
-
-
-def trainer_of(folder: Path, *callbacks: pl.Callback, **options) -> pl.Trainer:
-    return pl.Trainer(
-        default_root_dir=folder, accelerator="cpu", callbacks=list(callbacks), enable_progress_bar=False,
-        enable_model_summary=False, enable_checkpointing=False,
-        **{"logger": False, "max_epochs": 1, "num_sanity_val_steps": 0, **options},
-    )  # fmt: skip
 
 
 def suites(**more) -> EvaluationCallback:

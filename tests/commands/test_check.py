@@ -12,10 +12,15 @@ import lightning.pytorch  # noqa: F401 - first here, so that its log handler kee
 import pytest
 import torch
 
+from evolvedirector.callbacks import ExpertStages, ExpertTable
 from evolvedirector.cli import main
 from evolvedirector.commands.check import device_problems
+from evolvedirector.evaluation.validation_split import ValidationSplit
+from evolvedirector.experts.merge_settings import Merge
+from evolvedirector.experts.stages import Stage
 from evolvedirector.lightning_modules import FlowMatching, PixArt, RandomTextEncoder, TextToImage
-from evolvedirector.planning.run_costs import readers_of
+from evolvedirector.planning.run_costs import drawings_rows, readers_of
+from tests.callbacks.expert_toys import Measures
 from tests.callbacks.measuring import held_out, mastered, win_rate
 from tests.toys import ToyJudge, ToyPrompts, ToyTeacher
 
@@ -311,6 +316,23 @@ def test_looks_of_the_figures_are_counted_over_the_whole_training(epochs, traine
     data = SimpleNamespace(held_out_prompts=ToyPrompts(10).prompts)
     readers = readers_of(SimpleNamespace(trainer=SimpleNamespace(**settings), datamodule=data), epochs)
     assert [reader.looks for reader in readers] == looks
+
+
+def test_what_experts_cost_is_counted_arm_by_arm() -> None:
+    stages = [Stage("one", 2), Stage("two", 2), Stage("gate", 2, kind="gate")]
+    chosen = Merge("task_arithmetic", experts=["one", "two"], scales=[0.5, 1.0])
+    split = ValidationSplit(ToyPrompts(3), Measures("validation", (1.0, 0.0, 0.0)), images_per_prompt=2)
+    callbacks = [
+        ExpertStages(stages, merges={"uniform": Merge(experts=["one", "two"]), "scaled": chosen}, validation=split),
+        ExpertTable({"red": Measures("red", (1.0, 0.0, 0.0))}, images_per_prompt=4),
+    ]
+    data = SimpleNamespace(held_out_prompts=ToyPrompts(10).prompts)
+    run = SimpleNamespace(trainer=SimpleNamespace(callbacks=callbacks, limit_val_batches=0), datamodule=data)
+    arms = 6  # base, two experts, gate, two merges
+    assert [reader.looks for reader in readers_of(run, 3)] == [2 * 3 * 2, arms * 10 * 4]
+    assert drawings_rows(run, 3) == {
+        "images drawn for ExpertStages": "at most 12", "images drawn for ExpertTable": "at most 240"
+    }  # fmt: skip
 
 
 PIXART = """

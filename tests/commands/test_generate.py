@@ -22,26 +22,10 @@ from evolvedirector.errors import UserError
 from evolvedirector.experts import LoRA, Trained
 from evolvedirector.lightning_modules import FlowMatching, PixArt, RandomTextEncoder, TextToImage
 from evolvedirector.records import ImageRequest
+from tests.lightning_modules.tiny_student import SIDE, student_tree
 from tests.lightning_modules.tiny_student import family as awake_family
 
-SIDE = 8
-STUDENT: dict[str, Any] = {
-    "class_path": "evolvedirector.lightning_modules.TextToImage",
-    "init_args": {
-        "family": {
-            "class_path": "evolvedirector.lightning_modules.PixArt",
-            "init_args": {
-                "text_encoder": {
-                    "class_path": "evolvedirector.lightning_modules.RandomTextEncoder",
-                    "init_args": {"dimension": 16},
-                },
-                "sample_size": SIDE, "text_length": 4, "patch_size": 4, "layers": 1, "heads": 2, "head_dim": 8,
-            },
-        },
-        "objective": {"class_path": "evolvedirector.lightning_modules.FlowMatching"},
-        "image_size_px": SIDE, "sampling_steps": 2, "generation_chunk_size": 4, "guidance_scale": 1.5,
-    },
-}  # fmt: skip
+STUDENT: dict[str, Any] = student_tree(layers=1, head_dim=8)
 
 
 @pytest.fixture(scope="module")

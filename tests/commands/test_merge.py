@@ -169,6 +169,11 @@ REFUSED: dict[str, tuple[str, list[str]]] = {
     "no rank": ("--method svd needs --rank", ["two.safetensors", "--method", "svd"]),
     "no density": ("needs --density", ["two.safetensors", "--method", "ties", "--rank", "2"]),
     "no scale": ("needs --scale", ["two.safetensors", "--method", "task_arithmetic"]),
+    "scales alone": (
+        "--scales needs --validation, --reward, --run",
+        ["two.safetensors", "--method", "task_arithmetic", "--scales", "0.5", "1"],
+    ),
+    "nothing to choose": ("--run is given, and there is nothing to choose", ["two.safetensors", "--run", "runs/mine"]),
     "not read": ("--density is 0.2, but --method product_mean does not", ["two.safetensors", "--density", "0.2"]),
     "dtype": ("--dtype is bfloat16, but a LoRA", ["two.safetensors", "--dtype", "bfloat16"]),
     "layout and fused": ("Leave the other out", ["two.safetensors", "--fused", "x", "--layout", "kohya"]),

@@ -9,7 +9,7 @@ import torch
 
 from evolvedirector.errors import UserError
 from evolvedirector.experts import Expert, LoRA
-from evolvedirector.experts.merge_settings import Merge, check_merges
+from evolvedirector.experts.merge_settings import Merge, check_merges, check_scales_are_chosen
 
 
 def expert(name: str, seed: int) -> Expert:
@@ -44,12 +44,31 @@ def test_each_method_is_called_with_its_numbers(settings: dict[str, Any]) -> Non
     assert found.lora.rank == 2 and found.provenance["merge"]["method"] == settings["method"]
 
 
+def test_a_score_chooses_the_scale_and_all_scores_are_kept() -> None:
+    settings = Merge("task_arithmetic", experts=["one", "two"], scales=[0.5, 1.0, 2.0])
+    wanted = 1.1 * sum(ALL[name].update("layer") for name in ("one", "two"))
+    taken = settings.taken(ALL, "best")
+    found = settings.chosen(taken, "best", lambda merged: -float((merged.update("layer") - wanted).norm()))
+    assert found.provenance["merge"]["scale"] == 1.0 and found.name == "best"
+    scores = found.provenance["validation"]["scores"]
+    assert list(scores) == ["0.5", "1", "2"] and max(scores, key=scores.get) == "1"
+    torch.testing.assert_close(
+        found.update("layer"), Merge("task_arithmetic", scale=1.0).of_all(taken, "x").update("layer")
+    )
+
+
 @pytest.mark.parametrize(
     ("check", "line"),
     [
         (lambda: Merge("mean"), "method of a merge is 'mean'"),  # type: ignore[arg-type]
         (lambda: Merge("svd"), "rank of the merge by svd is null"),
         (lambda: Merge("product_mean", scale=2.0), "scale of the merge by product_mean is 2, which is not read"),
+        (lambda: Merge("product_mean", scales=[1.0]), "scales of the merge by product_mean"),
+        (lambda: Merge("task_arithmetic", scale=1.0, scales=[1.0]), "beside scale: 1.0"),
+        (lambda: Merge("task_arithmetic", scales=[0.0]), "scale is 0"),
+        (lambda: Merge("task_arithmetic", scales=[1.0]).of(ALL, "merged"), "no validation split chooses"),
+        (lambda: check_scales_are_chosen({"a": Merge("task_arithmetic", scales=[1.0])}, False), "Merge 'a' has scales"),
+        (lambda: check_scales_are_chosen({"a": Merge()}, True), "no merge has scales"),
         (lambda: Merge(experts=["four"]).of(ALL, "merged"), "takes the expert 'four'"),
         (lambda: check_merges({"one": Merge()}, {"one": "expert", "two": "expert"}), "no name of a stage"),
         (lambda: check_merges({"a/b": Merge()}, {"one": "expert", "two": "expert"}), "called 'a/b'"),

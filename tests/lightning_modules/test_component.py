@@ -81,3 +81,10 @@ def test_a_repository_needs_a_revision(tmp_path: Path) -> None:
     needs_revision("It", "a/b", "c" * 40)
     with pytest.raises(ValueError, match="Write revision"):
         needs_revision("It", "a/b", None)
+
+
+@pytest.mark.parametrize("name", ["runs/expert-base/export", "./export", "~/export"])
+def test_a_folder_that_another_command_makes_is_told_so(name: str) -> None:
+    for revision in (None, "c" * 40):
+        with pytest.raises(ValueError, match=r"which is not there\..*names the command that does"):
+            needs_revision("It", name, revision)

@@ -11,6 +11,7 @@ from torch import nn
 from evolvedirector.lightning_modules import PixArt, RandomTextEncoder
 
 SIDE = 8
+_PLACE = "evolvedirector.lightning_modules"
 
 
 class Awake(PixArt):
@@ -27,6 +28,25 @@ class Awake(PixArt):
 def family(**changes: Any) -> Awake:
     numbers = {"text_length": 4, "patch_size": 4, "layers": 2, "heads": 2, "head_dim": 16} | changes
     return Awake(RandomTextEncoder(16), SIDE, **numbers)
+
+
+def student_tree(**changes: Any) -> dict[str, Any]:
+    """Return a tiny student as YAML holds it.
+
+    Args:
+        changes: Numbers of its network.
+    """
+    numbers = {"text_length": 4, "patch_size": 4, "layers": 2, "heads": 2, "head_dim": 16} | changes
+    encoder = {"class_path": f"{_PLACE}.RandomTextEncoder", "init_args": {"dimension": 16}}
+    family = {"text_encoder": encoder, "sample_size": SIDE, **numbers}
+    return {
+        "class_path": f"{_PLACE}.TextToImage",
+        "init_args": {
+            "family": {"class_path": f"{_PLACE}.PixArt", "init_args": family},
+            "objective": {"class_path": f"{_PLACE}.FlowMatching"},
+            "image_size_px": SIDE, "sampling_steps": 2, "generation_chunk_size": 4, "guidance_scale": 1.5,
+        },
+    }  # fmt: skip
 
 
 class Batches(list[Any]):

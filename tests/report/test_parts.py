@@ -13,17 +13,19 @@ import pytest
 from PIL import Image, PngImagePlugin
 from torch.utils.tensorboard import SummaryWriter
 
+from evolvedirector.records import Prompt, RevisionChange, Sample
 from evolvedirector.report import curves as curves_module
 from evolvedirector.report.artwork import artwork_of
 from evolvedirector.report.charts import training_charts
 from evolvedirector.report.curves import MAX_POINTS, curves_of, thinned
 from evolvedirector.report.film import MAX_FRAMES, film_of
 from evolvedirector.report.headline import duration, percent, sentences, tiles
+from evolvedirector.report.history import read_history
 from evolvedirector.report.pairs import evenly
 from evolvedirector.report.run_folder import RunFolder
 from evolvedirector.report.thumbnails import SIDE_PX, Thumbnails
 from evolvedirector.secrecy.page import clean_text, without_secrets
-from evolvedirector.store import StoreError
+from evolvedirector.store import DatasetStore, RevisionFiles, StoreError
 from evolvedirector.store.ledger import Ledger
 from tests import toys
 from tests.report_runs import RunBuilder
@@ -209,6 +211,22 @@ def test_rows_are_spread_evenly_and_the_same_each_time(tmp_path: Path) -> None:
         assert [row[0] for row in first] == ["tone 4", "tone 9", "tone 14", "tone 19", "tone 24"]
         assert len(evenly(view.file, "text", "prompts", "1", 100)[0]) == 25
     builder.close()
+
+
+def test_images_of_all_variants_are_counted_each_once(tmp_path: Path) -> None:
+    with DatasetStore(tmp_path / "data", create=True) as store:
+        many, one = Prompt.create("tone 3"), Prompt.create("tone 9")
+        names = store.blobs.put_many([toys.flat_png(tone) for tone in (1, 2, 3)])
+        chosen = [("", names[0]), ("sharp", names[1]), ("bright", names[1])]  # two aspects chose one image
+        samples = [Sample.create(many, name, "toy", variant=variant) for variant, name in chosen[1:]]
+        first = store.publish(None, "one", RevisionChange(samples=(Sample.create(many, chosen[0][1], "toy"),)))
+        more = RevisionChange(samples=(*samples, Sample.create(one, names[2], "toy")))
+        second = store.publish(first, "two", more)
+        third = store.publish(second, "three", RevisionChange(states={many.id: "retired"}))
+        steps = read_history(store.ledger, RevisionFiles(tmp_path / "data"), third).steps
+    assert [step["images"] for step in steps] == [1, 3, 1]
+    (said,) = sentences({"images_seen": 10}, {}, steps[1])
+    assert said == "The student has seen 10 training images made of 3 different ones."
 
 
 def test_the_words_fit_the_numbers() -> None:

@@ -25,28 +25,12 @@ from evolvedirector.records import ImageReply, ImageRequest
 from evolvedirector.records.part import OnDevice, Verifiable
 from evolvedirector.teachers import DiffusersTeacher, SelfTeacher, Teacher
 from evolvedirector.teachers.local import run_export
-from tests.lightning_modules.tiny_student import SIDE, family
+from tests.lightning_modules.tiny_student import SIDE, family, student_tree
 from tests.teachers.tiny_pipelines import save_tiny
 from tests.tiny_hub import VARIABLE
 
 PIXART = {"use_resolution_binning": False, "clean_caption": False}
-STUDENT: dict[str, Any] = {
-    "class_path": "evolvedirector.lightning_modules.TextToImage",
-    "init_args": {
-        "family": {
-            "class_path": "evolvedirector.lightning_modules.PixArt",
-            "init_args": {
-                "text_encoder": {
-                    "class_path": "evolvedirector.lightning_modules.RandomTextEncoder",
-                    "init_args": {"dimension": 16},
-                },
-                "sample_size": SIDE, "text_length": 4, "patch_size": 4, "layers": 2, "heads": 2, "head_dim": 16,
-            },
-        },
-        "objective": {"class_path": "evolvedirector.lightning_modules.FlowMatching"},
-        "image_size_px": SIDE, "sampling_steps": 2, "generation_chunk_size": 4, "guidance_scale": 1.5,
-    },
-}  # fmt: skip
+STUDENT: dict[str, Any] = student_tree()
 
 
 def module() -> TextToImage:

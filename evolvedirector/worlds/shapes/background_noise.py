@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
-from evolvedirector.records import ImageAndPrompt, Score
-from evolvedirector.worlds.shapes.paint import Paint, paint_of
-from evolvedirector.worlds.shapes.picture_scores import scores_of
-from evolvedirector.worlds.shapes.world import World
+from evolvedirector.worlds.shapes.paint import Paint
+from evolvedirector.worlds.shapes.paint_reward import PaintReward
 
 _EDGE_PX = 2
 """Pixels around a shape that its own blur covers."""
@@ -66,7 +62,7 @@ def roughness(paint: Paint) -> float:
     return float(np.sqrt(squares.mean())) if squares.size else 0.0
 
 
-class CleanBackground:
+class CleanBackground(PaintReward):
     """Select by how little the ground strays from one colour (minus `deviation`), at most 0.
 
     Its independent evaluator is `SmoothBackground`.
@@ -75,42 +71,32 @@ class CleanBackground:
         world: whose colours count as paint.
     """
 
-    def __init__(self, world: World = World()) -> None:  # noqa: B008 - frozen
-        self.world = world
+    name = "miniature-clean-background-1"
 
-    @property
-    def fingerprint(self) -> str:
-        """Name the measure and the colours."""
-        return f"miniature-clean-background-1/{','.join(self.world.colours)}"
-
-    def score(self, items: Sequence[ImageAndPrompt]) -> Iterator[Score]:
-        """Yield one score per item; nan for what is no image.
+    @staticmethod
+    def measure(paint: Paint) -> float:
+        """Return minus `deviation`.
 
         Args:
-            items: encoded images.
+            paint: the picture taken apart.
         """
-        return scores_of(items, lambda image: -deviation(paint_of(image, self.world)))
+        return -deviation(paint)
 
 
-class SmoothBackground:
+class SmoothBackground(PaintReward):
     """Evaluate how smooth the ground is (minus `roughness`), at most 0; not to select by.
 
     Args:
         world: whose colours count as paint.
     """
 
-    def __init__(self, world: World = World()) -> None:  # noqa: B008 - frozen
-        self.world = world
+    name = "miniature-smooth-background-1"
 
-    @property
-    def fingerprint(self) -> str:
-        """Name the measure and the colours."""
-        return f"miniature-smooth-background-1/{','.join(self.world.colours)}"
-
-    def score(self, items: Sequence[ImageAndPrompt]) -> Iterator[Score]:
-        """Yield one score per item; nan for what is no image.
+    @staticmethod
+    def measure(paint: Paint) -> float:
+        """Return minus `roughness`.
 
         Args:
-            items: encoded images.
+            paint: the picture taken apart.
         """
-        return scores_of(items, lambda image: -roughness(paint_of(image, self.world)))
+        return -roughness(paint)

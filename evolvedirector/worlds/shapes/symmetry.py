@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evolvedirector.records import ImageAndPrompt, Score
-from evolvedirector.worlds.shapes.paint import Paint, paint_of
+from evolvedirector.worlds.shapes.paint import Paint
+from evolvedirector.worlds.shapes.paint_reward import PaintReward
 from evolvedirector.worlds.shapes.picture_scores import scores_of
-from evolvedirector.worlds.shapes.world import World
 
 
 def mirror_correlation(pixels: NDArray[np.floating]) -> float:
@@ -62,25 +62,12 @@ class MirrorSymmetry:
         return scores_of(items, lambda image: mirror_correlation(np.asarray(image)))
 
 
-class MirrorOverlap:
+class MirrorOverlap(PaintReward):
     """Evaluate how far the shapes of a picture lie on their own mirror image (`mirror_overlap`); not to select by.
 
     Args:
         world: whose colours count as paint.
     """
 
-    def __init__(self, world: World = World()) -> None:  # noqa: B008 - frozen
-        self.world = world
-
-    @property
-    def fingerprint(self) -> str:
-        """Name the measure and the colours."""
-        return f"miniature-mirror-overlap-1/{','.join(self.world.colours)}"
-
-    def score(self, items: Sequence[ImageAndPrompt]) -> Iterator[Score]:
-        """Yield one score per item; nan for what is no image, 0 where no shape is found.
-
-        Args:
-            items: encoded images.
-        """
-        return scores_of(items, lambda image: mirror_overlap(paint_of(image, self.world)))
+    name = "miniature-mirror-overlap-1"
+    measure = staticmethod(mirror_overlap)
