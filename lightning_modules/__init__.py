@@ -23,6 +23,7 @@ from evolvedirector.lightning_modules.families import (
     StableDiffusion,
     ZImage,
 )
+from evolvedirector.lightning_modules.image_prior import ImagePrior
 from evolvedirector.lightning_modules.objectives.ddpm import DDPM
 from evolvedirector.lightning_modules.objectives.ddpm_epsilon import DDPMEpsilon
 from evolvedirector.lightning_modules.objectives.dpm_flow import DPMFlowMatching
@@ -31,6 +32,13 @@ from evolvedirector.lightning_modules.objectives.flux2_flow import Flux2FlowMatc
 from evolvedirector.lightning_modules.objectives.objective import Objective
 from evolvedirector.lightning_modules.objectives.resolution_flow import ResolutionFlowMatching
 from evolvedirector.lightning_modules.optimizers import Muon, OptimizerFactory
+from evolvedirector.lightning_modules.priors import (
+    DiffusionPriorObjective,
+    EclipseObjective,
+    PriorNetwork,
+    PriorObjective,
+    ProjectionObjective,
+)
 from evolvedirector.lightning_modules.sharded_strategy import ShardedStrategy
 from evolvedirector.lightning_modules.text_encoders import (
     CLIPEncoder,
@@ -59,6 +67,8 @@ __all__ = [
     "DDPMEpsilon",
     "DPMFlowMatching",
     "DeepCompressionAutoencoder",
+    "DiffusionPriorObjective",
+    "EclipseObjective",
     "Family",
     "FlowMatching",
     "Flux1",
@@ -67,6 +77,7 @@ __all__ = [
     "Flux2Klein",
     "Flux2Qwen3Encoder",
     "Gemma2Encoder",
+    "ImagePrior",
     "MiniLMEncoder",
     "Muon",
     "Objective",
@@ -74,6 +85,9 @@ __all__ = [
     "PixArt",
     "Pixels",
     "PooledTextEncoder",
+    "PriorNetwork",
+    "PriorObjective",
+    "ProjectionObjective",
     "QwenAutoencoder",
     "QwenImage",
     "QwenVLEncoder",

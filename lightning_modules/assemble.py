@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Sequence, Set
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -62,9 +63,7 @@ def assemble(family: Family, seed: int, trained: Trained, compute: Compute, wher
     frozen = bool(trained.adapters)
     # a base that is made smaller must not lie on the device at full size before
     place = torch.device("cpu") if trained.base_precision != "float32" and not on_meta() else torch.get_default_device()
-    with torch.random.fork_rng(devices=[]), place:  # every rank builds the same weights; global draws stay as they are
-        torch.manual_seed(seed)
-        network = family.build()
+    network = built_by_seed(family.build, seed, place)
     digest = ""
     if frozen:
         digest = base_digest(network)
@@ -75,12 +74,47 @@ def assemble(family: Family, seed: int, trained: Trained, compute: Compute, wher
             install_gates(network, trained.mixed, trained.gate)
             weigh(network, {next(iter(trained.adapters)): 1.0})  # the gate waits for its stage
         train_all(network)
-    set_up(network, family.blocks(network), compute)
+    base = {part for name, part in network.named_parameters() if not is_adapter(name)} if frozen else set()
+    make_ready(network, family.blocks(network), compute, where, base)
+    return network, digest
+
+
+def built_by_seed(build: Callable[[], nn.Module], seed: int, place: torch.device) -> nn.Module:
+    """Build a network whose random weights follow from a seed: the same on every rank; global draws stay as they are.
+
+    Args:
+        build: Makes it.
+        seed: Of its weights.
+        place: Device of the weights.
+    """
+    with torch.random.fork_rng(devices=[]), place:
+        torch.manual_seed(seed)
+        return build()
+
+
+def make_ready(
+    network: nn.Module,
+    blocks: Sequence[nn.Module],
+    compute: Compute,
+    where: Where,
+    whole: Set[nn.Parameter] = frozenset(),
+) -> None:
+    """Apply the choices of kernels and memory to a network, and shard it where there is a mesh.
+
+    Args:
+        network: Whole, with its adapters; changed in place.
+        blocks: Its repeated blocks.
+        compute: The choices.
+        where: It will work.
+        whole: Parameters that are not sharded.
+
+    Raises:
+        UserError: The network cannot do what is chosen.
+    """
+    set_up(network, blocks, compute)
     _warn_of_half_precision(network)
     if where.mesh is not None:
-        frozen_parts = {part for name, part in network.named_parameters() if not is_adapter(name)} if frozen else set()
-        shard(network, family.blocks(network), where.mesh, where.precision, frozen_parts)
-    return network, digest
+        shard(network, blocks, where.mesh, where.precision, whole)
 
 
 def autocast(trained: Trained, device: torch.device) -> AbstractContextManager[Any]:

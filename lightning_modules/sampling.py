@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from evolvedirector.errors import RunError
 from evolvedirector.lightning_modules.objectives.objective import Objective
+from evolvedirector.records import ImageRequest
 from evolvedirector.records.condition import Condition, join
 
 if TYPE_CHECKING:
@@ -87,6 +88,27 @@ def sample(drawing: Drawing) -> Float[Tensor, "batch channel height width"]:
         model_output = objective.scheduler_input(prediction, noisy, times[:1])
         noisy = scheduler.step(model_output, time, noisy, return_dict=False)[0]
     return noisy
+
+
+def chunks_of_one_size(
+    requests: Sequence[ImageRequest], chunk_size: int
+) -> Iterator[tuple[list[int], list[ImageRequest]]]:
+    """Yield places and requests of images of one size with files of one size, the last chunk of each padded.
+
+    Chunks have one length so that an image does not depend on how many were asked for.
+
+    Args:
+        requests: In any sizes.
+        chunk_size: Requests of a chunk.
+    """
+    together: dict[tuple[Any, ...], list[int]] = {}
+    for index, request in enumerate(requests):
+        files = [(role, file.width_px, file.height_px) for role, file in sorted(request.files.items())]
+        together.setdefault((request.height_px, request.width_px, *files), []).append(index)
+    for alike in together.values():
+        for start in range(0, len(alike), chunk_size):
+            places = alike[start : start + chunk_size]
+            yield places, [requests[index] for index in places + places[-1:] * (chunk_size - len(places))]
 
 
 @contextmanager

@@ -19,7 +19,15 @@ from evolvedirector.lightning_modules.objectives.objective import Objective
 from evolvedirector.lightning_modules.objectives.resolution_flow import at_resolution
 from evolvedirector.lightning_modules.role_files import extras_of_batch, roles_of_requests
 from evolvedirector.lightning_modules.sample_losses import images_of, mean_losses
-from evolvedirector.lightning_modules.sampling import Drawing, check_finite, guide, initial_noise, sample, to_uint8
+from evolvedirector.lightning_modules.sampling import (
+    Drawing,
+    check_finite,
+    chunks_of_one_size,
+    guide,
+    initial_noise,
+    sample,
+    to_uint8,
+)
 from evolvedirector.lightning_modules.text_cache import TextCache
 from evolvedirector.records import ImageRequest, LossRequest
 from evolvedirector.records.condition import Condition, Extras, Size, TextStates
@@ -134,17 +142,11 @@ class Student:
         Raises:
             UserError: A request has another size.
         """
-        together: dict[tuple[Any, ...], list[int]] = {}
-        for index, request in enumerate(requests):
+        for request in requests:
             self.family.tokens(Size(request.height_px, request.width_px))
-            files = [(role, file.width_px, file.height_px) for role, file in sorted(request.files.items())]
-            together.setdefault((request.height_px, request.width_px, *files), []).append(index)
         images: dict[int, Tensor] = {}
-        for alike in together.values():
-            for start in range(0, len(alike), sampling.chunk_size):
-                chunk = alike[start : start + sampling.chunk_size]
-                padded = [requests[index] for index in chunk + chunk[-1:] * (sampling.chunk_size - len(chunk))]
-                images |= dict(zip(chunk, self._draw_chunk(padded, sampling), strict=False))
+        for places, chunk in chunks_of_one_size(requests, sampling.chunk_size):
+            images |= dict(zip(places, self._draw_chunk(chunk, sampling), strict=False))
         return [images[index] for index in range(len(requests))]
 
     def sample_losses(self, requests: Sequence[LossRequest], size_px: int, chunk_size: int) -> list[float]:

@@ -22,12 +22,12 @@ from evolvedirector.lightning_modules.assemble import Where, assemble, autocast
 from evolvedirector.lightning_modules.compute import Compute
 from evolvedirector.lightning_modules.families.family import Family
 from evolvedirector.lightning_modules.families.pretrained import StartsPretrained
-from evolvedirector.lightning_modules.finite_steps import FiniteSteps, OnNonFinite, gradient_norm, settle_step
-from evolvedirector.lightning_modules.gradient_clipping import clip_gradients
+from evolvedirector.lightning_modules.finite_steps import FiniteSteps, OnNonFinite
 from evolvedirector.lightning_modules.latents import latent_bytes
 from evolvedirector.lightning_modules.learned_variance import check_variance
 from evolvedirector.lightning_modules.objectives.objective import Objective
-from evolvedirector.lightning_modules.optimizers.factory import OptimizerFactory, make_optimizer
+from evolvedirector.lightning_modules.optimisation import clip_and_settle, log_training, optimizer_and_schedule
+from evolvedirector.lightning_modules.optimizers.factory import OptimizerFactory
 from evolvedirector.lightning_modules.part_checks import (
     check_device,
     check_frozen_parts,
@@ -261,15 +261,8 @@ class TextToImage(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Make optimizer and learning-rate schedule for the trainable parameters."""
-        trained = [(name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad]
         precision = "32-true" if self._trainer is None else str(self.trainer.precision)
-        optimizer = make_optimizer(self.make_optimizer, trained, precision)
-        if self.make_lr_scheduler is None:
-            return optimizer
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.make_lr_scheduler(optimizer), "interval": "step"},
-        }
+        return optimizer_and_schedule(self, self.make_optimizer, self.make_lr_scheduler, precision)
 
     def configure_gradient_clipping(
         self,
@@ -281,17 +274,7 @@ class TextToImage(LightningModule):
 
         The trainer calls this before every update, with or without clipping; an update that is not finite is dropped.
         """
-        is_scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        algorithm = gradient_clip_algorithm or "norm"
-        norm = gradient_norm(optimizer) if not gradient_clip_val or algorithm == "value" else None  # before clamping
-        if gradient_clip_val:
-            clipped = clip_gradients(optimizer, gradient_clip_val, algorithm, is_scaled)
-            if clipped is not None:
-                self.log("train/gradient_norm", clipped)
-                norm = clipped
-        assert norm is not None
-        loss = settle_step(self._finite_steps, self.trainer, optimizer, norm, list(self.parameters()))
-        self.log("train/loss", loss, prog_bar=True, batch_size=1)
+        clip_and_settle(self, self._finite_steps, optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def student(self) -> Student:
         """Return the network with what it reads; it is built where it is not yet."""
@@ -436,13 +419,4 @@ class TextToImage(LightningModule):
         return self.trainer.precision_plugin.forward_context()
 
     def _log_training(self, losses: Tensor, batch: dict[str, Any]) -> None:
-        self._finite_steps.saw(losses, batch)
-        local_images = len(batch["prompt"])
-        images = local_images * self.trainer.world_size
-        self.images_seen += images
-        images_per_s = self._throughput.count(images)
-        if images_per_s is not None:
-            self.log("train/images_per_s", images_per_s, batch_size=local_images)
-        optimizers = self.trainer.optimizers
-        if optimizers:
-            self.log("train/learning_rate", optimizers[0].param_groups[0]["lr"], batch_size=local_images)
+        self.images_seen += log_training(self, losses, batch, self._finite_steps, self._throughput)

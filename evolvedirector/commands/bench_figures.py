@@ -21,7 +21,7 @@ from evolvedirector.lightning_modules.latents import ENCODE_CHUNK, posterior_of
 from evolvedirector.lightning_modules.text_cache import ENCODE_CHUNK as TEXT_CHUNK
 from evolvedirector.planning.flops import flop_counter, matmul_tflops, now_s, peak_of
 from evolvedirector.planning.memory import gib
-from evolvedirector.planning.roles import SizesImages
+from evolvedirector.planning.roles import MayDraw, SizesImages
 from evolvedirector.records import ImageRequest
 
 MOST_REPEATS = 3
@@ -83,7 +83,8 @@ def measure_others(trainer: Trainer, module: LightningModule, repeats: int) -> O
             images = torch.randint(0, 255, (ENCODE_CHUNK, 3, side, side), dtype=torch.uint8, device=device)
             family.codec.to(device)
             codec = _measured(lambda: posterior_of(family.codec, images), ENCODE_CHUNK, device, repeats)
-    if isinstance(module, ImageGenerator) and isinstance(module, SizesImages) and module.image_size_px:
+    refuses = isinstance(module, MayDraw) and not module.draws
+    if isinstance(module, ImageGenerator) and isinstance(module, SizesImages) and module.image_size_px and not refuses:
         chunk, side, calls = chunk_of(module), module.image_size_px, iter(range(1_000_000))
 
         def generate() -> None:

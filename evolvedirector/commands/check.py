@@ -25,11 +25,20 @@ from evolvedirector.commands.console import plain_console
 from evolvedirector.commands.lightning_cli import EvolveDirectorCLI
 from evolvedirector.commands.readable_errors import print_paragraph
 from evolvedirector.errors import UserError
-from evolvedirector.lightning_modules import TextToImage
+from evolvedirector.lightning_modules import ImagePrior, TextToImage
 from evolvedirector.lightning_modules.optimizers.factory import OptimizerFactory
 from evolvedirector.lightning_modules.part_checks import check_device
 from evolvedirector.planning.preflight import SMOKE_TEST, problems_of, problems_of_options
-from evolvedirector.planning.roles import CountsBatches, Evolves, HasRoot, HasSeeds, SizesImages, Summarised
+from evolvedirector.planning.roles import (
+    CountsBatches,
+    Evolves,
+    HasRoot,
+    HasSeeds,
+    SizesImages,
+    Summarised,
+    WeighsLosses,
+    loss_in_words,
+)
 from evolvedirector.planning.run_costs import class_of, looks_and_money, memory_of
 from evolvedirector.planning.text_states import CachesLatents, CachesTexts, text_states_bytes
 from evolvedirector.records import Prompt
@@ -118,7 +127,7 @@ def option_problems(run: BuiltRun) -> list[str]:
 
 def device_problems(run: BuiltRun) -> list[str]:
     """List what the run asks of its devices that they cannot do; nothing where they are not on this machine."""
-    if run.unavailable or not isinstance(run.model, TextToImage):
+    if run.unavailable or not isinstance(run.model, TextToImage | ImagePrior):
         return []
     try:
         check_device(str(run.trainer.precision), run.trainer.strategy.root_device)
@@ -184,6 +193,8 @@ def training_rows(run: BuiltRun) -> Rows:
         rows["trainable parameters"] = f"{count:,}"
     strategy = class_of(config.strategy)
     rows["devices"] = f"{config.devices} x {config.accelerator} on {config.num_nodes} node(s), strategy {strategy}"
+    if isinstance(run.model, WeighsLosses):
+        rows["loss"] = loss_in_words(run.model, run.datamodule)
     if run.unavailable:
         rows["devices"] += f" - not on this machine: {run.unavailable}"
     if (threads := run.config[run.subcommand].cpu_threads) is not None:
@@ -269,7 +280,7 @@ def optimizer_of(run: BuiltRun) -> Optimizer | None:
     Raises:
         UserError: The optimizer finds nothing to train.
     """
-    if not (isinstance(run.model, TextToImage) and isinstance(run.model.make_optimizer, OptimizerFactory)):
+    if not (isinstance(run.model, TextToImage | ImagePrior) and isinstance(run.model.make_optimizer, OptimizerFactory)):
         return None
     return run.model.make_optimizer.from_named([
         (name, part) for name, part in run.model.named_parameters() if part.requires_grad

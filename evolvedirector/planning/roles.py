@@ -142,6 +142,50 @@ class Summarised(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class PairFigures:
+    """What must be known of pairs of embeddings before a loss on them means anything.
+
+    Args:
+        pairs: Of a text and an image that there are.
+        norm: Mean length of an image embedding.
+    """
+
+    pairs: int
+    norm: float
+
+
+@runtime_checkable
+class HoldsPairs(Protocol):
+    """A datamodule of pairs of embeddings."""
+
+    def pair_figures(self) -> PairFigures | None:
+        """Count and measure them; None where nothing is embedded yet."""
+        ...
+
+
+@runtime_checkable
+class WeighsLosses(Protocol):
+    """A module whose loss has terms, or numbers that mean something only together."""
+
+    def loss_settings(self) -> Mapping[str, str]:
+        """Name them, in words."""
+        ...
+
+
+def loss_in_words(module: WeighsLosses, data: object) -> str:
+    """Put the numbers of a loss beside those of the data that give them their meaning.
+
+    Args:
+        module: Knows weight, reduction and temperature.
+        data: Knows the pairs, where it holds some.
+    """
+    figures = data.pair_figures() if isinstance(data, HoldsPairs) else None
+    known = {} if figures is None else {"embedding norm": f"{figures.norm:.3g}", "pairs": f"{figures.pairs:,}"}
+    unknown = {} if known else {"embedding norm and pairs": "known when samples are embedded"}
+    return ", ".join(f"{name} {value}" for name, value in {**module.loss_settings(), **known, **unknown}.items())
+
+
 @runtime_checkable
 class HoldsOut(Protocol):
     """A datamodule with prompts that no operation of evolution may touch."""
@@ -181,6 +225,16 @@ class DrawsInChunks(Protocol):
     """A module that draws a fixed number of requests together, or a datamodule that asks for so many."""
 
     generation_chunk_size: int
+
+
+@runtime_checkable
+class MayDraw(Protocol):
+    """A module that has `generate`, and draws only where it was given what it needs for that."""
+
+    @property
+    def draws(self) -> bool:
+        """Whether `generate` works."""
+        ...
 
 
 @runtime_checkable

@@ -1,0 +1,41 @@
+"""Two processes (gloo): a prior that contrasts with the texts of all ranks trains what one process trains."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+SCRIPT = Path(__file__).with_name("prior_ranks.py")
+pytestmark = pytest.mark.slow
+
+
+def run(kind: str, negatives: str, folder: Path) -> dict[str, Any]:
+    folder.mkdir()
+    launch = [] if kind == "single" else ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run(
+        [sys.executable, *launch, str(SCRIPT), kind, negatives, str(folder)],
+        timeout=240, capture_output=True, text=True, check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[2])},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    return dict(torch.load(folder / "result.pt", weights_only=True))
+
+
+def test_gathered_negatives_train_what_one_process_trains(tmp_path: Path) -> None:
+    single = run("single", "gather", tmp_path / "single")
+    for kind in ("ddp", "fsdp"):
+        ranks = run(kind, "gather", tmp_path / kind)
+        assert ranks["weights"].keys() == single["weights"].keys()
+        assert bool(ranks["sharded"]) == (kind == "fsdp")
+        for name, part in single["weights"].items():
+            torch.testing.assert_close(ranks["weights"][name], part, atol=2e-5, rtol=1e-4, msg=f"{kind}: {name}")
+        torch.testing.assert_close(ranks["embedded"], single["embedded"], atol=1e-4, rtol=1e-3)
+    alone = run("ddp", "own", tmp_path / "own")  # or the comparison would be of equal things
+    name = "transformer.proj_to_clip_embeddings.weight"
+    assert (alone["weights"][name] - single["weights"][name]).abs().max() > 1e-3
