@@ -198,7 +198,7 @@ class EvaluationCallback(pl.Callback):
     ) -> None:
         """Let the suites that read validation see the images of one batch."""
         readers = [(name, suite) for name, suite in self.suites.items() if isinstance(suite, ReadsValidation)]
-        if is_smoke_test(trainer) or not readers:
+        if is_smoke_test(trainer) or not readers or outputs is None:  # a batch that asks for no image
             return
         drawn = self._drawn(outputs, batch)
         for name, suite in readers:

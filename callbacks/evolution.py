@@ -43,6 +43,7 @@ from evolvedirector.evolution.round_id import RoundSettings, gold_name, round_id
 from evolvedirector.evolution.schedule import RoundSchedule
 from evolvedirector.judges.health.report import JudgeHealth
 from evolvedirector.judges.judge import Judge
+from evolvedirector.models.embedder import Embedder
 from evolvedirector.planning.preflight import SMOKE_TEST
 from evolvedirector.planning.roles import EvolutionPlan, Evolves
 from evolvedirector.planning.spending import plan_of_spending, with_look_price
@@ -102,6 +103,7 @@ class EvolutionCallback(pl.Callback):
         rewards: dict[str, Reward] | None = None,
         rehearse: bool = True,
         first_rounds: int = 0,
+        embedder: Embedder | None = None,
     ) -> None:
         """Set who takes part, how often, and what it may cost.
 
@@ -130,6 +132,8 @@ class EvolutionCallback(pl.Callback):
                 the weights.
             first_rounds: Rounds held before the first training step, so that there is something to train on; the
                 dataset may be without images until then. They count among `max_rounds`.
+            embedder: Embeds the prompts and images that a round publishes, between buying and publishing, for a module
+                that trains on embeddings (`EmbeddingDataModule`). None: nobody does.
 
         Raises:
             UserError: No teacher, or a number out of range.
@@ -155,6 +159,7 @@ class EvolutionCallback(pl.Callback):
         self.rewards = dict(rewards or {})
         self.rehearse = rehearse
         self.first_rounds = first_rounds
+        self.embedder = embedder
         self.root: Path | None = None
         self._driver: RoundDriver | None = None
         self._host: EvolvingData | None = None
@@ -314,7 +319,8 @@ class EvolutionCallback(pl.Callback):
         """Name everybody who takes part, for those who verify and size them."""
         teachers = {f"teachers.{name}": teacher for name, teacher in self.teachers.items()}
         rewards = {f"rewards.{name}": reward for name, reward in self.rewards.items()}
-        return {**teachers, "judge": self.judge, "writer": self.writer, "policy": self.policy, **rewards}
+        embedder: dict[str, Part] = {} if self.embedder is None else {"embedder": self.embedder}
+        return {**teachers, "judge": self.judge, "writer": self.writer, "policy": self.policy, **rewards, **embedder}
 
     def evolution(self) -> EvolutionPlan:
         """Say who takes part, when, and at what cost."""
@@ -328,6 +334,7 @@ class EvolutionCallback(pl.Callback):
             self.tie_margin,
             self.seed,
             self.rewards,
+            self.embedder,
         )
         return EvolutionPlan(settings, self._schedule, self.offload_student, self.image_size_px, self.data)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from evolvedirector.store.images import EXTENSIONS, crop_top_left_px
 from evolvedirector.store.latents import LatentFiles
 
 MAX_CACHE_BYTES = 256 * 2**20
+Collation: TypeAlias = Callable[[Sequence[dict[str, Any]]], dict[str, Any]]
+"""Decoded samples -> a batch."""
 
 
 class SampleCache:
@@ -78,6 +80,7 @@ class RevisionBatches(Dataset):
         world_size: int = 1,
         cache: SampleCache | None = None,
         latents: LatentFiles | None = None,
+        collation: Collation | None = None,
     ) -> None:
         """Set up the pipeline source -> decode -> collate.
 
@@ -91,16 +94,18 @@ class RevisionBatches(Dataset):
             cache: Decoded samples of this image size. None: decode every time.
             latents: Where all images of a batch have latents there, the batch holds these in their place:
                 `latent_mean`, `latent_deviation` and `size_px` (height, width). None: images.
+            collation: Makes decoded samples a batch. None: `collate`.
         """
         self.reader = reader
         self.order = reader.order(seed, global_batch_size)
         self._image_size_px = image_size_px
         self._cache = SampleCache(0) if cache is None else cache
         self._latents = latents
+        self._collation: Collation = collation or collate
         self._slice = slice(rank * global_batch_size // world_size, (rank + 1) * global_batch_size // world_size)
 
     def __getitem__(self, batch: int) -> dict[str, Any]:
-        return next(iter(self.pipeline([batch])))
+        return self._collation([self._decode(raw) for raw in self._source([batch])])
 
     def pipeline(self, batches: Iterable[int]) -> webdataset.DataPipeline:
         """Compose the pipeline over some global batches; further stages can be added with `.compose(...)`."""
@@ -108,7 +113,7 @@ class RevisionBatches(Dataset):
         return webdataset.DataPipeline(
             lambda: self._source(batches),
             webdataset.map(self._decode),
-            webdataset.batched(share, collation_fn=collate),
+            webdataset.batched(share, collation_fn=self._collation),
         )
 
     def loader(self, batches: range, num_workers: int) -> DataLoader:
@@ -118,6 +123,7 @@ class RevisionBatches(Dataset):
             batch_size=None,
             sampler=batches,
             num_workers=num_workers,
+            collate_fn=_as_it_is,  # else every text of a batch is looked at for arrays in it
             generator=torch.Generator(),  # else the loader draws from the global one, and resume would differ
         )
 
@@ -188,6 +194,10 @@ class RevisionBatches(Dataset):
             if role and extension in EXTENSIONS:
                 sample[role] = sample[role].transpose(2, 0, 1)  # [channel, height, width]
         return sample
+
+
+def _as_it_is(batch: dict[str, Any]) -> dict[str, Any]:
+    return batch
 
 
 def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -10,10 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from evolvedirector.datamodules.batches import RevisionBatches, SampleCache, describe_epoch, nothing_in, placeholder
+from evolvedirector.datamodules.batches import (
+    Collation,
+    RevisionBatches,
+    SampleCache,
+    describe_epoch,
+    nothing_in,
+    placeholder,
+)
 from evolvedirector.errors import RunError, UserError
 from evolvedirector.records import IMAGE_ROLE
 from evolvedirector.records.buckets import BucketSize
+from evolvedirector.records.split import Split
 from evolvedirector.records.subset import Subset
 from evolvedirector.store import RevisionFiles, RevisionReader, StoreError
 from evolvedirector.store.files import is_mask
@@ -45,6 +53,10 @@ class TrainingRows:
     buckets: tuple[BucketSize, ...]
     latents: LatentFiles | None = None
     """Take the place of images in batches; None: batches hold images."""
+    collation: Collation | None = None
+    """Makes decoded samples a batch; None: each role is stacked."""
+    split: Split | None = None
+    """Prompts that are trained on; None: all."""
     _reader: RevisionReader | None = field(default=None, repr=False)
     _cache: SampleCache = field(default_factory=SampleCache, repr=False)
     _told_of_empty_buckets: bool = field(default=False, repr=False)
@@ -55,7 +67,7 @@ class TrainingRows:
         Args:
             revision_sha: Of the revision.
         """
-        return RevisionReader(self.root, revision_sha, self.roles, self.buckets)
+        return RevisionReader(self.root, revision_sha, self.roles, self.buckets, split=self.split)
 
     def open(self, revision_sha: str, subset: Subset, buys_images: bool) -> RevisionReader:
         """Open what is trained on now.
@@ -93,7 +105,7 @@ class TrainingRows:
         """
         kept = (self._cache, self.latents) if reader is self._reader else (None, None)
         shape = (self.seed, self.global_batch_size, self.image_size_px)
-        return RevisionBatches(reader, *shape, rank, world_size, *kept)
+        return RevisionBatches(reader, *shape, rank, world_size, *kept, self.collation)
 
     def images_without_latents(
         self, revision_sha: str, latents: LatentFiles, rank: int, world_size: int
@@ -156,7 +168,7 @@ class TrainingRows:
         Raises:
             RunError: It has none; with what there is.
         """
-        if len(RevisionReader(self.root, revision_sha, (IMAGE_ROLE,), self.buckets, subset)) == 0:
+        if len(RevisionReader(self.root, revision_sha, (IMAGE_ROLE,), self.buckets, subset, self.split)) == 0:
             raise RunError(nothing_in(self.root, revision_sha, subset))
 
     def is_empty(self, revision_sha: str) -> bool:
@@ -165,13 +177,13 @@ class TrainingRows:
         Args:
             revision_sha: Of the revision.
         """
-        return len(RevisionReader(self.root, revision_sha, self.roles)) == 0
+        return len(RevisionReader(self.root, revision_sha, self.roles, split=self.split)) == 0
 
     def _opened(self, revision_sha: str, subset: Subset) -> RevisionReader:
         before = self._reader
         if before is not None and before.revision_sha == revision_sha and before.subset == subset:
             return before
-        reader = RevisionReader(self.root, revision_sha, self.roles, self.buckets, subset)
+        reader = RevisionReader(self.root, revision_sha, self.roles, self.buckets, subset, self.split)
         # a newer companion may have other files for the same sample
         same_files = before is None or before.companions == reader.companions
         self._cache.keep_only(reader.keys.tolist() if same_files else [])

@@ -25,6 +25,7 @@ from evolvedirector.execution.heartbeat import Heartbeat
 from evolvedirector.execution.local import LocalExecutor
 from evolvedirector.execution.ranks import PeerFailed, RankExecutor
 from evolvedirector.execution.signals import TermRequest
+from evolvedirector.models.embedding_part import EmbeddingPart
 from evolvedirector.planning.roles import EvolutionPlan, HasBuckets
 from evolvedirector.planning.spending import told_prices_usd
 from evolvedirector.records import RoundInfo
@@ -59,6 +60,7 @@ class RoundDriver:
         self._group: dist.ProcessGroup | None = None
         self._heartbeat: Heartbeat | None = None
         self._term = TermRequest()
+        self._embedder = None if plan.settings.embedder is None else EmbeddingPart(plan.settings.embedder)
 
     def hold(self) -> None:
         """Keep every other writer away from the root until `close`; rank 0 alone does.
@@ -99,7 +101,8 @@ class RoundDriver:
             self._store.close()
             self._store = None
         settings = self._settings
-        close_parts(*settings.teachers.values(), settings.writer, *settings.rewards.values(), settings.judge)
+        parts = (*settings.teachers.values(), settings.writer, *settings.rewards.values(), settings.judge)
+        close_parts(*parts, self._embedder)
 
     def _together(self, work: Callable[[Round], str], info: RoundInfo, name: str | None = None) -> str:
         student = student_part(self._trainer, self._module)
@@ -167,6 +170,7 @@ class RoundDriver:
                 tie_margin=settings.tie_margin,
                 teacher_prices_usd=told_prices_usd(settings.teachers),
                 buckets=self._buckets(),
+                embedder=self._embedder,
             )
             watch = RoundWatch(self._stop_reason, bar.report)
             if name is not None:
@@ -201,7 +205,7 @@ class RoundDriver:
     def _local_executor(self, student: StudentPart) -> LocalExecutor:
         settings = self._settings
         return LocalExecutor(
-            tenants_of(student, settings.teachers, settings.judge, settings.writer, settings.rewards),
+            tenants_of(student, settings.teachers, settings.judge, settings.writer, settings.rewards, self._embedder),
             offloader(self._trainer, self._module, self._plan.offload_student),
         )
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from evolvedirector.commands.words import FURTHER_WORDS, LIGHTNING_WORDS
 
 SHELLS = ("bash", "zsh", "fish")
-FILE_OPTIONS = ("-c", "--config", "--teacher")
+FILE_OPTIONS = ("-c", "--config", "--teacher", "--embedder")
 """Options that take a YAML."""
 _RUN_OPTIONS = (
     *("-c", "--config", "--print_config", "--help", "--seed_everything", "--ckpt_path", "--weights_only"),
@@ -37,6 +37,10 @@ _OPTIONS = {
             "--skill",
         ),
         *("--revision", "--samples-per-shard", "--tsv", "--json", "--left-out", "--help"),
+    ),
+    "embed": (
+        *("--embedder", "--model", "--revision", "--image-model", "--image-revision", "--projection-dim"),
+        *("--batch-size", "--device", "--dtype", "--replace", "--help"),
     ),
     "assets": ("emoji", "--folder", "--from", "--help"),
     "report": ("--output", "--data", "--watch", "--port", "--no-browser", "--help"),
@@ -62,7 +66,7 @@ _PROBE_OPTIONS = ("--looks", "--usd", "--within", "--skills", "--seed", "--untra
 """Beside those of a run."""
 _BENCH_OPTIONS = ("--steps", "--peak-tflops", "--json")
 """Likewise."""
-_FOLDER_WORDS = ("compare", "report", "data", "generate", "export", "merge", "copy-configs")
+_FOLDER_WORDS = ("compare", "report", "data", "embed", "generate", "export", "merge", "copy-configs")
 """Words that take run folders or dataset roots."""
 
 _BASH = """\
@@ -190,6 +194,8 @@ def _fish(options: dict[str, tuple[str, ...]]) -> str:
             lines.append(f"complete -c evolvedirector {seen} -s c -l config -r -a '(__fish_complete_suffix .yaml)'")
         if "--teacher" in choices:
             lines.append(f"complete -c evolvedirector {seen} -l teacher -r -a '(__fish_complete_suffix .yaml)'")
+        if "--embedder" in choices:
+            lines.append(f"complete -c evolvedirector {seen} -l embedder -r -a '(__fish_complete_suffix .yaml)'")
         if word in _FOLDER_WORDS:
             lines.append(f"complete -c evolvedirector {seen} -a '(__fish_complete_directories)'")
     return "\n".join(lines) + "\n"

@@ -9,10 +9,11 @@ from dataclasses import replace
 from evolvedirector.errors import RunError
 from evolvedirector.evolution.budget import looks_left, lowest_price_usd
 from evolvedirector.evolution.buying.buy import buy
+from evolvedirector.evolution.embedding import check_embeddings, embed, forget_embedded
 from evolvedirector.evolution.judge_health import check_judge
 from evolvedirector.evolution.round_parts import Round
 from evolvedirector.policies.policy import LeavesSeeds
-from evolvedirector.records import DatasetState, Prompt, PromptState, RevisionChange
+from evolvedirector.records import DatasetState, Prompt, RevisionChange
 from evolvedirector.store.ledger.faults import told_faults
 
 
@@ -22,6 +23,7 @@ def run_seeding(round: Round) -> str:
     Where the policy's rounds draw them, they wait.
     """
     store, info = round.parts.store, round.info
+    check_embeddings(round)
     state = store.state(info.revision_sha)
     waiting = [entry.prompt for entry in state.in_state("candidate") if entry.prompt.origin == "seed"]
     policy = round.parts.policy
@@ -44,13 +46,17 @@ def run_seeding(round: Round) -> str:
         round.parts.executor.enter("train")
         return info.revision_sha
     purchases = buy(round, waiting, {}, check_teacher=policy.checks_seeds and problem is None)
+    change = RevisionChange(samples=purchases.samples, states={prompt.id: "retired" for prompt in purchases.failed})
+    derived = embed(round, change)
     round.parts.executor.enter("train")
     if not purchases.samples and not has_images:
         raise RunError(_no_image(round, len(waiting)))
     if not purchases.samples and not purchases.failed:
         return info.revision_sha
-    states: dict[str, PromptState] = {prompt.id: "retired" for prompt in purchases.failed}
-    return store.publish(info.revision_sha, info.round_id, RevisionChange(samples=purchases.samples, states=states))
+    made_by = "" if round.parts.embedder is None else round.parts.embedder.fingerprint
+    child = store.publish(info.revision_sha, info.round_id, change, derived, made_by)
+    forget_embedded(round)
+    return child
 
 
 def _no_image(round: Round, waiting: int) -> str:

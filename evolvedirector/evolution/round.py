@@ -1,4 +1,5 @@
-"""One round, in order: health, write, render, screen, look again, score, decide, write, buy, compare, measure, publish.
+"""One round, in order: health, write, render, screen, look again, score, decide, write, buy, compare, measure, embed,
+publish.
 
 The published order (look at live prompts, then write and buy children) and the screening order (write and screen
 candidates, then buy the failing ones) are the same skeleton with different steps left empty by the policy's plan.
@@ -17,6 +18,7 @@ from evolvedirector.evolution import steps
 from evolvedirector.evolution.buying.ask_teachers import Wish, ask_teachers, choose_draws
 from evolvedirector.evolution.buying.buy import Purchases, buy
 from evolvedirector.evolution.candidates import NOT_REACHED
+from evolvedirector.evolution.embedding import check_embeddings, embed, forget_embedded
 from evolvedirector.evolution.history import past_rounds
 from evolvedirector.evolution.losses import live_samples, measured_losses
 from evolvedirector.evolution.opening import checked, opened, skip_round
@@ -65,6 +67,7 @@ def run_round(round: Round) -> str:
     if done is not None:  # an older checkpoint repeats it: what later rounds spent must not change what it decided
         parts.executor.enter("train")
         return done
+    check_embeddings(round)
     state = parts.store.state(round.info.revision_sha)
     state = replace(state, history=past_rounds(ledger, round.info.revision_sha))
     round, problem, _ = checked(opened(round), state)
@@ -101,9 +104,12 @@ def run_round(round: Round) -> str:
         losses = measured_losses(round, live_samples(state, change), plan.most_losses)
         mix = parts.policy.mix(replace(seen, losses=losses), evidence, info)
     change = _drawn_by(change, mix)
+    derived = embed(round, change)
     round.watch.check()
-    child = parts.store.publish(info.revision_sha, info.round_id, change)
+    made_by = "" if parts.embedder is None else parts.embedder.fingerprint
+    child = parts.store.publish(info.revision_sha, info.round_id, change, derived, made_by)
     ledger.rounds.close(info.round_id, child, figures)
+    forget_embedded(round)
     parts.executor.enter("train")
     return child
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from evolvedirector.evolution.budget import Budget
 from evolvedirector.judges.health.gold import check_gold
@@ -14,6 +15,9 @@ from evolvedirector.records import digest
 from evolvedirector.rewards.reward import Reward
 from evolvedirector.teachers.teacher import Teacher
 from evolvedirector.writers.prompt_writer import PromptWriter
+
+if TYPE_CHECKING:
+    from evolvedirector.models.embedder import Embedder
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,7 @@ class RoundSettings:
         tie_margin: Distance from 1/2 up to which a preference is a tie.
         seed: Root of every draw of evolution.
         rewards: Score images, by name.
+        embedder: Embeds what rounds publish. None: nobody does.
     """
 
     teachers: Mapping[str, Teacher]
@@ -41,6 +46,7 @@ class RoundSettings:
     tie_margin: float = 0.0
     seed: int = 0
     rewards: Mapping[str, Reward] = field(default_factory=dict)
+    embedder: Embedder | None = None
 
     def deciders(self, gold: str) -> list[str]:
         """List everything that decides a round, as text.
@@ -52,7 +58,8 @@ class RoundSettings:
         rewards = [f"reward {name} {reward.fingerprint}" for name, reward in self.rewards.items()]
         who = [*teachers, *rewards, self.judge.fingerprint, self.writer.fingerprint, self.policy.fingerprint]
         floors = [] if self.judge_health is None else [repr(replace(self.judge_health, gold=None)), gold]
-        return [*who, repr(self.budget), *floors, f"tie margin {self.tie_margin}"]
+        embedder = [] if self.embedder is None else [f"embedder {self.embedder.fingerprint}"]
+        return [*who, repr(self.budget), *floors, f"tie margin {self.tie_margin}", *embedder]
 
 
 def round_id_of(settings: RoundSettings, gold: str, student: Sequence[str], global_step: int, revision_sha: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from evolvedirector.errors import RunError
 from evolvedirector.evolution.budget import Budget, allowance_of
@@ -21,6 +21,9 @@ from evolvedirector.store.ledger import Ledger, Spend
 from evolvedirector.teachers.teacher import Teacher
 from evolvedirector.transport.fault import without_secrets
 from evolvedirector.writers.prompt_writer import PromptWriter
+
+if TYPE_CHECKING:
+    from evolvedirector.models.embedding_part import EmbeddingPart
 
 Item = TypeVar("Item")
 
@@ -43,6 +46,7 @@ class RoundParts:
         judge_health: How the judge is checked before it decides; None trusts it.
         tie_margin: Distance from 1/2 up to which a preference of the judge is a tie.
         teacher_prices_usd: What the teachers say an image of theirs costs, by name; those who say nothing are left out.
+        embedder: Embeds what is about to be published. None: nobody does.
         buckets: Sizes (width, height) in px to ask for where a prompt names none, evenly over the prompts, in place of
             `image_size_px`. Empty: none.
     """
@@ -61,6 +65,7 @@ class RoundParts:
     tie_margin: float = 0.0
     teacher_prices_usd: Mapping[str, float] = field(default_factory=dict)
     buckets: Sequence[BucketSize] = ()
+    embedder: EmbeddingPart | None = None
     judge_fingerprint: str = field(init=False)
     """Part of the key of every look."""
     teacher_fingerprints: Mapping[str, str] = field(init=False)
@@ -89,9 +94,11 @@ def tenants_of(
     judge: Judge,
     writer: PromptWriter,
     rewards: Mapping[str, Part] | None = None,
+    embedder: EmbeddingPart | None = None,
 ) -> Tenants:
     """Say who works in which phase of a round, for an executor."""
     return {
+        **({} if embedder is None else {"embed": {"embedder": embedder}}),
         "write": {"writer": writer},
         "render": {"student": student},
         "judge": {"judge": judge},

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from evolvedirector.records.part import Part
 
-Phase = Literal["write", "render", "judge", "teach", "score", "measure", "train"]
+Phase = Literal["write", "render", "judge", "teach", "score", "measure", "embed", "train"]
 """What a round does; to `measure` is to ask the student for its loss, where it stands to `render`."""
 Tenants = Mapping[Phase, Mapping[str, Part]]
 """Who works in which phase, by a name that is the same on every rank."""

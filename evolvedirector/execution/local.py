@@ -9,7 +9,9 @@ from evolvedirector.errors import UserError
 from evolvedirector.execution.executor import InStep, Phase, Tenants
 from evolvedirector.records.part import Part, close_parts, requests_in_flight_of
 
-_STUDENT_AWAY: Mapping[Phase, bool] = {"render": False, "judge": True, "teach": True, "score": True, "train": False}
+_STUDENT_AWAY: Mapping[Phase, bool] = {
+    **{"render": False, "judge": True, "teach": True, "score": True, "embed": True, "train": False}
+}
 """Phases in which others may need the student's device memory; a writer leaves the student where it is."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -54,11 +54,13 @@ class ModelSource:
         model: Folder, or name on the model hub.
         folder: The folder, or the hub's local copy; None: not downloaded yet.
         commit: Commit on the hub; None for a folder.
+        subfolder: Where in the model's place it lies: `text_encoder` of a pipeline. Empty: at the top. `folder` has it.
     """
 
     model: str
     folder: Path | None
     commit: str | None
+    subfolder: str = ""
 
     @property
     def short_name(self) -> str:
@@ -66,19 +68,21 @@ class ModelSource:
         return self.model.rstrip("/").rsplit("/", 1)[-1]
 
 
-def find_model(model: str, revision: str | None) -> ModelSource:
+def find_model(model: str, revision: str | None, subfolders: Sequence[str] = ("",)) -> ModelSource:
     """Find a model's folder or its name on the hub; local copies first, and a hub that is away is asked once.
 
     Args:
         model: Folder, or name on the model hub.
         revision: Branch, tag or commit on the hub; None is its main branch.
+        subfolders: Where in there it may lie, the likeliest first; empty is the top.
 
     Raises:
         UserError: If there is no such folder, or neither hub nor local copy has the name.
     """
     folder = packaged_model(model) or local_model(model) or user_path(model)
-    if (folder / "config.json").is_file():
-        return ModelSource(model, folder, None)
+    for subfolder in subfolders:
+        if (folder / subfolder / "config.json").is_file():
+            return ModelSource(model, folder / subfolder, None, subfolder)
     if folder.is_dir() or folder.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
         raise UserError(
             f"The model folder {model!r} {'has no config.json' if folder.is_dir() else 'does not exist'}. Allowed is a "
@@ -87,10 +91,16 @@ def find_model(model: str, revision: str | None) -> ModelSource:
     from huggingface_hub import HfApi, try_to_load_from_cache
 
     try:
-        found = try_to_load_from_cache(model, "config.json", revision=revision)
-        if isinstance(found, str):
-            return ModelSource(model, Path(found).parent, Path(found).parent.name)
-        return ModelSource(model, None, HfApi().model_info(model, revision=revision, timeout=10).sha)
+        names = {subfolder: f"{subfolder}/config.json" if subfolder else "config.json" for subfolder in subfolders}
+        for subfolder, name in names.items():
+            found = try_to_load_from_cache(model, name, revision=revision)
+            if isinstance(found, str):
+                commit = Path(found).parents[name.count("/")].name
+                return ModelSource(model, Path(found).parent, commit, subfolder)
+        about = HfApi().model_info(model, revision=revision, timeout=10)
+        there = {file.rfilename for file in about.siblings or ()}
+        held = (subfolder for subfolder, name in names.items() if name in there)
+        return ModelSource(model, None, about.sha, next(held, subfolders[0]))
     except Exception as error:  # a wrong name and a hub that is away have many exceptions of their own
         raise UserError(
             f"There is no folder {model!r} here, and no such model (revision {revision or 'main'}) on the hub or among "

@@ -108,6 +108,17 @@ def place_of(source: ModelSource) -> str:
     return str(source.folder) if is_here else source.model
 
 
+def subfolder_of(source: ModelSource, part: str = "") -> dict[str, str]:
+    """Return the `subfolder` that the library needs beside `place_of`; nothing where the place is a folder itself.
+
+    Args:
+        source: Where the model comes from.
+        part: A folder beside the model's own, such as `tokenizer`. Empty: the model's own.
+    """
+    subfolder = part or source.subfolder
+    return {"subfolder": subfolder} if subfolder and place_of(source) == source.model else {}
+
+
 def check_weights(source: ModelSource) -> None:
     """Refuse a folder without safetensors weights: other formats can hold code.
 
@@ -138,6 +149,7 @@ def load_model(load: Callable[..., Any], source: ModelSource, settings: ModelSet
     check_weights(source)
     dtype, quantisation, device = settings.dtype, settings.quantisation, rank_device(settings.device)
     options: dict[str, Any] = {"revision": settings.revision, "dtype": dtype, "trust_remote_code": False}
+    options |= subfolder_of(source)
     if quantisation is not None:
         packing = {"quantization_config": _quantisation_config(quantisation, dtype)}
         options |= packing | {"device_map": {"": str(device)}}

@@ -66,7 +66,11 @@ def phases_of(
         student,
         plan.offload_student,
         sizes_of(
-            {"the judge": settings.judge, **{f"the reward {name}": part for name, part in settings.rewards.items()}}
+            {
+                "the judge": settings.judge,
+                **{f"the reward {name}": part for name, part in settings.rewards.items()},
+                "the embedder": settings.embedder,
+            }
         ),
         sizes_of({f"the teacher {name}": teacher for name, teacher in settings.teachers.items()}),
         evaluators_of(callback for callback in callbacks if not isinstance(callback, Evolves)),
@@ -293,6 +297,34 @@ class HasSeeds(Protocol):
 
     seeds: Any
     """A prompt source or the path of a file; None where the root exists already."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingFigures:
+    """What a dataset of embeddings is like: without it, tau and lambda of a contrastive loss mean nothing.
+
+    Args:
+        pairs: That are trained on; 0 while there are none.
+        mean_norm: Of the image embeddings. None: there are none.
+        embedding_dim: Width of the joint space. None likewise.
+        text_width: Width of a token's state. None likewise.
+        embedder_fingerprint: Who made them. None: nobody said it.
+    """
+
+    pairs: int
+    mean_norm: float | None = None
+    embedding_dim: int | None = None
+    text_width: int | None = None
+    embedder_fingerprint: str | None = None
+
+
+@runtime_checkable
+class DescribesEmbeddings(Protocol):
+    """A datamodule of embeddings that can say how many there are, and how long."""
+
+    def embedding_figures(self) -> EmbeddingFigures:
+        """Count the pairs, and measure their embeddings."""
+        ...
 
 
 @runtime_checkable

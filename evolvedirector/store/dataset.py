@@ -114,7 +114,14 @@ class DatasetStore:
         """Count the steps from the first revision (1) to this one."""
         return self.revision(sha).number
 
-    def publish(self, parent_sha: str | None, round_id: str, change: RevisionChange) -> str:
+    def publish(
+        self,
+        parent_sha: str | None,
+        round_id: str,
+        change: RevisionChange,
+        derived: Iterable[tuple[str, Mapping[str, FileRef]]] = (),
+        made_by: str = "",
+    ) -> str:
         """Publish the next revision and point `CURRENT` to it.
 
         A parent that already has a child of this round gives that child, so a round that was cut off after publishing
@@ -124,6 +131,9 @@ class DatasetStore:
             parent_sha: The revision that the change starts from; None for the first one.
             round_id: Names the round (or `import`).
             change: The delta. The files of its samples must be in `blobs`.
+            derived: As for `publish_companion`, of samples of the parent or of the change; may be empty. Samples and
+                what was derived of them are there together or not at all.
+            made_by: As for `publish_companion`.
 
         Returns:
             The sha of the revision.
@@ -136,14 +146,21 @@ class DatasetStore:
         number = parent.number + 1 if parent else 1
         sha = self._revisions.child(parent_sha, number, round_id)
         if sha is None:
-            sha = self._publish_new(parent, parent_sha, number, round_id, change)
+            sha = self._publish_new(parent, parent_sha, number, round_id, change, derived, made_by)
         else:
             self.ledger.rounds.record_revision(sha, number, parent_sha, round_id)
         self._revisions.set_current(sha)
         return sha
 
     def _publish_new(
-        self, parent: Revision | None, parent_sha: str | None, number: int, round_id: str, change: RevisionChange
+        self,
+        parent: Revision | None,
+        parent_sha: str | None,
+        number: int,
+        round_id: str,
+        change: RevisionChange,
+        derived: Iterable[tuple[str, Mapping[str, FileRef]]],
+        made_by: str,
     ) -> str:
         entries = parent.state.entries if parent else {}
         _check_change(entries, change)
@@ -151,6 +168,8 @@ class DatasetStore:
         prompts = {p.id: p for p in (*change.prompts, *(s.prompt for s in change.samples)) if p.id not in entries}
         places = dict(parent.places) if parent else {}
         shards = self._write_shards(number, [s for s in change.samples if s.key not in places], places)
+        own_roles = _own_roles(chain(_samples_of(entries), change.samples))
+        companions = self._write_companions(number, own_roles, derived, made_by)
         body: dict[str, Any] = {
             "number": number,
             "parent": parent_sha,
@@ -161,6 +180,7 @@ class DatasetStore:
             "states": dict(change.states),
             "skill_weights": None if change.skill_weights is None else dict(change.skill_weights),
             "replay_share": change.replay_share,
+            **companions_to_json(companions),
             **weights_to_json(change.sample_weights),
         }
         return self._write_revision(parent, body, list(prompts.values()))
@@ -177,7 +197,7 @@ class DatasetStore:
         return sha
 
     def publish_companion(
-        self, parent_sha: str, name: str, derived: Iterable[tuple[str, Mapping[str, FileRef]]]
+        self, parent_sha: str, name: str, derived: Iterable[tuple[str, Mapping[str, FileRef]]], made_by: str = ""
     ) -> str:
         """Publish files that were derived for samples which already exist, and point `CURRENT` to the new revision.
 
@@ -189,6 +209,7 @@ class DatasetStore:
             name: Names the work, such as `clip-vit-l-14`.
             derived: Sample key and its files by role, each with its content; every key once; consumed one by one. A
                 role that an older companion has is replaced.
+            made_by: Fingerprint of the part that made them, kept with the shards. Empty: nobody says it.
 
         Returns:
             The sha of the revision.
@@ -202,7 +223,12 @@ class DatasetStore:
         number, round_id = parent.number + 1, f"companion:{name}"
         sha = self._revisions.child(parent_sha, number, round_id)
         if sha is None:
-            shards = self._write_companions(number, parent, derived)
+            own_roles = _own_roles(_samples_of(parent.state.entries))
+            shards = self._write_companions(number, own_roles, derived, made_by)
+            if not shards:
+                raise StoreError(
+                    "There is no file to publish. At least one sample must have one. Give (key, files) pairs."
+                )
             body: dict[str, Any] = {
                 "number": number,
                 "parent": parent_sha,
@@ -222,9 +248,12 @@ class DatasetStore:
         return sha
 
     def _write_companions(
-        self, number: int, parent: Revision, derived: Iterable[tuple[str, Mapping[str, FileRef]]]
+        self,
+        number: int,
+        own_roles: Mapping[str, frozenset[str]],
+        derived: Iterable[tuple[str, Mapping[str, FileRef]]],
+        made_by: str,
     ) -> list[Shard]:
-        own_roles = {s.key: frozenset(s.files) for entry in parent.state.entries.values() for s in entry.samples}
         queue = _checked_companions(derived, own_roles)
         shards = []
         for first in queue:
@@ -232,9 +261,7 @@ class DatasetStore:
             roles: set[str] = set()
             members = (_noting_roles(key, files, roles) for key, files in part)
             shard = write_shard(self.root / "shards", number, members, companion=True)
-            shards.append(replace(shard, roles=tuple(sorted(roles))))
-        if not shards:
-            raise StoreError("There is no file to publish. At least one sample must have one. Give (key, files) pairs.")
+            shards.append(replace(shard, roles=tuple(sorted(roles)), made_by=made_by))
         return shards
 
     def _write_shards(self, number: int, samples: list[Sample], places: dict[str, Place]) -> list[Shard]:
@@ -255,6 +282,15 @@ class DatasetStore:
             sizes.append(image_size(image))
             files = {role: self.blobs.get(file.sha256) for role, file in sample.files.items()}
             yield sample_members(sample, image, files)
+
+
+def _samples_of(entries: Mapping[str, PromptEntry]) -> Iterator[Sample]:
+    return (sample for entry in entries.values() for sample in entry.samples)
+
+
+def _own_roles(samples: Iterable[Sample]) -> dict[str, frozenset[str]]:
+    """Return the roles that lie in the shard of each sample itself."""
+    return {sample.key: frozenset(sample.files) for sample in samples}
 
 
 def _checked_companions(

@@ -13,9 +13,10 @@ import numpy as np
 
 from evolvedirector.records import IMAGE_ROLE, PromptEntry, Sample, check_role
 from evolvedirector.records.buckets import BucketSize, checked_buckets, nearest_bucket
+from evolvedirector.records.split import Split
 from evolvedirector.records.subset import EVERYTHING, Subset
 from evolvedirector.store.dataset import check_format
-from evolvedirector.store.errors import StoreError
+from evolvedirector.store.errors import MissingRoleError, StoreError
 from evolvedirector.store.files import split_member
 from evolvedirector.store.order import KeyedOrder, Stratum, aspect_bucket
 from evolvedirector.store.paths import user_path
@@ -48,6 +49,7 @@ class RevisionReader:
         roles: Sequence[str] = (IMAGE_ROLE,),
         buckets: Sequence[BucketSize] = (),
         subset: Subset = EVERYTHING,
+        split: Split | None = None,
     ) -> None:
         """Open a revision.
 
@@ -58,6 +60,7 @@ class RevisionReader:
             buckets: Sizes (width, height) in px that images are trained in; a batch of the order has one of them.
                 Empty: images of about the same aspect ratio share batches, in no stated size.
             subset: Samples that have rows; the others are as if they were not there.
+            split: Likewise, by their prompt. None: all.
 
         Raises:
             StoreError: If there is no such revision or root, or a sample lacks one of the roles.
@@ -65,6 +68,7 @@ class RevisionReader:
         """
         self.buckets = checked_buckets(buckets)
         self.subset = subset
+        self.split = split
         self.root = user_path(root)
         check_format(self.root)
         files = RevisionFiles(self.root)
@@ -77,6 +81,7 @@ class RevisionReader:
         self.roles = _checked_roles(roles)
         self.companions = tuple(revision.companions)
         """Names of the companion shards of the revision, whether they are read or not."""
+        self._made_by = {shard.name: shard.made_by for shard in revision.companions.values()}
         self._open: OrderedDict[int, _OpenShard] = OrderedDict()
         self._index_rows(revision)
         self._join_companions(revision)
@@ -106,7 +111,7 @@ class RevisionReader:
     def _trained(self, revision: Revision) -> Iterator[tuple[PromptEntry, Sample]]:
         """Yield what is trained on, in the order of the rows."""
         for entry in revision.state.entries.values():
-            if entry.state in ("live", "mastered"):
+            if entry.state in ("live", "mastered") and (self.split is None or self.split.takes(entry.prompt.id)):
                 for sample in entry.samples:
                     if self.subset.takes(entry.prompt.skill, sample.variant):
                         yield entry, sample
@@ -137,11 +142,14 @@ class RevisionReader:
                     shard_of_row[rows], record_of_row[rows] = number, records
             self._joined[role] = (shard_of_row, record_of_row)
             if (missing := np.flatnonzero(shard_of_row == _NOWHERE)).size:
-                raise StoreError(
+                raise MissingRoleError(
                     f"The sample '{keys[missing[0]].decode()}' has no file of the role '{role}', nor have"
                     f" {missing.size - 1} more of the {len(keys)} samples of revision {self.number}. Every sample that"
                     " is trained on must have each role that is asked for. Publish the files with"
-                    f" `DatasetStore.publish_companion`, or leave '{role}' out of `roles`."
+                    f" `DatasetStore.publish_companion`, or leave '{role}' out of `roles`.",
+                    role,
+                    missing.size,
+                    len(keys),
                 )
 
     def __len__(self) -> int:
@@ -166,6 +174,19 @@ class RevisionReader:
         if not self._sample_weights:
             return None
         return np.array([self._sample_weights.get(key, 1.0) for key in self.keys.tolist()])
+
+    def makers(self, role: str) -> dict[str, int]:
+        """Count the rows by who made their file of a role: a fingerprint; empty where nobody said it.
+
+        Args:
+            role: One of `roles` beside `image`.
+        """
+        shards, counts = np.unique(self._joined[role][0], return_counts=True)
+        found: dict[str, int] = {}
+        for shard, count in zip(shards.tolist(), counts.tolist(), strict=True):
+            maker = "" if shard < 0 else self._made_by[self._shards[shard]]
+            found[maker] = found.get(maker, 0) + count
+        return found
 
     def skill(self, row: int) -> str:
         """Name the skill of a row's prompt."""
@@ -260,7 +281,7 @@ class RevisionReader:
 
     def __getstate__(self) -> dict[str, Any]:
         state = {"root": str(self.root), "revision_sha": self.revision_sha, "roles": self.roles}
-        return {**state, "buckets": self.buckets, "subset": self.subset}
+        return {**state, "buckets": self.buckets, "subset": self.subset, "split": self.split}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]

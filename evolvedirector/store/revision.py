@@ -23,7 +23,9 @@ _FORMAT_WITH_FILES = 2
 if they were not there. All others stay as they always were, byte for byte."""
 _FORMAT_WITH_WEIGHTS = 3
 """Of a revision that says how often single samples are drawn, for the same reason."""
-_FORMATS = (_FORMAT, _FORMAT_WITH_FILES, _FORMAT_WITH_WEIGHTS)
+_FORMAT_WITH_MAKERS = 4
+"""Of a revision with companions that say which part made them: embeddings of two parts must not be taken for one."""
+_FORMATS = (_FORMAT, _FORMAT_WITH_FILES, _FORMAT_WITH_WEIGHTS, _FORMAT_WITH_MAKERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +274,12 @@ def companions_to_json(companions: Sequence[Shard]) -> dict[str, Any]:
     """Write the companion shards of a revision; nothing at all where there are none."""
     if not companions:
         return {}
-    return {"companions": [{**shard_to_json(shard), "roles": list(shard.roles)} for shard in companions]}
+    return {"companions": [_companion_to_json(shard) for shard in companions]}
+
+
+def _companion_to_json(shard: Shard) -> dict[str, Any]:
+    made_by = {"made_by": shard.made_by} if shard.made_by else {}
+    return {**shard_to_json(shard), "roles": list(shard.roles), **made_by}
 
 
 def weights_to_json(sample_weights: Mapping[str, float] | None) -> dict[str, Any]:
@@ -281,6 +288,8 @@ def weights_to_json(sample_weights: Mapping[str, float] | None) -> dict[str, Any
 
 
 def _format_of(body: Mapping[str, Any]) -> int:
+    if any("made_by" in companion for companion in body.get("companions", ())):
+        return _FORMAT_WITH_MAKERS
     if "sample_weights" in body:
         return _FORMAT_WITH_WEIGHTS
     new = "companions" in body or any("files" in s or "variant" in s for s in body["samples"])

@@ -76,6 +76,8 @@ class Shard:
     roles: tuple[str, ...] = ()
     """What a companion shard holds: files derived later, for samples that lie in other shards. Empty for a shard of
     samples, each of which has all its own files in it."""
+    made_by: str = ""
+    """Fingerprint of the part that made the files of a companion; empty where nobody said it."""
 
 
 def sample_members(sample: Sample, image: bytes, files: Mapping[str, bytes] | None = None) -> dict[str, Any]:

@@ -1,0 +1,206 @@
+"""Embeddings of the samples of a revision: what is missing, asked once for each text and image, and made into files."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from evolvedirector.errors import UserError
+from evolvedirector.evolution.remembered import in_groups
+from evolvedirector.evolution.round_parts import Round
+from evolvedirector.execution.executor import Executor, Phase
+from evolvedirector.models.embedder import IMAGE_EMBEDDING, TEXT_EMBEDDING, TEXT_STATES
+from evolvedirector.models.embedding_part import EmbeddingPart, ImageToEmbed, TextToEmbed
+from evolvedirector.records import FileRef, RevisionChange, Sample
+from evolvedirector.store.derived import makers_of
+from evolvedirector.store.embeddings import EmbeddingFiles
+from evolvedirector.store.revision import Revision
+
+EMBEDDING_ROLES = (TEXT_STATES, TEXT_EMBEDDING, IMAGE_EMBEDDING)
+"""What an embedder gives a sample."""
+_CUT = "cut"
+_TRAINED = ("live", "mastered")
+
+Units = Callable[[Sequence[str], Phase, int], Iterator[Sequence[str]]]
+"""Cuts work into short units, and reports between them, as `Round.units` does."""
+Derived = Iterator[tuple[str, Mapping[str, FileRef]]]
+"""Sample key and its files by role, as the store publishes them."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingFigures:
+    """What there was to embed.
+
+    Args:
+        samples: That get embeddings.
+        texts: Different ones.
+        images: Different ones.
+        cut: Texts with more tokens than the model reads.
+        asked_texts: That were not kept from an earlier attempt.
+        asked_images: Likewise.
+    """
+
+    samples: int
+    texts: int
+    images: int
+    cut: int
+    asked_texts: int
+    asked_images: int
+
+
+def embed_samples(
+    samples: Sequence[Sample],
+    read_image: Callable[[Sample], bytes],
+    files: EmbeddingFiles,
+    part: EmbeddingPart,
+    executor: Executor,
+    units: Units,
+) -> EmbeddingFigures:
+    """Embed each text and each image of samples once, as far as it is not kept; every group is kept as it comes.
+
+    Args:
+        samples: That lack embeddings.
+        read_image: Reads the encoded image of a sample, as late as possible.
+        files: Keep what was embedded.
+        part: The embedder; one of the executor's.
+        executor: Carries requests to it.
+        units: Cuts the work.
+    """
+    texts = {files.text_key(sample.prompt.text): sample.prompt.text for sample in samples}
+    images = {files.image_key(sample.image_sha256): sample for sample in samples}
+
+    def ask(method: str, keys: Sequence[str], request: Callable[[str], TextToEmbed | ImageToEmbed]) -> None:
+        for unit in units(keys, "embed", executor.unit_of(part)):
+            replies = executor.ask(part, method, [request(key) for key in unit])
+            with closing(in_groups(replies)) as groups:
+                for group in groups:
+                    files.write(
+                        {reply.request_id: {**reply.arrays, _CUT: np.array([reply.cut], np.uint8)} for reply in group}
+                    )
+
+    asked = files.missing(texts), files.missing(images)
+    ask("texts", asked[0], lambda key: TextToEmbed(key, texts[key]))
+    ask("images", asked[1], lambda key: ImageToEmbed(key, read_image(images[key])))
+    cut = sum(bool(_kept(files, key)[_CUT][0]) for key in texts)
+    return EmbeddingFigures(len(samples), len(texts), len(images), cut, len(asked[0]), len(asked[1]))
+
+
+def derived_files(samples: Iterable[Sample], files: EmbeddingFiles) -> Derived:
+    """Yield the files of each sample, from what is kept.
+
+    Args:
+        samples: All embedded.
+        files: Keep what was embedded.
+    """
+    for sample in samples:
+        arrays = _kept(files, files.text_key(sample.prompt.text)) | _kept(files, files.image_key(sample.image_sha256))
+        yield sample.key, {role: _npy(arrays[role]) for role in EMBEDDING_ROLES}
+
+
+def unembedded(root: Path, revision: Revision, fingerprint: str, replace: bool = False) -> list[Sample]:
+    """List the samples that a revision trains on and that lack embeddings.
+
+    Args:
+        root: The dataset root.
+        revision: One of its revisions.
+        fingerprint: Of the embedder.
+        replace: List those with embeddings of another embedder as well.
+
+    Raises:
+        UserError: Some have embeddings of another one, and are not to be replaced; or some came with their own.
+    """
+    trained = [
+        sample for entry in revision.state.entries.values() if entry.state in _TRAINED for sample in entry.samples
+    ]
+    made_by = [makers_of(root, revision, role) for role in EMBEDDING_ROLES]
+    others = sorted(
+        {makers[s.key] for makers in made_by for s in trained if makers.get(s.key)} - {fingerprint}
+    )  # an empty name is nobody's: files that came with an import
+    if others and not replace:
+        count = sum(any(makers.get(s.key) in others for makers in made_by) for s in trained)
+        raise UserError(
+            f"{count} of {len(trained)} samples of '{root}' have embeddings of another embedder, {others[0]}, not of "
+            f"{fingerprint}. Allowed is one for all samples that are trained on. Take that embedder, or run "
+            f"`evolvedirector embed {root} --replace` with the new one."
+        )
+    lacking = [s for s in trained if any(makers.get(s.key, None) in (None, *others) for makers in made_by)]
+    for sample in lacking:
+        if taken := sorted(set(EMBEDDING_ROLES) & sample.files.keys()):
+            raise UserError(
+                f"The sample '{sample.key}' came with its own '{taken[0]}', but not with all of "
+                f"{', '.join(EMBEDDING_ROLES)}. Allowed are all three, or none. Import it again without --roles, or "
+                "with all of them."
+            )
+    return lacking
+
+
+# ---- in a round
+
+
+def check_embeddings(round: Round) -> None:
+    """Refuse a round that would add embeddings of one embedder to those of another, before anything is bought.
+
+    Args:
+        round: The round.
+
+    Raises:
+        UserError: The revision has embeddings of another embedder.
+    """
+    part, store = round.parts.embedder, round.parts.store
+    if part is not None:
+        unembedded(store.root, store.revision(round.info.revision_sha), part.fingerprint)
+
+
+def embed(round: Round, change: RevisionChange) -> Derived:
+    """Embed what a round is about to publish, and what its revision lacks; nothing where no embedder takes part.
+
+    What was computed is kept until the round is closed, so that a killed one does not compute it again.
+
+    Args:
+        round: The round.
+        change: What it is about to publish.
+
+    Returns:
+        The files of each sample, for `DatasetStore.publish`.
+    """
+    part, store = round.parts.embedder, round.parts.store
+    if part is None:
+        return iter(())
+    lacking = unembedded(store.root, store.revision(round.info.revision_sha), part.fingerprint)
+    staying = [s for s in lacking if change.states.get(s.prompt.id) != "retired"]
+    samples = list({sample.key: sample for sample in chain(staying, change.samples)}.values())
+    files = EmbeddingFiles(store.root, part.fingerprint)
+    embed_samples(samples, lambda s: store.blobs.get(s.image_sha256), files, part, round.parts.executor, round.units)
+    return derived_files(samples, files)
+
+
+def forget_embedded(round: Round) -> None:
+    """Delete what `embed` kept: a revision holds it now.
+
+    Args:
+        round: The round.
+    """
+    if round.parts.embedder is not None:
+        EmbeddingFiles(round.parts.store.root, round.parts.embedder.fingerprint).discard()
+
+
+def _kept(files: EmbeddingFiles, key: str) -> dict[str, np.ndarray]:
+    arrays = files.read(key)
+    if arrays is None:
+        raise UserError(
+            f"An embedding that was kept cannot be read any more ({key}). Its file must stay until it is published. "
+            "Give the same command again; it is computed anew."
+        )
+    return arrays
+
+
+def _npy(array: np.ndarray) -> FileRef:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return FileRef.of(buffer.getvalue(), "application/x-npy")
