@@ -135,6 +135,24 @@ def curve_of(space: int, best: Row) -> Iterator[Job]:
             yield Job("curve", space, "eclipse", SIZES[0], seed, float(best["rate"]), weight)
 
 
+def twin_of(job: Job, rows: Sequence[Row]) -> Row | None:
+    """Return the final run that a run of the curve repeats: projection where lambda is 0, or ECLIPSE as it was tuned.
+
+    With lambda 0 ECLIPSE is projection bit for bit (a test of `EclipseObjective` holds it to that).
+
+    Args:
+        job: Any.
+        rows: What was run.
+    """
+    if job.part != "curve":
+        return None
+    arm = "eclipse" if job.weight else "projection"
+    same = {"part": "final", "arm": arm} | {
+        name: job.key()[name] for name in ("space", "pairs", "seed", "rate", "weight")
+    }
+    return next((row for row in rows if all(row.get(name) == value for name, value in same.items())), None)
+
+
 def next_job(rows: Sequence[Row], spaces: Sequence[int] = SPACE_SEEDS) -> Job | None:
     """Return what is to be run next: sizes in order, within one the arms, then the curve; None: all is done.
 
@@ -151,17 +169,22 @@ def _planned(rows: Sequence[Row], spaces: Sequence[int]) -> Iterator[Job]:
         yield Job("final", space, "true")
         yield Job("final", space, "text")
     for pairs in SIZES:
-        for arm in ("ridge", "projection", "eclipse", "diffusion"):
-            for space in spaces:
-                yield from tuning_of(space, arm, pairs, rows)
-                best = chosen(rows, space, arm, pairs)
-                if best is not None:
-                    yield from final_of(space, arm, pairs, best)
+        for arm in ("ridge", "projection", "eclipse"):
+            yield from _arm(rows, spaces, arm, pairs)
         if pairs == SIZES[0]:
             for space in spaces:
                 best = chosen(rows, space, "projection", pairs)
                 if best is not None:
                     yield from curve_of(space, best)
+        yield from _arm(rows, spaces, "diffusion", pairs)
+
+
+def _arm(rows: Sequence[Row], spaces: Sequence[int], arm: str, pairs: int) -> Iterator[Job]:
+    for space in spaces:
+        yield from tuning_of(space, arm, pairs, rows)
+        best = chosen(rows, space, arm, pairs)
+        if best is not None:
+            yield from final_of(space, arm, pairs, best)
 
 
 def mean_over_seeds(rows: Sequence[Row], figure: str) -> float | None:

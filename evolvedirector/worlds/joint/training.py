@@ -25,7 +25,6 @@ from evolvedirector.worlds.shapes.scene import Scene
 
 GATE = 0.93
 """Least share of withheld scenes read right from true embeddings: below it, no figure about priors means anything."""
-GATE_IMAGES = 360
 _GATE_SEED = 987_654
 _RATE = 2e-3
 _WARM_UP = 50
@@ -43,12 +42,15 @@ class SpaceSettings:
         steps: Of 64 pairs.
         pictures: Different ones, over all kinds of scenes and all splits: as CLIP and its decoders have seen far more
             than a prior, the space knows the kinds that are withheld from priors.
+        batch: Pairs of a step.
+        gate_images: Withheld scenes that the gate is measured on, new pictures all.
     """
 
     seed: int = 0
     steps: int = 1200
     pictures: int = 12_000
     batch: int = 64
+    gate_images: int = 360
 
 
 def train_space(
@@ -95,10 +97,12 @@ def train_space(
             tell(f"step {step + 1} of {settings.steps}: contrast {contrast.item():.3f}, picture {error.item():.4f}")
     for network in networks.values():
         network.eval().requires_grad_(False)
-    gate = gate_share(networks["image"], networks["decoder"], GATE_IMAGES)
-    tell(f"gate: {gate:.3f} of {GATE_IMAGES} withheld scenes read right from true embeddings ({GATE} is needed)")
+    gate = gate_share(networks["image"], networks["decoder"], settings.gate_images)
+    tell(
+        f"gate: {gate:.3f} of {settings.gate_images} withheld scenes read right from true embeddings ({GATE} is needed)"
+    )
     digest = weights_digest(networks)
-    record = SpaceRecord(text_encoder.fingerprint, digest, settings.seed, settings.steps, gate, GATE_IMAGES)
+    record = SpaceRecord(text_encoder.fingerprint, digest, settings.seed, settings.steps, gate, settings.gate_images)
     return networks, record
 
 
