@@ -18,7 +18,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from benchmarks.eclipse_plan import SPACE_SEEDS, Row, next_job, twin_of
+from benchmarks.eclipse_plan import SPACE_SEEDS, Row, by_job, next_job, twin_of
 from benchmarks.eclipse_table import GATE, report
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def run(spaces: list[int], out: Path, work: Path, minutes: float) -> None:
     begun = monotonic()
     laboratories: dict[int, Laboratory] = {}
     while (job := next_job(load(out), spaces)) is not None and monotonic() - begun < 60 * minutes:
-        if (twin := twin_of(job, load(out))) is not None:
+        if (twin := twin_of(job, by_job(load(out)))) is not None:
             keep(out, [*load(out), {**job.key(), "figures": twin["figures"]}])
             continue
         if job.space not in laboratories:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from statistics import fmean
 from typing import Any, Literal, TypeAlias
 
@@ -61,47 +61,47 @@ class Job:
         return asdict(self)
 
 
-def is_done(job: Job, rows: Sequence[Row]) -> bool:
-    """Tell whether a job was run.
+Runs: TypeAlias = Mapping[Job, Row]
+
+
+def by_job(rows: Sequence[Row]) -> dict[Job, Row]:
+    """Return the finished runs by their jobs.
 
     Args:
-        job: The job.
         rows: What was run.
     """
-    key = job.key()
-    return any(all(row.get(name) == value for name, value in key.items()) for row in rows)
+    names = [field.name for field in fields(Job)]
+    return {Job(**{name: row[name] for name in names}): row for row in rows}
 
 
-def chosen(rows: Sequence[Row], space: int, arm: str, pairs: int) -> Row | None:
+def chosen(runs: Runs, space: int, arm: str, pairs: int) -> Row | None:
     """Return the tuning run with the best validation accuracy; None while one is missing.
 
     Args:
-        rows: What was run.
+        runs: What was run.
         space: Seed of the space.
         arm: Whose.
         pairs: How many.
     """
-    jobs = list(tuning_of(space, arm, pairs, rows))
-    if not jobs or not all(is_done(job, rows) for job in jobs):
+    jobs = list(tuning_of(space, arm, pairs, runs))
+    if not jobs or not all(job in runs for job in jobs):
         return None
-    keys = [job.key() for job in jobs]
-    found = [row for row in rows if {name: row.get(name) for name in keys[0]} in keys]
-    return max(found, key=lambda row: float(row["figures"]["accuracy"]))
+    return max((runs[job] for job in jobs), key=lambda row: float(row["figures"]["accuracy"]))
 
 
-def tuning_of(space: int, arm: str, pairs: int, rows: Sequence[Row]) -> Iterator[Job]:
+def tuning_of(space: int, arm: str, pairs: int, runs: Runs) -> Iterator[Job]:
     """Yield the tuning runs of an arm; ECLIPSE takes the rate that its projection was best at, and tunes lambda.
 
     Args:
         space: Seed of the space.
         arm: Whose.
         pairs: How many.
-        rows: What was run.
+        runs: What was run.
     """
     if arm == "ridge":
         yield Job("tuning", space, arm, pairs)
     elif arm == "eclipse":
-        best = chosen(rows, space, "projection", pairs)
+        best = chosen(runs, space, "projection", pairs)
         for weight in TUNED_LAMBDAS if best is not None else ():
             yield Job("tuning", space, arm, pairs, TUNING_SEED, float(best["rate"]) if best else 0.0, weight)
     elif arm in TRAINED:
@@ -135,22 +135,18 @@ def curve_of(space: int, best: Row) -> Iterator[Job]:
             yield Job("curve", space, "eclipse", SIZES[0], seed, float(best["rate"]), weight)
 
 
-def twin_of(job: Job, rows: Sequence[Row]) -> Row | None:
+def twin_of(job: Job, runs: Runs) -> Row | None:
     """Return the final run that a run of the curve repeats: projection where lambda is 0, or ECLIPSE as it was tuned.
 
     With lambda 0 ECLIPSE is projection bit for bit (a test of `EclipseObjective` holds it to that).
 
     Args:
         job: Any.
-        rows: What was run.
+        runs: What was run.
     """
     if job.part != "curve":
         return None
-    arm = "eclipse" if job.weight else "projection"
-    same = {"part": "final", "arm": arm} | {
-        name: job.key()[name] for name in ("space", "pairs", "seed", "rate", "weight")
-    }
-    return next((row for row in rows if all(row.get(name) == value for name, value in same.items())), None)
+    return runs.get(replace(job, part="final", arm="eclipse" if job.weight else "projection"))
 
 
 def next_job(rows: Sequence[Row], spaces: Sequence[int] = SPACE_SEEDS) -> Job | None:
@@ -160,29 +156,30 @@ def next_job(rows: Sequence[Row], spaces: Sequence[int] = SPACE_SEEDS) -> Job | 
         rows: What was run.
         spaces: Seeds of the spaces that are to be run here.
     """
-    return next((job for job in _planned(rows, spaces) if not is_done(job, rows)), None)
+    runs = by_job(rows)
+    return next((job for job in _planned(runs, spaces) if job not in runs), None)
 
 
-def _planned(rows: Sequence[Row], spaces: Sequence[int]) -> Iterator[Job]:
+def _planned(runs: Runs, spaces: Sequence[int]) -> Iterator[Job]:
     """Yield the jobs in order; what depends on a tuning that is missing comes after it."""
     for space in spaces:
         yield Job("final", space, "true")
         yield Job("final", space, "text")
     for pairs in SIZES:
         for arm in ("ridge", "projection", "eclipse"):
-            yield from _arm(rows, spaces, arm, pairs)
+            yield from _arm(runs, spaces, arm, pairs)
         if pairs == SIZES[0]:
             for space in spaces:
-                best = chosen(rows, space, "projection", pairs)
+                best = chosen(runs, space, "projection", pairs)
                 if best is not None:
                     yield from curve_of(space, best)
-        yield from _arm(rows, spaces, "diffusion", pairs)
+        yield from _arm(runs, spaces, "diffusion", pairs)
 
 
-def _arm(rows: Sequence[Row], spaces: Sequence[int], arm: str, pairs: int) -> Iterator[Job]:
+def _arm(runs: Runs, spaces: Sequence[int], arm: str, pairs: int) -> Iterator[Job]:
     for space in spaces:
-        yield from tuning_of(space, arm, pairs, rows)
-        best = chosen(rows, space, arm, pairs)
+        yield from tuning_of(space, arm, pairs, runs)
+        best = chosen(runs, space, arm, pairs)
         if best is not None:
             yield from final_of(space, arm, pairs, best)
 

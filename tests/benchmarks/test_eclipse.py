@@ -16,9 +16,11 @@ from benchmarks.eclipse_plan import (
     TUNED_LAMBDAS,
     Job,
     Row,
+    by_job,
     chosen,
     next_job,
     tuning_of,
+    twin_of,
 )
 from benchmarks.eclipse_table import report
 
@@ -60,7 +62,7 @@ def test_test_is_touched_only_by_what_validation_chose() -> None:
     rows: list[Row] = []
     while (job := next_job(rows)) is not None and len(rows) < 60:
         if job.part == "final" and job.arm not in ("true", "text"):
-            best = chosen(rows, job.space, job.arm, job.pairs)
+            best = chosen(by_job(rows), job.space, job.arm, job.pairs)
             assert best is not None and (job.rate, job.weight) == (best["rate"], best["weight"])
         rows.append(row_of(job, 0.9 if job.weight == TUNED_LAMBDAS[2] else 0.5, choice=2.0))
     finals = [row for row in rows if row["part"] == "final" and row["arm"] == "eclipse"]
@@ -68,11 +70,11 @@ def test_test_is_touched_only_by_what_validation_chose() -> None:
 
 
 def test_lambda_is_tuned_for_each_size_at_the_rate_of_projection() -> None:
-    assert not list(tuning_of(0, "eclipse", 1000, []))
-    rows = [row_of(job, job.rate) for job in tuning_of(0, "projection", 1000, [])]
-    jobs = list(tuning_of(0, "eclipse", 1000, rows))
+    assert not list(tuning_of(0, "eclipse", 1000, {}))
+    rows = [row_of(job, job.rate) for job in tuning_of(0, "projection", 1000, {})]
+    jobs = list(tuning_of(0, "eclipse", 1000, by_job(rows)))
     assert [job.weight for job in jobs] == list(TUNED_LAMBDAS) and {job.rate for job in jobs} == {3e-3}
-    assert not list(tuning_of(0, "eclipse", 200, rows))
+    assert not list(tuning_of(0, "eclipse", 200, by_job(rows)))
 
 
 def test_a_figure_that_was_not_run_is_never_printed() -> None:
@@ -131,3 +133,12 @@ def test_the_arms_run_with_a_space_of_seconds(tmp_path: Path) -> None:
         assert 0 <= figures["accuracy"] <= 1 and figures["norm"] > 0
         assert ("without_noise" in figures) == (job.arm == "eclipse")
         assert ("sweep" in figures) == (job.arm == "diffusion") and ("choice" in figures) == (job.part == "tuning")
+
+
+def test_the_curve_takes_what_was_run_already() -> None:
+    done = [Job("final", 0, "projection", 200, 3, 1e-3), Job("final", 0, "eclipse", 200, 3, 1e-3, 300.0)]
+    runs = by_job([row_of(job, 0.1 * (1 + place)) for place, job in enumerate(done)])
+    for weight, row in ((0.0, runs[done[0]]), (300.0, runs[done[1]])):
+        assert twin_of(Job("curve", 0, "eclipse", 200, 3, 1e-3, weight), runs) == row
+    for other in (Job("curve", 0, "eclipse", 200, 3, 1e-3, 100.0), Job("curve", 1, "eclipse", 200, 3, 1e-3), done[0]):
+        assert twin_of(other, runs) is None
