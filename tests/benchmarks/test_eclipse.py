@@ -43,7 +43,7 @@ def all_rows(lead: float = 0.05, gate: float = 0.96) -> list[Row]:
         place = LAMBDAS.index(job.weight) if job.weight in LAMBDAS else 0
         more: dict[str, Any] = {"cosine_to_text": 0.8 + 0.01 * place if job.arm == "eclipse" else 0.79}
         if job.part == "curve":
-            more |= {"accuracy": 0.8 - 0.01 * place, "squared_distance": 40.0 + place}
+            accuracy, more["squared_distance"] = 0.8 - 0.01 * place, 40.0 + place
         if job.arm in ("ridge", "diffusion") and job.part == "tuning":
             more["choice"] = 2.0
         rows.append(row_of(job, accuracy, **more))
