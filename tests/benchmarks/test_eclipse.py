@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ def row_of(job: Job, accuracy: float, **more: Any) -> Row:
     return {**job.key(), "figures": figures | more}
 
 
+@lru_cache
 def all_rows(lead: float = 0.05, gate: float = 0.96) -> list[Row]:
     """Run the whole plan in mind: what is asked for next is done, with figures by arm."""
     rows: list[Row] = []
