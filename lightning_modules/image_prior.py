@@ -32,7 +32,7 @@ from evolvedirector.lightning_modules.priors.prior_network import PriorNetwork
 from evolvedirector.lightning_modules.priors.prior_objective import PriorDraws, PriorObjective, draw_for_prior
 from evolvedirector.lightning_modules.priors.prior_space import PriorSpace
 from evolvedirector.lightning_modules.priors.subject_tokens import Subject
-from evolvedirector.lightning_modules.sample_losses import images_of, noise_levels
+from evolvedirector.lightning_modules.sample_losses import images_of
 from evolvedirector.lightning_modules.sampling import chunks_of_one_size, drawing, initial_noise
 from evolvedirector.lightning_modules.throughput import Throughput
 from evolvedirector.models.embedder import IMAGE_EMBEDDING, Embedder
@@ -205,8 +205,8 @@ class ImagePrior(LightningModule):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Return the mean loss of the local batch; its mean over ranks is that of the global batch."""
         condition = condition_of_batch(batch).to(self.device)
-        draws = draw_for_prior(batch["sample_seed"], self.objective, self.network.embedding_dim).to(self.device)
-        if any(draws.dropped):
+        draws = draw_for_prior(batch["sample_seed"], self.objective, self.network.embedding_dim)
+        if self.objective.condition_dropout:
             condition = condition.without_text(self._empty_text(), draws.dropped)
         found = self.objective.losses(
             self._predict, batch[IMAGE_EMBEDDING].float(), condition, draws, list(batch["prompt"])
@@ -375,6 +375,7 @@ class ImagePrior(LightningModule):
         return nullcontext() if self._trainer is None else self.trainer.precision_plugin.forward_context()
 
     def _predict(self, noise: Tensor, time: Tensor | None, condition: PriorCondition) -> Tensor:
+        """Predict without padding texts further: for drawing they have one length, and training is quicker without."""
         network = cast(nn.Module, self.transformer)
         predicted: Tensor = network(
             noise,
@@ -383,6 +384,7 @@ class ImagePrior(LightningModule):
             condition.text_mask,
             time,
             condition.edge_embedding,
+            self.compute.compile_blocks,  # which would compile anew for each length
         )
         return predicted
 
@@ -409,12 +411,12 @@ class ImagePrior(LightningModule):
         total = torch.zeros(len(requests))
         with evaluated_weights(self._optimizers), drawing(self), self._precision():
             condition = self._condition([request.prompt for request in requests], None, None).to(self.device)
-            times = noise_levels(self.objective, len(seeds[0]))
-            for time, level in zip(times, zip(*seeds, strict=True), strict=True):
-                noise = initial_noise(list(level), target.shape[1:])
-                draws = PriorDraws([False] * len(noise), torch.full((len(noise),), time), noise).to(self.device)
+            for number, level in enumerate(zip(*seeds, strict=True)):
+                share = torch.full((len(requests),), (number + 0.5) / len(seeds[0]), device=self.device)
+                noise = initial_noise(list(level), target.shape[1:]).to(self.device)
+                draws = PriorDraws(share < 0, self.objective.times(share), noise)
                 total += self.objective.own_losses(self._predict, target, condition, draws).float().cpu()
-        return (total / len(times)).tolist()
+        return (total / len(seeds[0])).tolist()
 
     def _empty_text(self) -> PriorCondition:
         """Return the condition of the empty text, one row."""

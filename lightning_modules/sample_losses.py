@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,15 +23,7 @@ _TIMES = 512
 """Draws that stand for the distribution of an objective's times."""
 
 
-class DrawsTime(Protocol):
-    """An objective, of images or of a prior."""
-
-    def draw_time(self, generator: torch.Generator) -> float:
-        """Draw the time of one sample."""
-        ...
-
-
-def noise_levels(objective: DrawsTime, count: int) -> list[float]:
+def noise_levels(objective: Objective, count: int) -> list[float]:
     """Return the medians of `count` equal parts of the times that an objective trains at, from the least on.
 
     The mean loss at these levels stands for the mean loss of training, whatever the distribution of times: each level

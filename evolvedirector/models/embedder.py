@@ -10,7 +10,6 @@ from evolvedirector.records.condition import Tokens
 from evolvedirector.records.part import Part
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
     from torch import Tensor
 
 TEXT_STATES = "text_states"
@@ -61,6 +60,9 @@ class Embedder(Part, Protocol):
         """Embed texts, on the CPU in float32; the same text gives the same values whatever stands beside it."""
         ...
 
-    def embed_images(self, images: Sequence[Tensor]) -> Float[Tensor, "batch embedding"]:
-        """Embed uint8 images (3, height, width) of any sizes, on the CPU in float32, not normalised."""
+    def embed_images(self, images: Sequence[Tensor]) -> Tensor:
+        """Embed uint8 images (3, height, width) of any sizes, on the CPU in float32: Float[batch, embedding], raw.
+
+        Types are plain here: jsonargparse compares them word for word, and each `Float[...]` is a type of its own.
+        """
         ...

@@ -9,7 +9,6 @@ from evolvedirector.records import ImageRequest
 from evolvedirector.records.part import Part
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
     from torch import Tensor
 
 
@@ -31,17 +30,13 @@ class EmbeddingDecoder(Part, Protocol):
         """Move it to a device."""
         ...
 
-    def decode(
-        self,
-        embeddings: Float[Tensor, "batch embedding"],
-        negative: Float[Tensor, "batch embedding"] | None,
-        requests: Sequence[ImageRequest],
-    ) -> list[Tensor]:
+    # Tensor: jsonargparse wants equal annotations, and two of jaxtyping with the same words are not.
+    def decode(self, embeddings: Tensor, negative: Tensor | None, requests: Sequence[ImageRequest]) -> list[Tensor]:
         """Draw one uint8 image (3, height, width) per embedding, on the CPU.
 
         Args:
-            embeddings: Raw, not normalised, as `Embedder.embed_images` gives them.
-            negative: What guidance leads away from. None: the decoder's own.
+            embeddings: Float[batch, embedding], raw, not normalised, as `Embedder.embed_images` gives them.
+            negative: Float[batch, embedding], what guidance leads away from. None: the decoder's own.
             requests: Give size and seed of each; a decoder that reads text as well takes their prompts.
         """
         ...

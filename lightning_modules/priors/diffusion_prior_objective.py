@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,9 +14,6 @@ from evolvedirector.lightning_modules.objectives.prior_losses import projection_
 from evolvedirector.lightning_modules.priors.prior_condition import PriorCondition
 from evolvedirector.lightning_modules.priors.prior_objective import PredictEmbedding, PriorDraws, PriorLosses
 from evolvedirector.lightning_modules.sampling import guide
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 
 class DiffusionPriorObjective:
@@ -63,18 +60,18 @@ class DiffusionPriorObjective:
         """Whether drawing needs the empty text, too."""
         return self.guidance_scale != 1
 
-    def draw_time(self, generator: torch.Generator) -> float:
-        """Draw one of the times, all alike.
+    def times(self, uniform: Tensor) -> Tensor:
+        """Return one of the times for each number, all alike.
 
         Args:
-            generator: Of the sample.
+            uniform: In (0, 1), one per sample.
         """
-        return float(torch.randint(self.steps, (), generator=generator))
+        return (uniform * self.steps).floor()
 
     def losses(
         self,
         predict: PredictEmbedding,
-        target: Float[Tensor, "batch embedding"],
+        target: Tensor,
         condition: PriorCondition,
         draws: PriorDraws,
         prompts: Sequence[str],
@@ -83,7 +80,7 @@ class DiffusionPriorObjective:
 
         Args:
             predict: The network.
-            target: True image embeddings.
+            target: Float[batch, embedding], true image embeddings.
             condition: Of each, with the empty text where it was dropped.
             draws: Times and noise.
             prompts: Not read.
@@ -96,15 +93,15 @@ class DiffusionPriorObjective:
     def own_losses(
         self,
         predict: PredictEmbedding,
-        target: Float[Tensor, "batch embedding"],
+        target: Tensor,
         condition: PriorCondition,
         draws: PriorDraws,
-    ) -> Float[Tensor, " batch"]:
+    ) -> Tensor:
         """Return the losses: each is its sample's own.
 
         Args:
             predict: The network.
-            target: True image embeddings.
+            target: Float[batch, embedding], true image embeddings.
             condition: Of each.
             draws: Times and noise.
         """
@@ -117,7 +114,7 @@ class DiffusionPriorObjective:
         seeds: Sequence[int],
         condition: PriorCondition,
         null: PriorCondition | None,
-    ) -> Float[Tensor, "batch embedding"]:
+    ) -> Tensor:
         """Draw embeddings by DDPM steps from noise, each with a generator of its own seed.
 
         Args:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -20,9 +19,6 @@ from evolvedirector.lightning_modules.objectives.prior_losses import (
 from evolvedirector.lightning_modules.priors.prior_condition import PriorCondition
 from evolvedirector.lightning_modules.priors.prior_objective import PredictEmbedding, PriorDraws, PriorLosses
 from evolvedirector.lightning_modules.priors.projection_objective import one_pass
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 
 class EclipseObjective:
@@ -65,14 +61,18 @@ class EclipseObjective:
         self.temperature = temperature
         self.gather_negatives = gather_negatives
 
-    def draw_time(self, generator: torch.Generator) -> float:
-        """Return 0: there is no time."""
-        return 0.0
+    def times(self, uniform: Tensor) -> Tensor:
+        """Return zeros: there is no time.
+
+        Args:
+            uniform: One number per sample.
+        """
+        return torch.zeros_like(uniform)
 
     def losses(
         self,
         predict: PredictEmbedding,
-        target: Float[Tensor, "batch embedding"],
+        target: Tensor,
         condition: PriorCondition,
         draws: PriorDraws,
         prompts: Sequence[str],
@@ -81,7 +81,7 @@ class EclipseObjective:
 
         Args:
             predict: The network.
-            target: True image embeddings.
+            target: Float[batch, embedding], true image embeddings.
             condition: Of each.
             draws: Noise.
             prompts: Texts; equal ones are no negatives of each other.
@@ -98,15 +98,15 @@ class EclipseObjective:
     def own_losses(
         self,
         predict: PredictEmbedding,
-        target: Float[Tensor, "batch embedding"],
+        target: Tensor,
         condition: PriorCondition,
         draws: PriorDraws,
-    ) -> Float[Tensor, " batch"]:
+    ) -> Tensor:
         """Return the projection of each sample; the contrast is one with others.
 
         Args:
             predict: The network.
-            target: True image embeddings.
+            target: Float[batch, embedding], true image embeddings.
             condition: Of each.
             draws: Noise.
         """
@@ -119,7 +119,7 @@ class EclipseObjective:
         seeds: Sequence[int],
         condition: PriorCondition,
         null: PriorCondition | None,
-    ) -> Float[Tensor, "batch embedding"]:
+    ) -> Tensor:
         """Predict embeddings in one pass from the seeds' noise.
 
         Args:

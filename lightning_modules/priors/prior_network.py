@@ -17,7 +17,6 @@ _ARGUMENTS = {
     "attention_head_dim": "head_dim",
     "num_layers": "layers",
     "num_embeddings": "text_length",
-    "additional_embeddings": "the objective's time embedding, or reads_edges,",
 }
 
 
@@ -72,7 +71,6 @@ class PriorNetwork:
             "num_layers": self.layers,
             "embedding_dim": self.embedding_dim,
             "num_embeddings": self.text_length,
-            "additional_embeddings": 3 + reads_time + self.reads_edges,
             "dropout": self.dropout,
             "reads_time": reads_time,
             "reads_edges": self.reads_edges,
@@ -97,6 +95,13 @@ class PriorNetwork:
             network: nn.Module = EclipsePrior(**config)
             return network
         written = start.written_config(EclipsePrior)
+        added, found = 3 + reads_time + self.reads_edges, written.get("additional_embeddings")
+        if found not in (None, added):
+            raise UserError(
+                f"The weights of {start.name!r} read {found} tokens beside the text, but this prior {added}: 3, one "
+                f"for a time where the objective is diffusion ({str(reads_time).lower()} here), and one for edges "
+                f"(reads_edges: {str(self.reads_edges).lower()}). Both must agree. Choose what fits the weights."
+            )
         fixed = {key: value for key, value in config.items() if key in written and key != "dropout"}
         agree(fixed, written, _ARGUMENTS, start.name)
         # released configs have no word for edges and the width of text states

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
-import torch
 from torch import Tensor
 
 from evolvedirector.lightning_modules.priors.prior_condition import PriorCondition
+from evolvedirector.lightning_modules.seeded_noise import seeded_normal, seeded_uniform
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int64
+    from jaxtyping import Int64
 
 PredictEmbedding: TypeAlias = Callable[[Tensor, "Tensor | None", PriorCondition], Tensor]
 """(noise or noisy embeddings, times on the scale 0...1000 or None, condition) -> the network's output."""
@@ -20,22 +20,14 @@ PredictEmbedding: TypeAlias = Callable[[Tensor, "Tensor | None", PriorCondition]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PriorDraws:
-    """What chance decides about a batch of pairs, on the CPU."""
+    """What chance decides about a batch of pairs, on the device of its seeds."""
 
-    dropped: list[bool]
-    """Which samples lose their text."""
+    dropped: Tensor
+    """Bool[batch]: which samples lose their text."""
     time: Tensor
     """Float[batch], in the unit of the objective; zeros where it has none."""
     noise: Tensor
     """Float[batch, embedding], unit Gaussian."""
-
-    def to(self, device: torch.device) -> PriorDraws:
-        """Move times and noise to a device.
-
-        Args:
-            device: Where they are wanted.
-        """
-        return PriorDraws(self.dropped, self.time.to(device), self.noise.to(device))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,7 +45,10 @@ class PriorLosses:
 
 @runtime_checkable
 class PriorObjective(Protocol):
-    """Say what a prior learns from pairs, and how an embedding is drawn with it."""
+    """Say what a prior learns from pairs, and how an embedding is drawn with it.
+
+    Targets and drawn embeddings are Float[batch, embedding], losses Float[batch].
+    """
 
     @property
     def reads_time(self) -> bool:
@@ -70,14 +65,14 @@ class PriorObjective(Protocol):
         """Whether drawing needs the empty text, too."""
         ...
 
-    def draw_time(self, generator: torch.Generator) -> float:
-        """Draw the time of one sample."""
+    def times(self, uniform: Tensor) -> Tensor:
+        """Return the times at which shares of the training's times lie below; of uniform numbers, such as it draws."""
         ...
 
     def losses(
         self,
         predict: PredictEmbedding,
-        target: Float[Tensor, "batch embedding"],
+        target: Tensor,
         condition: PriorCondition,
         draws: PriorDraws,
         prompts: Sequence[str],
@@ -88,10 +83,10 @@ class PriorObjective(Protocol):
     def own_losses(
         self,
         predict: PredictEmbedding,
-        target: Float[Tensor, "batch embedding"],
+        target: Tensor,
         condition: PriorCondition,
         draws: PriorDraws,
-    ) -> Float[Tensor, " batch"]:
+    ) -> Tensor:
         """Return what of the losses is each sample's own, whatever stands beside it in a batch."""
         ...
 
@@ -102,7 +97,7 @@ class PriorObjective(Protocol):
         seeds: Sequence[int],
         condition: PriorCondition,
         null: PriorCondition | None,
-    ) -> Float[Tensor, "batch embedding"]:
+    ) -> Tensor:
         """Draw embeddings of a shape, each from its seed; `null` is one row, the empty text, where it guides."""
         ...
 
@@ -112,22 +107,15 @@ class PriorObjective(Protocol):
 
 
 def draw_for_prior(sample_seeds: Int64[Tensor, " batch"], objective: PriorObjective, embedding_dim: int) -> PriorDraws:
-    """Draw for each sample from a CPU generator of its own seed, in the order dropout, time, noise.
+    """Draw for each sample from its own seed: dropout, time, noise.
 
     As with images, the loss of a global batch is then the same for every world size and after every resume.
 
     Args:
-        sample_seeds: One per sample, unique to its slot in the training stream.
+        sample_seeds: One per sample, unique to its slot in the training stream; draws lie on their device.
         objective: Names the distribution of times and the share of dropped texts.
         embedding_dim: Width of the noise.
     """
-    generator = torch.Generator()
-    dropped: list[bool] = []
-    times: list[float] = []
-    noise = torch.empty(len(sample_seeds), embedding_dim)
-    for row, seed in zip(noise, sample_seeds.tolist(), strict=True):
-        generator.manual_seed(seed)
-        dropped.append(float(torch.rand((), generator=generator)) < objective.condition_dropout)
-        times.append(objective.draw_time(generator))
-        row.normal_(generator=generator)
-    return PriorDraws(dropped, torch.tensor(times), noise)
+    chance = seeded_uniform(sample_seeds, 2)
+    dropped, time = chance[:, 0] < objective.condition_dropout, objective.times(chance[:, 1])
+    return PriorDraws(dropped, time.float(), seeded_normal(sample_seeds, embedding_dim, first=2))

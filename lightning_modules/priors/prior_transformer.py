@@ -107,23 +107,26 @@ class EclipsePrior(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers'
         text_mask: Bool[Tensor, "batch token"],
         timestep: Float[Tensor, " batch"] | None = None,
         edge_embedding: Float[Tensor, "batch embedding"] | None = None,
+        pads: bool = True,
     ) -> Float[Tensor, "batch embedding"]:
         """Return image embeddings, raw as the embedder of images gives them.
 
         Args:
             noise: Unit Gaussian; for the diffusion baseline, the noisy embedding.
             text_embedding: The text in the joint space.
-            text_states: One per token; a short tensor is padded.
+            text_states: One per token.
             text_mask: True for real tokens. Padding changes nothing, not by a bit.
             timestep: On the scale 0...1000. None: for a network without time.
             edge_embedding: Of an edge image, or of a black one. None: for a network without it.
+            pads: Pad texts to `num_embeddings`, so that a text gives the same bits in a tensor of any length. False:
+                compute the tokens that are given, which is the same up to rounding, and quicker.
 
         Raises:
             UserError: There is no mask, a width is another, or a time or edge is missing or cannot be read.
         """
         config: Any = self.config
         self._check(noise, text_embedding, text_states, text_mask, timestep, edge_embedding)
-        short = config.num_embeddings - text_states.shape[1]
+        short = config.num_embeddings - text_states.shape[1] if pads else 0
         tokens = [self.encoder_hidden_states_proj(F.pad(text_states, (0, 0, 0, short)))]
         if edge_embedding is not None:
             tokens.append(self.embedding_control(edge_embedding)[:, None])
@@ -132,10 +135,14 @@ class EclipsePrior(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers'
             tokens.append(self.time_embedding(self.time_proj(timestep).to(noise.dtype))[:, None])
         hidden = self.proj_in(noise)[:, None]
         tokens += [hidden, self.prd_embedding.to(hidden.dtype).expand(len(noise), -1, -1)]
-        hidden = torch.cat(tokens, 1) + self.positional_embedding.to(hidden.dtype)
+        length, places = text_states.shape[1] + short, self.positional_embedding.to(hidden.dtype)
+        if length < config.num_embeddings:
+            places = torch.cat([places[:, :length], places[:, config.num_embeddings :]], 1)
+        hidden = torch.cat(tokens, 1) + places
         padding = F.pad(~text_mask, (0, short), value=True)
         padding = F.pad(padding, (0, config.additional_embeddings), value=False)
-        mask = padding[:, None, None] * _HIDDEN + self.causal_attention_mask  # [batch, 1, token, token]
+        causal = self.causal_attention_mask[: hidden.shape[1], : hidden.shape[1]]
+        mask = padding[:, None, None] * _HIDDEN + causal  # [batch, 1, token, token]
         for block in self.transformer_blocks:
             if torch.is_grad_enabled() and self.gradient_checkpointing:
                 hidden = self._gradient_checkpointing_func(block, hidden, mask)

@@ -34,14 +34,18 @@ class ProjectionObjective:
     def __init__(self, reduction: Reduction = "sum") -> None:
         self.reduction: Reduction = reduction
 
-    def draw_time(self, generator: torch.Generator) -> float:
-        """Return 0: there is no time."""
-        return 0.0
+    def times(self, uniform: Tensor) -> Tensor:
+        """Return zeros: there is no time.
+
+        Args:
+            uniform: One number per sample.
+        """
+        return torch.zeros_like(uniform)
 
     def losses(
         self,
         predict: PredictEmbedding,
-        target: Float[Tensor, "batch embedding"],
+        target: Tensor,
         condition: PriorCondition,
         draws: PriorDraws,
         prompts: Sequence[str],
@@ -50,7 +54,7 @@ class ProjectionObjective:
 
         Args:
             predict: The network.
-            target: True image embeddings.
+            target: Float[batch, embedding], true image embeddings.
             condition: Of each.
             draws: Noise.
             prompts: Not read.
@@ -60,15 +64,15 @@ class ProjectionObjective:
     def own_losses(
         self,
         predict: PredictEmbedding,
-        target: Float[Tensor, "batch embedding"],
+        target: Tensor,
         condition: PriorCondition,
         draws: PriorDraws,
-    ) -> Float[Tensor, " batch"]:
+    ) -> Tensor:
         """Return the losses: each is its sample's own.
 
         Args:
             predict: The network.
-            target: True image embeddings.
+            target: Float[batch, embedding], true image embeddings.
             condition: Of each.
             draws: Noise.
         """
@@ -81,7 +85,7 @@ class ProjectionObjective:
         seeds: Sequence[int],
         condition: PriorCondition,
         null: PriorCondition | None,
-    ) -> Float[Tensor, "batch embedding"]:
+    ) -> Tensor:
         """Predict embeddings in one pass from the seeds' noise.
 
         Args:

@@ -28,6 +28,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
 
+from evolvedirector.planning.roles import PairFigures
 from evolvedirector.records import (
     ImageAndPrompt, ImageReply, ImageRequest, Look, OrderedPair, Prompt, WriteReply, WriteRequest,
 )
@@ -64,6 +65,16 @@ class Data(LightningDataModule):
 
     def train_dataloader(self):
         raise AssertionError("check must not read data")
+
+
+class Prior(Student):
+    def loss_settings(self) -> dict[str, str]:
+        return {"contrastive weight": "0.2", "reduction": "sum", "temperature": "0.07"}
+
+
+class Pairs(Data):
+    def pair_figures(self) -> PairFigures:
+        return PairFigures(pairs=200, norm=16.0)
 
 
 class Teacher:
@@ -176,6 +187,14 @@ def test_the_plan_names_prompts_length_size_limits_and_disk(capsys: pytest.Captu
     ):
         assert row in plan
     assert not (here / "run").exists(), "check wrote something"
+
+
+def test_numbers_of_a_loss_that_mean_something_only_together_stand_together(capsys: pytest.CaptureFixture[str]) -> None:
+    said = "loss contrastive weight 0.2, reduction sum, temperature 0.07, embedding norm"
+    assert check("--model=toys_of_check.Prior", "--data=toys_of_check.Pairs") == 0
+    assert f"{said} 16, pairs 200" in printed(capsys)
+    assert check("--model=toys_of_check.Prior") == 0
+    assert f"{said} and pairs known when samples are embedded" in printed(capsys)
 
 
 def test_devices_that_are_not_here_are_planned_for_all_the_same(capsys: pytest.CaptureFixture[str]) -> None:

@@ -106,7 +106,7 @@ def test_a_resumed_run_is_exact_schedule_and_optimizer_included(tmp_path: Path) 
     def module() -> ImagePrior:
         return prior(
             DiffusionPriorObjective(condition_dropout=0.5),
-            lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, 2, 2),
+            lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, 4, 2),
         )
 
     batches = [pairs(number) for number in range(6)]

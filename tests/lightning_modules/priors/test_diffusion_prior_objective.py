@@ -25,7 +25,7 @@ def test_a_network_that_knows_the_answer_loses_nothing_and_draws_it() -> None:
         seen.append((noisy, time))
         return 2 * target
 
-    draws = PriorDraws([False, False], torch.tensor([0.0, 999.0]), torch.ones(2, 3))
+    draws = PriorDraws(torch.zeros(2, dtype=torch.bool), torch.tensor([0.0, 999.0]), torch.ones(2, 3))
     assert objective.losses(predict, target, CONDITION, draws, ["a", "b"]).total.tolist() == [0, 0]
     noisy, time = seen[0]
     torch.testing.assert_close(noisy[0], 2 * target[0], atol=0.03, rtol=0.03)  # hardly any noise, then nothing else
@@ -35,6 +35,7 @@ def test_a_network_that_knows_the_answer_loses_nothing_and_draws_it() -> None:
     torch.testing.assert_close(drawn, target, atol=0.1, rtol=0.05)
     assert [float(time[0]) for _, time in seen[1:]] == sorted((float(time[0]) for _, time in seen[1:]), reverse=True)
     assert len(seen) == 8 and float(seen[1][1][0]) == 999
+    assert objective.times(torch.tensor([1e-9, 0.4996, 1 - 1e-9], dtype=torch.float64)).tolist() == [0, 499, 999]
 
 
 def test_guidance_leads_away_from_the_empty_text() -> None:
