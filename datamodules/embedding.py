@@ -20,11 +20,11 @@ from evolvedirector.datamodules.requests import RequestLoader
 from evolvedirector.errors import UserError
 from evolvedirector.evolution.embedding import EMBEDDING_ROLES
 from evolvedirector.models.embedder import IMAGE_EMBEDDING, TEXT_MASK, TEXT_STATES, Embedder
-from evolvedirector.planning.roles import EmbeddingFigures
+from evolvedirector.planning.roles import EmbeddingFigures, PairFigures
 from evolvedirector.records.part import Part
 from evolvedirector.records.prompt_source import PromptSource
 from evolvedirector.records.split import Split
-from evolvedirector.store import RevisionReader
+from evolvedirector.store import RevisionFiles, RevisionReader
 from evolvedirector.store.errors import MissingRoleError
 from evolvedirector.store.files import decode_file
 
@@ -160,7 +160,8 @@ class EmbeddingDataModule(EvolvingDataModule):
         if found != wanted:
             raise UserError(
                 f"The embeddings of revision {reader.number} have {found[0]} values per token and {found[1]} per "
-                f"image, the embedder gives {wanted[0]} and {wanted[1]}. Allowed are its own. {self._command(replace=True)}"
+                f"image, the embedder gives {wanted[0]} and {wanted[1]}. Allowed are its own. "
+                f"{self._command(replace=True)}"
             )
 
     @staticmethod
@@ -271,6 +272,22 @@ class EmbeddingDataModule(EvolvingDataModule):
         text_width, embedding_dim = self._shapes(reader)
         maker = next(iter(reader.makers(IMAGE_EMBEDDING)))
         return EmbeddingFigures(len(reader), float(np.mean(norms)), embedding_dim, text_width, maker or None)
+
+    def pair_figures(self) -> PairFigures | None:
+        """Count and measure the pairs, for what `check` says of a loss; None where nothing is embedded yet."""
+        if RevisionFiles(self.data_root).current() is None:
+            return None
+        figures = self.embedding_figures()
+        return None if figures.mean_norm is None else PairFigures(figures.pairs, figures.mean_norm)
+
+    def plan_summary(self) -> dict[str, str]:
+        """Say whose embeddings are read, for `evolvedirector check`."""
+        figures = None if RevisionFiles(self.data_root).current() is None else self.embedding_figures()
+        if figures is None or figures.mean_norm is None:
+            return {"embeddings": "none yet: a round of evolution with an embedder makes them"}
+        maker = figures.embedder_fingerprint or "nobody knows whom"
+        widths = f"{figures.embedding_dim} values, {figures.text_width} per token"
+        return {"embeddings": f"{figures.pairs:,} pairs to train on, {widths}, by {maker}"}
 
 
 def _arrays(reader: RevisionReader, row: int) -> dict[str, np.ndarray]:

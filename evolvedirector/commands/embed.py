@@ -16,7 +16,7 @@ from evolvedirector.records import digest
 from evolvedirector.store.paths import user_path
 
 if TYPE_CHECKING:
-    from evolvedirector.evolution.embedding import EmbeddingFigures
+    from evolvedirector.evolution.embedding import EmbeddingWork
     from evolvedirector.execution.executor import Phase
     from evolvedirector.models.embedder import Embedder
     from evolvedirector.records import Sample
@@ -141,7 +141,7 @@ def _reader_of(root: Path, revision: Revision) -> Any:
     return read_image
 
 
-def _told(figures: EmbeddingFigures, clock: _Clock, embedder: Embedder) -> str:
+def _told(figures: EmbeddingWork, clock: _Clock, embedder: Embedder) -> str:
     kept = figures.texts + figures.images - figures.asked_texts - figures.asked_images
     lines = [
         f"Embedded {figures.samples} samples: {figures.texts} different texts ({figures.asked_texts} now, "

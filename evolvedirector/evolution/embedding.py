@@ -34,7 +34,7 @@ Derived = Iterator[tuple[str, Mapping[str, FileRef]]]
 
 
 @dataclass(frozen=True, slots=True)
-class EmbeddingFigures:
+class EmbeddingWork:
     """What there was to embed.
 
     Args:
@@ -61,7 +61,7 @@ def embed_samples(
     part: EmbeddingPart,
     executor: Executor,
     units: Units,
-) -> EmbeddingFigures:
+) -> EmbeddingWork:
     """Embed each text and each image of samples once, as far as it is not kept; every group is kept as it comes.
 
     Args:
@@ -88,7 +88,7 @@ def embed_samples(
     ask("texts", asked[0], lambda key: TextToEmbed(key, texts[key]))
     ask("images", asked[1], lambda key: ImageToEmbed(key, read_image(images[key])))
     cut = sum(bool(_kept(files, key)[_CUT][0]) for key in texts)
-    return EmbeddingFigures(len(samples), len(texts), len(images), cut, len(asked[0]), len(asked[1]))
+    return EmbeddingWork(len(samples), len(texts), len(images), cut, len(asked[0]), len(asked[1]))
 
 
 def derived_files(samples: Iterable[Sample], files: EmbeddingFiles) -> Derived:

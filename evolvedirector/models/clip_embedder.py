@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from evolvedirector.errors import UserError
@@ -170,14 +169,14 @@ class ClipEmbedder:
         states, pooled = self._in_batches(embedded, len(texts), "texts")
         return TextEmbeddings(Tokens(states, words["attention_mask"].bool()), pooled, cut)
 
-    def embed_images(self, images: Sequence[Tensor]) -> Float[Tensor, "batch embedding"]:
+    def embed_images(self, images: Sequence[Tensor]) -> Tensor:
         """Embed images, scaled and cropped as the model's own processor does.
 
         Args:
             images: uint8 (3, height, width), of any sizes; none is fine.
 
         Returns:
-            `image_embeds`, on the CPU in float32.
+            `image_embeds`, Float[batch, embedding], on the CPU in float32.
 
         Raises:
             UserError: There is no such model, a batch does not fit, or the model gives numbers that are not finite.

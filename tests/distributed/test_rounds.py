@@ -10,6 +10,10 @@ from typing import Any
 
 import pytest
 
+from evolvedirector.evolution.embedding import EMBEDDING_ROLES
+from evolvedirector.models.embedder import IMAGE_EMBEDDING
+from evolvedirector.store import RevisionReader
+
 pytestmark = pytest.mark.slow
 
 HERE = Path(__file__).parent
@@ -145,3 +149,17 @@ def test_a_failed_round_goes_on_with_any_number_of_ranks(
     else:
         later = {step: (sha, keys) for step, sha, keys in notes(result["folder"], "batch", 0) if step > 3}
         assert before | later == reference
+
+
+def test_two_ranks_embed_what_one_does(tmp_path: Path) -> None:
+    experiments = [
+        {"folder": str(tmp_path / "one"), "world_size": 1, "embeds": True},
+        {"folder": str(tmp_path / "two"), "embeds": True},
+        {"folder": str(tmp_path / "none"), "world_size": 1},
+    ]
+    results = run(experiments)
+    assert [result["codes"] for result in results] == [[0], [0, 0], [0]], [log(result, 0)[-2000:] for result in results]
+    one, two, none = ((tmp_path / name / "revision.txt").read_text() for name in ("one", "two", "none"))
+    assert one == two != none
+    reader = RevisionReader(tmp_path / "two" / "data", two, EMBEDDING_ROLES)
+    assert list(reader.makers(IMAGE_EMBEDDING)) == ["toy embedder toy"]

@@ -36,6 +36,7 @@ from evolvedirector.records import (
     LossRequest,
     RoundInfo,
 )
+from tests.embedding_toys import ToyEmbedder
 from tests.toys import ToyJudge, ToyPrompts, ToyStudent, ToyTeacher, ToyWriter, mean_tone, tone_of
 
 LIMIT_S = 45.0
@@ -124,6 +125,7 @@ def train(experiment: dict[str, Any], rank: int, world_size: int, port: int) -> 
         writer=ToyWriter(),
         policy=policy_of(experiment),
         budget=Budget(30) if experiment.get("by_loss") else None,
+        embedder=ToyEmbedder() if experiment.get("embeds") else None,
     )
     data = EvolvingDataModule(
         root=folder / "data",

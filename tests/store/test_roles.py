@@ -13,6 +13,7 @@ import webdataset
 
 from evolvedirector.records import FileRef, RevisionChange, Sample
 from evolvedirector.store import DatasetStore, EvolvingDataset, RevisionFiles, RevisionReader, StoreError
+from evolvedirector.store.derived import makers_of
 from evolvedirector.store.files import checked_file
 from tests.store.sample_files import embedding, kept, mask, npy, picture, thing
 
@@ -276,3 +277,30 @@ def test_a_damaged_companion_is_noticed(root: Path) -> None:
     with pytest.raises(StoreError, match="bytes long"):
         RevisionReader(root, sha, ("image_embedding",))
     assert len(RevisionReader(root, sha)) == 2  # who does not ask for it does not open it
+
+
+def test_what_is_derived_may_come_with_its_samples_and_says_who_made_it(root: Path) -> None:
+    with DatasetStore(root, create=True) as store:
+        samples = tuple(kept(store.blobs, n) for n in range(3))
+        files = [(sample.key, {"image_embedding": embedding(n)}) for n, sample in enumerate(samples)]
+        sha = store.publish(None, "round1", RevisionChange(samples=samples), iter(files), "clip a")
+        assert store.revision(sha).number == 1 and len(store.revision(sha).companions) == 1
+        assert store.publish(None, "round1", RevisionChange(samples=samples), iter(files), "clip a") == sha
+        sha = store.publish_companion(sha, "newer", files[:1], "clip b")
+        later = publish_plain(store, 5, parent=sha)
+        assert makers_of(root, store.revision(later), "image_embedding") == {
+            samples[0].key: "clip b",
+            samples[1].key: "clip a",
+            samples[2].key: "clip a",
+        }
+        with pytest.raises(StoreError, match="is not in the revision"):
+            store.publish(later, "round2", RevisionChange(), iter([("unknown", files[0][1])]))
+    assert RevisionReader(root, sha, ("image_embedding",)).makers("image_embedding") == {"clip a": 2, "clip b": 1}
+    bodies = [json.loads(path.read_bytes()) for path in sorted((root / "revisions").glob("*.json"))]
+    assert [body["format"] for body in bodies] == [4, 4, 1]  # a program that knows no makers must not read the first
+
+
+def test_nothing_derived_leaves_a_revision_as_it_always_was(root: Path) -> None:
+    with DatasetStore(root, create=True) as store:
+        change = RevisionChange(samples=tuple(kept(store.blobs, n) for n in range(3)))
+        assert store.publish(None, "plain0", change, iter(())) == publish_plain(store, 0, 1, 2)
