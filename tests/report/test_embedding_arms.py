@@ -30,7 +30,7 @@ def run_of(
                 row["right"][arm] = arm != "prior"  # type: ignore[index]
         shown.append(row)
     (folder / "summary.json").write_text(json.dumps({"embedding_arms": shown, "suites": {}}))
-    return RunFolder(folder)
+    return RunFolder(folder, None)
 
 
 def test_a_run_shows_its_arms_with_their_verdicts(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_a_run_shows_its_arms_with_their_verdicts(tmp_path: Path) -> None:
     assert found["names"] == ["true image", "true embedding", "text itself", "prior"]
     assert [cell["says"] for cell in found["rows"][0]["cells"]] == ["", "right", "right", "wrong"]
     assert all(cell["picture"] for row in found["rows"] for cell in row["cells"])
-    page = build_report(RunFolder(tmp_path))
+    page = build_report(RunFolder(tmp_path, None))
     assert 'id="arms"' in page and "<b>red</b>" not in page
 
 
@@ -64,8 +64,8 @@ def test_runs_side_by_side_show_common_arms_once_and_each_prior_under_its_name(t
 def test_a_run_without_arms_has_no_such_part_and_a_missing_picture_costs_itself_alone(tmp_path: Path) -> None:
     (tmp_path / "plain").mkdir()
     (tmp_path / "plain" / "summary.json").write_text("{}")
-    assert arms_of([("plain", RunFolder(tmp_path / "plain"))], Thumbnails()) is None
-    assert 'id="arms"' not in build_report(RunFolder(tmp_path / "plain"))
+    assert arms_of([("plain", RunFolder(tmp_path / "plain", None))], Thumbnails()) is None
+    assert 'id="arms"' not in build_report(RunFolder(tmp_path / "plain", None))
     run = run_of(tmp_path, 20)
     summary = json.loads((tmp_path / "summary.json").read_text())
     summary["embedding_arms"][0]["pictures"]["prior"] = "../../secret"

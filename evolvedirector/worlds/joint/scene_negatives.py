@@ -40,8 +40,10 @@ class SceneNegatives:
             UserError: A text outside of the grammar.
         """
         scene = parse(text)
-        others = {_meaning(other): phrase(other) for other in self._others(scene)}
-        return [text for meaning, text in others.items() if meaning != _meaning(scene)]
+        others: dict[object, str] = {_meaning(scene): ""}
+        for other in self._others(scene):
+            others.setdefault(_meaning(other), phrase(other))
+        return list(others.values())[1:]
 
     def _others(self, scene: Scene) -> Iterator[Scene]:
         for number, thing in enumerate(scene.things):

@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -127,7 +128,7 @@ def load_network(folder: Path, name: str) -> nn.Module:
         if path.stat().st_size > _MAX_BYTES:
             raise ValueError("too large")
         network.load_state_dict(load_file(path))
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         said = str(error).splitlines()[0][:200]
         raise UserError(
             f"'{path}' does not hold the {name} network of a joint space ({said}). Allowed is what `evolvedirector "
