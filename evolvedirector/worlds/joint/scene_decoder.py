@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,6 @@ from evolvedirector.records import ImageRequest
 from evolvedirector.worlds.joint.networks import EMBEDDING_DIM
 from evolvedirector.worlds.joint.picture import SIZE_PX
 from evolvedirector.worlds.joint.space_files import SpaceRecord, load_network, read_record
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 _BATCH = 64
 
@@ -63,7 +60,7 @@ class SceneDecoder:
         """Check that the space is there."""
         read_record(self.folder)
 
-    def to(self, device: Any) -> None:
+    def to(self, device: Any) -> Any:
         """Move it to a device."""
         self._device = torch.device(device)
         if self._network is not None:
@@ -71,14 +68,14 @@ class SceneDecoder:
 
     def decode(
         self,
-        embeddings: Float[Tensor, "batch embedding"],
-        negative: Float[Tensor, "batch embedding"] | None,
+        embeddings: Tensor,
+        negative: Tensor | None,
         requests: Sequence[ImageRequest],
     ) -> list[Tensor]:
         """Draw one uint8 image (3, height, width) per embedding, on the CPU.
 
         Args:
-            embeddings: Raw.
+            embeddings: Float[batch, embedding], raw.
             negative: Refused: there is no guidance here.
             requests: Give the sizes; seeds and prompts change nothing.
 

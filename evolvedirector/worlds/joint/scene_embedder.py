@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +17,6 @@ from evolvedirector.worlds.joint.networks import EMBEDDING_DIM, MAX_TOKENS, TEXT
 from evolvedirector.worlds.joint.picture import SIZE_PX
 from evolvedirector.worlds.joint.space_files import SpaceRecord, load_network, read_record
 from evolvedirector.worlds.joint.token_states import TokenStates
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 _BATCH = 64
 
@@ -110,8 +106,8 @@ class SceneEmbedder:
         cut = tuple(mask[:, MAX_TOKENS].tolist())
         return TextEmbeddings(Tokens(states[:, :MAX_TOKENS], mask[:, :MAX_TOKENS]), torch.cat(pooled), cut)
 
-    def embed_images(self, images: Sequence[Tensor]) -> Float[Tensor, "batch embedding"]:
-        """Embed uint8 images (3, height, width), on the CPU in float32.
+    def embed_images(self, images: Sequence[Tensor]) -> Tensor:
+        """Embed uint8 images (3, height, width), on the CPU in float32: Float[batch, embedding].
 
         Args:
             images: Of any sizes; other sizes than 32 px are resampled.
