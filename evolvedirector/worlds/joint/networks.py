@@ -44,7 +44,7 @@ class _Space(nn.Module):
 
 
 class TextTower(nn.Module):
-    """Embed token states, as CLIP's text tower does: a token's state in context, one of them projected."""
+    """Embed token states: the mean of the states in context, projected."""
 
     def __init__(self) -> None:
         super().__init__()

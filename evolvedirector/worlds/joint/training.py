@@ -79,22 +79,7 @@ def train_space(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of("joint space", settings.seed) % 2**32)
         networks: dict[str, nn.Module] = {"text": TextTower(), "image": ImageTower(), "decoder": PictureDecoder()}
-    weights = [weight for network in networks.values() for weight in network.parameters()]
-    optimizer = torch.optim.AdamW(weights, lr=_RATE, weight_decay=1e-4)
-    generator = torch.Generator().manual_seed(settings.seed)
-    for step in range(settings.steps):
-        rate = _RATE * min(1.0, (step + 1) / _WARM_UP) * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        rows = torch.randint(len(drawn), (settings.batch,), generator=generator)
-        said = text_of[rows]
-        contrast, error = _losses(networks, states[said], mask[said], said, pixels[rows])
-        optimizer.zero_grad()
-        (contrast + _PICTURE_WEIGHT * error).backward()
-        nn.utils.clip_grad_norm_(weights, 1.0)
-        optimizer.step()
-        if (step + 1) % 200 == 0:
-            tell(f"step {step + 1} of {settings.steps}: contrast {contrast.item():.3f}, picture {error.item():.4f}")
+    _fit(networks, _Pairs(pixels, states, mask, text_of), settings, tell)
     for network in networks.values():
         network.eval().requires_grad_(False)
     gate = gate_share(networks["image"], networks["decoder"], settings.gate_images)
@@ -104,6 +89,35 @@ def train_space(
     digest = weights_digest(networks)
     record = SpaceRecord(text_encoder.fingerprint, digest, settings.seed, settings.steps, gate, settings.gate_images)
     return networks, record
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pairs:
+    """Pictures uint8 [pair, 3, 32, 32], token states and mask by text, and which text each picture has."""
+
+    pixels: Tensor
+    states: Tensor
+    mask: Tensor
+    text_of: Tensor
+
+
+def _fit(networks: dict[str, nn.Module], pairs: _Pairs, settings: SpaceSettings, tell: Tell) -> None:
+    weights = [weight for network in networks.values() for weight in network.parameters()]
+    optimizer = torch.optim.AdamW(weights, lr=_RATE, weight_decay=1e-4)
+    generator = torch.Generator().manual_seed(settings.seed)
+    for step in range(settings.steps):
+        rate = _RATE * min(1.0, (step + 1) / _WARM_UP) * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        rows = torch.randint(len(pairs.text_of), (settings.batch,), generator=generator)
+        said = pairs.text_of[rows]
+        contrast, error = _losses(networks, pairs.states[said], pairs.mask[said], said, pairs.pixels[rows])
+        optimizer.zero_grad()
+        (contrast + _PICTURE_WEIGHT * error).backward()
+        nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        if (step + 1) % 200 == 0:
+            tell(f"step {step + 1} of {settings.steps}: contrast {contrast.item():.3f}, picture {error.item():.4f}")
 
 
 def gate_share(image: nn.Module, decoder: nn.Module, count: int) -> float:
