@@ -166,22 +166,23 @@ def _planned(runs: Runs, spaces: Sequence[int]) -> Iterator[Job]:
         yield Job("final", space, "true")
         yield Job("final", space, "text")
     for pairs in SIZES:
-        for arm in ("ridge", "projection", "eclipse"):
-            yield from _arm(runs, spaces, arm, pairs)
+        for space in spaces:
+            for arm in ("ridge", "projection", "eclipse"):
+                yield from _arm(runs, space, arm, pairs)
         if pairs == SIZES[0]:
             for space in spaces:
                 best = chosen(runs, space, "projection", pairs)
                 if best is not None:
                     yield from curve_of(space, best)
-        yield from _arm(runs, spaces, "diffusion", pairs)
+        for space in spaces:
+            yield from _arm(runs, space, "diffusion", pairs)
 
 
-def _arm(runs: Runs, spaces: Sequence[int], arm: str, pairs: int) -> Iterator[Job]:
-    for space in spaces:
-        yield from tuning_of(space, arm, pairs, runs)
-        best = chosen(runs, space, arm, pairs)
-        if best is not None:
-            yield from final_of(space, arm, pairs, best)
+def _arm(runs: Runs, space: int, arm: str, pairs: int) -> Iterator[Job]:
+    yield from tuning_of(space, arm, pairs, runs)
+    best = chosen(runs, space, arm, pairs)
+    if best is not None:
+        yield from final_of(space, arm, pairs, best)
 
 
 def mean_over_seeds(rows: Sequence[Row], figure: str) -> float | None:
