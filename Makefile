@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 TEST_PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart emoji selma versat2i test test-slow coverage lint types imports bench bench-policy bench-data bench-claim bench-api bench-train bench-experts docs wheel-check clean
+.PHONY: help quickstart emoji selma versat2i eclipse test test-slow coverage lint types imports bench bench-policy bench-data bench-claim bench-api bench-train bench-experts bench-eclipse docs wheel-check clean
 
 help:  ## list these words
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -51,6 +51,20 @@ versat2i: runs/expert-base/export  ## install, train one expert per aspect on ow
 	$(BIN)/evolvedirector fit -c configs/experiment/versat2i_miniature.yaml $$(last versat2i); \
 	$(BIN)/evolvedirector report runs/versat2i
 
+# The joint space is trained once, and all priors learn from the same pairs in it.
+runs/joint-space/space.json: $(STAMP)
+	$(BIN)/evolvedirector assets joint-space --folder $(@D)
+
+eclipse: runs/joint-space/space.json  ## install, train ECLIPSE's prior and its two baselines in a small world, and compare (10 minutes)
+	@last() { ls runs/$$1/checkpoints >/dev/null 2>&1 && echo --ckpt_path last; }; set -e; \
+	fit() { $(BIN)/evolvedirector fit -c configs/method/eclipse.yaml "$$@" $$(last $${2##*/}); }; \
+	objective=--model.init_args.objective; named=evolvedirector.lightning_modules; \
+	fit --trainer.default_root_dir runs/eclipse; \
+	fit --trainer.default_root_dir runs/eclipse-projection $$objective $$named.ProjectionObjective; \
+	fit --trainer.default_root_dir runs/eclipse-diffusion $$objective $$named.DiffusionPriorObjective \
+		$$objective.guidance_scale 2; \
+	$(BIN)/evolvedirector report runs/eclipse runs/eclipse-projection runs/eclipse-diffusion
+
 test: $(STAMP)  ## install, then run the fast tests
 	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
@@ -91,6 +105,9 @@ bench-claim: $(STAMP)  ## measure what looking is worth to a pretrained student 
 
 bench-experts: $(STAMP)  ## measure experts, merges and gate, three seeds (about 3 hours of one core; resumes)
 	$(BIN)/python -m benchmarks.experts
+
+bench-eclipse: $(STAMP)  ## measure ECLIPSE against projection, ridge and diffusion, two spaces and five seeds (an hour of one core; resumes)
+	$(BIN)/python -m benchmarks.eclipse
 
 bench-api: $(STAMP)  ## measure what share of a service's capacity a teacher reaches
 	$(BIN)/python -m benchmarks.api_throughput

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
-from evolvedirector.callbacks._run.drawing import draw_share, encode_png
+from evolvedirector.callbacks._run.drawing import draw_share, embedded_share, encode_png
 from evolvedirector.callbacks._run.evaluation_file import report_evaluation
 from evolvedirector.callbacks._run.finite import refuse_nonfinite_weights
 from evolvedirector.callbacks._run.held_out import (
@@ -39,6 +40,7 @@ from evolvedirector.evaluation.suite import (
     NeedsMastered,
     Offered,
     Outcome,
+    ReadsEmbeddings,
     ReadsValidation,
     Sitting,
     Suite,
@@ -378,7 +380,11 @@ class EvaluationCallback(pl.Callback):
             refuse_nonfinite_weights(trainer, "They are not compared, and nothing is bought for that.")
         asked = suite.requests(offered)
         images = draw_share(trainer, module, [request for request, _ in asked.values()])
-        outcome, error = outcome_of(suite, images, self._sitting(trainer, module, name, suite, asked, offered))
+        sitting = self._sitting(trainer, module, name, suite, asked, offered)
+        if isinstance(suite, ReadsEmbeddings):
+            own = {key: asked[key][0] for key in images}
+            sitting = replace(sitting, embeddings=embedded_share(trainer, module, own))
+        outcome, error = outcome_of(suite, images, sitting)
         if error and strict:  # on all ranks alike: none waits for another
             raise RunError(f"{self._named(name)} broke off: {error}. Mend its reader, or leave the suite out.")
         if error:

@@ -16,6 +16,7 @@ from torch import Tensor
 from evolvedirector.callbacks._run.host_checks import is_smoke_test
 from evolvedirector.callbacks.preview import PreviewCallback
 from evolvedirector.evaluation.comparisons import is_marked
+from evolvedirector.models.embedder import IMAGE_EMBEDDING
 from evolvedirector.report.headline import calls_for_evaluation, suite_tables
 from evolvedirector.report.summary import SUMMARY_KEYS, without_nan
 
@@ -76,7 +77,7 @@ class RunSummary(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count the images of all ranks; keep the loss for a look at it."""
-        images = batch["image"] if "image" in batch else batch["latent_mean"]
+        images = next(batch[name] for name in ("image", "latent_mean", IMAGE_EMBEDDING) if name in batch)
         self._images_seen += len(images) * trainer.world_size
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         if isinstance(loss, Tensor):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -153,6 +153,32 @@ def draw_share(
         return {}
     images = student_draw(trainer, module, averaged)(share)
     return {request.request_id: image for request, image in zip(share, images, strict=True)}
+
+
+@runtime_checkable
+class PredictsEmbeddings(Protocol):
+    """A module that draws by way of an embedding, as a prior does."""
+
+    def embed(self, requests: Sequence[ImageRequest]) -> Tensor:
+        """Return the embedding of each request, Float[request, embedding]."""
+        ...
+
+
+def embedded_share(
+    trainer: pl.Trainer, module: pl.LightningModule, requests: Mapping[str, ImageRequest]
+) -> dict[str, list[float]]:
+    """Return what a module predicts for requests that this rank drew, by request id; nothing where it predicts none.
+
+    Args:
+        trainer: Knows the callback that keeps averaged weights.
+        module: The student.
+        requests: By id.
+    """
+    if not isinstance(module, PredictsEmbeddings) or not requests:
+        return {}
+    with eval_mode(module), torch.no_grad(), averaged_weights(trainer, module):
+        found = module.embed(list(requests.values()))
+    return dict(zip(requests, found.float().cpu().tolist(), strict=True))
 
 
 def chunk_of(module: pl.LightningModule) -> int:

@@ -1,4 +1,4 @@
-"""The command `evolvedirector assets`: obtain artwork and captions that are not part of the project."""
+"""The command `evolvedirector assets`: obtain what is not part of the project, artwork or a trained joint space."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from evolvedirector.assets.cache import CACHE_VARIABLE, cache_folder
 from evolvedirector.assets.emoji_install import install_emoji, is_installed
 from evolvedirector.assets.emoji_packages import EMOJI_PACKAGES
 from evolvedirector.assets.npm_package import NpmPackage
+from evolvedirector.commands import joint_space
 
 
 def main(args: list[str]) -> int:
@@ -20,6 +21,8 @@ def main(args: list[str]) -> int:
         args: The words after `assets`.
     """
     options = _parser().parse_args(args)
+    if options.word == "joint-space":
+        return joint_space.train(options)
     cache = cache_folder(options.folder)
     print("\n".join(_table(EMOJI_PACKAGES, cache / "emoji")))
     print(f"Into {cache / 'emoji'}\n")
@@ -38,7 +41,7 @@ def main(args: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="evolvedirector assets",
-        description="Obtain artwork and captions that are not part of the project, with your npm client.",
+        description="Obtain what is not part of the project: artwork, with your npm client, or a trained joint space.",
     )
     words = parser.add_subparsers(dest="word", required=True)
     emoji = words.add_parser(
@@ -50,6 +53,12 @@ def _parser() -> argparse.ArgumentParser:
     emoji.add_argument(
         "--from", dest="tarballs", type=Path, metavar="FOLDER", help="use tarballs you have in place of the npm client"
     )
+    space = words.add_parser(
+        "joint-space",
+        help="the small joint embedding of the joint world, trained here (about 3 minutes)",
+        description="Train a joint embedding of texts and drawn scenes and its decoder, and measure its gate.",
+    )
+    joint_space.add_words(space)
     return parser
 
 

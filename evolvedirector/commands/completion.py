@@ -44,7 +44,7 @@ _OPTIONS = {
         *("--embedder", "--model", "--revision", "--image-model", "--image-revision", "--projection-dim"),
         *("--batch-size", "--device", "--dtype", "--replace", "--help"),
     ),
-    "assets": ("emoji", "--folder", "--from", "--help"),
+    "assets": ("emoji", "joint-space", "--folder", "--from", "--help", "--replace", "--seed"),
     "report": ("--output", "--data", "--watch", "--port", "--no-browser", "--help"),
     "generate": (
         *("--prompts", "--file", "--seeds", "--size", "--steps", "--guidance", "--batch-size", "--raw", "--dtype"),

@@ -63,6 +63,8 @@ class Sitting:
         training_judge: Who chose the training data, for a suite that `AsksTrainingJudge`. None: nobody, or not asked.
         first_folder: Where the first suite of this class keeps what it bought: it need not be bought again. None: this
             is the first.
+        embeddings: What the student predicted for this rank's images, by request id, for a suite that
+            `ReadsEmbeddings`; else empty.
     """
 
     asked: Asked
@@ -72,6 +74,7 @@ class Sitting:
     from_validation: bool = False
     training_judge: Judge | None = None
     first_folder: Path | None = None
+    embeddings: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +207,13 @@ class ReadsValidation(Protocol):
     def is_read_by_validation(self) -> bool:
         """Say whether a validation reads all that the suite's own requests would."""
         ...
+
+
+@runtime_checkable
+class ReadsEmbeddings(Protocol):
+    """A suite that reads the embeddings that a prior predicts, beside the images that its decoder draws of them."""
+
+    reads_embeddings: bool
 
 
 @runtime_checkable

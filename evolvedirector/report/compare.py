@@ -7,6 +7,7 @@ from typing import Any
 
 from evolvedirector.errors import UserError
 from evolvedirector.report import charts
+from evolvedirector.report.embedding_arms import arms_of
 from evolvedirector.report.film import film_of
 from evolvedirector.report.gather import gather
 from evolvedirector.report.headline import accuracy_rows, suite_tables
@@ -60,6 +61,10 @@ def compare_runs(runs: Sequence[RunFolder], thumbnails: Thumbnails, damaged: Col
         "runs": {"names": names, "table": _table([_figures(page) for page in pages])},
         "charts": {"compare": _charts(names, pages)},
         "film": _last_frames(runs, names, thumbnails),
+        "arms": arms_of(
+            [(name, run) for place, (name, run) in enumerate(zip(names, runs, strict=True)) if place not in damaged],
+            thumbnails,
+        ),
         "early": [
             [name, page["state"]["says"]] for name, page in zip(names, pages, strict=True) if page["state"]["early"]
         ],

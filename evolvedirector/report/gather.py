@@ -13,6 +13,7 @@ from evolvedirector.records import RoundFigures
 from evolvedirector.report import charts, headline
 from evolvedirector.report.artwork import artwork_of
 from evolvedirector.report.curves import curves_of
+from evolvedirector.report.embedding_arms import arms_of
 from evolvedirector.report.experts import candidates_shown, experts_of
 from evolvedirector.report.film import film_of
 from evolvedirector.report.history import History, read_history
@@ -72,6 +73,11 @@ def gather(run: RunFolder, thumbnails: Thumbnails, use_summary: bool = True) -> 
         problems.append("summary.json cannot be read; figures that only it holds are missing.")
     # the first part, so that it finds room in the budget of pictures
     film = _part("The film strips", problems, lambda: film_of(run, thumbnails)) or []
+    arms = _part(
+        "What the arms of a prior look like",
+        problems,
+        lambda: arms_of([(run.name, run)] if summary else [], thumbnails),
+    )
     experts = _part("The table of experts", problems, lambda: experts_of(run, thumbnails))
     curves, unread = curves_of(run)
     problems += unread
@@ -83,6 +89,7 @@ def gather(run: RunFolder, thumbnails: Thumbnails, use_summary: bool = True) -> 
         **_of_summary(summary),
         **_of_dataset(evolved),
         "film": film,
+        "arms": arms,
         "experts": experts,
         "curves": curves,
         **_of_settings(run),

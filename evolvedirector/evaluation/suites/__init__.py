@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from evolvedirector.evaluation.suites.dsg import DSG
+    from evolvedirector.evaluation.suites.embedding_arms import EmbeddingArms
     from evolvedirector.evaluation.suites.fid import FID
     from evolvedirector.evaluation.suites.forgetting import MasteredPrompts
     from evolvedirector.evaluation.suites.geneval import GenEval
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 # Imported when asked for: some bring torch.
 _FILES = {
     "DSG": "dsg",
+    "EmbeddingArms": "embedding_arms",
     "FID": "fid",
     "GenEval": "geneval",
     "HeldOutAccuracy": "held_out",
@@ -31,6 +33,7 @@ __all__ = [
     "DSG",
     "FID",
     "TIFA",
+    "EmbeddingArms",
     "GenEval",
     "HeldOutAccuracy",
     "MasteredPrompts",
