@@ -105,7 +105,7 @@ class RevisionBatches(Dataset):
         self._slice = slice(rank * global_batch_size // world_size, (rank + 1) * global_batch_size // world_size)
 
     def __getitem__(self, batch: int) -> dict[str, Any]:
-        return self._collation([self._decode(raw) for raw in self._source([batch])])
+        return next(iter(self.pipeline([batch])))
 
     def pipeline(self, batches: Iterable[int]) -> webdataset.DataPipeline:
         """Compose the pipeline over some global batches; further stages can be added with `.compose(...)`."""

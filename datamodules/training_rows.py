@@ -103,9 +103,9 @@ class TrainingRows:
             rank: Whose share of each batch.
             world_size: How many shares there are.
         """
-        kept = (self._cache, self.latents) if reader is self._reader else (None, None)
+        cache, latents = (self._cache, self.latents) if reader is self._reader else (None, None)
         shape = (self.seed, self.global_batch_size, self.image_size_px)
-        return RevisionBatches(reader, *shape, rank, world_size, *kept, collation=self.collation)
+        return RevisionBatches(reader, *shape, rank, world_size, cache, latents, self.collation)
 
     def images_without_latents(
         self, revision_sha: str, latents: LatentFiles, rank: int, world_size: int

@@ -110,8 +110,7 @@ def _changes(found: Difference, before: DatasetState, after: DatasetState) -> It
     if found.added or found.removed:
         yield f"  {len(found.added)} samples added, {len(found.removed)} replaced by others"
     for skill, weights in found.skill_weights.items():
-        old, new = ("none" if weight is None else f"{weight:.3g}" for weight in weights)
-        yield f"  weight of {skill}: {old} -> {new}"
+        yield f"  weight of {skill}: " + " -> ".join("none" if w is None else f"{w:.3g}" for w in weights)
     if found.replay_share[0] != found.replay_share[1]:
         yield f"  replay share: {found.replay_share[0]:.0%} -> {found.replay_share[1]:.0%}"
     if found.reweighed:

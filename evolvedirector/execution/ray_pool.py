@@ -149,7 +149,7 @@ class RayPool:
             num_cpus=placement.cpus, num_gpus=placement.gpus, resources=dict(placement.resources or {})
         )
         while len(self._actors) + len(self._starting) < placement.replicas:
-            actor = remote.remote(self._pickled)
+            actor: Any = remote.remote(self._pickled)
             self._starting[actor.ready.remote()] = actor
         deadline = time.monotonic() + self._start_timeout_s
         while self._starting:

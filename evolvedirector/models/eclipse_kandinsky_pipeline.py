@@ -6,14 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers import (
-    DDIMScheduler,
-    DDPMScheduler,
-    DiffusionPipeline,
-    KandinskyV22Pipeline,
-    UNet2DConditionModel,
-    VQModel,
-)
+from diffusers import DDIMScheduler, DDPMScheduler, UNet2DConditionModel, VQModel
+from diffusers.pipelines.kandinsky2_2.pipeline_kandinsky2_2 import KandinskyV22Pipeline
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import nn
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer, CLIPVisionModelWithProjection
 
@@ -54,7 +49,7 @@ class EclipseKandinskyPipeline(DiffusionPipeline):
         movq: Likewise.
     """
 
-    model_cpu_offload_seq = "text_encoder->image_encoder->prior->unet->movq"
+    model_cpu_offload_seq = "text_encoder->image_encoder->prior->unet->movq"  # type: ignore[assignment]  # None in the base
 
     def __init__(  # diffusers checks what is loaded against these annotations
         self,

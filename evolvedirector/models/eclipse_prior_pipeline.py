@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline
 from diffusers.pipelines.kandinsky.pipeline_kandinsky_prior import KandinskyPriorPipelineOutput
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer, CLIPVisionModelWithProjection
@@ -42,7 +42,7 @@ class EclipsePriorPipeline(DiffusionPipeline):
             has no negative embedding unless the call has a negative prompt.
     """
 
-    model_cpu_offload_seq = "text_encoder->image_encoder->prior"
+    model_cpu_offload_seq = "text_encoder->image_encoder->prior"  # type: ignore[assignment]  # None in the base
     _optional_components = ["image_encoder"]  # noqa: RUF012 - diffusers reads a list
 
     def __init__(  # diffusers checks what is loaded against these annotations
@@ -82,7 +82,8 @@ class EclipsePriorPipeline(DiffusionPipeline):
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         texts = [text for text in prompts for _ in range(num_images_per_prompt)]
         embeddings = self._answer(texts, generator)
-        return KandinskyPriorPipelineOutput(embeddings, self._negative(negative_prompt, texts, generator, embeddings))
+        negative: Any = self._negative(negative_prompt, texts, generator, embeddings)
+        return KandinskyPriorPipelineOutput(embeddings, negative)  # None where there is nothing to lead away from
 
     def _answer(self, texts: list[str], generator: Generators) -> Tensor:
         """Return the prior's one answer to each text."""

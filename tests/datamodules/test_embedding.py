@@ -258,7 +258,8 @@ def test_evolution_drives_a_prior_on_what_it_just_bought(tmp_path: Path) -> None
         embedder=toy,
     )
     run = data(tmp_path / "data", seeds=ToyPrompts(6), embedder=ToyEmbedder())
-    trainer(evolution, RunCheckpoint(), default_root_dir=tmp_path, limit_val_batches=0).fit(module, datamodule=run)
+    options = {"default_root_dir": tmp_path, "limit_val_batches": 0, "enable_checkpointing": True}
+    trainer(evolution, RunCheckpoint(), **options).fit(module, datamodule=run)
     assert run.embedding_figures().pairs > 6 and len(module.seen) == 9
     assert run.embedding_figures().embedder_fingerprint == toy.fingerprint
     assert len(toy.texts) == len(set(toy.texts)) >= run.embedding_figures().pairs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 from evolvedirector.records import ImageAndPrompt, Score
@@ -20,11 +20,18 @@ class PaintReward:
 
     name: ClassVar[str]
     """Of the measure, with its version."""
-    measure: ClassVar[Callable[[Paint], float]]
-    """Higher is better."""
 
     def __init__(self, world: World = World()) -> None:  # noqa: B008 - frozen
         self.world = world
+
+    @staticmethod
+    def measure(paint: Paint) -> float:
+        """Return what is measured: higher is better.
+
+        Args:
+            paint: the picture taken apart.
+        """
+        raise NotImplementedError
 
     @property
     def fingerprint(self) -> str:

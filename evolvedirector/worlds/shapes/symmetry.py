@@ -70,4 +70,12 @@ class MirrorOverlap(PaintReward):
     """
 
     name = "miniature-mirror-overlap-1"
-    measure = staticmethod(mirror_overlap)
+
+    @staticmethod
+    def measure(paint: Paint) -> float:
+        """Return `mirror_overlap`.
+
+        Args:
+            paint: the picture taken apart.
+        """
+        return mirror_overlap(paint)
