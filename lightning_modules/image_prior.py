@@ -192,18 +192,13 @@ class ImagePrior(LightningModule):
         """Clip, log the norm before clipping, and drop an update that is not finite; called before every update."""
         clip_and_settle(self, self._finite_steps, optimizer, gradient_clip_val, gradient_clip_algorithm)
 
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Refuse pairs that cannot be trained on while they are on the CPU, where looking at them waits for nobody.
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Return the mean loss of the local batch; its mean over ranks is that of the global batch.
 
         Raises:
             UserError: An embedding is not finite or has another width.
         """
-        if isinstance(batch, Mapping):
-            check_pairs(batch, self.network.embedding_dim)
-        return batch
-
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Return the mean loss of the local batch; its mean over ranks is that of the global batch."""
+        check_pairs(batch, self.network.embedding_dim)
         condition = condition_of_batch(batch).to(self.device)
         draws = draw_for_prior(batch["sample_seed"], self.objective, self.network.embedding_dim)
         if self.objective.condition_dropout:
@@ -222,6 +217,7 @@ class ImagePrior(LightningModule):
         """Draw requested images; of a batch of pairs, log how near predictions come to images and texts."""
         if not isinstance(batch, Mapping):
             return self.generate(batch)
+        check_pairs(batch, self.network.embedding_dim)
         with evaluated_weights(self._optimizers), drawing(self), self._precision():
             condition, target = condition_of_batch(batch).to(self.device), batch[IMAGE_EMBEDDING].float()
             predicted = self._sample(condition, batch["sample_seed"].tolist())

@@ -33,7 +33,9 @@ def test_gathered_negatives_train_what_one_process_trains(tmp_path: Path) -> Non
         ranks = run(kind, "gather", tmp_path / kind)
         assert ranks["weights"].keys() == single["weights"].keys()
         assert bool(ranks["sharded"]) == (kind == "fsdp")
-        for name, part in single["weights"].items():
+        # a bias of keys changes no attention: its gradient is rounding, of which AdamW makes whole steps
+        felt = {name: part for name, part in single["weights"].items() if not name.endswith("to_k.bias")}
+        for name, part in felt.items():
             torch.testing.assert_close(ranks["weights"][name], part, atol=2e-5, rtol=1e-4, msg=f"{kind}: {name}")
         torch.testing.assert_close(ranks["embedded"], single["embedded"], atol=1e-4, rtol=1e-3)
     alone = run("ddp", "own", tmp_path / "own")  # or the comparison would be of equal things
