@@ -32,6 +32,15 @@ from evolvedirector.lightning_modules.objectives.objective import Objective
 from evolvedirector.lightning_modules.objectives.resolution_flow import ResolutionFlowMatching
 from evolvedirector.lightning_modules.optimizers import Muon, OptimizerFactory
 from evolvedirector.lightning_modules.sharded_strategy import ShardedStrategy
+from evolvedirector.lightning_modules.subject_to_image import SubjectToImage
+from evolvedirector.lightning_modules.subjects import (
+    DinoFeatures,
+    EfficientNetFeatures,
+    FeatureEncoder,
+    RawPatches,
+    SubjectFamily,
+)
+from evolvedirector.lightning_modules.subjects.subject_student import SubjectDrawing, SubjectTraining
 from evolvedirector.lightning_modules.text_encoders import (
     CLIPEncoder,
     Flux2Qwen3Encoder,
@@ -59,7 +68,10 @@ __all__ = [
     "DDPMEpsilon",
     "DPMFlowMatching",
     "DeepCompressionAutoencoder",
+    "DinoFeatures",
+    "EfficientNetFeatures",
     "Family",
+    "FeatureEncoder",
     "FlowMatching",
     "Flux1",
     "Flux2Autoencoder",
@@ -78,10 +90,15 @@ __all__ = [
     "QwenImage",
     "QwenVLEncoder",
     "RandomTextEncoder",
+    "RawPatches",
     "ResolutionFlowMatching",
     "Sana",
     "ShardedStrategy",
     "StableDiffusion",
+    "SubjectDrawing",
+    "SubjectFamily",
+    "SubjectToImage",
+    "SubjectTraining",
     "T5Encoder",
     "TextEncoder",
     "TextToImage",
