@@ -1,5 +1,6 @@
 """Datamodules: how data reaches the student."""
 
 from evolvedirector.datamodules.evolving import EvolvingDataModule
+from evolvedirector.datamodules.subject_pairs import SubjectPairDataModule
 
-__all__ = ["EvolvingDataModule"]
+__all__ = ["EvolvingDataModule", "SubjectPairDataModule"]

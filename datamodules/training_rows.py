@@ -10,7 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from evolvedirector.datamodules.batches import RevisionBatches, SampleCache, describe_epoch, nothing_in, placeholder
+from evolvedirector.datamodules.batches import (
+    BatchForm,
+    RevisionBatches,
+    SampleCache,
+    describe_epoch,
+    nothing_in,
+    placeholder,
+)
 from evolvedirector.errors import RunError, UserError
 from evolvedirector.records import IMAGE_ROLE
 from evolvedirector.records.buckets import BucketSize
@@ -34,6 +41,7 @@ class TrainingRows:
         image_size_px: Side of the images, where there are no buckets.
         roles: Files of each sample that are read.
         buckets: Sizes that images are trained in; none: squares.
+        form: How samples become batches.
     """
 
     root: Path
@@ -43,6 +51,7 @@ class TrainingRows:
     image_size_px: int
     roles: tuple[str, ...]
     buckets: tuple[BucketSize, ...]
+    form: BatchForm = field(default_factory=BatchForm)
     latents: LatentFiles | None = None
     """Take the place of images in batches; None: batches hold images."""
     _reader: RevisionReader | None = field(default=None, repr=False)
@@ -55,7 +64,9 @@ class TrainingRows:
         Args:
             revision_sha: Of the revision.
         """
-        return RevisionReader(self.root, revision_sha, self.roles, self.buckets)
+        return RevisionReader(
+            self.root, revision_sha, self.roles, self.buckets, optional_roles=self.form.optional_roles
+        )
 
     def open(self, revision_sha: str, subset: Subset, buys_images: bool) -> RevisionReader:
         """Open what is trained on now.
@@ -91,9 +102,9 @@ class TrainingRows:
             rank: Whose share of each batch.
             world_size: How many shares there are.
         """
-        kept = (self._cache, self.latents) if reader is self._reader else (None, None)
+        cache, latents = (self._cache, self.latents) if reader is self._reader else (None, None)
         shape = (self.seed, self.global_batch_size, self.image_size_px)
-        return RevisionBatches(reader, *shape, rank, world_size, *kept)
+        return RevisionBatches(reader, *shape, rank, world_size, cache, latents, self.form)
 
     def images_without_latents(
         self, revision_sha: str, latents: LatentFiles, rank: int, world_size: int
@@ -171,7 +182,8 @@ class TrainingRows:
         before = self._reader
         if before is not None and before.revision_sha == revision_sha and before.subset == subset:
             return before
-        reader = RevisionReader(self.root, revision_sha, self.roles, self.buckets, subset)
+        optional = self.form.optional_roles
+        reader = RevisionReader(self.root, revision_sha, self.roles, self.buckets, subset, optional)
         # a newer companion may have other files for the same sample
         same_files = before is None or before.companions == reader.companions
         self._cache.keep_only(reader.keys.tolist() if same_files else [])

@@ -44,10 +44,10 @@ def files_of_batch(batch: Mapping[str, Any], device: torch.device) -> dict[str, 
 def files_of_requests(
     requests: Sequence[ImageRequest | LossRequest], device: torch.device, reference_px: int, side_px: int | None
 ) -> dict[str, Tensor]:
-    """Decode the files that come with requests, all with the same roles.
+    """Decode the files that come with requests; where only some bring a role, `has_<role>` says which.
 
     Args:
-        requests: Drawn together.
+        requests: Drawn or measured together.
         device: Where they are wanted.
         reference_px: Side of the squares that references and their masks are cut to, as in training.
         side_px: Likewise of the other pictures. None: they stay as they are.
@@ -55,21 +55,28 @@ def files_of_requests(
     Raises:
         UserError: A file is missing, does not fit another, or shows nothing where it must show something.
     """
-    first = requests[0].files
-    check_references(first)
-    check_edit(first)
+    for request in requests:
+        check_references(request.files)
+        check_edit(request.files)
     found = {}
     for role in SUBJECT_ROLES:
-        if role not in first:
+        having = [role in request.files for request in requests]
+        if not any(having):
             continue
         is_reference = role in REFERENCES or role in map(mask_of, REFERENCES)
-        parts = [_checked(request, role, reference_px if is_reference else side_px) for request in requests]
+        side = reference_px if is_reference else side_px
+        read = [_checked(request, role, side) if role in request.files else None for request in requests]
+        like = next(part for part in read if part is not None)
+        nothing = torch.full_like(like, torch.nan if like.is_floating_point() else 0)
+        parts = [nothing if part is None else part for part in read]
         if len({part.shape for part in parts}) > 1:
             raise UserError(
                 f"The files of the role {role!r} have the shapes {sorted({tuple(part.shape) for part in parts})}. "
                 "Images that are drawn together need one. State width_px and height_px in each FileRef."
             )
         found[role] = torch.stack(parts).to(device, non_blocking=True)
+        if not all(having):
+            found[f"has_{role}"] = torch.tensor(having, device=device)
     return found
 
 

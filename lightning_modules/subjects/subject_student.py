@@ -94,7 +94,8 @@ class SubjectStudent(Student):
         )
         if not learns_variance(objective):
             prediction = prediction[:, : step.noisy.shape[1]]
-        weights = box_weights(box, *step.noisy.shape[-2:], self.training.subject_weight)
+        height, width = step.noisy.shape[-2:]
+        weights = box_weights(box, height, width, self.training.subject_weight)
         losses = objective.loss(weigh_gradient(prediction, weights), step.clean, step.noise, step.times)
         return losses + self.training.box_weight * box_losses(read, box, lost)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,10 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor
 
 from evolvedirector.errors import UserError
 from evolvedirector.lightning_modules import (
@@ -25,8 +29,9 @@ from evolvedirector.lightning_modules import (
     SubjectTraining,
     TextToImage,
 )
+from evolvedirector.lightning_modules.sharded_strategy import shard
 from evolvedirector.lightning_modules.subjects.subject_student import guidance_weights, weigh_gradient
-from evolvedirector.records import ImageRequest
+from evolvedirector.records import ImageRequest, LossRequest
 from tests.lightning_modules.subjects.tiny_subject import (
     SIDE,
     Awake,
@@ -133,10 +138,10 @@ def test_a_place_is_read_from_the_words_where_none_is_given_and_learned_from_tho
     box = torch.tensor([[0.1, 0.2, 0.4, 0.6], [0.5, 0.5, 0.9, 1.0], [0.0, 0.3, 0.2, 0.8], [torch.nan] * 4])
     module = model(training=SubjectTraining(0.0, 0.0, box_weight=1.0, subject_weight=1.0))
     given, hidden = (replace(module.subject_training, box_dropout=share) for share in (0.0, 1.0))
-    optimizer = torch.optim.Adam(module.student().network.parameters(), 3e-3)
+    optimizer = torch.optim.Adam(module.student().network.subject.parameters(), 1e-2)  # type: ignore[union-attr]
     module.subject_training = hidden
     unlearned = losses(module, reference_batch(subject_box=box))
-    for _ in range(60):
+    for _ in range(25):
         optimizer.zero_grad()
         losses(module, reference_batch(subject_box=box)).mean().backward()
         optimizer.step()
@@ -234,6 +239,19 @@ def test_an_image_does_not_depend_on_what_is_drawn_beside_it() -> None:
         assert torch.equal(module.generate([one])[0], image)
 
 
+def test_losses_of_samples_with_and_without_files_are_measured_together() -> None:
+    module = model()
+    edit = {"source": png(picture(5)[0]), "mask": png(half_mask())}
+    image = png(picture(6)[0]).content or b""
+    asked = [
+        LossRequest(str(number), image, "a cat", (1, 2, 3), files)
+        for number, files in enumerate(({}, edit, {"reference": png(picture(2)[0])}))
+    ]
+    together = module.sample_losses(asked)
+    alone = [module.sample_losses([one])[0] for one in asked]
+    assert together == pytest.approx(alone, abs=1e-5) and len(set(together)) == 3
+
+
 # ---- what is kept
 
 
@@ -299,6 +317,28 @@ def test_a_checkpoint_of_other_features_is_refused(tmp_path: Path) -> None:
     other.on_save_checkpoint(state)
     with pytest.raises(UserError, match="features 'raw-patches-8-4', but the checkpoint was trained with"):
         module.on_load_checkpoint(state)
+
+
+@pytest.fixture
+def one_rank() -> Iterator[Any]:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,), mesh_dim_names=("data_parallel",))
+    dist.destroy_process_group()
+
+
+def test_a_sharded_network_reads_subjects_as_a_whole_one_does(one_rank: Any) -> None:
+    whole, sharded = model(), model()
+    given = reference_batch(mask=torch.from_numpy(half_mask())[None, None].repeat(4, 1, 1, 1), source=picture(4))
+    expected = losses(whole, given)
+    expected.mean().backward()
+    network = sharded.student().network
+    shard(network, sharded.family.blocks(network), one_rank, "32-true")
+    found = losses(sharded, given)
+    found.mean().backward()
+    assert torch.equal(found, expected)
+    for (name, part), other in zip(network.named_parameters(), whole.student().network.parameters(), strict=True):
+        assert isinstance(part.grad, DTensor), name
+        assert torch.allclose(part.grad.to_local(), other.grad, atol=1e-6), name
 
 
 # ---- what is refused
