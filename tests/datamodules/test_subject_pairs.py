@@ -5,18 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
 
 from evolvedirector.datamodules import SubjectPairDataModule
 from evolvedirector.errors import UserError
+from evolvedirector.lightning_modules import FlowMatching, SubjectFamily, SubjectToImage
 from evolvedirector.records import FileRef, Prompt, RevisionChange, Sample
 from evolvedirector.store import StoreError
 from evolvedirector.store.dataset import DatasetStore
 from evolvedirector.store.files import checked_file
 from evolvedirector.store.reader import RevisionReader
-from tests.lightning_modules.subjects.tiny_subject import half_mask, npy, png
+from tests.lightning_modules.subjects.tiny_subject import family, half_mask, npy, png
 
 SIDE = 8
 
@@ -143,3 +145,25 @@ def test_other_numbers_missing_masks_and_moved_boxes_are_refused(tmp_path: Path)
     wide = png(np.zeros((SIDE, 2 * SIDE, 3), np.uint8))
     with pytest.raises(UserError, match="would move the subject_box"):
         next(iter(data(root(tmp_path / "two", NEW, image=wide)).train_dataloader()))
+
+
+def fitted(folder: Path, data_root: Path, steps: int, checkpoint: Path | None = None) -> tuple[SubjectToImage, Path]:
+    module = SubjectToImage(family(SubjectFamily), FlowMatching("x0"), SIDE, sampling_steps=1)
+    trainer = pl.Trainer(
+        max_steps=steps, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, reload_dataloaders_every_n_epochs=1, default_root_dir=folder,
+    )  # fmt: skip
+    trainer.fit(module, datamodule=data(data_root, reconstruction_probability=0.3), ckpt_path=checkpoint)
+    path = folder / f"{steps}.ckpt"
+    trainer.save_checkpoint(path)
+    return module, path
+
+
+def test_a_model_trains_on_mixed_pairs_and_a_resumed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
+    data_root = root(tmp_path / "data", EDIT, NEW, {})
+    whole, _ = fitted(tmp_path, data_root, 5)
+    _, cut = fitted(tmp_path, data_root, 2)
+    resumed, _ = fitted(tmp_path, data_root, 5, cut)
+    assert whole.images_seen == resumed.images_seen == 20
+    for name, weights in whole.state_dict().items():
+        assert torch.equal(weights, resumed.state_dict()[name]), name
