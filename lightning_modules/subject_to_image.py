@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -100,7 +101,7 @@ class SubjectToImage(TextToImage):
             ValueError: for a request of a size that they do not take, or with files that do not fit.
         """
         done = [composited(image, request) for image, request in zip(super().generate(requests), requests, strict=True)]
-        self.errors_outside = [error for _, error in done if error is not None and error == error]
+        self.errors_outside = [error for _, error in done if error is not None and not math.isnan(error)]
         return [image for image, _ in done]
 
     def validation_step(  # type: ignore[override]
@@ -119,7 +120,7 @@ class SubjectToImage(TextToImage):
         images = self.generate(requests)
         if self.errors_outside:
             error = sum(self.errors_outside) / len(self.errors_outside)
-            self.log(f"{stage}/error_outside_mask", error, batch_size=len(self.errors_outside), sync_dist=False)
+            self.log(f"{stage}/error_outside_mask", error, batch_size=len(self.errors_outside))
         return images
 
     @property

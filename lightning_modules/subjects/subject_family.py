@@ -97,7 +97,7 @@ class SubjectFamily:
                 f"{type(family).__name__} guides itself, and takes no second guidance over a reference. Allowed are "
                 "families of plain classifier-free guidance. Write family: PixArt, or StableDiffusion."
             )
-        if min(width, heads, grid or 1) < 1 or layers < 0 or width % heads or not gain > 0:
+        if min(width, heads, 1 if grid is None else grid) < 1 or layers < 0 or width % heads or not gain > 0:
             raise UserError(
                 f"width is {width}, heads {heads}, grid {grid}, layers {layers} and gain {gain}. Allowed: a width that "
                 "is a multiple of the heads, a grid from 1 or null, layers from 0, a gain above 0. Write width: 256, "

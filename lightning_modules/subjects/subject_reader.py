@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -198,8 +199,6 @@ def check_takes_references(network: nn.Module) -> None:
     Raises:
         UserError: It does not.
     """
-    import inspect
-
     if "cross_attention_kwargs" not in inspect.signature(network.forward).parameters:
         raise UserError(
             f"{type(network).__name__} hands nothing but text to its attentions, so they cannot read a reference. "

@@ -378,8 +378,9 @@ def test_features_of_another_dimension_and_settings_out_of_range_are_refused() -
         losses(SubjectToImage(SubjectFamily(pixart(), Odd(8, 4), heads=2), FLOW, SIDE), reference_batch())
     with pytest.raises(UserError, match=r"reference_dropout is 1\.0"):
         model(training=SubjectTraining(reference_dropout=1.0))
-    with pytest.raises(UserError, match="width is 15"):
-        family(width=15)
+    for numbers in ({"width": 15}, {"grid": 0}, {"layers": -1}, {"gain": 0.0}):
+        with pytest.raises(UserError, match="Allowed: a width that is a multiple of the heads"):
+            family(**numbers)
 
 
 def test_a_network_without_attention_to_text_is_refused() -> None:
