@@ -159,6 +159,7 @@ def fitted(folder: Path, data_root: Path, steps: int, checkpoint: Path | None = 
     return module, path
 
 
+@pytest.mark.slow
 def test_a_model_trains_on_mixed_pairs_and_a_resumed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
     data_root = root(tmp_path / "data", EDIT, NEW, {})
     whole, _ = fitted(tmp_path, data_root, 5)
