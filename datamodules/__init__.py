@@ -2,5 +2,6 @@
 
 from evolvedirector.datamodules.embedding import EmbeddingDataModule
 from evolvedirector.datamodules.evolving import EvolvingDataModule
+from evolvedirector.datamodules.subject_pairs import SubjectPairDataModule
 
-__all__ = ["EmbeddingDataModule", "EvolvingDataModule"]
+__all__ = ["EmbeddingDataModule", "EvolvingDataModule", "SubjectPairDataModule"]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,8 +23,6 @@ from evolvedirector.store.images import EXTENSIONS, crop_top_left_px
 from evolvedirector.store.latents import LatentFiles
 
 MAX_CACHE_BYTES = 256 * 2**20
-Collation: TypeAlias = Callable[[Sequence[dict[str, Any]]], dict[str, Any]]
-"""Decoded samples -> a batch."""
 
 
 class SampleCache:
@@ -80,7 +79,7 @@ class RevisionBatches(Dataset):
         world_size: int = 1,
         cache: SampleCache | None = None,
         latents: LatentFiles | None = None,
-        collation: Collation | None = None,
+        form: BatchForm | None = None,
     ) -> None:
         """Set up the pipeline source -> decode -> collate.
 
@@ -94,14 +93,14 @@ class RevisionBatches(Dataset):
             cache: Decoded samples of this image size. None: decode every time.
             latents: Where all images of a batch have latents there, the batch holds these in their place:
                 `latent_mean`, `latent_deviation` and `size_px` (height, width). None: images.
-            collation: Makes decoded samples a batch. None: `collate`.
+            form: What batches are made of samples in another way than `collate` makes them. None: that.
         """
+        self._form = BatchForm() if form is None else form
         self.reader = reader
         self.order = reader.order(seed, global_batch_size)
         self._image_size_px = image_size_px
         self._cache = SampleCache(0) if cache is None else cache
         self._latents = latents
-        self._collation: Collation = collation or collate
         self._slice = slice(rank * global_batch_size // world_size, (rank + 1) * global_batch_size // world_size)
 
     def __getitem__(self, batch: int) -> dict[str, Any]:
@@ -113,7 +112,7 @@ class RevisionBatches(Dataset):
         return webdataset.DataPipeline(
             lambda: self._source(batches),
             webdataset.map(self._decode),
-            webdataset.batched(share, collation_fn=self._collation),
+            webdataset.batched(share, collation_fn=self._form.collate),
         )
 
     def loader(self, batches: range, num_workers: int) -> DataLoader:
@@ -188,7 +187,7 @@ class RevisionBatches(Dataset):
         return {**sample, "sample_seed": raw["__seed__"]}
 
     def _decoded(self, raw: dict[str, Any], bucket: BucketSize | None) -> dict[str, Any]:
-        sample = decode_sample(raw, self._image_size_px, bucket)
+        sample = decode_sample(raw, self._image_size_px, bucket, self._form.role_sizes_px)
         for name in raw:
             role, extension = split_member(name)
             if role and extension in EXTENSIONS:
@@ -214,6 +213,22 @@ def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     described: dict[str, Any] = {name: [sample[name] for sample in samples] for name in ("prompt", "key", "skill")}
     roles = {name for name in samples[0] if not name.startswith("__")} - described.keys() - {"sample_seed"}
     return {**described, **{r: _stack(r, [s[r] for s in samples]) for r in sorted(roles)}, "sample_seed": seeds}
+
+
+@dataclass(frozen=True)
+class BatchForm:
+    """How samples become batches, and which of their files are read.
+
+    Args:
+        optional_roles: Files that are read of the samples that have them, beside those that all must have.
+        role_sizes_px: Sides of the squares that the pictures of some roles are cut to, by role; the others get the
+            size of the image.
+        collate: Makes a batch of decoded samples.
+    """
+
+    optional_roles: tuple[str, ...] = ()
+    role_sizes_px: Mapping[str, int] = field(default_factory=dict)
+    collate: Callable[[Sequence[dict[str, Any]]], dict[str, Any]] = collate
 
 
 def _stack(role: str, values: list[Any]) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 
-from evolvedirector.datamodules.batches import RevisionBatches, SampleCache
+from evolvedirector.datamodules.batches import BatchForm, RevisionBatches, SampleCache
 from evolvedirector.datamodules.embedding_batches import EmbeddingCollation, PairsBehindRequests
 from evolvedirector.datamodules.evolving import EvolvingDataModule
 from evolvedirector.datamodules.requests import RequestLoader
@@ -102,9 +103,9 @@ class EmbeddingDataModule(EvolvingDataModule):
             raise UserError(f"text_tokens is {text_tokens}. It must be 1 or more. Write `text_tokens: 77`, say.")
         self.embedder = embedder
         self.validation_share = validation_share
-        self._collation = EmbeddingCollation(text_tokens)
-        self._rows.collation = self._collation
-        self._rows.split = Split(validation_share, seed) if validation_share else None
+        split = Split(validation_share, seed) if validation_share else None
+        self._form = BatchForm(collate=EmbeddingCollation(text_tokens))
+        self._rows = replace(self._rows, form=self._form, split=split)
         self._checked_sha: str | None = None
         self._validation: RevisionBatches | None = None
 
@@ -222,7 +223,7 @@ class EmbeddingDataModule(EvolvingDataModule):
             if len(reader) == 0:
                 return None
             shape = (self.seed, self.global_batch_size, self.image_size_px, rank, world_size)
-            self._validation = RevisionBatches(reader, *shape, SampleCache(), collation=self._collation)
+            self._validation = RevisionBatches(reader, *shape, SampleCache(), form=self._form)
         return self._validation
 
     # ---- checkpoint

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from evolvedirector.datamodules.batches import (
-    Collation,
+    BatchForm,
     RevisionBatches,
     SampleCache,
     describe_epoch,
@@ -42,6 +42,7 @@ class TrainingRows:
         image_size_px: Side of the images, where there are no buckets.
         roles: Files of each sample that are read.
         buckets: Sizes that images are trained in; none: squares.
+        form: How samples become batches.
     """
 
     root: Path
@@ -51,10 +52,9 @@ class TrainingRows:
     image_size_px: int
     roles: tuple[str, ...]
     buckets: tuple[BucketSize, ...]
+    form: BatchForm = field(default_factory=BatchForm)
     latents: LatentFiles | None = None
     """Take the place of images in batches; None: batches hold images."""
-    collation: Collation | None = None
-    """Makes decoded samples a batch; None: each role is stacked."""
     split: Split | None = None
     """Prompts that are trained on; None: all."""
     _reader: RevisionReader | None = field(default=None, repr=False)
@@ -67,7 +67,10 @@ class TrainingRows:
         Args:
             revision_sha: Of the revision.
         """
-        return RevisionReader(self.root, revision_sha, self.roles, self.buckets, split=self.split)
+        optional = self.form.optional_roles
+        return RevisionReader(
+            self.root, revision_sha, self.roles, self.buckets, split=self.split, optional_roles=optional
+        )
 
     def open(self, revision_sha: str, subset: Subset, buys_images: bool) -> RevisionReader:
         """Open what is trained on now.
@@ -105,7 +108,7 @@ class TrainingRows:
         """
         cache, latents = (self._cache, self.latents) if reader is self._reader else (None, None)
         shape = (self.seed, self.global_batch_size, self.image_size_px)
-        return RevisionBatches(reader, *shape, rank, world_size, cache, latents, self.collation)
+        return RevisionBatches(reader, *shape, rank, world_size, cache, latents, self.form)
 
     def images_without_latents(
         self, revision_sha: str, latents: LatentFiles, rank: int, world_size: int
@@ -183,7 +186,8 @@ class TrainingRows:
         before = self._reader
         if before is not None and before.revision_sha == revision_sha and before.subset == subset:
             return before
-        reader = RevisionReader(self.root, revision_sha, self.roles, self.buckets, subset, self.split)
+        optional = self.form.optional_roles
+        reader = RevisionReader(self.root, revision_sha, self.roles, self.buckets, subset, self.split, optional)
         # a newer companion may have other files for the same sample
         same_files = before is None or before.companions == reader.companions
         self._cache.keep_only(reader.keys.tolist() if same_files else [])

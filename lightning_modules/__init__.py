@@ -41,6 +41,15 @@ from evolvedirector.lightning_modules.priors import (
     ProjectionObjective,
 )
 from evolvedirector.lightning_modules.sharded_strategy import ShardedStrategy
+from evolvedirector.lightning_modules.subject_to_image import SubjectToImage
+from evolvedirector.lightning_modules.subjects import (
+    DinoFeatures,
+    EfficientNetFeatures,
+    FeatureEncoder,
+    RawPatches,
+    SubjectFamily,
+)
+from evolvedirector.lightning_modules.subjects.subject_student import SubjectDrawing, SubjectTraining
 from evolvedirector.lightning_modules.text_encoders import (
     CLIPEncoder,
     Flux2Qwen3Encoder,
@@ -69,8 +78,11 @@ __all__ = [
     "DPMFlowMatching",
     "DeepCompressionAutoencoder",
     "DiffusionPriorObjective",
+    "DinoFeatures",
     "EclipseObjective",
+    "EfficientNetFeatures",
     "Family",
+    "FeatureEncoder",
     "FlowMatching",
     "Flux1",
     "Flux2Autoencoder",
@@ -95,10 +107,15 @@ __all__ = [
     "QwenImage",
     "QwenVLEncoder",
     "RandomTextEncoder",
+    "RawPatches",
     "ResolutionFlowMatching",
     "Sana",
     "ShardedStrategy",
     "StableDiffusion",
+    "SubjectDrawing",
+    "SubjectFamily",
+    "SubjectToImage",
+    "SubjectTraining",
     "T5Encoder",
     "TextEncoder",
     "TextToImage",

@@ -85,6 +85,19 @@ def roles_of_requests(
 
 
 def _decoded(request: ImageRequest | LossRequest, role: str, side_px: int | None) -> Tensor:
+    return as_tensor(file_of(request, role), request.files[role].media_type, side_px)
+
+
+def file_of(request: ImageRequest | LossRequest, role: str) -> np.ndarray:
+    """Decode a file that comes with a request: a picture [height, width, channel], or any array.
+
+    Args:
+        request: With files.
+        role: Of the one.
+
+    Raises:
+        UserError: There is none with its content, or it is no array.
+    """
     file: FileRef | None = request.files.get(role)
     if file is None or file.content is None:
         raise UserError(
@@ -97,7 +110,18 @@ def _decoded(request: ImageRequest | LossRequest, role: str, side_px: int | None
             f"The file of the role {role!r} is {file.media_type}, which is no tensor. Allowed are images and npy "
             "arrays. Give the family one of these."
         )
-    if file.media_type not in _IMAGES:
+    return value
+
+
+def as_tensor(value: np.ndarray, media_type: str, side_px: int | None) -> Tensor:
+    """Return a decoded file as a family reads it, pictures with channels first.
+
+    Args:
+        value: Of `file_of`.
+        media_type: Of the file.
+        side_px: Scale and crop a picture to a square of this side. None: as it is.
+    """
+    if media_type not in _IMAGES:
         return torch.from_numpy(value.copy())
     fitted = value if side_px is None else fit_square(value, side_px)
     return torch.from_numpy(fitted.transpose(2, 0, 1).copy())

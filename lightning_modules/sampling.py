@@ -39,10 +39,11 @@ class Drawing:
         objective: Names the scheduler and what the prediction means.
         noise: Float[batch, channel, height, width], the unit Gaussian start.
         condition: What the network reads for each image.
-        null: What it reads without a prompt, one row per image; None where there is no guidance.
+        null: What it reads without a prompt, one row per image; None where there is no guidance. Where several things
+            can be left out, rows of all images without the one, behind them those without the other, and so on.
         steps: Scheduler steps.
         guidance_scale: Of the predictions with and without prompt; read only where there is a `null`.
-        guide: Joins both: (with prompt, without, scale) -> prediction.
+        guide: Joins both: (with prompt, the rows of `null`, scale) -> prediction.
     """
 
     predict: Predict
@@ -74,16 +75,17 @@ def sample(drawing: Drawing) -> Float[Tensor, "batch channel height width"]:
     scheduler = objective.scheduler(drawing.steps)  # a fresh one: schedulers carry state from step to step
     guided = drawing.null is not None
     condition = drawing.condition if drawing.null is None else join([drawing.condition, drawing.null])
+    copies = 1 if drawing.null is None else 1 + drawing.null.count // len(noisy)
     if hasattr(scheduler, "init_noise_sigma"):
         noisy = noisy * scheduler.init_noise_sigma
     for time in scheduler.timesteps:
         # Euler over discrete diffusion keeps x0 + sigma e, and shows the network that over sqrt(sigma^2 + 1)
         shown = scheduler.scale_model_input(noisy, time) if hasattr(scheduler, "scale_model_input") else noisy
-        doubled = torch.cat([shown, shown]) if guided else shown
+        doubled = shown.repeat(copies, 1, 1, 1)
         times = time.to(device=noisy.device, dtype=torch.float32).expand(len(doubled))
         prediction = drawing.predict(doubled, times, condition).float()
         if guided:
-            conditional, unconditional = prediction.chunk(2)
+            conditional, unconditional = prediction[: len(noisy)], prediction[len(noisy) :]
             prediction = drawing.guide(conditional, unconditional, drawing.guidance_scale)
         model_output = objective.scheduler_input(prediction, noisy, times[:1])
         noisy = scheduler.step(model_output, time, noisy, return_dict=False)[0]

@@ -53,6 +53,31 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """What a training step begins with.
+
+    Args:
+        size: Of the images.
+        objective: At their resolution.
+        dropped: Which samples lose their text.
+        clean: Float[batch, channel, height, width]: images or latents.
+        noise: Of the same shape.
+        times: Float[batch], in the unit of the objective.
+        noisy: What the network is shown.
+        states: Of the texts; of the empty one where a text is lost.
+    """
+
+    size: Size
+    objective: Objective
+    dropped: Sequence[bool]
+    clean: Tensor
+    noise: Tensor
+    times: Tensor
+    noisy: Tensor
+    states: TextStates
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Student:
     """Read batches, draw images and measure losses with one network, without owning it.
 
@@ -119,6 +144,22 @@ class Student:
             batch: Images or latents with their prompts.
             condition_dropout: Share of samples that lose their text.
         """
+        step = self.step(batch, condition_dropout)
+        extras = extras_of_batch(batch, self.family.roles, self.device)
+        condition = self.condition(step.states, step.size, extras)
+        objective = step.objective
+        prediction = self.predict(
+            step.noisy, objective.transformer_time(step.times), condition, learns_variance(objective)
+        )
+        return objective.loss(prediction, step.clean, step.noise, step.times)
+
+    def step(self, batch: Mapping[str, Any], condition_dropout: float) -> Step:
+        """Draw what chance decides about a batch, make its images noisy and take the states of its texts.
+
+        Args:
+            batch: Images or latents with their prompts.
+            condition_dropout: Share of samples that lose their text.
+        """
         size = size_of_batch(batch)
         objective = at_resolution(self.objective, self.family.tokens(size))
         codec = self.family.codec
@@ -127,10 +168,8 @@ class Student:
         clean = self.clean(batch, draws.latent_noise)
         noisy = objective.corrupt(clean, noise, times)
         texts = ["" if dropped else text for text, dropped in zip(batch["prompt"], draws.dropped, strict=True)]
-        extras = extras_of_batch(batch, self.family.roles, self.device)
-        condition = self.condition(self.text_states.get(texts, self.device), size, extras)
-        prediction = self.predict(noisy, objective.transformer_time(times), condition, learns_variance(objective))
-        return objective.loss(prediction, clean, noise, times)
+        states = self.text_states.get(texts, self.device)
+        return Step(size, objective, draws.dropped, clean, noise, times, noisy, states)
 
     def draw(self, requests: Sequence[ImageRequest], sampling: Sampling) -> list[Tensor]:
         """Draw one uint8 image (3, height, width) per request, on the CPU.
@@ -165,35 +204,57 @@ class Student:
         return losses
 
     def _draw_chunk(self, chunk: Sequence[ImageRequest], sampling: Sampling) -> list[Tensor]:
+        result = sample(self.drawing(chunk, sampling))
+        self.family.codec.to(self.device)
+        images = self.family.codec.decode(result)
+        check_finite(images, [request.prompt for request in chunk])
+        return list(to_uint8(images).cpu())
+
+    def drawing(self, chunk: Sequence[ImageRequest], sampling: Sampling) -> Drawing:
+        """Return what some images are drawn from.
+
+        Args:
+            chunk: Requests of one size, with files of the same roles and sizes.
+            sampling: How.
+        """
         size = Size(chunk[0].height_px, chunk[0].width_px)
         codec, scale = self.family.codec, sampling.guidance_scale
-        extras = Extras(roles_of_requests(chunk, self.family.roles, self.device), scale)
+        extras = self.extras(chunk, scale)
         states = self.text_states.get([request.prompt for request in chunk], self.device, keep=False)
         own = self.family if isinstance(self.family, GuidesItself) else None
         null = None
         if scale != 1 if own is None else own.needs_null(scale):
             null = self.condition(self.text_states.get([""], self.device).repeat(len(chunk)), size, extras)
-        result = sample(
-            Drawing(
-                self.predict,
-                at_resolution(self.objective, self.family.tokens(size)),
-                initial_noise([request.seed for request in chunk], latent_shape(codec, size)).to(self.device),
-                self.condition(states, size, extras),
-                null,
-                sampling.steps,
-                scale,
-                guide if own is None else own.guide,
-            )
+        return Drawing(
+            self.predict,
+            at_resolution(self.objective, self.family.tokens(size)),
+            initial_noise([request.seed for request in chunk], latent_shape(codec, size)).to(self.device),
+            self.condition(states, size, extras),
+            null,
+            sampling.steps,
+            scale,
+            guide if own is None else own.guide,
         )
-        codec.to(self.device)
-        images = codec.decode(result)
-        check_finite(images, [request.prompt for request in chunk])
-        return list(to_uint8(images).cpu())
+
+    def extras(
+        self,
+        chunk: Sequence[ImageRequest | LossRequest],
+        guidance_scale: float | None = None,
+        size_px: int | None = None,
+    ) -> Extras:
+        """Return the files of requests that the family reads.
+
+        Args:
+            chunk: Requests.
+            guidance_scale: For networks that read it.
+            size_px: Side of the squares that pictures are cut to, as for training. None: they stay as they are.
+        """
+        return Extras(roles_of_requests(chunk, self.family.roles, self.device, size_px), guidance_scale)
 
     def _losses_of_chunk(self, chunk: Sequence[LossRequest], size_px: int) -> list[float]:
         images = images_of(chunk, size_px)
         size = Size(*images.shape[-2:])
-        extras = Extras(roles_of_requests(chunk, self.family.roles, self.device, size_px))
+        extras = self.extras(chunk, size_px=size_px)
         condition = self.condition(
             self.text_states.get([request.prompt for request in chunk], self.device), size, extras
         )

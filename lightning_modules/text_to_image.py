@@ -161,6 +161,16 @@ class TextToImage(LightningModule):
         """Name what the student is built of: verified, sized and closed with the other parts of a run."""
         return {"family": self.family, **self.family.text_encoders, "codec": self.family.codec}
 
+    @property
+    def file_roles(self) -> Sequence[str]:
+        """Roles of files that a drawing reads beside its prompt."""
+        return self.family.roles
+
+    @property
+    def needed_roles(self) -> Sequence[str]:
+        """Those of them that it cannot do without."""
+        return self.family.roles
+
     def starts_from(self) -> str | None:
         """Name the pretrained weights that the network is built with; None: random ones."""
         start = self.family.pretrained if isinstance(self.family, StartsPretrained) else None

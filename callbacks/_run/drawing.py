@@ -14,7 +14,7 @@ from torch import Tensor
 
 from evolvedirector.callbacks._run.image_forms import rgb_image
 from evolvedirector.errors import RunError
-from evolvedirector.evolution.host import MeasuresLoss, StudentPart
+from evolvedirector.evolution.host import MeasuresLoss, ReadsFiles, StudentPart
 from evolvedirector.models.quantised import quantised_layers
 from evolvedirector.planning.roles import DrawsInChunks
 from evolvedirector.records import ImageRequest, LossRequest
@@ -126,7 +126,8 @@ def student_part(trainer: pl.Trainer, module: pl.LightningModule) -> StudentPart
     weights = f"{'averaged' if averages_weights(trainer) else 'trained'} weights at step {trainer.global_step}"
     name = f"{type(module).__name__}, {weights}"
     measure = student_measure(trainer, module) if isinstance(module, MeasuresLoss) else None
-    return StudentPart(student_draw(trainer, module), name, chunk_of(module), measure)
+    roles = (module.file_roles, module.needed_roles) if isinstance(module, ReadsFiles) else ()
+    return StudentPart(student_draw(trainer, module), name, chunk_of(module), measure, *roles)
 
 
 def draw_share(

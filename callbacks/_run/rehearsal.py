@@ -164,6 +164,8 @@ def _files_of(batch: Any) -> dict[str, FileRef]:
     for role, values in batch.items() if isinstance(batch, Mapping) else ():
         if role == IMAGE_ROLE or not isinstance(values, Tensor) or values.dim() < 2:
             continue
+        if f"has_{role}" in batch and not batch[f"has_{role}"][0]:
+            continue  # a row that stands for a file that the sample does not have
         buffer = io.BytesIO()
         if values.dtype == torch.uint8 and values.dim() == 4:
             first = values[0].permute(1, 2, 0).cpu().numpy()

@@ -3,10 +3,10 @@
 from typing import Any
 
 from evolvedirector.evolution.budget import Budget
-from evolvedirector.evolution.host import EvolvingData, ImageGenerator, MeasuresLoss
+from evolvedirector.evolution.host import EvolvingData, ImageGenerator, MeasuresLoss, ReadsFiles
 from evolvedirector.renamed import old_attribute
 
-__all__ = ["Budget", "EvolvingData", "ImageGenerator", "MeasuresLoss"]
+__all__ = ["Budget", "EvolvingData", "ImageGenerator", "MeasuresLoss", "ReadsFiles"]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,7 @@ from evolvedirector.errors import RunError
 from evolvedirector.models.image_generator import ImageGenerator
 from evolvedirector.records import ImageReply, ImageRequest, LossReply, LossRequest
 
-__all__ = ["EvolvingData", "ImageGenerator", "MeasuresLoss", "StudentPart"]
+__all__ = ["EvolvingData", "ImageGenerator", "MeasuresLoss", "ReadsFiles", "StudentPart"]
 
 
 @runtime_checkable
@@ -23,6 +23,21 @@ class MeasuresLoss(Protocol):
 
         Requests arrive in multiples of `generation_chunk_size`, as they do for `generate`.
         """
+        ...
+
+
+@runtime_checkable
+class ReadsFiles(Protocol):
+    """A module that draws from files beside the prompt: requests bring those that the dataset has."""
+
+    @property
+    def file_roles(self) -> Sequence[str]:
+        """Roles that it reads where a prompt has them."""
+        ...
+
+    @property
+    def needed_roles(self) -> Sequence[str]:
+        """Those of them that it cannot draw without."""
         ...
 
 
@@ -50,6 +65,8 @@ class StudentPart:
         fingerprint: Names its weights: which step, averaged or not.
         chunk: Requests drawn together.
         measure: Returns one loss per request. None: its module measures none.
+        roles: Files beside the prompt that it reads, where there are some.
+        needed_roles: Those that it cannot draw without.
     """
 
     def __init__(
@@ -58,7 +75,10 @@ class StudentPart:
         fingerprint: str = "student",
         chunk: int = 1,
         measure: Callable[[Sequence[LossRequest]], list[float]] | None = None,
+        roles: Sequence[str] = (),
+        needed_roles: Sequence[str] = (),
     ) -> None:
+        self.roles, self.needed_roles = tuple(roles), tuple(needed_roles)
         self._draw = draw
         self._fingerprint = fingerprint
         self._chunk = max(1, chunk)

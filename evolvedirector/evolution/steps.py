@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
 from evolvedirector.evolution.candidates import accept_texts
+from evolvedirector.evolution.prompt_files import PromptFiles
 from evolvedirector.evolution.remembered import remembered, whole_chunks
 from evolvedirector.evolution.round_parts import Round
 from evolvedirector.records import (
@@ -101,10 +102,13 @@ def render(round: Round, prompts: Sequence[Prompt], variant: int = 0) -> dict[st
         prompts: What to draw.
         variant: Which of several images of a prompt; each has a seed of its own.
     """
-    parts, student = round.parts, round.parts.student
+    parts, student, files = round.parts, round.parts.student, PromptFiles(round)
     requests = {r.request_id: r for r in (student_request(round, prompt, variant) for prompt in prompts)}
-    # images of one size are drawn together: in mixed chunks most of a chunk would be padding
-    names = sorted(requests, key=lambda name: (requests[name].height_px, requests[name].width_px))
+    drawn_from = {student_request(round, prompt, variant).request_id: files.of(prompt) for prompt in prompts}
+    # images of one size, from files of the same roles, are drawn together: mixed chunks would be mostly padding
+    names = sorted(
+        requests, key=lambda name: (requests[name].height_px, requests[name].width_px, sorted(drawn_from[name]))
+    )
 
     def settle(replies: Sequence[ImageReply]) -> dict[str, str]:
         images = parts.store.blobs.put_many([reply.image or b"" for reply in replies])
@@ -119,7 +123,7 @@ def render(round: Round, prompts: Sequence[Prompt], variant: int = 0) -> dict[st
         "generate",
         names,
         recorded=lambda keys: whole_chunks(keys, student.chunk, parts.ledger.rounds.renders(round.info.round_id)),
-        requests=lambda keys: [requests[key] for key in keys],
+        requests=lambda keys: [replace(requests[key], files=files.with_content(drawn_from[key])) for key in keys],
         settle=settle,
         group_seconds=math.inf,  # a unit is drawn as a whole: its images come all at once
     )

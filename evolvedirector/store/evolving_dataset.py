@@ -116,7 +116,10 @@ class BatchSampler:
 
 
 def decode_sample(
-    raw: Mapping[str, Any], image_size_px: int | None, bucket: BucketSize | None = None
+    raw: Mapping[str, Any],
+    image_size_px: int | None,
+    bucket: BucketSize | None = None,
+    role_sizes_px: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Decode what `RevisionReader.raw` read.
 
@@ -124,6 +127,7 @@ def decode_sample(
         raw: Bytes by extension, and `__key__`.
         image_size_px: Scale and crop images to squares of this side. None: as they are.
         bucket: Scale and crop images to this size instead. None: they are in no bucket.
+        role_sizes_px: Sides of the squares that the images of some roles are scaled and cropped to instead, by role.
 
     Returns:
         `prompt`, `key`, `skill` and each role under its name: images as uint8 [height, width, 3], masks as uint8
@@ -140,7 +144,9 @@ def decode_sample(
             if not role:
                 continue  # the description of the sample, read below
             value = decode_file(content, extension, role)
-            if extension in EXTENSIONS and bucket is not None:
+            if extension in EXTENSIONS and role_sizes_px and role in role_sizes_px:
+                value = fit_square(value, role_sizes_px[role])
+            elif extension in EXTENSIONS and bucket is not None:
                 if role == IMAGE_ROLE:
                     sample["original_size_px"] = np.array(value.shape[:2], np.int64)
                     sample["crop_top_left_px"] = np.array(crop_top_left_px(value.shape[:2], *bucket), np.int64)

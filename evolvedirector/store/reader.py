@@ -50,6 +50,7 @@ class RevisionReader:
         buckets: Sequence[BucketSize] = (),
         subset: Subset = EVERYTHING,
         split: Split | None = None,
+        optional_roles: Sequence[str] = (),
     ) -> None:
         """Open a revision.
 
@@ -61,6 +62,7 @@ class RevisionReader:
                 Empty: images of about the same aspect ratio share batches, in no stated size.
             subset: Samples that have rows; the others are as if they were not there.
             split: Likewise, by their prompt. None: all.
+            optional_roles: Further files to read of the samples that have them.
 
         Raises:
             StoreError: If there is no such revision or root, or a sample lacks one of the roles.
@@ -78,7 +80,8 @@ class RevisionReader:
         self.skill_weights = dict(revision.state.skill_weights)
         self.replay_share = revision.state.replay_share
         self._sample_weights = revision.state.sample_weights
-        self.roles = _checked_roles(roles)
+        self.roles = _checked_roles((*roles, *optional_roles))
+        self._optional = frozenset(optional_roles)
         self.companions = tuple(revision.companions)
         """Names of the companion shards of the revision, whether they are read or not."""
         self._made_by = {shard.name: shard.made_by for shard in revision.companions.values()}
@@ -141,7 +144,8 @@ class RevisionReader:
                     rows, records = _joined_rows(self._shard(number).records, role, keys)
                     shard_of_row[rows], record_of_row[rows] = number, records
             self._joined[role] = (shard_of_row, record_of_row)
-            if (missing := np.flatnonzero(shard_of_row == _NOWHERE)).size:
+            missing = np.flatnonzero(shard_of_row == _NOWHERE)
+            if missing.size and role not in self._optional:
                 raise MissingRoleError(
                     f"The sample '{keys[missing[0]].decode()}' has no file of the role '{role}', nor have"
                     f" {missing.size - 1} more of the {len(keys)} samples of revision {self.number}. Every sample that"
@@ -242,7 +246,8 @@ class RevisionReader:
             if (companion := int(shard_of_row[row])) >= 0:
                 self._read(sample, companion, [self._shard(companion).records[record_of_row[row]].tolist()], verify)
         roles = len(self.roles) - (not with_image and IMAGE_ROLE in self.roles)
-        if len(sample) != 3 + roles:  # `__key__`, `json`, `txt` and one file for each role
+        lacking = sum(bool(shards[row] == _NOWHERE) for shards, _ in self._joined.values())
+        if len(sample) != 3 + roles - lacking:  # `__key__`, `json`, `txt` and one file for each role that it has
             raise self._damaged(number, key)
         return sample
 
@@ -280,7 +285,9 @@ class RevisionReader:
             os.close(self._open.popitem()[1].descriptor)
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {"root": str(self.root), "revision_sha": self.revision_sha, "roles": self.roles}
+        roles = tuple(role for role in self.roles if role not in self._optional)
+        optional = tuple(role for role in self.roles if role in self._optional)
+        state = {"root": str(self.root), "revision_sha": self.revision_sha, "roles": roles, "optional_roles": optional}
         return {**state, "buckets": self.buckets, "subset": self.subset, "split": self.split}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

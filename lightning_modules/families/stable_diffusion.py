@@ -13,6 +13,7 @@ from evolvedirector.lightning_modules.codecs.autoencoder import Autoencoder
 from evolvedirector.lightning_modules.codecs.codec import Codec, latent_shape
 from evolvedirector.lightning_modules.families.family import KeyMap, Layout, no_stock_pipeline
 from evolvedirector.lightning_modules.families.pretrained import Pretrained, built, network_fingerprint
+from evolvedirector.lightning_modules.families.surroundings import surroundings
 from evolvedirector.lightning_modules.families.unet import (
     UNET,
     UNetNumbers,
@@ -21,7 +22,6 @@ from evolvedirector.lightning_modules.families.unet import (
     unet_key_map,
     unet_lora_targets,
 )
-from evolvedirector.lightning_modules.sampling import from_uint8
 from evolvedirector.lightning_modules.text_encoders.clip_encoder import CLIPEncoder
 from evolvedirector.lightning_modules.text_encoders.text_encoder import FrozenPart, PooledTextEncoder, bytes_per_value
 from evolvedirector.records.condition import Condition, Extras, Size, TextStates, Tokens
@@ -142,7 +142,8 @@ class StableDiffusion:
 
     def condition(self, states: TextStates, sizes: Sequence[Size], extras: Extras) -> Condition:
         """Add the mask and the latents of the source around it, where the network reads them."""
-        return Condition(states.tokens, spatial=self._surroundings(sizes, extras) if self.inpainting else {})
+        around = surroundings(self.codec, sizes, extras.files) if self.inpainting else {}
+        return Condition(states.tokens, spatial=around)
 
     def config(self) -> dict[str, Any]:
         """Return the diffusers configuration."""
@@ -215,19 +216,3 @@ class StableDiffusion:
                     " be the same. Choose weights, codec and inpainting that belong together."
                 )
         return loaded | ({"sample_size": self.sample_size} if self.sample_size else {})
-
-    def _surroundings(self, sizes: Sequence[Size], extras: Extras) -> dict[str, Tensor]:
-        """Return mask and latents of the source blanked under it, as the stock pipeline hands them to the network."""
-        mask, source = extras.files["mask"], extras.files["source"]
-        for role, file in (("mask", mask), ("source", source)):
-            fits = file.ndim == 4 and all(tuple(file.shape[-2:]) == tuple(size) for size in sizes)
-            if not fits or file.dtype != torch.uint8:
-                raise UserError(
-                    f"The role {role!r} is {file.dtype} of shape {tuple(file.shape)}, the images have "
-                    f"{sizes[0].height_px} x {sizes[0].width_px} px (height x width). Each must be a picture, 0-255, "
-                    "of the image's size. Scale it, or ask for images of its size."
-                )
-        anew = (mask[:, :1] >= 128).float()  # 0...255, half is drawn anew
-        self.codec.to(source.device)
-        latents = self.codec.normalise(self.codec.encode(from_uint8(source[:, :3]) * (1 - anew)).mean)
-        return {"mask": nn.functional.interpolate(anew, size=latents.shape[-2:]), "source": latents}

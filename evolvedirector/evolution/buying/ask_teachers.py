@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from evolvedirector.evolution.prompt_files import PromptFiles
 from evolvedirector.evolution.remembered import remembered
 from evolvedirector.evolution.round_parts import Round
 from evolvedirector.records import FileRef, ImageReply, ImageRequest, Prompt, digest, seed_of
@@ -45,7 +46,7 @@ def teacher_request(
         prompt: What to draw.
         teacher: Who draws.
         variant: Which of several images of the prompt.
-        files: What it is drawn from, by role, each with its content; other files are another image. None: nothing.
+        files: What it is drawn from, by role; other files are another image. None: nothing.
     """
     width_px, height_px = round.parts.size_of(prompt)
     fingerprint = round.parts.teacher_fingerprints[teacher]
@@ -67,7 +68,10 @@ def choose_draws(round: Round, wishes: Sequence[Wish], limit: int | None) -> lis
         limit: Teacher calls that the round may spend, those it has spent included; None is unlimited.
     """
     ledger, budget = round.parts.ledger, round.parts.budget
-    recorded = _recorded(round, [Draw(wish.prompt, name, wish.variant) for wish in wishes for name in wish.teachers])
+    files = PromptFiles(round)
+    recorded = _recorded(
+        round, files, [Draw(wish.prompt, name, wish.variant) for wish in wishes for name in wish.teachers]
+    )
     calls = [round.allowance().teacher_calls]
     if limit is not None:
         calls.append(limit - ledger.spend(round.info.round_id).teacher_calls)
@@ -76,7 +80,7 @@ def choose_draws(round: Round, wishes: Sequence[Wish], limit: int | None) -> lis
     own = {name: calls - asked.get(name, 0) for name, calls in (budget.teacher_budgets or {}).items()}
     cap = budget.teacher_calls_per_lineage
     of_lineage = ledger.calls.by_lineage() if cap is not None else {}
-    booked = _booked_lineages(round, wishes) if cap is not None else {}
+    booked = _booked_lineages(round, files, wishes) if cap is not None else {}
     draws: list[Draw] = []
     for wish in wishes:
         count = 0
@@ -100,17 +104,21 @@ def choose_draws(round: Round, wishes: Sequence[Wish], limit: int | None) -> lis
 
 
 def ask_teachers(round: Round, draws: Sequence[Draw]) -> dict[Draw, StoredReply]:
-    """Get one answer per draw, from the ledger when it has it; the rest as far as the money reaches."""
+    """Get one answer per draw, from the ledger when it has it; the rest as far as the money reaches.
+
+    The files that a prompt is drawn from stay with its image, beside those that the teacher sent.
+    """
     answers: dict[Draw, StoredReply] = {}
+    files = PromptFiles(round)
     for teacher in dict.fromkeys(draw.teacher for draw in draws):
-        answers |= _ask(round, teacher, [draw for draw in draws if draw.teacher == teacher])
-    return answers
+        answers |= _ask(round, files, teacher, [draw for draw in draws if draw.teacher == teacher])
+    return {draw: replace(reply, files={**files.of(draw.prompt), **reply.files}) for draw, reply in answers.items()}
 
 
-def _ask(round: Round, teacher: str, draws: Sequence[Draw]) -> dict[Draw, StoredReply]:
+def _ask(round: Round, files: PromptFiles, teacher: str, draws: Sequence[Draw]) -> dict[Draw, StoredReply]:
     """Ask one teacher: reserved first, every image durable before its row says so."""
     parts, info, book = round.parts, round.info, round.parts.ledger.calls
-    requests = {_request(round, draw).request_id: (draw, _request(round, draw)) for draw in draws}
+    requests = {request.request_id: (draw, request) for draw in draws for request in (_request(round, files, draw),)}
     price_usd = (parts.budget.prices_usd or {}).get(teacher, 0.0)
     reasons: list[str] = []
 
@@ -122,7 +130,11 @@ def _ask(round: Round, teacher: str, draws: Sequence[Draw]) -> dict[Draw, Stored
 
     def made(keys: Sequence[str]) -> list[ImageRequest]:
         attempts = book.attempts(keys)
-        return [replace(requests[key][1], attempt=attempts.get(key, 0)) for key in keys]
+        asked = {key: requests[key][1] for key in keys}
+        return [
+            replace(request, attempt=attempts.get(key, 0), files=files.with_content(request.files))
+            for key, request in asked.items()
+        ]
 
     def settle(replies: Sequence[ImageReply]) -> dict[str, StoredReply]:
         replies = [_sound(_priced(reply, price_usd)) for reply in replies]
@@ -158,21 +170,21 @@ def _why_none(reply: ImageReply) -> str:
     return f"refused: {said}" if reply.status == "refusal" else said
 
 
-def _request(round: Round, draw: Draw) -> ImageRequest:
-    return teacher_request(round, draw.prompt, draw.teacher, draw.variant)
+def _request(round: Round, files: PromptFiles, draw: Draw) -> ImageRequest:
+    return teacher_request(round, draw.prompt, draw.teacher, draw.variant, files.of(draw.prompt))
 
 
-def _recorded(round: Round, draws: Sequence[Draw]) -> set[Draw]:
+def _recorded(round: Round, files: PromptFiles, draws: Sequence[Draw]) -> set[Draw]:
     """Find the draws whose final answers were bought before."""
-    names = {draw: _request(round, draw).request_id for draw in draws}
+    names = {draw: _request(round, files, draw).request_id for draw in draws}
     replies = _final(round.parts.ledger.calls.replies(list(names.values())))
     return {draw for draw, name in names.items() if name in replies}
 
 
-def _booked_lineages(round: Round, wishes: Sequence[Wish]) -> dict[Draw, str]:
+def _booked_lineages(round: Round, files: PromptFiles, wishes: Sequence[Wish]) -> dict[Draw, str]:
     """Find what was asked before for another lineage: a text that failed there and was written anew for this one."""
     draws = [Draw(wish.prompt, name, wish.variant) for wish in wishes for name in wish.teachers]
-    names = {draw: _request(round, draw).request_id for draw in draws}
+    names = {draw: _request(round, files, draw).request_id for draw in draws}
     lineages = round.parts.ledger.calls.lineages(list(names.values()))
     return {draw: lineages[name] for draw, name in names.items() if name in lineages}
 

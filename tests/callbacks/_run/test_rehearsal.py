@@ -281,3 +281,11 @@ def test_a_smoke_test_buys_and_saves_nothing_and_says_so(tmp_path: Path, capsys:
 def test_it_can_be_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rehearsal, "trial_step", lambda *args: pytest.fail("it was rehearsed"))
     run(tmp_path, rehearse=False, max_epochs=1)
+
+
+def test_a_trial_drawing_gets_the_files_that_its_sample_has_and_no_stand_ins() -> None:
+    picture = torch.full((2, 3, 8, 8), 7, dtype=torch.uint8)
+    lacks = torch.tensor([False, True])
+    batch = {"image": picture, "reference": picture, "source": picture, "has_source": lacks}
+    assert rehearsal._files_of(batch).keys() == {"reference"}
+    assert rehearsal._files_of({**batch, "has_source": ~lacks}).keys() == {"reference", "source"}
