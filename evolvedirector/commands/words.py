@@ -10,6 +10,7 @@ FURTHER_WORDS = (
     "merge",
     "compare",
     "data",
+    "pairs",
     "assets",
     "report",
     "judge",

@@ -6,6 +6,7 @@ from typing import Any
 _FILES = {
     "AlphaMask": "alpha_mask",
     "BorderMask": "border_mask",
+    "DiffusersDraft": "diffusers_draft",
     "DrawnDraft": "drawn.drawn_draft",
     "DrawnPrompts": "drawn.drawn_prompts",
     "DrawnReader": "drawn.drawn_reader",
@@ -17,6 +18,9 @@ _FILES = {
     "PairFilter": "pair_filter",
     "RawPatches": "raw_patches",
     "SubjectPairBuilder": "builder",
+    "TeacherDraft": "teacher_draft",
+    "TransformersMask": "transformers_mask",
+    "TransformersPatches": "transformers_patches",
     "TurnedView": "drawn.turned_view",
     "Unchanged": "unchanged",
 }

@@ -21,7 +21,7 @@ from evolvedirector.pairs.pair_records import (
 from evolvedirector.pairs.patch_encoder import PatchEncoder, cosine
 from evolvedirector.pairs.pictures import cut_square, mask_of, pixels_of
 from evolvedirector.records import ImageAndPrompt
-from evolvedirector.records.part import close_parts, price_of, verify_parts
+from evolvedirector.records.part import close_parts, price_of, requests_in_flight_of, verify_parts
 from evolvedirector.rewards.reward import Reward
 
 _KEPT_REFERENCES = 512
@@ -70,6 +70,11 @@ class PairFilter:
     def price_usd(self) -> float | None:
         """Return what scoring one pair costs."""
         return price_of(self.change, self.text)
+
+    @property
+    def requests_in_flight(self) -> int:
+        """Return how many pairs a reader behind a service wants at once; 0 where none is."""
+        return requests_in_flight_of(self.change, self.text)
 
     def score(self, requests: Sequence[PairRequest]) -> Iterator[PairReply]:
         """Yield all scores of each pair; one that nobody could read is a failure."""

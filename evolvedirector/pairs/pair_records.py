@@ -18,11 +18,12 @@ PairUse = Literal["generation", "editing"]
 """A pair for editing carries a mask and a source, one for generation carries neither."""
 ReplyStatus = Literal["done", "refused", "failure"]
 
-REFERENCE, REFERENCE_MASK, DRAFT, DRAFT_MASK, IMAGE, MASK, SOURCE = (
+REFERENCE, REFERENCE_MASK, DRAFT, DRAFT_MASK, REFINED, IMAGE, MASK, SOURCE = (
     "reference",
     "reference_mask",
     "draft",
     "draft_mask",
+    "refined",
     "image",
     "mask",
     "source",

@@ -18,6 +18,7 @@ from evolvedirector.pairs.pair_records import (
     MASK,
     REFERENCE,
     REFERENCE_MASK,
+    REFINED,
     SOURCE,
     ChangeKind,
     PairReply,
@@ -215,7 +216,7 @@ class PairPass:
             work.files[DRAFT_MASK] = reply.files[MASK]
 
     def _take_image(self, work: PairWork, reply: PairReply) -> None:
-        work.files[IMAGE] = reply.files[IMAGE]
+        work.files[REFINED] = work.files[IMAGE] = reply.files[IMAGE]
 
     def _take_view(self, work: PairWork, reply: PairReply) -> None:
         work.files[IMAGE] = reply.files[IMAGE]

@@ -16,7 +16,7 @@ from evolvedirector.pairs.pair_budget import PairBudget
 from evolvedirector.pairs.pair_records import PairReply, PairRequest, StageName
 from evolvedirector.records import FileRef
 from evolvedirector.records.part import Part, price_of
-from evolvedirector.store import Blobs, StoreError
+from evolvedirector.store import Blobs, DiskFullError, StoreError
 
 ALL_REFUSED_AFTER = 32
 """Answers of a stage in one build, all of them refusals, after which its settings are wrong and not the pairs."""
@@ -126,6 +126,8 @@ class StageRun:
         try:
             kept = iter(self.blobs.put_files([file for reply in replies for file in reply.files.values()]))
             return [replace(r, files={role: next(kept) for role in r.files}) for r in replies]
+        except DiskFullError:
+            raise  # the disk is at fault, not the file: the same command goes on when there is room
         except StoreError as error:
             if len(replies) == 1:
                 return [replace(replies[0], status="refused", files={}, reason=str(error).partition(". ")[0])]

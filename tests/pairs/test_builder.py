@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 
 from evolvedirector.errors import RunError, UserError
-from evolvedirector.pairs import DrawnSubjects, FolderSubjects, PairBudget, TurnedView, Unchanged
+from evolvedirector.pairs import DrawnSubjects, FolderSubjects, JudgeChange, PairBudget, TurnedView, Unchanged
 from evolvedirector.pairs.pair_book import PairBook
 from evolvedirector.pairs.pair_records import PairReply, PairRequest, Subject, failed, refused
-from evolvedirector.pairs.pictures import mask_of, pixels_of
-from evolvedirector.store import Blobs, DatasetStore, RevisionReader
+from evolvedirector.pairs.pictures import mask_of, picture_file, pixels_of
+from evolvedirector.records import ImageAndPrompt, Look
+from evolvedirector.store import Blobs, DatasetStore, DiskFullError, RevisionReader
 from evolvedirector.store.revision import RevisionFiles
 from tests.pairs.pair_toys import WORLD, builder, built, counted, parts, samples_of
 
@@ -301,12 +302,59 @@ def test_a_filter_that_rejects_everything_ends_the_build_with_its_cause(tmp_path
         )  # fmt: skip
 
 
+def test_a_full_disk_rejects_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Any, files: Any) -> Any:
+        raise DiskFullError("No space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Blobs, "put_files", full)
+        with pytest.raises(DiskFullError):
+            built(tmp_path / "root", kinds=["tint"])
+    assert built(tmp_path / "root", kinds=["tint"]).kept == {"tint": 4}
+
+
+def test_a_file_that_cannot_be_kept_is_a_refusal_of_its_pair_alone(tmp_path: Path) -> None:
+    class Odd(_Same):
+        def draw(self, requests: Sequence[PairRequest]) -> Iterator[PairReply]:
+            for number, reply in enumerate(super().draw(requests)):
+                odd = replace(reply.files["image"], media_type="image/gif")
+                yield reply if number else replace(reply, files={"image": odd})
+
+    stages = {"draft": Odd(), "refine": Unchanged(), "filter": Sure()}
+    figures = built(tmp_path / "root", stages=stages, kinds=["tint"], batch=8)
+    assert figures.kept == {"tint": 3} and figures.rejected == {"draft": 1}
+
+
+def test_a_judge_reads_the_change_and_an_answer_that_cannot_be_read_stays_open() -> None:
+    class Answers:
+        fingerprint = "answers"
+
+        def check(self, items: Sequence[ImageAndPrompt]) -> Iterator[Look]:
+            for number, item in enumerate(items):
+                yield Look(item.item_id, 0.8, 1.0 - number, "mumbled")
+
+        def look(self, pairs: Any) -> Iterator[Look]:
+            yield from ()
+
+        def close(self) -> None:
+            pass
+
+        def price_usd(self) -> float | None:
+            return 0.25
+
+    subject, image = Subject("s", "cat"), picture_file(np.zeros((8, 8, 3), np.uint8))
+    asked = [PairRequest(name, subject, 0, 8, 8, "tint", "a red cat", files={"image": image}) for name in "ab"]
+    first, second = JudgeChange(Answers()).read(asked)
+    assert first.scores == {"change": 0.8} and first.cost_usd == 0.25
+    assert second.status == "failure" and second.reason == "mumbled"
+
+
 def test_a_failure_is_no_rejection_and_is_asked_again(tmp_path: Path) -> None:
     figures = built(tmp_path / "root", stages={"draft": _Never(failed)}, kinds=["tint"])
     assert figures.decided == 0 and figures.open_pairs == 4
     assert figures.failures == {"draft: nothing can be drawn": 4} and "4 x draft: nothing" in figures.lines()[-1]
     figures = built(tmp_path / "root", kinds=["tint"])
-    assert figures.decided == 4 and figures.spend["draft"].calls == 8 - 0
+    assert figures.decided == 4 and figures.spend["draft"].calls == 8
 
 
 def test_unusable_subjects_are_rejected_each_with_one_sentence(tmp_path: Path) -> None:
