@@ -162,7 +162,7 @@ class SubjectPairBuilder:
 
     def parts(self) -> Mapping[str, Part]:
         """Name each stage, so that it is verified before anything is spent."""
-        return dict(self.stages)
+        return {str(stage): part for stage, part in self.stages.items()}
 
     @property
     def fingerprint(self) -> str:

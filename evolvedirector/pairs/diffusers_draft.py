@@ -269,7 +269,10 @@ def _named(source: PipelineSource | ModelSource) -> str:
     if isinstance(source, PipelineSource):
         return content_name(source.folder)
     files = sorted(path for path in source.folder.iterdir() if path.suffix in (".json", ".safetensors"))
-    return digest(*(part for path in files for part in (path.name, *sampled_bytes(path))))
+    parts: list[str | bytes] = []
+    for path in files:
+        parts += [path.name, *sampled_bytes(path)]
+    return digest(*parts)
 
 
 def _load_depth(source: ModelSource, settings: ModelSettings) -> Any:

@@ -40,7 +40,7 @@ class FolderSubjects:
     @property
     def fingerprint(self) -> str:
         """Name the pictures by path, size and time of writing: others are other subjects."""
-        listed = []
+        listed: list[str | int] = []
         for path in self._paths.values():
             for file in (path, *self._beside(path)):
                 about = file.stat()

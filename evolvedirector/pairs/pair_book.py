@@ -272,7 +272,10 @@ class PairBook:
     def _rows(self, where: str, values: Sequence[Any]) -> list[PairRow]:
         columns = "pair_id, subject, kind, use, status, cause, image_sha256, looks, body"
         rows = self._connection.execute(f"SELECT {columns} FROM pairs {where}", values)
-        return [PairRow(*row[:-1], json.loads(row[-1])) for row in rows]
+        return [
+            PairRow(pair_id, subject, kind, use, status, cause, image_sha256, looks, json.loads(body))
+            for pair_id, subject, kind, use, status, cause, image_sha256, looks, body in rows
+        ]
 
     def _select(self, query: str, keys: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         for start in range(0, len(keys), 500):

@@ -50,7 +50,7 @@ class PairWork:
     files: dict[str, FileRef] = field(default_factory=dict)
     scores: dict[str, float] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
-    keys: dict[str, str] = field(default_factory=dict)
+    keys: dict[StageName, str] = field(default_factory=dict)
     """Under which the answer of each stage is remembered."""
     cause: str = ""
     reason: str = ""
@@ -133,7 +133,7 @@ class PairPass:
         files = [part for role in roles if role in work.files for part in (role, work.files[role].sha256)]
         subject = (work.subject.name, work.subject.category, work.subject.look)
         words = [part for name in sorted(work.change) for part in (name, work.change[name])]
-        told = (*subject, work.kind, work.seed, work.prompt, *self.size_px, *words, *files)
+        told: tuple[str | int, ...] = (*subject, work.kind, work.seed, work.prompt, *self.size_px, *words, *files)
         work.keys[stage] = digest("pairs", stage, self.stages[stage].fingerprint, *told, length=32)
         return work.keys[stage]
 

@@ -89,7 +89,8 @@ class StageRun:
         self.book.reserve(stage, part.fingerprint, keys, price_usd)
         self._add(stage, calls=len(keys))
         self.asked[stage] += len(keys)
-        open_keys, known = dict.fromkeys(keys), {}
+        open_keys = dict.fromkeys(keys)
+        known: dict[str, PairReply] = {}
         began = time.monotonic()
         sent = [replace(r, request_id=key, files=self._with_content(r.files)) for key, r in requests.items()]
         with closing(in_groups(self.executor.ask(part, method, sent))) as groups:

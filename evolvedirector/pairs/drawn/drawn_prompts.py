@@ -45,7 +45,7 @@ class DrawnPrompts:
                 yield refused(request, f"The subject '{request.subject.name}' shows every {request.kind} already.")
                 continue
             lot = np.random.default_rng(seed_of("change", request.kind, request.seed))
-            change = {request.kind: values[int(lot.integers(len(values)))]}
+            change: dict[str, str] = {request.kind: values[int(lot.integers(len(values)))]}
             if request.kind == "place":
                 change["background"] = list(BACKGROUNDS)[1 + int(lot.integers(len(BACKGROUNDS) - 1))]
             prompt = text_of(request.subject.category, request.kind, change)

@@ -66,7 +66,8 @@ class DrawnReader:
         """Yield the scores `change` and, for a category of the world, `text`."""
         read = [(pixels_of(r.files[IMAGE]), mask_of(r.files[MASK])) for r in requests]
         squares = [cut_square(pixels, mask, self.side_px)[0] for pixels, mask in read]
-        features = self._relative([_grey(square) for square in squares]) if self.text and squares else []
+        greys = [_grey(square) for square in squares] if self.text else []
+        features = self._relative(greys) if greys else np.empty(0)
         for place, (request, (pixels, mask)) in enumerate(zip(requests, read, strict=True)):
             scores = {"change": self._change(request, pixels, mask, squares[place])}
             if self.text and request.subject.group in self._concepts:
