@@ -44,7 +44,7 @@ class MatchedPixels:
     """
 
     def __init__(
-        self, encoder: PatchEncoder, position_weight: float = 1.0, least_cosine: float = -1.0, grid: int = 12
+        self, encoder: PatchEncoder, position_weight: float = 6.0, least_cosine: float = -1.0, grid: int = 12
     ) -> None:
         """Choose the features.
 
@@ -60,7 +60,7 @@ class MatchedPixels:
         if not (position_weight >= 0 and -1 <= least_cosine <= 1 and 2 <= grid <= 256):
             raise UserError(
                 f"position_weight is {position_weight}, least_cosine {least_cosine} and grid {grid}. Allowed are 0 or"
-                " more, -1 to 1, and 2 to 256. Write `position_weight: 1.0`, say."
+                " more, -1 to 1, and 2 to 256. Write `position_weight: 6.0`, say."
             )
         self.encoder, self.position_weight, self.least_cosine, self.grid = encoder, position_weight, least_cosine, grid
 
@@ -68,7 +68,7 @@ class MatchedPixels:
     def fingerprint(self) -> str:
         """Name the features and the weights."""
         how = f"{self.position_weight} {self.least_cosine} {self.grid}"
-        return f"matched pixels 1 {how} {self.encoder.fingerprint}"
+        return f"matched pixels 2 {how} {self.encoder.fingerprint}"
 
     def refine(self, requests: Sequence[PairRequest]) -> Iterator[PairReply]:
         """Yield each draft with the subject's pixels in it."""
@@ -97,7 +97,9 @@ class MatchedPixels:
         side = self.grid * 8
         d_crop, s_crop = (_scaled(p, box, side) for p, box in ((draft, d_box), (subject, s_box)))
         d_inside, s_inside = (_scaled(m, box, side) >= 128 for m, box in ((region, d_box), (inside, s_box)))
-        features = self.encoder.encode([d_crop, s_crop])
+        # a draft that has another colour is matched by form alone
+        seen = [_grey(d_crop), _grey(s_crop)] if taken == "lightness" else [d_crop, s_crop]
+        features = self.encoder.encode(seen)
         near = self._matches(features[0], features[1], s_inside)  # [grid^2], -1 where nothing matches
         copied = _copied(d_crop, s_crop, near, self.grid)
         matched = np.repeat(np.repeat((near >= 0).reshape(self.grid, self.grid), 8, 0), 8, 1)
@@ -134,6 +136,10 @@ def _scaled(values: np.ndarray, box: tuple[int, int, int, int], side: int) -> np
     """Cut a box out of a picture or a mask and scale it to a square."""
     image = Image.fromarray(values.astype(np.uint8) * 255 if values.dtype == bool else values)
     return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR, box=box))
+
+
+def _grey(pixels: np.ndarray) -> np.ndarray:
+    return np.repeat(np.rint(pixels @ _TO_YCC[0]).astype(np.uint8)[..., None], 3, axis=-1)
 
 
 def _resampled(features: np.ndarray, side: int) -> np.ndarray:
