@@ -24,6 +24,7 @@ HELP = f"""usage: evolvedirector WORD [options]        (each WORD has its own --
   report    write a run's page, compare runs, or watch one: report runs/quickstart, report --watch runs/quickstart
   data      bring prompts or captioned images in, edit and list a dataset: data import, add, export, keys, show, ...
   embed     embed a dataset's prompts and images for priors: embed ROOT --model openai/clip-vit-large-patch14
+  pairs     build subject pairs in stages, look at them, export them: pairs build ROOT --builder FILE, show, export
   judge     measure judges on images with known answers: judge compare, judge calibrate
   teach     serve a teacher under the OpenAI Images protocol, or draw one image: teach --serve, teach --draw PROMPT
   doctor    say what is installed, what this machine can do and what each recipe still needs

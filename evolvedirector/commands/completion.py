@@ -55,6 +55,10 @@ _OPTIONS = {
         *("--out", "--method", "--weights", "--names", "--base", "--rank", "--scale", "--density", "--seed"),
         *("--layout", "--fused", "--dtype", "--help"),
     ),
+    "pairs": (
+        *("build", "show", "export", "--builder", "--out", "--pairs", "--rejected", "--cause"),
+        *("--samples-per-shard", "--help"),
+    ),
     "judge": ("compare", "calibrate", "--gold", "--out", "--items", "--pairs", "--help"),
     "teach": (
         *("--serve", "--draw", "--teacher", "--name", "--host", "--port", "--api_key_env", "--batch_size", "--size"),

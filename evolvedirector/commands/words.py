@@ -11,6 +11,7 @@ FURTHER_WORDS = (
     "compare",
     "data",
     "embed",
+    "pairs",
     "assets",
     "report",
     "judge",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evolvedirector.records import IMAGE_ROLE
+from evolvedirector.records.subset import EVERYTHING, Subset
 from evolvedirector.store.card import CARD, card
 from evolvedirector.store.durable import disk_full_named, make_folder, sync_folder, write_durably, writing
 from evolvedirector.store.errors import StoreError
@@ -36,7 +37,13 @@ dataset = load_dataset("this folder", split="train")
 
 
 def freeze(
-    root: Path, revision_sha: str, out: Path, roles: Sequence[str] = (IMAGE_ROLE,), samples_per_shard: int = 1000
+    root: Path,
+    revision_sha: str,
+    out: Path,
+    roles: Sequence[str] = (IMAGE_ROLE,),
+    samples_per_shard: int = 1000,
+    subset: Subset = EVERYTHING,
+    about: str = "",
 ) -> int:
     """Write what a revision trains on into a new folder, as tars and a card; returns the number of samples.
 
@@ -48,6 +55,8 @@ def freeze(
         out: A new folder.
         roles: Files to write of each sample.
         samples_per_shard: Of each tar but the last.
+        subset: Samples to write.
+        about: Markdown that the card says of them besides.
 
     Raises:
         StoreError: The folder is there, there is nothing to write, a sample lacks a role or is damaged.
@@ -57,7 +66,7 @@ def freeze(
         raise StoreError(f"samples_per_shard is {samples_per_shard}. Allowed: 1 or more. Write 1000, say.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise StoreError(f"'{out}' is there and not empty. A frozen dataset goes into a new folder. Name another.")
-    reader = RevisionReader(root, revision_sha, roles)
+    reader = RevisionReader(root, revision_sha, roles, subset=subset)
     if len(reader) == 0:
         raise StoreError(f"Revision {reader.number} of '{root}' trains on no sample, so there is nothing to write.")
     partial = out.parent / f"{out.name}.tmp.{uuid.uuid4().hex[:8]}"
@@ -68,8 +77,8 @@ def freeze(
         for shard in range(shards):
             rows = range(shard * samples_per_shard, min((shard + 1) * samples_per_shard, len(reader)))
             columns |= _write_tar(partial / f"train-{shard:06d}-of-{shards:06d}.tar", reader, rows)
-        about = _TEXT.format(number=reader.number, sha=reader.revision_sha[:12], count=len(reader), shards=SHARDS)
-        write_durably(partial / CARD, card(columns, SHARDS, about).encode())
+        text = _TEXT.format(number=reader.number, sha=reader.revision_sha[:12], count=len(reader), shards=SHARDS)
+        write_durably(partial / CARD, card(columns, SHARDS, f"{text}\n{about}" if about else text).encode())
         if out.exists():
             out.rmdir()
         with disk_full_named(out):

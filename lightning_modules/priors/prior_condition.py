@@ -197,9 +197,8 @@ def check_pairs(batch: Mapping[str, Any], embedding_dim: int) -> None:
                 "Both must come from one embedder. Embed the samples with the configured one, or write network: "
                 f"{{embedding_dim: {values.shape[-1]}}}."
             )
-        if (
-            values.device.type != "cpu" or values.sum().isfinite()
-        ):  # one pass over memory; where it overflows, the next look decides
+        # one pass over memory; where the sum overflows, the next look decides
+        if values.device.type != "cpu" or values.sum().isfinite():
             continue
         finite = values.isfinite().flatten(1).all(-1).tolist()
         if not all(finite):

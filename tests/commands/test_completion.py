@@ -76,6 +76,7 @@ def test_the_options_of_every_word_exist(capsys: pytest.CaptureFixture[str]) -> 
                     "data": ["import", "add", "retire", "export", "keys", "verify", "diff"],
                     "assets": ["emoji"],
                     "judge": ["compare"],
+                    "pairs": ["build", "show", "export"],
                 }.get(word, [])
             ),
         ):

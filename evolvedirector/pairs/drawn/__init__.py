@@ -1,0 +1,1 @@
+"""An embedded world as stages: subjects, prompts, drafts, views and a reader; no model."""

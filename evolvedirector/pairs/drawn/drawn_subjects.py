@@ -1,0 +1,71 @@
+"""Subjects of an embedded world: concepts in art sets, and in tints of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from evolvedirector.errors import UserError
+from evolvedirector.pairs.drawn.changes import TINTS, scene, tinted
+from evolvedirector.pairs.drawn.cut_outs import CutOuts
+from evolvedirector.pairs.pair_records import REFERENCE, REFERENCE_MASK, PairReply, PairRequest, Subject
+from evolvedirector.pairs.pictures import mask_file, picture_file
+from evolvedirector.records import seed_of
+
+_SHARE = 0.8
+"""Side of the subject, of its reference picture."""
+
+
+class DrawnSubjects:
+    """List each concept in each art set as a subject, and again in tints; its outline is exact.
+
+    The subjects of one concept form a group, to be held out together.
+    """
+
+    def __init__(self, world: CutOuts, looks: list[str] | None = None, tints: int = 0) -> None:
+        """Choose the world.
+
+        Args:
+            world: Draws the cut-outs.
+            looks: Art sets whose pictures become subjects. None: all of the world.
+            tints: Further subjects of each picture, in so many of the six tints, 0 to 6.
+
+        Raises:
+            UserError: An art set is unknown, or `tints` is out of range.
+        """
+        self.world, self.looks, self.tints = world, tuple(looks or world.looks), tints
+        unknown = [look for look in self.looks if look not in world.looks]
+        if unknown or not 0 <= tints <= len(TINTS):
+            raise UserError(
+                f"looks is {list(self.looks)} and tints is {tints}. Allowed are {', '.join(world.looks)} and 0 to"
+                f" {len(TINTS)}. Write `looks: [{world.looks[0]}]`, say."
+            )
+
+    @property
+    def fingerprint(self) -> str:
+        """Name the world and how its subjects are shown."""
+        return f"drawn subjects 1 {self.world.fingerprint}"
+
+    def subjects(self) -> Sequence[Subject]:
+        """List the subjects: all pictures as they are, concept by concept in turn of the art sets, then the tints."""
+        concepts = self.world.concepts()
+        return [
+            Subject("|".join(filter(None, (concept, look, tint))), self.world.category(concept), concept, look)
+            for tint in ("", *list(TINTS)[: self.tints])
+            for look in self.looks
+            for concept in concepts
+        ]
+
+    def load(self, requests: Sequence[PairRequest]) -> Iterator[PairReply]:
+        """Yield each subject on a pale background, with its outline."""
+        for request in requests:
+            concept, look, tint = (*request.subject.name.split("|"), "")[:3]
+            side_px = min(request.width_px, request.height_px)
+            cut = np.asarray(self.world.cut_out(concept, look, max(4, round(_SHARE * side_px))))
+            cut = tinted(cut, tint) if tint else cut
+            level = 238 + seed_of("subject ground", request.subject.name) % 16
+            picture, mask = scene(cut, (0.5, 0.5), (level, level, level), side_px)
+            yield PairReply(
+                request.request_id, files={REFERENCE: picture_file(picture), REFERENCE_MASK: mask_file(mask)}
+            )
