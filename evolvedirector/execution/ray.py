@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from evolvedirector.execution.executor import Executor, Phase
-from evolvedirector.execution.ray_cluster import RayCluster
+from evolvedirector.execution.ray_pool import RayPool
 from evolvedirector.records.part import Part, requests_in_flight_of
 
 
@@ -16,13 +16,18 @@ class RayExecutor:
     Args:
         inner: Carries what is not placed on the cluster.
         place_of: Returns phase and name of a part.
-        cluster: Holds the replicas; they outlive a round.
+        pool_of: Returns the replicas of a part, which outlive a round; None where it is not placed on the cluster.
     """
 
-    def __init__(self, inner: Executor, place_of: Callable[[Part], tuple[Phase, str]], cluster: RayCluster) -> None:
+    def __init__(
+        self,
+        inner: Executor,
+        place_of: Callable[[Part], tuple[Phase, str]],
+        pool_of: Callable[[tuple[Phase, str], Part], RayPool | None],
+    ) -> None:
         self._inner = inner
         self._place_of = place_of
-        self._cluster = cluster
+        self._pool_of = pool_of
 
     def unit_of(self, part: Part) -> int:
         """Return what keeps all replicas of a part busy; of a service no more, since all of a unit is reserved at once.
@@ -30,7 +35,7 @@ class RayExecutor:
         Args:
             part: Who is asked.
         """
-        pool = self._cluster.pool_of(self._place_of(part), part)
+        pool = self._pool_of(self._place_of(part), part)
         if pool is None:
             return self._inner.unit_of(part)
         return pool.unit if requests_in_flight_of(part) else max(pool.unit, self._inner.unit_of(part))
@@ -47,7 +52,7 @@ class RayExecutor:
             method: Of the part.
             requests: A unit of work, or less.
         """
-        pool = self._cluster.pool_of(self._place_of(part), part)
+        pool = self._pool_of(self._place_of(part), part)
         if pool is None:
             yield from self._inner.ask(part, method, requests)
         else:

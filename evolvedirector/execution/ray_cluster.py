@@ -6,11 +6,11 @@ import importlib.util
 import os
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from evolvedirector.errors import UserError
 from evolvedirector.execution.executor import Executor, Phase
+from evolvedirector.execution.ray_placement import RayPlacement
 from evolvedirector.records.part import Part, close_parts
 from evolvedirector.records.plain_settings import settings_of
 
@@ -20,39 +20,6 @@ if TYPE_CHECKING:
 _INSTALL = "pip install 'evolvedirector[ray]'"
 _KNOCK_S = 10.0
 _PREFIX: Mapping[str, str] = {"teach": "teachers.", "score": "rewards."}
-
-
-@dataclass(frozen=True, slots=True)
-class RayPlacement:
-    """Say how a part is spread over a cluster.
-
-    Args:
-        replicas: Actors, each with a copy of the part; a cluster that grows by itself grows for them.
-        gpus: GPUs of each; a part of one may share it: 0.5.
-        cpus: Cores that each reserves.
-        batch_size: Requests that a replica is handed at once; replies come back one by one.
-        max_in_flight: Batches that a replica has at most, the one it works on included: no more requests than these
-            are open, so that is all that a lost replica costs.
-        resources: Further resources of the cluster that each needs, by name.
-
-    Raises:
-        UserError: A number is out of range.
-    """
-
-    replicas: int = 1
-    gpus: float = 0.0
-    cpus: float = 1.0
-    batch_size: int = 8
-    max_in_flight: int = 2
-    resources: Mapping[str, float] | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("replicas", "batch_size", "max_in_flight"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} of a placement is {getattr(self, name)}. It must be at least 1. Leave it out.")
-        for name in ("gpus", "cpus"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name} of a placement is {getattr(self, name)}. It must be 0 or more. Leave it out.")
 
 
 class RayCluster:
@@ -129,7 +96,7 @@ class RayCluster:
         """
         from evolvedirector.execution.ray import RayExecutor
 
-        return RayExecutor(inner, place_of, self)
+        return RayExecutor(inner, place_of, self.pool_of)
 
     def pool_of(self, place: tuple[Phase, str], part: Part) -> RayPool | None:
         """Return the replicas of a part, started at the first call; None where it is not placed here.

@@ -13,7 +13,7 @@ from evolvedirector.errors import RunError
 from evolvedirector.records.part import Part, requests_in_flight_of
 
 if TYPE_CHECKING:
-    from evolvedirector.execution.ray_cluster import RayPlacement
+    from evolvedirector.execution.ray_placement import RayPlacement
 
 _log = logging.getLogger(__name__)
 

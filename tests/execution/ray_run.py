@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from evolvedirector.evolution import Budget
-from evolvedirector.execution.ray_cluster import RayCluster, RayPlacement
+from evolvedirector.execution.ray_cluster import RayCluster
+from evolvedirector.execution.ray_placement import RayPlacement
 from evolvedirector.records import ImageReply, ImageRequest
 from tests.callbacks.test_evolution_resume import Run
 from tests.toys import ToyTeacher

@@ -13,7 +13,8 @@ import pytest
 
 from evolvedirector.errors import RunError, UserError
 from evolvedirector.execution.local import LocalExecutor
-from evolvedirector.execution.ray_cluster import RayCluster, RayPlacement
+from evolvedirector.execution.ray_cluster import RayCluster
+from evolvedirector.execution.ray_placement import RayPlacement
 from evolvedirector.store import DatasetStore
 from tests.callbacks.test_evolution_resume import Run
 from tests.execution.ray_parts import Asked, Noting, Paid, asked_in
