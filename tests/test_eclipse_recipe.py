@@ -18,7 +18,12 @@ RECIPE = evolvedirector.configs.path() / "method" / "eclipse.yaml"
 NAMED = "evolvedirector.lightning_modules"
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore:.*litmodels.*", "ignore:.*num_workers.*", "ignore:.*log_every_n_steps.*"),
+    pytest.mark.filterwarnings(
+        "ignore:.*litmodels.*",
+        "ignore:.*num_workers.*",
+        "ignore:.*log_every_n_steps.*",
+        "ignore:.*on_before_batch_transfer.*",
+    ),
 ]
 
 
