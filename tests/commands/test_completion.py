@@ -74,7 +74,7 @@ def test_the_options_of_every_word_exist(capsys: pytest.CaptureFixture[str]) -> 
                 [below]
                 for below in {
                     "data": ["import", "add", "retire", "export", "keys"],
-                    "assets": ["emoji"],
+                    "assets": ["emoji", "joint-space"],
                     "judge": ["compare"],
                 }.get(word, [])
             ),
