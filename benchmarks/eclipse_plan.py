@@ -83,30 +83,26 @@ def chosen(runs: Runs, space: int, arm: str, pairs: int) -> Row | None:
         arm: Whose.
         pairs: How many.
     """
-    jobs = list(tuning_of(space, arm, pairs, runs))
+    jobs = list(tuning_of(space, arm, pairs))
     if not jobs or not all(job in runs for job in jobs):
         return None
     return max((runs[job] for job in jobs), key=lambda row: float(row["figures"]["accuracy"]))
 
 
-def tuning_of(space: int, arm: str, pairs: int, runs: Runs) -> Iterator[Job]:
-    """Yield the tuning runs of an arm; ECLIPSE takes the rate that its projection was best at, and tunes lambda.
+def tuning_of(space: int, arm: str, pairs: int) -> Iterator[Job]:
+    """Yield the tuning runs of an arm: each over the rates, ECLIPSE over lambda as well, anew for each size.
 
     Args:
         space: Seed of the space.
         arm: Whose.
         pairs: How many.
-        runs: What was run.
     """
     if arm == "ridge":
         yield Job("tuning", space, arm, pairs)
-    elif arm == "eclipse":
-        best = chosen(runs, space, "projection", pairs)
-        for weight in TUNED_LAMBDAS if best is not None else ():
-            yield Job("tuning", space, arm, pairs, TUNING_SEED, float(best["rate"]) if best else 0.0, weight)
     elif arm in TRAINED:
         for rate in RATES:
-            yield Job("tuning", space, arm, pairs, TUNING_SEED, rate)
+            for weight in TUNED_LAMBDAS if arm == "eclipse" else (0.0,):
+                yield Job("tuning", space, arm, pairs, TUNING_SEED, rate, weight)
 
 
 def final_of(space: int, arm: str, pairs: int, best: Row) -> Iterator[Job]:
@@ -179,7 +175,7 @@ def _planned(runs: Runs, spaces: Sequence[int]) -> Iterator[Job]:
 
 
 def _arm(runs: Runs, space: int, arm: str, pairs: int) -> Iterator[Job]:
-    yield from tuning_of(space, arm, pairs, runs)
+    yield from tuning_of(space, arm, pairs)
     best = chosen(runs, space, arm, pairs)
     if best is not None:
         yield from final_of(space, arm, pairs, best)

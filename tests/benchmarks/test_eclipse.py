@@ -12,6 +12,7 @@ from benchmarks import eclipse
 from benchmarks.eclipse_plan import (
     LAMBDAS,
     PRIOR_SEEDS,
+    RATES,
     SIZES,
     SPACE_SEEDS,
     TUNED_LAMBDAS,
@@ -62,7 +63,7 @@ def test_the_plan_ends_and_runs_nothing_twice() -> None:
 
 def test_test_is_touched_only_by_what_validation_chose() -> None:
     rows: list[Row] = []
-    while (job := next_job(rows)) is not None and len(rows) < 60:
+    while (job := next_job(rows)) is not None and len(rows) < 80:
         if job.part == "final" and job.arm not in ("true", "text"):
             best = chosen(by_job(rows), job.space, job.arm, job.pairs)
             assert best is not None and (job.rate, job.weight) == (best["rate"], best["weight"])
@@ -71,12 +72,13 @@ def test_test_is_touched_only_by_what_validation_chose() -> None:
     assert finals and {row["weight"] for row in finals} == {TUNED_LAMBDAS[2]}
 
 
-def test_lambda_is_tuned_for_each_size_at_the_rate_of_projection() -> None:
-    assert not list(tuning_of(0, "eclipse", 1000, {}))
-    rows = [row_of(job, job.rate) for job in tuning_of(0, "projection", 1000, {})]
-    jobs = list(tuning_of(0, "eclipse", 1000, by_job(rows)))
-    assert [job.weight for job in jobs] == list(TUNED_LAMBDAS) and {job.rate for job in jobs} == {3e-3}
-    assert not list(tuning_of(0, "eclipse", 200, by_job(rows)))
+def test_every_trained_arm_is_tuned_over_the_rates_and_lambda_anew_for_each_size() -> None:
+    for pairs in SIZES:
+        jobs = list(tuning_of(0, "eclipse", pairs))
+        assert {(job.rate, job.weight) for job in jobs} == {(r, w) for r in RATES for w in TUNED_LAMBDAS}
+        assert {job.pairs for job in jobs} == {pairs} and {job.seed for job in jobs}.isdisjoint(PRIOR_SEEDS)
+        for arm in ("projection", "diffusion"):
+            assert [job.rate for job in tuning_of(0, arm, pairs)] == list(RATES)
 
 
 def test_a_figure_that_was_not_run_is_never_printed() -> None:
