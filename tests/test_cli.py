@@ -174,10 +174,7 @@ def test_a_mistake_in_yaml_names_file_path_and_nearest_name(
 def test_a_file_that_belongs_on_top_of_others_says_so_and_shows_its_command(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    part = "trainer:\n  callbacks+:\n    - class_path: evolvedirector.policies.BestOfN\n"
-    part += "      init_args: {aspects: {sharpness: {reward: sharpness}}}\n"  # settings by name are no mistake
-    head = "# Command: evolvedirector fit -c run.yaml -c top.yaml\nmodel: {init_args: {}}\n"
-    (here / "top.yaml").write_text(head + part)
+    (here / "top.yaml").write_text("# Command: evolvedirector fit -c run.yaml -c top.yaml\nmodel: {init_args: {}}\n")
     assert main(["fit", "-c", "top.yaml"]) == 2
     printed = paragraph(capsys)
     assert "no file or flag gives `model.class_path`" in printed

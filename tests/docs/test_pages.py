@@ -43,7 +43,8 @@ def blocks(page: str) -> list[tuple[str, str, str]]:
 
 def commands(page: str) -> list[list[str]]:
     """List the words of every shell command of a page, without its comment and the file its output goes to."""
-    lines = [line for language, _, text in blocks(page) if language == "bash" for line in text.splitlines()]
+    scripts = [text.replace("\\\n", " ") for language, _, text in blocks(page) if language == "bash"]
+    lines = [line for text in scripts for line in text.splitlines()]
     split = (shlex.split(line, comments=True) for line in lines)
     return [words[: words.index(">")] if ">" in words else words for words in split if words]
 
@@ -113,7 +114,7 @@ def test_commands_exist(page: str) -> None:
                 done = subprocess.run(["make", "-n", word], cwd=ROOT, capture_output=True, text=True, check=False)
                 assert done.returncode == 0, done.stderr
         elif "evolvedirector" not in words:
-            assert words[0] in {"python3.11", ".", "pip", "python", "ray", "tensorboard", "git", "cd", ".ci/run"}, words
+            assert words[0] in {"python3.11", ".", "pip", "pytest", "python", "ray", "tensorboard", "git", "cd", ".ci/run"}, words
     for words in of_ours(page):
         assert words[0] in (*LIGHTNING_WORDS, *FURTHER_WORDS, "--help", "--version"), words
         if words[0] not in (*LIGHTNING_WORDS, "check"):
