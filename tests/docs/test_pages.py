@@ -35,6 +35,9 @@ TRAIN = {"own-module.md": "runs/painter/data", "lightning.md": "runs/mine/data"}
 """Pages whose scripts train, and the dataset that must have evolved then."""
 
 
+OTHER_PROGRAMS = {"python3.11", ".", "pip", "pytest", "python", "ray", "tensorboard", "git", "cd", ".ci/run"}
+
+
 def blocks(page: str) -> list[tuple[str, str, str]]:
     """List the fenced blocks of a page: language, title (or nothing) and text."""
     text = next(path for path in PAGES if path.name == page).read_text("utf-8")
@@ -114,7 +117,7 @@ def test_commands_exist(page: str) -> None:
                 done = subprocess.run(["make", "-n", word], cwd=ROOT, capture_output=True, text=True, check=False)
                 assert done.returncode == 0, done.stderr
         elif "evolvedirector" not in words:
-            assert words[0] in {"python3.11", ".", "pip", "pytest", "python", "ray", "tensorboard", "git", "cd", ".ci/run"}, words
+            assert words[0] in OTHER_PROGRAMS, words
     for words in of_ours(page):
         assert words[0] in (*LIGHTNING_WORDS, *FURTHER_WORDS, "--help", "--version"), words
         if words[0] not in (*LIGHTNING_WORDS, "check"):
