@@ -220,7 +220,7 @@ def test_a_base_that_is_not_here_is_one_sentence(lora_run: Path, capsys: pytest.
     finally:
         base.with_name("away").rename(base)
     said = " ".join(capsys.readouterr().err.split())
-    assert "is no folder here" in said and "Traceback" not in said, said
+    assert "which is not there" in said and "Traceback" not in said, said
     (base / "config.json").rename(base / "kept.json")
     try:
         assert main(["export", str(lora_run), str(lora_run.parent / "out"), "--merged"]) == 2
