@@ -21,7 +21,7 @@ from evolvedirector.datamodules.requests import RequestLoader
 from evolvedirector.errors import UserError
 from evolvedirector.evolution.embedding import EMBEDDING_ROLES
 from evolvedirector.models.embedder import IMAGE_EMBEDDING, TEXT_MASK, TEXT_STATES, Embedder
-from evolvedirector.planning.roles import EmbeddingFigures, PairFigures
+from evolvedirector.planning.roles import EmbeddingFigures
 from evolvedirector.records.part import Part
 from evolvedirector.records.prompt_source import PromptSource
 from evolvedirector.records.split import Split
@@ -252,19 +252,20 @@ class EmbeddingDataModule(EvolvingDataModule):
 
     # ---- what others are told
 
-    def embedding_figures(self) -> EmbeddingFigures:
-        """Count the pairs that are trained on, and measure their embeddings.
+    def embedding_figures(self) -> EmbeddingFigures | None:
+        """Count the pairs that are trained on, and measure their embeddings; None while there are none.
 
         The mean norm is that of up to 4096 image embeddings, spread evenly over the samples.
 
         Raises:
             UserError: Samples lack embeddings, or have those of several embedders.
-            StoreError: There is no revision.
         """
+        if RevisionFiles(self.data_root).current() is None:
+            return None
         with self._said_what_to_run():
             reader = self._rows.whole(self.revision_sha)
         if len(reader) == 0:
-            return EmbeddingFigures(0)
+            return None
         self._check_makers(reader)
         rows = np.unique(np.linspace(0, len(reader) - 1, min(len(reader), _MOST_NORMS)).astype(int)).tolist()
         norms = [float(np.linalg.norm(_arrays(reader, row)[IMAGE_EMBEDDING])) for row in rows]
@@ -272,17 +273,9 @@ class EmbeddingDataModule(EvolvingDataModule):
         maker = next(iter(reader.makers(IMAGE_EMBEDDING)))
         return EmbeddingFigures(len(reader), float(np.mean(norms)), embedding_dim, text_width, maker or None)
 
-    def pair_figures(self) -> PairFigures | None:
-        """Count and measure the pairs, for what `check` says of a loss; None where nothing is embedded yet."""
-        if RevisionFiles(self.data_root).current() is None:
-            return None
-        figures = self.embedding_figures()
-        return None if figures.mean_norm is None else PairFigures(figures.pairs, figures.mean_norm)
-
     def plan_summary(self) -> dict[str, str]:
         """Say whose embeddings are read, for `evolvedirector check`."""
-        figures = None if RevisionFiles(self.data_root).current() is None else self.embedding_figures()
-        if figures is None or figures.mean_norm is None:
+        if (figures := self.embedding_figures()) is None:
             return {"embeddings": "none yet: a round of evolution with an embedder makes them"}
         maker = figures.embedder_fingerprint or "nobody knows whom"
         widths = f"{figures.embedding_dim} values, {figures.text_width} per token"

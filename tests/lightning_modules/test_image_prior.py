@@ -19,7 +19,7 @@ from evolvedirector.lightning_modules.priors.prior_condition import condition_of
 from evolvedirector.lightning_modules.priors.prior_network import PriorNetwork
 from evolvedirector.lightning_modules.priors.prior_objective import draw_for_prior
 from evolvedirector.models.exported_student import NETWORK
-from evolvedirector.planning.roles import PairFigures, WeighsLosses, loss_in_words
+from evolvedirector.planning.roles import EmbeddingFigures, WeighsLosses, loss_in_words
 from evolvedirector.records import LossRequest
 from tests.lightning_modules.priors.prior_toys import DIM, LENGTH, PairBatches, ToyEmbedder, pairs, prior, request
 
@@ -233,8 +233,8 @@ def test_a_config_states_the_schedule_and_all_that_lambda_needs(tmp_path: Path) 
     assert [place for place, rate in enumerate(rates) if rate == 5e-5] == [0, 4, 12]  # T_0 4, then twice as long
 
     class Data:
-        def pair_figures(self) -> PairFigures:
-            return PairFigures(pairs=5_000_000, norm=16.04)
+        def embedding_figures(self) -> EmbeddingFigures:
+            return EmbeddingFigures(5_000_000, 16.04, 768, 768)
 
     said = loss_in_words(module, Data())
     assert said == (
