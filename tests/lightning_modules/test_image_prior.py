@@ -247,5 +247,8 @@ def test_a_config_states_the_schedule_and_all_that_lambda_needs(tmp_path: Path) 
 def test_numbers_out_of_range_are_refused() -> None:
     with pytest.raises(UserError, match="temperature 0"):
         EclipseObjective(temperature=0)
+    for objective in (EclipseObjective, ProjectionObjective):
+        with pytest.raises(UserError, match=r"reduction is 'Sum'.* sum or mean"):
+            objective(reduction="Sum")
     with pytest.raises(UserError, match="generation_chunk_size is 0"):
         ImagePrior(EclipseObjective(), ToyEmbedder(), generation_chunk_size=0)
