@@ -116,9 +116,7 @@ def test_a_damaged_space_is_refused(space: Path, tmp_path: Path) -> None:
         SceneDecoder(tmp_path).verify()
 
 
-def test_a_space_that_is_half_replaced_is_none(
-    space: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_space_that_is_half_replaced_is_none(space: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for file in space.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
 
