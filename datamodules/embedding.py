@@ -26,7 +26,7 @@ from evolvedirector.records.part import Part
 from evolvedirector.records.prompt_source import PromptSource
 from evolvedirector.records.split import Split
 from evolvedirector.store import RevisionFiles, RevisionReader
-from evolvedirector.store.errors import MissingRoleError
+from evolvedirector.store.errors import MissingRoleError, StoreError
 from evolvedirector.store.files import decode_file
 
 _MOST_NORMS = 4096
@@ -131,11 +131,27 @@ class EmbeddingDataModule(EvolvingDataModule):
     def _open(self) -> RevisionReader:
         """Open the revision to train on, once its embeddings are known to be of one embedder, and of the right one."""
         with self._said_what_to_run():
-            reader = super()._open()
+            try:
+                reader = super()._open()
+            except StoreError as error:
+                self._refuse_all_kept(error)
+                raise
         if reader.revision_sha != self._checked_sha:
             self._check_makers(reader)
             self._checked_sha = reader.revision_sha
         return reader
+
+    def _refuse_all_kept(self, error: Exception | None = None) -> None:
+        """Refuse a validation_share that leaves nothing of the samples that there are to train on."""
+        if not self.validation_share:
+            return
+        with self._said_what_to_run():
+            count = len(RevisionReader(self.data_root, self.revision_sha, self.roles))
+        if count and not len(self._rows.whole(self.revision_sha)):
+            raise UserError(
+                f"validation_share is {self.validation_share}, which keeps all {count} samples to validate. Allowed is "
+                "a share that leaves some to train on. Write `validation_share: 0.05`, say, or leave it out."
+            ) from error
 
     def _check_makers(self, reader: RevisionReader) -> None:
         makers = {role: reader.makers(role) for role in EMBEDDING_ROLES}
@@ -258,13 +274,14 @@ class EmbeddingDataModule(EvolvingDataModule):
         The mean norm is that of up to 4096 image embeddings, spread evenly over the samples.
 
         Raises:
-            UserError: Samples lack embeddings, or have those of several embedders.
+            UserError: Samples lack embeddings, have those of several embedders, or are all kept to validate.
         """
         if RevisionFiles(self.data_root).current() is None:
             return None
         with self._said_what_to_run():
             reader = self._rows.whole(self.revision_sha)
         if len(reader) == 0:
+            self._refuse_all_kept()
             return None
         self._check_makers(reader)
         rows = np.unique(np.linspace(0, len(reader) - 1, min(len(reader), _MOST_NORMS)).astype(int)).tolist()

@@ -159,6 +159,13 @@ def test_what_validates_is_never_trained_on_and_the_same_each_time(root: Path, t
     assert torch.equal(pairs[0]["sample_seed"], pairs[-per_epoch]["sample_seed"])
 
 
+def test_a_share_that_keeps_all_to_validate_is_said(root: Path) -> None:
+    run = data(root, validation_share=0.9999)
+    for ask in (run.train_dataloader, run.embedding_figures):
+        with pytest.raises(UserError, match=r"validation_share is 0.9999, which keeps all 21 samples"):
+            ask()
+
+
 def test_it_tells_its_figures(root: Path) -> None:
     module = EmbeddingDataModule(root, embedder=ToyEmbedder())
     assert isinstance(module, DescribesEmbeddings)

@@ -106,7 +106,7 @@ def read_record(folder: Path) -> SpaceRecord:
     if not path.is_file() or path.stat().st_size > _MAX_JSON_BYTES:
         raise UserError(
             f"There is no joint space in '{folder}'. Allowed is a folder that `evolvedirector assets joint-space` "
-            f"wrote. Run `evolvedirector assets joint-space --folder {folder}` (about 5 minutes)."
+            f"wrote. Run `evolvedirector assets joint-space --folder {folder}` (about 3 minutes of an idle core)."
         )
     stat = path.stat()
     return _read(path, (stat.st_mtime_ns, stat.st_size))
