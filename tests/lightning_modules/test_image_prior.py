@@ -14,7 +14,13 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from evolvedirector.errors import RunError, UserError
-from evolvedirector.lightning_modules import DiffusionPriorObjective, EclipseObjective, ImagePrior, ProjectionObjective
+from evolvedirector.lightning_modules import (
+    DiffusionPriorObjective,
+    EclipseObjective,
+    ImagePrior,
+    ProjectionObjective,
+    image_prior,
+)
 from evolvedirector.lightning_modules.priors.prior_condition import condition_of_batch
 from evolvedirector.lightning_modules.priors.prior_network import PriorNetwork
 from evolvedirector.lightning_modules.priors.prior_objective import draw_for_prior
@@ -252,3 +258,17 @@ def test_numbers_out_of_range_are_refused() -> None:
             objective(reduction="Sum")
     with pytest.raises(UserError, match="generation_chunk_size is 0"):
         ImagePrior(EclipseObjective(), ToyEmbedder(), generation_chunk_size=0)
+
+
+def test_draws_lie_where_the_network_does_though_seeds_stay_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def drawn(seeds: torch.Tensor, *_: object) -> None:
+        seen.append(seeds.device.type)
+        raise InterruptedError
+
+    monkeypatch.setattr(image_prior, "draw_for_prior", drawn)
+    batch = {k: v.to("meta") if torch.is_tensor(v) and k != "sample_seed" else v for k, v in pairs(0).items()}
+    with pytest.raises(InterruptedError):
+        prior(EclipseObjective()).to("meta").training_step(batch, 0)
+    assert seen == ["meta"]
