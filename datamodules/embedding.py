@@ -21,12 +21,12 @@ from evolvedirector.datamodules.requests import RequestLoader
 from evolvedirector.errors import UserError
 from evolvedirector.evolution.embedding import EMBEDDING_ROLES
 from evolvedirector.models.embedder import IMAGE_EMBEDDING, TEXT_MASK, TEXT_STATES, Embedder
-from evolvedirector.planning.roles import EmbeddingFigures, PairFigures
+from evolvedirector.planning.roles import EmbeddingFigures
 from evolvedirector.records.part import Part
 from evolvedirector.records.prompt_source import PromptSource
 from evolvedirector.records.split import Split
 from evolvedirector.store import RevisionFiles, RevisionReader
-from evolvedirector.store.errors import MissingRoleError
+from evolvedirector.store.errors import MissingRoleError, StoreError
 from evolvedirector.store.files import decode_file
 
 _MOST_NORMS = 4096
@@ -131,11 +131,27 @@ class EmbeddingDataModule(EvolvingDataModule):
     def _open(self) -> RevisionReader:
         """Open the revision to train on, once its embeddings are known to be of one embedder, and of the right one."""
         with self._said_what_to_run():
-            reader = super()._open()
+            try:
+                reader = super()._open()
+            except StoreError as error:
+                self._refuse_all_kept(error)
+                raise
         if reader.revision_sha != self._checked_sha:
             self._check_makers(reader)
             self._checked_sha = reader.revision_sha
         return reader
+
+    def _refuse_all_kept(self, error: Exception | None = None) -> None:
+        """Refuse a validation_share that leaves nothing of the samples that there are to train on."""
+        if not self.validation_share:
+            return
+        with self._said_what_to_run():
+            count = len(RevisionReader(self.data_root, self.revision_sha, self.roles))
+        if count and not len(self._rows.whole(self.revision_sha)):
+            raise UserError(
+                f"validation_share is {self.validation_share}, which keeps all {count} samples to validate. Allowed is "
+                "a share that leaves some to train on. Write `validation_share: 0.05`, say, or leave it out."
+            ) from error
 
     def _check_makers(self, reader: RevisionReader) -> None:
         makers = {role: reader.makers(role) for role in EMBEDDING_ROLES}
@@ -252,19 +268,21 @@ class EmbeddingDataModule(EvolvingDataModule):
 
     # ---- what others are told
 
-    def embedding_figures(self) -> EmbeddingFigures:
-        """Count the pairs that are trained on, and measure their embeddings.
+    def embedding_figures(self) -> EmbeddingFigures | None:
+        """Count the pairs that are trained on, and measure their embeddings; None while there are none.
 
         The mean norm is that of up to 4096 image embeddings, spread evenly over the samples.
 
         Raises:
-            UserError: Samples lack embeddings, or have those of several embedders.
-            StoreError: There is no revision.
+            UserError: Samples lack embeddings, have those of several embedders, or are all kept to validate.
         """
+        if RevisionFiles(self.data_root).current() is None:
+            return None
         with self._said_what_to_run():
             reader = self._rows.whole(self.revision_sha)
         if len(reader) == 0:
-            return EmbeddingFigures(0)
+            self._refuse_all_kept()
+            return None
         self._check_makers(reader)
         rows = np.unique(np.linspace(0, len(reader) - 1, min(len(reader), _MOST_NORMS)).astype(int)).tolist()
         norms = [float(np.linalg.norm(_arrays(reader, row)[IMAGE_EMBEDDING])) for row in rows]
@@ -272,17 +290,9 @@ class EmbeddingDataModule(EvolvingDataModule):
         maker = next(iter(reader.makers(IMAGE_EMBEDDING)))
         return EmbeddingFigures(len(reader), float(np.mean(norms)), embedding_dim, text_width, maker or None)
 
-    def pair_figures(self) -> PairFigures | None:
-        """Count and measure the pairs, for what `check` says of a loss; None where nothing is embedded yet."""
-        if RevisionFiles(self.data_root).current() is None:
-            return None
-        figures = self.embedding_figures()
-        return None if figures.mean_norm is None else PairFigures(figures.pairs, figures.mean_norm)
-
     def plan_summary(self) -> dict[str, str]:
         """Say whose embeddings are read, for `evolvedirector check`."""
-        figures = None if RevisionFiles(self.data_root).current() is None else self.embedding_figures()
-        if figures is None or figures.mean_norm is None:
+        if (figures := self.embedding_figures()) is None:
             return {"embeddings": "none yet: a round of evolution with an embedder makes them"}
         maker = figures.embedder_fingerprint or "nobody knows whom"
         widths = f"{figures.embedding_dim} values, {figures.text_width} per token"

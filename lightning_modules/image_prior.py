@@ -200,7 +200,7 @@ class ImagePrior(LightningModule):
         """
         check_pairs(batch, self.network.embedding_dim)
         condition = condition_of_batch(batch).to(self.device)
-        draws = draw_for_prior(batch["sample_seed"], self.objective, self.network.embedding_dim)
+        draws = draw_for_prior(batch["sample_seed"].to(self.device), self.objective, self.network.embedding_dim)
         if self.objective.condition_dropout:
             condition = condition.without_text(self._empty_text(), draws.dropped)
         found = self.objective.losses(

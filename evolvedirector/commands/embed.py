@@ -100,7 +100,7 @@ def _embedder(options: argparse.Namespace) -> Embedder:
 
 
 def _embed(store: DatasetStore, embedder: Embedder, replace: bool) -> None:
-    from evolvedirector.evolution.embedding import derived_files, embed_samples, unembedded
+    from evolvedirector.evolution.embedding import derived_files, embed_samples, own_embeddings, unembedded
     from evolvedirector.execution.local import LocalExecutor
     from evolvedirector.models.embedding_part import EmbeddingPart
     from evolvedirector.store.edits import newest
@@ -112,7 +112,9 @@ def _embed(store: DatasetStore, embedder: Embedder, replace: bool) -> None:
     files = EmbeddingFiles(store.root, name)
     if not samples:
         files.discard()
-        print(f"Every sample of revision {revision.number} that is trained on has embeddings of {name}.", flush=True)
+        own = own_embeddings(store.root, revision)
+        what = "came with embeddings of its own" if own else f"has embeddings of {name}"
+        print(f"Every sample of revision {revision.number} that is trained on {what}.", flush=True)
         return
     executor = LocalExecutor({"embed": {"embedder": part}}, unit=_UNIT)
     clock = _Clock()

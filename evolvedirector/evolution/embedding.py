@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -115,9 +116,7 @@ def unembedded(root: Path, revision: Revision, fingerprint: str, replace: bool =
     Raises:
         UserError: Some have embeddings of another one, and are not to be replaced; or some came with their own.
     """
-    trained = [
-        sample for entry in revision.state.entries.values() if entry.state in _TRAINED for sample in entry.samples
-    ]
+    trained = _trained(revision)
     made_by = [makers_of(root, revision, role) for role in EMBEDDING_ROLES]
     others = sorted(
         {makers[s.key] for makers in made_by for s in trained if makers.get(s.key)} - {fingerprint}
@@ -127,9 +126,12 @@ def unembedded(root: Path, revision: Revision, fingerprint: str, replace: bool =
         raise UserError(
             f"{count} of {len(trained)} samples of '{root}' have embeddings of another embedder, {others[0]}, not of "
             f"{fingerprint}. Allowed is one for all samples that are trained on. Take that embedder, or run "
-            f"`evolvedirector embed {root} --replace` with the new one."
+            f"`evolvedirector embed {shlex.quote(str(root))} --replace` with the new one."
         )
     lacking = [s for s in trained if any(makers.get(s.key, None) in (None, *others) for makers in made_by)]
+    own = _own(trained, made_by)
+    if own and len(own) < len(trained):
+        raise _not_alone(root, own, trained)
     for sample in lacking:
         if taken := sorted(set(EMBEDDING_ROLES) & sample.files.keys()):
             raise UserError(
@@ -138,6 +140,33 @@ def unembedded(root: Path, revision: Revision, fingerprint: str, replace: bool =
                 "with all of them."
             )
     return lacking
+
+
+def own_embeddings(root: Path, revision: Revision) -> list[Sample]:
+    """List the samples that a revision trains on and that came with embeddings, of nobody knows whom.
+
+    Args:
+        root: The dataset root.
+        revision: One of its revisions.
+    """
+    return _own(_trained(revision), [makers_of(root, revision, role) for role in EMBEDDING_ROLES])
+
+
+def _trained(revision: Revision) -> list[Sample]:
+    return [s for entry in revision.state.entries.values() if entry.state in _TRAINED for s in entry.samples]
+
+
+def _own(trained: Sequence[Sample], made_by: Sequence[Mapping[str, str]]) -> list[Sample]:
+    return [s for s in trained if all(makers.get(s.key) == "" for makers in made_by)]
+
+
+def _not_alone(root: Path, own: Sequence[Sample], trained: Sequence[Sample]) -> UserError:
+    """Return the refusal of embeddings beside others of which nobody knows who made them."""
+    return UserError(
+        f"{len(own)} of {len(trained)} samples of '{root}' came with embeddings of their own, and nobody knows of "
+        "which embedder. Allowed is one for all samples that are trained on. Import all with their own, or import "
+        "again without --roles and embed all."
+    )
 
 
 # ---- in a round
@@ -150,11 +179,14 @@ def check_embeddings(round: Round) -> None:
         round: The round.
 
     Raises:
-        UserError: The revision has embeddings of another embedder.
+        UserError: The revision has embeddings of another embedder, or of nobody knows whom.
     """
     part, store = round.parts.embedder, round.parts.store
     if part is not None:
-        unembedded(store.root, store.revision(round.info.revision_sha), part.fingerprint)
+        revision = store.revision(round.info.revision_sha)
+        unembedded(store.root, revision, part.fingerprint)
+        if own := own_embeddings(store.root, revision):
+            raise _not_alone(store.root, own, own)
 
 
 def embed(round: Round, change: RevisionChange) -> Derived:

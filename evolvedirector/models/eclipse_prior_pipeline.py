@@ -81,8 +81,9 @@ class EclipsePriorPipeline(DiffusionPipeline):
         refuse_meaningless(meaningless)
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         texts = [text for text in prompts for _ in range(num_images_per_prompt)]
+        away = None if negative_prompt is None else _one_for_each(negative_prompt, len(prompts), num_images_per_prompt)
         embeddings = self._answer(texts, generator)
-        negative: Any = self._negative(negative_prompt, texts, generator, embeddings)
+        negative: Any = self._negative(away, generator, embeddings)
         return KandinskyPriorPipelineOutput(embeddings, negative)  # None where there is nothing to lead away from
 
     def _answer(self, texts: list[str], generator: Generators) -> Tensor:
@@ -101,20 +102,23 @@ class EclipsePriorPipeline(DiffusionPipeline):
         )
         return answer
 
-    def _negative(
-        self, prompt: str | Sequence[str] | None, texts: list[str], generator: Generators, like: Tensor
-    ) -> Tensor | None:
-        if prompt is not None:
-            given = [prompt] * len(texts) if isinstance(prompt, str) else list(prompt)
-            if len(texts) % len(given):
-                raise UserError(
-                    f"There are {len(given)} negative prompts for {len(texts)} images. Allowed is one, or one per "
-                    "prompt. Write negative_prompt='blurred', say."
-                )
-            return self._answer([text for text in given for _ in range(len(texts) // len(given))], generator)
+    def _negative(self, texts: list[str] | None, generator: Generators, like: Tensor) -> Tensor | None:
+        if texts is not None:
+            return self._answer(texts, generator)
         if self.image_encoder is None:
             return None
         return zero_image_embedding(self.image_encoder).to(like).expand(len(like), -1)
+
+
+def _one_for_each(negative_prompt: str | Sequence[str], prompts: int, images: int) -> list[str]:
+    """Return a negative prompt for each image of each prompt."""
+    given = [negative_prompt] * prompts if isinstance(negative_prompt, str) else list(negative_prompt)
+    if len(given) not in (1, prompts) or not given:
+        raise UserError(
+            f"There are {len(given)} negative prompts for {prompts} prompt{'s' * (prompts != 1)}. Allowed is one, or "
+            "one per prompt. Write negative_prompt='blurred', say."
+        )
+    return [text for text in given * (prompts // len(given)) for _ in range(images)]
 
 
 def refuse_meaningless(given: dict[str, Any]) -> None:

@@ -197,24 +197,30 @@ class Summarised(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class PairFigures:
-    """What must be known of pairs of embeddings before a loss on them means anything.
+class EmbeddingFigures:
+    """What a dataset of embeddings is like: without it, tau and lambda of a contrastive loss mean nothing.
 
     Args:
-        pairs: Of a text and an image that there are.
-        norm: Mean length of an image embedding.
+        pairs: Of a text and an image that are trained on.
+        mean_norm: Mean length of an image embedding.
+        embedding_dim: Width of the joint space.
+        text_width: Width of a token's state.
+        embedder_fingerprint: Who made them. None: nobody said it.
     """
 
     pairs: int
-    norm: float
+    mean_norm: float
+    embedding_dim: int
+    text_width: int
+    embedder_fingerprint: str | None = None
 
 
 @runtime_checkable
-class HoldsPairs(Protocol):
-    """A datamodule of pairs of embeddings."""
+class DescribesEmbeddings(Protocol):
+    """A datamodule of embeddings that can say how many there are, and how long."""
 
-    def pair_figures(self) -> PairFigures | None:
-        """Count and measure them; None where nothing is embedded yet."""
+    def embedding_figures(self) -> EmbeddingFigures | None:
+        """Count the pairs, and measure their embeddings; None while there are none."""
         ...
 
 
@@ -234,8 +240,8 @@ def loss_in_words(module: WeighsLosses, data: object) -> str:
         module: Knows weight, reduction and temperature.
         data: Knows the pairs, where it holds some.
     """
-    figures = data.pair_figures() if isinstance(data, HoldsPairs) else None
-    known = {} if figures is None else {"embedding norm": f"{figures.norm:.3g}", "pairs": f"{figures.pairs:,}"}
+    figures = data.embedding_figures() if isinstance(data, DescribesEmbeddings) else None
+    known = {} if figures is None else {"embedding norm": f"{figures.mean_norm:.3g}", "pairs": f"{figures.pairs:,}"}
     unknown = {} if known else {"embedding norm and pairs": "known when samples are embedded"}
     return ", ".join(f"{name} {value}" for name, value in {**module.loss_settings(), **known, **unknown}.items())
 
@@ -347,34 +353,6 @@ class HasSeeds(Protocol):
 
     seeds: Any
     """A prompt source or the path of a file; None where the root exists already."""
-
-
-@dataclass(frozen=True, slots=True)
-class EmbeddingFigures:
-    """What a dataset of embeddings is like: without it, tau and lambda of a contrastive loss mean nothing.
-
-    Args:
-        pairs: That are trained on; 0 while there are none.
-        mean_norm: Of the image embeddings. None: there are none.
-        embedding_dim: Width of the joint space. None likewise.
-        text_width: Width of a token's state. None likewise.
-        embedder_fingerprint: Who made them. None: nobody said it.
-    """
-
-    pairs: int
-    mean_norm: float | None = None
-    embedding_dim: int | None = None
-    text_width: int | None = None
-    embedder_fingerprint: str | None = None
-
-
-@runtime_checkable
-class DescribesEmbeddings(Protocol):
-    """A datamodule of embeddings that can say how many there are, and how long."""
-
-    def embedding_figures(self) -> EmbeddingFigures:
-        """Count the pairs, and measure their embeddings."""
-        ...
 
 
 @runtime_checkable

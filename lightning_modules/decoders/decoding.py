@@ -12,6 +12,8 @@ from torch import Tensor
 
 from evolvedirector.errors import RunError, UserError
 from evolvedirector.records import ImageRequest
+from evolvedirector.store.errors import StoreError
+from evolvedirector.store.files import decode_file
 from evolvedirector.store.paths import hub_name, user_path
 
 if TYPE_CHECKING:
@@ -131,8 +133,8 @@ def read_embedding(path: Path, embedding_dim: int) -> Float[Tensor, " embedding"
     try:
         if path.stat().st_size > _MAX_FILE_BYTES:
             raise ValueError(f"it has over {_MAX_FILE_BYTES} bytes")
-        found = np.asarray(np.load(path, allow_pickle=False), dtype=np.float32)
-    except (OSError, ValueError, EOFError, TypeError) as error:
+        found = decode_file(path.read_bytes(), "npy", "negative").astype(np.float32)
+    except (OSError, ValueError, StoreError) as error:
         raise UserError(
             f"The negative embedding '{path}' cannot be read: {' '.join(str(error).split())[:200]}. Allowed is a .npy "
             "file of numbers. Write one with numpy.save."

@@ -5,18 +5,35 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
+from evolvedirector.errors import UserError
+
 if TYPE_CHECKING:
     from jaxtyping import Float, Int64
 
 Reduction: TypeAlias = Literal["sum", "mean"]
 """Over the dimensions of an embedding; over samples it is always the mean."""
+
+
+def check_reduction(reduction: str) -> None:
+    """Refuse a word that would silently mean another loss.
+
+    Args:
+        reduction: As given.
+
+    Raises:
+        UserError: It is no reduction.
+    """
+    if reduction not in get_args(Reduction):
+        raise UserError(
+            f"reduction is {reduction!r}. Allowed are {' or '.join(get_args(Reduction))}. Write reduction: sum."
+        )
 
 
 def projection_loss(

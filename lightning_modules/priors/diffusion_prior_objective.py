@@ -32,7 +32,7 @@ class DiffusionPriorObjective:
             about 1, that of the noise; ours, in place of the release's mean and deviation.
 
     Raises:
-        UserError: A number is out of range.
+        UserError: A number is out of range, or the schedule is another word.
     """
 
     reads_time = True
@@ -51,6 +51,10 @@ class DiffusionPriorObjective:
                 f"steps is {steps}, sampling_steps {sampling_steps}, condition_dropout {condition_dropout}, "
                 f"embedding_scale {embedding_scale}. Allowed are 1 to steps sampling steps, a dropout from 0 to under "
                 "1, and a scale above 0. Write steps: 1000, sampling_steps: 25, condition_dropout: 0.1."
+            )
+        if schedule not in ("squared_cosine", "linear"):
+            raise UserError(
+                f"schedule is {schedule!r}. Allowed are squared_cosine and linear. Write schedule: squared_cosine."
             )
         self.steps, self.sampling_steps, self.guidance_scale = steps, sampling_steps, guidance_scale
         self.condition_dropout, self.schedule, self.embedding_scale = condition_dropout, schedule, embedding_scale

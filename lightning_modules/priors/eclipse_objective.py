@@ -11,6 +11,7 @@ from torch import Tensor
 from evolvedirector.errors import UserError
 from evolvedirector.lightning_modules.objectives.prior_losses import (
     Reduction,
+    check_reduction,
     contrastive_loss,
     projection_loss,
     texts_of,
@@ -37,7 +38,7 @@ class EclipseObjective:
             Only then is the loss of a global batch the same for every world size.
 
     Raises:
-        UserError: A number is out of range.
+        UserError: A number is out of range, or the reduction is another word.
     """
 
     reads_time = False
@@ -56,6 +57,7 @@ class EclipseObjective:
                 f"contrastive_weight is {contrastive_weight} and temperature {temperature}. Allowed are a weight from "
                 "0 and a temperature above 0. Write contrastive_weight: 0.2, temperature: 0.07."
             )
+        check_reduction(reduction)
         self.contrastive_weight = contrastive_weight
         self.reduction: Reduction = reduction
         self.temperature = temperature

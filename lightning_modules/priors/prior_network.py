@@ -31,11 +31,11 @@ class PriorNetwork:
         layers: Blocks.
         text_length: Longest text in tokens.
         text_dim: Width of a text state. None: `embedding_dim`.
-        dropout: In the blocks.
+        dropout: In the blocks, 0 to under 1; drawn from torch's own stream, so that a resumed run draws others.
         reads_edges: Read the embedding of an edge image, as lambda-ECLIPSE does.
 
     Raises:
-        UserError: A number is below 1.
+        UserError: A number is below 1, or the dropout out of range.
     """
 
     embedding_dim: int = 768
@@ -53,6 +53,8 @@ class PriorNetwork:
             raise UserError(
                 f"{low[0]} of the prior is {getattr(self, low[0])}. Allowed: 1 or more. Write {low[0]}: 16."
             )
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"dropout of the prior is {self.dropout}. Allowed: 0 to under 1. Write dropout: 0.0.")
 
     @property
     def text_width(self) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from evolvedirector.lightning_modules.objectives.prior_losses import Reduction, projection_loss
+from evolvedirector.lightning_modules.objectives.prior_losses import Reduction, check_reduction, projection_loss
 from evolvedirector.lightning_modules.priors.prior_condition import PriorCondition
 from evolvedirector.lightning_modules.priors.prior_objective import PredictEmbedding, PriorDraws, PriorLosses
 from evolvedirector.lightning_modules.sampling import initial_noise
@@ -25,6 +25,9 @@ class ProjectionObjective:
 
     Args:
         reduction: Over the dimensions of an embedding: the paper prints the `sum`; `mean` is what torch calls MSE.
+
+    Raises:
+        UserError: The reduction is another word.
     """
 
     reads_time = False
@@ -32,6 +35,7 @@ class ProjectionObjective:
     guides = False
 
     def __init__(self, reduction: Reduction = "sum") -> None:
+        check_reduction(reduction)
         self.reduction: Reduction = reduction
 
     def times(self, uniform: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
 
-from evolvedirector.planning.roles import PairFigures
+from evolvedirector.planning.roles import EmbeddingFigures
 from evolvedirector.records import (
     ImageAndPrompt, ImageReply, ImageRequest, Look, OrderedPair, Prompt, WriteReply, WriteRequest,
 )
@@ -78,8 +78,8 @@ class Prior(Student):
 
 
 class Pairs(Data):
-    def pair_figures(self) -> PairFigures:
-        return PairFigures(pairs=200, norm=16.0)
+    def embedding_figures(self) -> EmbeddingFigures:
+        return EmbeddingFigures(200, 16.0, 128, 384)
 
 
 class Teacher:

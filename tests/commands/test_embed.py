@@ -147,6 +147,25 @@ def test_what_cannot_be_embedded_is_one_sentence(root: Path, tmp_path: Path) -> 
         embed.main([str(tmp_path / "given"), "--embedder", toy])
 
 
+def test_embeddings_of_nobody_knows_whom_are_not_mixed_with_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, own = (
+        tmp_path / "own",
+        {role: FileRef.of(npy(np.ones((2, 4))), "application/x-npy") for role in EMBEDDING_ROLES},
+    )
+    sha = fill(root, 4, own)
+    assert embed.main([str(root), "--embedder", part(tmp_path), "--replace"]) == 0
+    assert "came with embeddings of its own" in capsys.readouterr().out and RevisionFiles(root).current() == sha
+    with DatasetStore(root) as store:
+        sample = Sample.create(Prompt.create("another"), store.blobs.put(picture(7)), "toy")
+        sha = store.publish(sha, "more", RevisionChange(samples=(sample,)))
+    for options in ([], ["--replace"]):
+        with pytest.raises(UserError, match=r"5 of 6 samples .* came with embeddings of their own"):
+            embed.main([str(root), "--embedder", part(tmp_path), *options])
+    assert RevisionFiles(root).current() == sha
+
+
 def test_a_clip_fills_a_root_that_the_datamodule_reads(root: Path, tmp_path: Path) -> None:
     clip = whole(tmp_path / "clip")
     assert main(["embed", str(root), "--model", str(clip), "--batch-size", "4", "--device", "cpu"]) == 0

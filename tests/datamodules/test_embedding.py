@@ -17,7 +17,7 @@ from evolvedirector.datamodules import EmbeddingDataModule
 from evolvedirector.errors import UserError
 from evolvedirector.evolution.embedding import EMBEDDING_ROLES
 from evolvedirector.models.embedder import IMAGE_EMBEDDING, TEXT_EMBEDDING, TEXT_MASK, TEXT_STATES
-from evolvedirector.planning.roles import DescribesEmbeddings, HoldsPairs, PairFigures
+from evolvedirector.planning.roles import DescribesEmbeddings
 from evolvedirector.policies.evolve_director import EvolveDirectorPolicy
 from evolvedirector.records import FileRef, ImageRequest, Prompt, RevisionChange, Sample
 from evolvedirector.store import DatasetStore, RevisionFiles
@@ -159,10 +159,18 @@ def test_what_validates_is_never_trained_on_and_the_same_each_time(root: Path, t
     assert torch.equal(pairs[0]["sample_seed"], pairs[-per_epoch]["sample_seed"])
 
 
+def test_a_share_that_keeps_all_to_validate_is_said(root: Path) -> None:
+    run = data(root, validation_share=0.9999)
+    for ask in (run.train_dataloader, run.embedding_figures):
+        with pytest.raises(UserError, match=r"validation_share is 0.9999, which keeps all 21 samples"):
+            ask()
+
+
 def test_it_tells_its_figures(root: Path) -> None:
     module = EmbeddingDataModule(root, embedder=ToyEmbedder())
-    assert isinstance(module, DescribesEmbeddings) and isinstance(module, HoldsPairs)
+    assert isinstance(module, DescribesEmbeddings)
     figures = module.embedding_figures()
+    assert figures is not None
     toy = ToyEmbedder()
     norms = [
         float(batch[IMAGE_EMBEDDING][row].norm())
@@ -173,9 +181,8 @@ def test_it_tells_its_figures(root: Path) -> None:
     assert figures.mean_norm == pytest.approx(np.mean(norms), rel=1e-5)
     assert (figures.embedding_dim, figures.text_width) == (4, 4)
     assert module.parts() == {"embedder": module.embedder}
-    assert module.pair_figures() == PairFigures(21, figures.mean_norm)
     assert module.plan_summary()["embeddings"].startswith("21 pairs to train on, 4 values, 4 per token, by toy")
-    assert EmbeddingDataModule(root.parent / "nowhere").pair_figures() is None
+    assert EmbeddingDataModule(root.parent / "nowhere").embedding_figures() is None
 
 
 def add(root: Path, text: str, files: dict[str, FileRef] | None = None) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from evolvedirector.datamodules import EmbeddingDataModule
 from evolvedirector.errors import UserError
+from evolvedirector.evolution.embedding import EMBEDDING_ROLES
 from evolvedirector.evolution.opening import run_seeding
 from evolvedirector.evolution.round import run_round
 from evolvedirector.evolution.round_id import RoundSettings, round_id_of
@@ -15,12 +17,14 @@ from evolvedirector.evolution.round_parts import Round, tenants_of
 from evolvedirector.execution.local import LocalExecutor
 from evolvedirector.models.embedder import IMAGE_EMBEDDING
 from evolvedirector.models.embedding_part import EmbeddingPart
+from evolvedirector.records import FileRef, Prompt, RevisionChange, Sample
 from evolvedirector.store import RevisionReader
 from evolvedirector.store.embeddings import FOLDER
 from evolvedirector.store.revision import RevisionFiles
 from tests import toys
 from tests.embedding_toys import ToyEmbedder
 from tests.evolution.test_round import World
+from tests.store.sample_files import npy, picture
 
 
 @pytest.fixture
@@ -90,3 +94,14 @@ def test_another_embedder_is_refused_before_anything_is_bought(world: World) -> 
     with pytest.raises(UserError, match=r"8 of 8 samples .* of another embedder, toy embedder toy, not of"):
         run_round(with_embedder(world, ToyEmbedder("other")))
     assert len(world.asked()) == asked
+
+
+def test_a_round_adds_nothing_to_embeddings_of_nobody_knows_whom(world: World) -> None:
+    store = world.store
+    own = {role: FileRef.of(npy(np.ones((2, 4))), "application/x-npy") for role in EMBEDDING_ROLES}
+    kept = dict(zip(own, store.blobs.put_files(list(own.values())), strict=True))
+    sample = Sample.create(Prompt.create("a thing"), store.blobs.put(picture(1)), "toy", kept)
+    world.sha = store.publish(world.sha, "own", RevisionChange(samples=(sample,)))
+    with pytest.raises(UserError, match=r"1 of 1 samples .* came with embeddings of their own"):
+        run_round(with_embedder(world, ToyEmbedder()))
+    assert not world.asked()

@@ -14,12 +14,18 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from evolvedirector.errors import RunError, UserError
-from evolvedirector.lightning_modules import DiffusionPriorObjective, EclipseObjective, ImagePrior, ProjectionObjective
+from evolvedirector.lightning_modules import (
+    DiffusionPriorObjective,
+    EclipseObjective,
+    ImagePrior,
+    ProjectionObjective,
+    image_prior,
+)
 from evolvedirector.lightning_modules.priors.prior_condition import condition_of_batch
 from evolvedirector.lightning_modules.priors.prior_network import PriorNetwork
 from evolvedirector.lightning_modules.priors.prior_objective import draw_for_prior
 from evolvedirector.models.exported_student import NETWORK
-from evolvedirector.planning.roles import PairFigures, WeighsLosses, loss_in_words
+from evolvedirector.planning.roles import EmbeddingFigures, WeighsLosses, loss_in_words
 from evolvedirector.records import LossRequest
 from tests.lightning_modules.priors.prior_toys import DIM, LENGTH, PairBatches, ToyEmbedder, pairs, prior, request
 
@@ -233,8 +239,8 @@ def test_a_config_states_the_schedule_and_all_that_lambda_needs(tmp_path: Path) 
     assert [place for place, rate in enumerate(rates) if rate == 5e-5] == [0, 4, 12]  # T_0 4, then twice as long
 
     class Data:
-        def pair_figures(self) -> PairFigures:
-            return PairFigures(pairs=5_000_000, norm=16.04)
+        def embedding_figures(self) -> EmbeddingFigures:
+            return EmbeddingFigures(5_000_000, 16.04, 768, 768)
 
     said = loss_in_words(module, Data())
     assert said == (
@@ -247,5 +253,22 @@ def test_a_config_states_the_schedule_and_all_that_lambda_needs(tmp_path: Path) 
 def test_numbers_out_of_range_are_refused() -> None:
     with pytest.raises(UserError, match="temperature 0"):
         EclipseObjective(temperature=0)
+    for objective in (EclipseObjective, ProjectionObjective):
+        with pytest.raises(UserError, match=r"reduction is 'Sum'.* sum or mean"):
+            objective(reduction="Sum")
     with pytest.raises(UserError, match="generation_chunk_size is 0"):
         ImagePrior(EclipseObjective(), ToyEmbedder(), generation_chunk_size=0)
+
+
+def test_draws_lie_where_the_network_does_though_seeds_stay_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def drawn(seeds: torch.Tensor, *_: object) -> None:
+        seen.append(seeds.device.type)
+        raise InterruptedError
+
+    monkeypatch.setattr(image_prior, "draw_for_prior", drawn)
+    batch = {k: v.to("meta") if torch.is_tensor(v) and k != "sample_seed" else v for k, v in pairs(0).items()}
+    with pytest.raises(InterruptedError):
+        prior(EclipseObjective()).to("meta").training_step(batch, 0)
+    assert seen == ["meta"]

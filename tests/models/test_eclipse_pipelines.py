@@ -88,6 +88,12 @@ def test_the_first_half_gives_raw_embeddings_to_any_decoder_of_the_space(parts: 
     assert bare("a red circle").negative_image_embeds is None
 
 
+@pytest.mark.parametrize("given", [[], ["a", "b"], ["a", "b", "c"]])
+def test_negative_prompts_are_one_or_one_per_prompt(parts: dict[str, Any], given: list[str]) -> None:
+    with pytest.raises(UserError, match=f"{len(given)} negative prompts for 1 prompt"):
+        first_half(parts)("a red circle", given, num_images_per_prompt=2)
+
+
 @pytest.mark.parametrize("name", ["num_inference_steps", "guidance_scale", "latents", "prior_guidance_scale", "colour"])
 def test_arguments_that_mean_nothing_are_refused(parts: dict[str, Any], name: str) -> None:
     with pytest.raises(UserError, match=f"{name}.*Leave {name} out"):

@@ -80,7 +80,7 @@ class SceneDecoder:
             requests: Give the sizes; seeds and prompts change nothing.
 
         Raises:
-            UserError: A negative embedding, embeddings of another width, or not one request for each.
+            UserError: A negative embedding, embeddings of another width or not finite, or not one request for each.
         """
         if negative is not None:
             raise UserError(
@@ -91,6 +91,11 @@ class SceneDecoder:
             raise UserError(
                 f"The embeddings have shape {tuple(embeddings.shape)} for {len(requests)} images. Allowed is one of "
                 f"{EMBEDDING_DIM} values for each. Give those of a prior that was trained on this space."
+            )
+        if count := len(embeddings) - int(embeddings.isfinite().all(1).sum()):
+            raise UserError(
+                f"Embeddings have values that are not finite, {count} of {len(embeddings)}. Allowed are numbers. Go on "
+                "from an earlier checkpoint of the prior with a lower learning rate."
             )
         if self._network is None:
             self._network = load_network(self.folder, "decoder").to(self._device)

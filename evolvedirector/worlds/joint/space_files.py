@@ -63,7 +63,7 @@ def weights_digest(networks: dict[str, nn.Module]) -> str:
 
 
 def save_space(folder: Path, networks: dict[str, nn.Module], record: SpaceRecord) -> None:
-    """Write a joint space; `space.json` comes last, so a folder that has it is whole.
+    """Write a joint space; `space.json` goes first and comes last, so a folder that has it is whole.
 
     Args:
         folder: Made where it is missing.
@@ -71,6 +71,7 @@ def save_space(folder: Path, networks: dict[str, nn.Module], record: SpaceRecord
         record: What they are.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / SPACE_FILE).unlink(missing_ok=True)
     for name in _NETWORKS:
         state = {key: value.detach().cpu().contiguous() for key, value in networks[name].state_dict().items()}
         save_file(state, folder / f"{name}.safetensors")
@@ -105,7 +106,7 @@ def read_record(folder: Path) -> SpaceRecord:
     if not path.is_file() or path.stat().st_size > _MAX_JSON_BYTES:
         raise UserError(
             f"There is no joint space in '{folder}'. Allowed is a folder that `evolvedirector assets joint-space` "
-            f"wrote. Run `evolvedirector assets joint-space --folder {folder}` (about 5 minutes)."
+            f"wrote. Run `evolvedirector assets joint-space --folder {folder}` (about 3 minutes of an idle core)."
         )
     stat = path.stat()
     return _read(path, (stat.st_mtime_ns, stat.st_size))

@@ -98,6 +98,7 @@ def test_it_is_built_from_yaml_and_says_what_it_is(folder: Path) -> None:
         ({"embedding_dim": 768}, "reads embeddings of width 32, but embedding_dim is 768"),
         ({"negative_file": "away.npy", "image_encoder": None}, "shape \\(16,\\)"),
         ({"negative_file": "words.npy", "image_encoder": None}, "cannot be read"),
+        ({"negative_file": "claims.npy", "image_encoder": None}, "cannot be read"),
         ({"negative_file": "away.npy"}, "both say"),
         ({"image_encoder": None}, "nothing says what guidance leads away from"),
         ({"sampling_steps": 0}, "sampling_steps is 0"),
@@ -109,6 +110,9 @@ def test_what_does_not_fit_is_refused_before_anything_is_loaded(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     np.save("away.npy", np.zeros(16))
+    with open("claims.npy", "wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (2**60,)}
+        np.lib.format.write_array_header_1_0(file, header)
     np.save("words.npy", np.array(["a", {}], dtype=object), allow_pickle=True)
     model = options.pop("model", str(folder))
     given = {"embedding_dim": WIDTH, "image_encoder": str(folder)} | options

@@ -59,3 +59,5 @@ def test_numbers_out_of_range_are_refused() -> None:
     ):
         with pytest.raises(UserError, match="embedding_scale"):
             DiffusionPriorObjective(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="schedule is 'cosine'"):
+        DiffusionPriorObjective(schedule="cosine")  # type: ignore[arg-type]

@@ -38,5 +38,7 @@ def test_a_decoder_that_does_not_say_whose_space_it_reads_is_taken_at_its_width(
 
 
 def test_a_network_without_width_is_refused() -> None:
+    with pytest.raises(UserError, match=r"dropout of the prior is 1.5"):
+        PriorNetwork(dropout=1.5)
     with pytest.raises(UserError, match="heads of the prior is 0"):
         PriorNetwork(heads=0)

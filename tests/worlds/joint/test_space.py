@@ -12,7 +12,7 @@ from evolvedirector.errors import UserError
 from evolvedirector.models.embedder import Embedder
 from evolvedirector.models.embedding_decoder import EmbeddingDecoder
 from evolvedirector.records import ImageRequest
-from evolvedirector.worlds.joint import SceneDecoder, SceneEmbedder
+from evolvedirector.worlds.joint import SceneDecoder, SceneEmbedder, space_files
 from evolvedirector.worlds.joint.space_files import SPACE_FILE
 from evolvedirector.worlds.joint.training import drawn_scenes, gate_share, pictures_of
 from tests.worlds.joint.joint_toys import WordStates, write_space
@@ -84,6 +84,8 @@ def test_what_a_decoder_cannot_draw_is_refused(space: Path) -> None:
         decoder.decode(torch.zeros(1, 128), torch.zeros(1, 128), asked(1))
     with pytest.raises(UserError, match=r"\(1, 768\) for 1 images"):
         decoder.decode(torch.zeros(1, 768), None, asked(1))
+    with pytest.raises(UserError, match=r"not finite, 1 of 2"):
+        decoder.decode(torch.tensor([0.0, torch.nan])[:, None].expand(2, 128), None, asked(2))
 
 
 def test_another_text_encoder_is_refused(space: Path) -> None:
@@ -112,6 +114,21 @@ def test_a_damaged_space_is_refused(space: Path, tmp_path: Path) -> None:
     (tmp_path / SPACE_FILE).write_text(json.dumps(record | {"format": "joint-space-0"}))
     with pytest.raises(UserError, match="no record of a joint space"):
         SceneDecoder(tmp_path).verify()
+
+
+def test_a_space_that_is_half_replaced_is_none(space: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for file in space.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+
+    def fail(*_: object) -> None:
+        raise OSError("no room")
+
+    monkeypatch.setattr(space_files, "save_file", fail)
+    networks = {name: space_files.load_network(space, name) for name in ("text", "image", "decoder")}
+    with pytest.raises(OSError, match="no room"):
+        space_files.save_space(tmp_path, networks, space_files.read_record(space))
+    with pytest.raises(UserError, match="no joint space"):
+        space_files.read_record(tmp_path)
 
 
 def test_the_gate_counts_scenes_that_are_read_right() -> None:
