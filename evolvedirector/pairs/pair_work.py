@@ -28,11 +28,12 @@ from evolvedirector.pairs.pair_records import (
     Subject,
     file_to_json,
 )
-from evolvedirector.pairs.pictures import mask_of, picture_file, pixels_of
+from evolvedirector.pairs.pictures import box_file, mask_of, picture_file, pixels_of
 from evolvedirector.pairs.stage_run import StageRun
 from evolvedirector.pairs.thresholds import Thresholds, cause_of
 from evolvedirector.records import FileRef, digest
 from evolvedirector.records.part import Part
+from evolvedirector.records.subject_roles import SUBJECT_BOX
 
 
 @dataclass
@@ -233,7 +234,7 @@ class PairPass:
         work.files[MASK] = reply.files[MASK]
 
     def _decide(self, works: Sequence[PairWork]) -> None:
-        """Apply the thresholds, drop what is there already, and make the source of pairs for editing."""
+        """Apply the thresholds, drop what is there already, and make the files that the rest is recorded with."""
         book = self.run.book
         known_images = book.images([work.files[IMAGE].sha256 for work in works])
         known_looks = book.looks_of(list({work.subject_id for work in works}))
@@ -247,10 +248,17 @@ class PairPass:
             else:
                 known_images.add(image)
                 seen.append(work.looks or "0")
-        editing = [work for work in works if work.goes_on and work.use == "editing"]
-        sources = [self._source(work) for work in editing]
-        for work, kept in zip(editing, self.run.blobs.put_files(sources), strict=True):
-            work.files[SOURCE] = kept
+        kept = [work for work in works if work.goes_on]
+        made = [(work, role, file) for work in kept for role, file in self._last_files(work).items()]
+        durable = self.run.blobs.put_files([file for _, _, file in made])
+        for (work, role, _), file in zip(made, durable, strict=True):
+            work.files[role] = file
+
+    def _last_files(self, work: PairWork) -> dict[str, FileRef]:
+        """Make the source of an edit, and the box of the subject where training will not crop it away."""
+        mask = mask_of(self._read(work.files[MASK]))
+        files = {SUBJECT_BOX: box_file(mask)} if mask.shape[0] == mask.shape[1] else {}
+        return files | ({SOURCE: self._source(work)} if work.use == "editing" else {})
 
     def _source(self, work: PairWork) -> FileRef:
         image, draft, mask = (self._read(work.files[role]) for role in (IMAGE, DRAFT, MASK))

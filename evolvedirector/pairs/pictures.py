@@ -50,6 +50,19 @@ def box_of(mask: np.ndarray) -> tuple[int, int, int, int]:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
+def box_file(mask: np.ndarray) -> FileRef:
+    """Encode where a subject stands as an npy array: left, top, right, bottom as shares of the canvas, float32 [4].
+
+    Args:
+        mask: bool [height, width], not empty.
+    """
+    height, width = mask.shape
+    shares = np.array(box_of(mask), np.float32) / np.array([width, height, width, height], np.float32)
+    buffer = io.BytesIO()
+    np.save(buffer, shares, allow_pickle=False)
+    return FileRef.of(buffer.getvalue(), "application/x-npy")
+
+
 def cut_square(pixels: np.ndarray, mask: np.ndarray, side_px: int, ground: int = 255) -> tuple[np.ndarray, np.ndarray]:
     """Cut the subject out of a picture, onto a plain ground, so that place and size no longer matter.
 

@@ -63,7 +63,8 @@ def test_pairs_are_built_shown_and_exported(tmp_path: Path, capsys: pytest.Captu
         keys = {name.partition(".")[0] for name in names}
         counts[use] = len(keys)
         members = {name.partition(".")[2] for name in names}
-        assert members == {"png", "txt", "json", "reference.png", "reference_mask.png", "pair.json"} | further
+        always = {"png", "txt", "json", "reference.png", "reference_mask.png", "subject_box.npy", "pair.json"}
+        assert members == always | further
         card = (folder / "README.md").read_text()
         assert f"Subject pairs for {use}" in card and "10 of 10 pairs kept" in card and about["use"] == use
     assert counts["generation"] + counts["editing"] == 10 and min(counts.values()) > 0

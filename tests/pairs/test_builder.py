@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -14,11 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from evolvedirector.datamodules import SubjectPairDataModule
 from evolvedirector.errors import RunError, UserError
 from evolvedirector.pairs import DrawnSubjects, FolderSubjects, JudgeChange, PairBudget, TurnedView, Unchanged
 from evolvedirector.pairs.pair_book import PairBook
+from evolvedirector.pairs.pair_export import export_pairs
 from evolvedirector.pairs.pair_records import PairReply, PairRequest, Subject, failed, refused
-from evolvedirector.pairs.pictures import mask_of, picture_file, pixels_of
+from evolvedirector.pairs.pictures import mask_file, mask_of, picture_file, pixels_of
 from evolvedirector.records import ImageAndPrompt, Look
 from evolvedirector.store import Blobs, DatasetStore, DiskFullError, RevisionReader
 from evolvedirector.store.revision import RevisionFiles
@@ -51,10 +54,13 @@ def test_pairs_become_samples_with_their_files_and_all_that_is_known_of_them(tmp
         assert about["seed"] and set(about["stages"]) >= {"prompt", "draft", "refine", "mask", "filter"}
         read = {role: replace(file, content=blobs.get(file.sha256)) for role, file in sample.files.items()}
         if about["use"] == "generation":
-            assert sample.files.keys() == {"reference", "reference_mask", "pair"}
+            assert sample.files.keys() == {"reference", "reference_mask", "pair", "subject_box"}
             continue
-        assert sample.files.keys() == {"reference", "reference_mask", "pair", "mask", "source"}
+        assert sample.files.keys() == {"reference", "reference_mask", "pair", "subject_box", "mask", "source"}
         mask, source = mask_of(read["mask"]), pixels_of(read["source"])
+        left, top, right, bottom = np.load(io.BytesIO(read["subject_box"].content or b"")) * 32
+        assert [left, right] == [np.flatnonzero(mask.any(0))[0], np.flatnonzero(mask.any(0))[-1] + 1]
+        assert [top, bottom] == [np.flatnonzero(mask.any(1))[0], np.flatnonzero(mask.any(1))[-1] + 1]
         image = pixels_of(replace(read["source"], content=blobs.get(sample.image_sha256)))
         assert np.array_equal(source[~mask], image[~mask]) and not np.array_equal(source[mask], image[mask])
     assert uses["editing"] == figures.editing and 0 < uses["editing"] < 15
@@ -399,3 +405,31 @@ def test_what_was_built_can_be_read_as_training_samples(tmp_path: Path) -> None:
     raw = reader.raw(0, verify=True)
     reader.close()
     assert {"png", "reference.png", "pair.json", "txt"} <= raw.keys()
+
+
+def test_what_was_built_is_what_the_datamodule_of_pairs_reads(tmp_path: Path) -> None:
+    built(tmp_path / "root", kinds=TWO_KINDS, editing_share=0.5)
+    data = SubjectPairDataModule(tmp_path / "root", global_batch_size=8, batches_per_epoch=1, image_size_px=32)
+    data.setup("fit")
+    batch = next(iter(data.train_dataloader()))
+    assert {"image", "reference", "reference_mask", "source", "mask", "has_mask", "subject_box"} <= batch.keys()
+    assert "has_subject_box" not in batch and batch["subject_box"].isfinite().all()
+
+
+class Wide:
+    """Draw pictures that are no squares, as some services do."""
+
+    fingerprint = "wide"
+
+    def draw(self, requests: Sequence[PairRequest]) -> Iterator[PairReply]:
+        for number, request in enumerate(requests):
+            pixels, mask = np.full((32, 48, 3), 20 * number, np.uint8), np.zeros((32, 48), bool)
+            mask[4:20, 4 + number : 20 + number] = True
+            yield PairReply(request.request_id, files={"image": picture_file(pixels), "mask": mask_file(mask)})
+
+
+def test_a_picture_that_is_cropped_in_training_gets_no_box(tmp_path: Path) -> None:
+    built(tmp_path / "root", stages={"draft": Wide(), "refine": Unchanged(), "filter": Sure()}, kinds=["tint"])
+    samples = samples_of(tmp_path / "root").values()
+    assert samples and not any("subject_box" in sample.files for sample in samples)
+    assert sum(export_pairs(tmp_path / "root", tmp_path / "out").values()) == len(samples)
