@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from evolvedirector.records import FileRef
 from evolvedirector.store.images import decode_grey, decode_image
@@ -105,8 +105,9 @@ def split_alpha(content: bytes) -> tuple[np.ndarray, np.ndarray | None]:
     with Image.open(io.BytesIO(content)) as image:
         if not image.has_transparency_data:
             return pixels, None
-        alpha = np.asarray(image.convert("RGBA").getchannel("A"))
-    return pixels, None if alpha.shape != pixels.shape[:2] else alpha >= MASK_LEVEL
+        image.load()  # only now are all of its chunks known, the camera's orientation among them
+        alpha = np.asarray(ImageOps.exif_transpose(image).convert("RGBA").getchannel("A"))
+    return pixels, alpha >= MASK_LEVEL
 
 
 def _content(file: FileRef) -> bytes:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from evolvedirector.errors import UserError
 from evolvedirector.pairs import (
@@ -38,7 +40,7 @@ from evolvedirector.pairs.pair_records import (
 )
 from evolvedirector.pairs.pair_work import editing_source
 from evolvedirector.pairs.patch_encoder import cosines
-from evolvedirector.pairs.pictures import mask_of, pixels_of
+from evolvedirector.pairs.pictures import mask_of, pixels_of, split_alpha
 from evolvedirector.pairs.thresholds import cause_of, fitted_thresholds
 from tests.pairs.pair_toys import WORLD
 
@@ -208,3 +210,14 @@ def test_prompts_ask_for_no_change_that_is_there_already() -> None:
         assert asked.prompt == f"a {asked.subject.category} in the style of {asked.change['style']}"
     assert {pair("texture", seed).change["texture"] for seed in range(20)} == set(TEXTURES)
     assert pair("tint", 0).change["tint"] in TINTS and pair("place", 0).files[REFERENCE]
+
+
+def test_alpha_is_turned_with_its_picture() -> None:
+    pixels = np.full((20, 30, 4), 90, np.uint8)
+    pixels[:, :, 3] = np.where(np.arange(30) < 10, 255, 0)
+    exif, buffer = Image.Exif(), io.BytesIO()
+    exif[0x0112] = 6  # the camera lay on its side: shown, left is on top
+    Image.fromarray(pixels).save(buffer, "PNG", exif=exif)
+    picture, mask = split_alpha(buffer.getvalue())
+    assert picture.shape == (30, 20, 3) and mask is not None
+    assert mask[:10].all() and not mask[10:].any()
