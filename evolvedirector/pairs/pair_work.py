@@ -31,6 +31,7 @@ from evolvedirector.pairs.pair_records import (
 from evolvedirector.pairs.pictures import box_file, mask_of, picture_file, pixels_of
 from evolvedirector.pairs.stage_run import StageRun
 from evolvedirector.pairs.thresholds import Thresholds, cause_of
+from evolvedirector.pairs.unchanged import Unchanged
 from evolvedirector.records import FileRef, digest
 from evolvedirector.records.part import Part
 from evolvedirector.records.subject_roles import SUBJECT_BOX
@@ -94,6 +95,7 @@ class PairPass:
         self._subjects(works)
         self._ask("prompt", "write", works, (REFERENCE, REFERENCE_MASK), self._take_prompt)
         self._ask("draft", "draw", works, (REFERENCE, REFERENCE_MASK), self._take_draft)
+        self._outlines([work for work in works if work.goes_on and DRAFT_MASK not in work.files])
         self._ask("refine", "refine", works, (REFERENCE, REFERENCE_MASK, DRAFT, DRAFT_MASK), self._take_image)
         of_view = [work for work in works if work.kind == "view"]
         self._ask("view", "turn", of_view, (REFERENCE, REFERENCE_MASK, IMAGE, DRAFT_MASK), self._take_view)
@@ -215,6 +217,22 @@ class PairPass:
         work.files[DRAFT] = reply.files[IMAGE]
         if MASK in reply.files:
             work.files[DRAFT_MASK] = reply.files[MASK]
+
+    def _outlines(self, works: Sequence[PairWork]) -> None:
+        """Find the subject in drafts that came without outline, so that a refiner leaves alone what is around it."""
+        if isinstance(self.stages["refine"], Unchanged):
+            return  # the mask stage sees the same picture after it
+        for work in works:
+            work.files[IMAGE] = work.files[DRAFT]
+        self._ask("mask", "mask", works, (IMAGE,), self._take_outline)
+        for work in works:
+            del work.files[IMAGE]
+
+    def _take_outline(self, work: PairWork, reply: PairReply) -> None:
+        draft, mask = (self._read(file) for file in (work.files[DRAFT], reply.files[MASK]))
+        if problem := mask_problem(mask_of(mask), pixels_of(draft), f"the draft of '{work.subject.name}'"):
+            work.reject("mask", problem)
+        work.files[DRAFT_MASK] = reply.files[MASK]
 
     def _take_image(self, work: PairWork, reply: PairReply) -> None:
         work.files[REFINED] = work.files[IMAGE] = reply.files[IMAGE]

@@ -17,12 +17,12 @@ import pytest
 
 from evolvedirector.datamodules import SubjectPairDataModule
 from evolvedirector.errors import RunError, UserError
-from evolvedirector.pairs import DrawnSubjects, FolderSubjects, JudgeChange, PairBudget, TurnedView, Unchanged
+from evolvedirector.pairs import BorderMask, DrawnSubjects, FolderSubjects, JudgeChange, PairBudget, TurnedView, Unchanged
 from evolvedirector.pairs.pair_book import PairBook
 from evolvedirector.pairs.pair_export import export_pairs
 from evolvedirector.pairs.pair_records import PairReply, PairRequest, Subject, failed, refused
 from evolvedirector.pairs.pictures import mask_file, mask_of, picture_file, pixels_of
-from evolvedirector.records import ImageAndPrompt, Look
+from evolvedirector.records import FileRef, ImageAndPrompt, Look
 from evolvedirector.store import Blobs, DatasetStore, DiskFullError, RevisionReader
 from evolvedirector.store.revision import RevisionFiles
 from tests.pairs.pair_toys import WORLD, builder, built, counted, parts, samples_of
@@ -414,6 +414,36 @@ def test_what_was_built_is_what_the_datamodule_of_pairs_reads(tmp_path: Path) ->
     batch = next(iter(data.train_dataloader()))
     assert {"image", "reference", "reference_mask", "source", "mask", "has_mask", "subject_box"} <= batch.keys()
     assert "has_subject_box" not in batch and batch["subject_box"].isfinite().all()
+
+
+class Bare:
+    """Draw as another stage does, and tell no outline, as diffusion models do."""
+
+    fingerprint = "bare"
+
+    def __init__(self) -> None:
+        self.draft = parts()["draft"]
+
+    def draw(self, requests: Sequence[PairRequest]) -> Iterator[PairReply]:
+        for reply in self.draft.draw(requests):
+            yield replace(reply, files={"image": reply.files["image"]})
+
+
+def test_a_draft_without_outline_is_refined_inside_of_the_one_that_the_mask_stage_finds(tmp_path: Path) -> None:
+    stages = {"draft": Bare(), "mask": BorderMask(), "filter": Sure()}
+    built(tmp_path / "root", stages=stages, kinds=["place"])
+    blobs = Blobs(tmp_path / "root")
+    with PairBook.for_reading(tmp_path / "root") as book:
+        rows = book.pairs("kept")
+    assert rows
+    for row in rows:
+        files = {role: FileRef(**file) for role, file in row.body["files"].items()}
+        read = {role: replace(file, content=blobs.get(file.sha256)) for role, file in files.items()}
+        draft, image, outside = pixels_of(read["draft"]), pixels_of(read["image"]), ~mask_of(read["draft_mask"])
+        assert np.array_equal(image[outside], draft[outside]) and not np.array_equal(image, draft)
+    built(tmp_path / "other", stages={"draft": Bare(), "filter": Sure()}, kinds=["place"])
+    with PairBook.for_reading(tmp_path / "other") as book:  # nobody finds it
+        assert {row.cause for row in book.pairs()} == {"mask"}
 
 
 class Wide:
