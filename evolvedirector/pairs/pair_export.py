@@ -21,9 +21,9 @@ _CARD = """
 ## Subject pairs for {use}
 
 One sample is one pair: `reference.png` shows the subject and `reference_mask.png` its outline; the picture shows it
-again with the change that its prompt says{editing}. `subject_box.npy`, where there is one, says where the subject stands:
-left, top, right and bottom as shares of the picture. `pair.json` holds subject id, category, kind of change, all scores,
-the seed and the fingerprint of every stage.
+again with the change that its prompt says{editing}. `subject_box.npy`, where there is one, says where the subject
+stands: left, top, right and bottom as shares of the picture. `pair.json` holds subject id, category, kind of change,
+all scores, the seed and the fingerprint of every stage.
 
 {figures}
 """

@@ -17,7 +17,15 @@ import pytest
 
 from evolvedirector.datamodules import SubjectPairDataModule
 from evolvedirector.errors import RunError, UserError
-from evolvedirector.pairs import BorderMask, DrawnSubjects, FolderSubjects, JudgeChange, PairBudget, TurnedView, Unchanged
+from evolvedirector.pairs import (
+    BorderMask,
+    DrawnSubjects,
+    FolderSubjects,
+    JudgeChange,
+    PairBudget,
+    TurnedView,
+    Unchanged,
+)
 from evolvedirector.pairs.pair_book import PairBook
 from evolvedirector.pairs.pair_export import export_pairs
 from evolvedirector.pairs.pair_records import PairReply, PairRequest, Subject, failed, refused

@@ -158,9 +158,7 @@ def test_no_index_is_made_of_a_tar_whose_bytes_are_others(root: Path) -> None:
     assert "its bytes are not those" in said and not index.exists()
 
 
-def test_a_shard_that_is_packed_otherwise_leaves_the_others_alone(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_shard_that_is_packed_otherwise_leaves_the_others_alone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other, lost = one(root, "shards/r0002-*.tar"), one(root, "shards/r0001-*.tar")
     lost.unlink()
     before = contents(root)
