@@ -424,6 +424,19 @@ def test_what_was_built_is_what_the_datamodule_of_pairs_reads(tmp_path: Path) ->
     assert "has_subject_box" not in batch and batch["subject_box"].isfinite().all()
 
 
+def test_a_file_that_is_gone_is_made_again_and_both_calls_count(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    assert built(root, kinds=["tint"], budget=PairBudget(calls={"refine": 0})).open_pairs == 4
+    with PairBook.for_reading(root) as book:
+        query = "SELECT body FROM answers WHERE stage = 'draft'"
+        drafts = [json.loads(body)["files"]["image"]["sha256"] for (body,) in book._connection.execute(query)]
+    for sha256 in drafts[:3]:  # as `data verify` says to do with damaged ones
+        Blobs(root).path(sha256).unlink()
+    figures = built(root, kinds=["tint"])
+    assert figures.decided == 4 and figures.open_pairs == 0
+    assert figures.spend["draft"].calls == 4 + 3 and figures.spend["draft"].lost == 0
+
+
 class Bare:
     """Draw as another stage does, and tell no outline, as diffusion models do."""
 
