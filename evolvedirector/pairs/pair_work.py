@@ -28,7 +28,7 @@ from evolvedirector.pairs.pair_records import (
     Subject,
     file_to_json,
 )
-from evolvedirector.pairs.pictures import box_file, mask_of, picture_file, pixels_of
+from evolvedirector.pairs.pictures import box_file, mask_file, mask_of, picture_file, pixels_of, square_around
 from evolvedirector.pairs.stage_run import StageRun
 from evolvedirector.pairs.thresholds import Thresholds, cause_of
 from evolvedirector.pairs.unchanged import Unchanged
@@ -181,6 +181,7 @@ class PairPass:
         is_open = not problem and (loaded is None or REFERENCE_MASK not in files)
         if not problem and not is_open:
             problem = self._subject_problem(subject, files)
+            files = files if problem else self._squared(files)
         for work in works:
             work.is_open = is_open
             work.files.update({role: files[role] for role in (REFERENCE, REFERENCE_MASK) if role in files})
@@ -188,6 +189,17 @@ class PairPass:
                 work.reject("subject", problem)
             elif not is_open:
                 work.subject_id = digest("subject", files[REFERENCE].sha256, files[REFERENCE_MASK].sha256)
+
+    def _squared(self, files: Mapping[str, FileRef]) -> dict[str, FileRef]:
+        """Cut a long picture around its subject: training cuts squares from the middle, and would cut it off."""
+        size = files[REFERENCE]
+        if size.width_px == size.height_px:
+            return dict(files)
+        picture, mask = square_around(
+            pixels_of(self._read(files[REFERENCE])), mask_of(self._read(files[REFERENCE_MASK]))
+        )
+        kept = self.run.blobs.put_files([picture_file(picture), mask_file(mask)])
+        return dict(zip((REFERENCE, REFERENCE_MASK), kept, strict=True))
 
     def _subject_problem(self, subject: Subject, files: Mapping[str, FileRef]) -> str:
         what = f"the subject '{subject.name}'"

@@ -63,6 +63,34 @@ def box_file(mask: np.ndarray) -> FileRef:
     return FileRef.of(buffer.getvalue(), "application/x-npy")
 
 
+def square_around(pixels: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cut a square out of a picture that shows the whole subject, and as much around it as fits.
+
+    Where the subject is longer than the picture's shorter side, the picture's edge is repeated.
+
+    Args:
+        pixels: uint8 [height, width, 3].
+        mask: bool [height, width], not empty.
+
+    Returns:
+        Picture uint8 [side, side, 3] and mask bool [side, side].
+    """
+    left, top, right, bottom = box_of(mask)
+    side = max(min(mask.shape), right - left, bottom - top)
+    for axis, (first, last) in enumerate(((top, bottom), (left, right))):
+        length = mask.shape[axis]
+        if length < side:
+            added = [(0, 0), (0, 0)]
+            added[axis] = ((side - length) // 2, side - length - (side - length) // 2)
+            pixels, mask = np.pad(pixels, [*added, (0, 0)], mode="edge"), np.pad(mask, added)
+        else:
+            start = min(max(0, (first + last - side) // 2), length - side)
+            kept = [slice(None), slice(None)]
+            kept[axis] = slice(start, start + side)
+            pixels, mask = pixels[tuple(kept)], mask[tuple(kept)]
+    return pixels, mask
+
+
 def cut_square(pixels: np.ndarray, mask: np.ndarray, side_px: int, ground: int = 255) -> tuple[np.ndarray, np.ndarray]:
     """Cut the subject out of a picture, onto a plain ground, so that place and size no longer matter.
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from evolvedirector.datamodules import SubjectPairDataModule
 from evolvedirector.errors import RunError, UserError
@@ -372,8 +373,6 @@ def test_a_failure_is_no_rejection_and_is_asked_again(tmp_path: Path) -> None:
 
 
 def test_unusable_subjects_are_rejected_each_with_one_sentence(tmp_path: Path) -> None:
-    from PIL import Image
-
     (tmp_path / "dogs").mkdir()
     for name, alpha in (("good", 255), ("bare", None), ("small", 255), ("empty", 255), ("two", 255)):
         pixels = np.full((40, 40, 4 if alpha else 3), 200, np.uint8)
@@ -435,6 +434,25 @@ def test_a_file_that_is_gone_is_made_again_and_both_calls_count(tmp_path: Path) 
     figures = built(root, kinds=["tint"])
     assert figures.decided == 4 and figures.open_pairs == 0
     assert figures.spend["draft"].calls == 4 + 3 and figures.spend["draft"].lost == 0
+
+
+def test_a_reference_is_cut_square_around_its_subject_so_that_training_cuts_nothing_off(tmp_path: Path) -> None:
+    (tmp_path / "dogs").mkdir()
+    pixels = np.full((20, 60, 4), 200, np.uint8)
+    pixels[..., 3] = 0
+    pixels[4:16, 2:12, 3] = 255  # a square from the middle would not show it
+    Image.fromarray(pixels).save(tmp_path / "dogs" / "wide.png")
+    stages = {"subjects": FolderSubjects(str(tmp_path)), "draft": _Same(), "refine": Unchanged(), "filter": Sure()}
+    assert built(tmp_path / "root", stages=stages, kinds=["tint"], most_subjects=None).kept == {"tint": 1}
+    (sample,) = samples_of(tmp_path / "root").values()
+    for role in ("reference", "reference_mask"):
+        assert sample.files[role].width_px == sample.files[role].height_px
+    data = SubjectPairDataModule(
+        tmp_path / "root", global_batch_size=1, batches_per_epoch=1, image_size_px=32, reconstruction_probability=0.0
+    )
+    data.setup("fit")
+    seen = next(iter(data.train_dataloader()))["reference_mask"][0, 0] >= 128
+    assert 0.25 < seen.float().mean() < 0.35  # 10 x 12 of 20 x 20
 
 
 class Bare:

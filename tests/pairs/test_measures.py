@@ -40,7 +40,7 @@ from evolvedirector.pairs.pair_records import (
 )
 from evolvedirector.pairs.pair_work import editing_source
 from evolvedirector.pairs.patch_encoder import cosines
-from evolvedirector.pairs.pictures import mask_of, pixels_of, split_alpha
+from evolvedirector.pairs.pictures import mask_of, pixels_of, split_alpha, square_around
 from evolvedirector.pairs.thresholds import cause_of, fitted_thresholds
 from tests.pairs.pair_toys import WORLD
 
@@ -221,3 +221,13 @@ def test_alpha_is_turned_with_its_picture() -> None:
     picture, mask = split_alpha(buffer.getvalue())
     assert picture.shape == (30, 20, 3) and mask is not None
     assert mask[:10].all() and not mask[10:].any()
+
+
+@pytest.mark.parametrize(("shape", "box", "side"), [((20, 60), (2, 4, 12, 16), 20), ((60, 20), (0, 50, 20, 60), 20),
+                                                    ((20, 60), (5, 0, 45, 20), 40)])  # fmt: skip
+def test_a_square_shows_the_whole_subject(shape: tuple[int, int], box: tuple[int, int, int, int], side: int) -> None:
+    mask = np.zeros(shape, bool)
+    mask[box[1] : box[3], box[0] : box[2]] = True
+    picture, cut = square_around(np.where(mask[..., None], 9, 200).astype(np.uint8).repeat(3, -1), mask)
+    assert picture.shape == (side, side, 3) and cut.shape == (side, side)
+    assert cut.sum() == mask.sum() and (picture[cut] == 9).all()
