@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from evolvedirector.pairs import (
     DrawnPrompts,
     DrawnReader,
     DrawnSubjects,
+    FolderSubjects,
     MatchedPixels,
     PairBudget,
     PairFilter,
@@ -231,3 +233,12 @@ def test_a_square_shows_the_whole_subject(shape: tuple[int, int], box: tuple[int
     picture, cut = square_around(np.where(mask[..., None], 9, 200).astype(np.uint8).repeat(3, -1), mask)
     assert picture.shape == (side, side, 3) and cut.shape == (side, side)
     assert cut.sum() == mask.sum() and (picture[cut] == 9).all()
+
+
+@pytest.mark.parametrize("name", ["rex.mask.jpg", "rix.mask.png"])
+def test_a_mask_that_would_not_be_read_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "rex.png")
+    FolderSubjects(str(tmp_path)).verify()
+    Image.new("L", (8, 8), 255).save(tmp_path / name)
+    with pytest.raises(UserError, match=rf"The mask '{name}' belongs to no picture.*rex\.mask\.png"):
+        FolderSubjects(str(tmp_path)).verify()
