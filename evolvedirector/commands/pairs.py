@@ -20,7 +20,7 @@ def main(args: list[str]) -> int:
         args: The words after `pairs`.
 
     Returns:
-        Exit code: 0, or 1 after an error that was printed.
+        Exit code: 0, or 1 after an error that was printed, or where no pair was kept.
 
     Raises:
         ValueError: The builder's file does not fit, or nothing can be built.
@@ -63,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _build(options: argparse.Namespace) -> int:
     from evolvedirector.pairs import SubjectPairBuilder
+    from evolvedirector.pairs.pair_book import PairBook
     from evolvedirector.store import DatasetStore
 
     path = user_path(with_packaged_files(options.builder))
@@ -70,6 +71,17 @@ def _build(options: argparse.Namespace) -> int:
     with DatasetStore(options.root, create=True) as store:
         figures = builder.build(store, note=lambda line: print(line, flush=True))
     print("\n".join(figures.lines()))
+    if sum(figures.kept.values()) == 0 and figures.rejected:
+        cause = max(figures.rejected, key=lambda cause: figures.rejected[cause])
+        with PairBook.for_reading(options.root) as book:
+            reason = book.pairs("rejected", cause, limit=1)[0].body["reason"].rstrip(".")
+        print(
+            f"evolvedirector pairs: No pair was kept. Most were rejected for '{cause}': {reason}. Look at them with"
+            " `evolvedirector pairs show ROOT --rejected --out rejected.png`, then change the subjects, the stage or"
+            " the thresholds.",
+            file=sys.stderr,
+        )
+        return 1
     return 0
 
 

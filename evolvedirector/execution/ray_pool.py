@@ -95,8 +95,11 @@ class RayPool:
         lost_in_a_row = 0
         try:
             while working or (waiting and error is None):
-                if error is None:
-                    self._hand_out(method, waiting, working)
+                try:
+                    if error is None:
+                        self._hand_out(method, waiting, working)
+                except RunError as failed:  # what works still answers
+                    error = failed
                 for batch in self._stirring(working):
                     reply, failure, ended = _next_of(batch)
                     if ended:
@@ -143,6 +146,7 @@ class RayPool:
     def _start(self) -> None:
         """Start what is missing; wait for the first replica, and take in others once they run."""
         import ray
+        from ray.exceptions import RayError
 
         placement = self._placement
         remote = ray.remote(_Replica).options(
@@ -156,7 +160,14 @@ class RayPool:
             ready, _ = ray.wait(list(self._starting), num_returns=1, timeout=0 if self._actors else 1.0)
             for reference in ready:
                 actor = self._starting.pop(reference)
-                ray.get(reference)  # raises what kept it from starting
+                try:
+                    ray.get(reference)  # raises what kept it from starting
+                except RayError as error:
+                    raise RunError(
+                        f"A replica of {self._place} could not start ({' '.join(str(error).split())[-300:]}). Every "
+                        "node needs the same packages, files and variables as this one. Mend that, and give the same "
+                        "command again."
+                    ) from error
                 self._actors.append(actor)
             if self._actors and not ready:
                 return

@@ -40,6 +40,7 @@ from evolvedirector.pairs.thresholds import check_thresholds
 from evolvedirector.pairs.unchanged import Unchanged
 from evolvedirector.records import FileRef, Prompt, RevisionChange, Sample, digest, seed_of
 from evolvedirector.records.part import Part, close_parts, verify_parts
+from evolvedirector.records.subject_roles import SUBJECT_BOX
 from evolvedirector.store import DatasetStore
 from evolvedirector.store.codec import canonical_json
 
@@ -300,6 +301,7 @@ def _about(row: PairRow) -> dict[str, Any]:
 
 def _sample(row: PairRow, about: FileRef) -> Sample:
     roles: Sequence[str] = (REFERENCE, REFERENCE_MASK, *((SOURCE, MASK) if row.use == "editing" else ()))
+    roles = (*roles, *(role for role in (SUBJECT_BOX,) if role in row.body["files"]))
     files = {role: FileRef(**row.body["files"][role]) for role in roles} | {ABOUT: about}
     prompt = Prompt.create(row.body["prompt"], skill=row.kind)
     image = row.body["files"][IMAGE]["sha256"]

@@ -48,15 +48,22 @@ class FolderSubjects:
         return f"folder subjects 1 {digest(*listed)}"
 
     def verify(self) -> None:
-        """See that the folder has pictures.
+        """See that the folder has pictures, and that every mask belongs to one.
 
         Raises:
-            UserError: It has none.
+            UserError: It has none, or a mask would not be read.
         """
         if not self._paths:
             raise UserError(
                 f"The folder '{self.folder}' has no picture. Allowed are png, jpg and webp files, also in folders below"
                 " it. Correct its path."
+            )
+
+        read = {file for path in self._paths.values() for file in self._beside(path)}
+        if unread := [path for path in self._found if path.stem.endswith(_MASK) and path not in read]:
+            raise UserError(
+                f"The mask '{unread[0].name}' belongs to no picture, or is no png. Allowed for a picture 'rex.jpg' is"
+                " 'rex.mask.png' beside it. Rename it, or save it as png."
             )
 
     def subjects(self) -> Sequence[Subject]:
@@ -96,9 +103,12 @@ class FolderSubjects:
         return user_path(self.folder)
 
     @cached_property
+    def _found(self) -> list[Path]:
+        return sorted(path for path in self._root.rglob("*") if path.suffix.lower() in _PICTURES and path.is_file())
+
+    @cached_property
     def _paths(self) -> dict[str, Path]:
-        found = sorted(path for path in self._root.rglob("*") if path.suffix.lower() in _PICTURES and path.is_file())
-        pictures = [path for path in found if not path.stem.endswith(_MASK)]
+        pictures = [path for path in self._found if not path.stem.endswith(_MASK)]
         return {path.relative_to(self._root).as_posix(): path for path in pictures}
 
     def _beside(self, path: Path) -> list[Path]:

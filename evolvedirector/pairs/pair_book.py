@@ -21,7 +21,8 @@ from evolvedirector.store import DiskFullError, StoreError
 FILE = "pairs.sqlite"
 SCHEMA_VERSION = 1
 # `status` of an answer is done, refused, failure, or submitted: sent and, after a kill, never answered. `lost` counts
-# those tries, and `repeats` the failures before this one: each is a call that may have cost `price_usd`.
+# those tries, and `repeats` the failures before this one and the answers whose files are gone: each is a call that may
+# have cost `price_usd`.
 _SCHEMA = """
 CREATE TABLE answers (
     key TEXT PRIMARY KEY, stage TEXT NOT NULL, fingerprint TEXT NOT NULL, status TEXT NOT NULL,
@@ -164,12 +165,15 @@ class PairBook:
         return {key: reply_from_json(key, status, json.loads(b)) for key, status, b in self._select(query, keys)}
 
     def reserve(self, stage: StageName, fingerprint: str, keys: Sequence[str], price_usd: float) -> None:
-        """Record questions before they are sent; one that was sent before and never answered counts as lost."""
+        """Record questions before they are sent; one that was sent before and never answered counts as lost.
+
+        One that was answered is sent again only where its files are gone.
+        """
         with self.transaction() as connection:
             connection.executemany(
                 "INSERT INTO answers (key, stage, fingerprint, status, price_usd) VALUES (?,?,?,'submitted',?) "
                 "ON CONFLICT (key) DO UPDATE SET lost = lost + (status = 'submitted'), "
-                "repeats = repeats + (status = 'failure'), "
+                "repeats = repeats + (status IN ('failure', 'done')), "
                 "cost_usd = cost_usd + (status = 'submitted') * price_usd, status = 'submitted'",
                 [(key, stage, fingerprint, price_usd) for key in keys],
             )

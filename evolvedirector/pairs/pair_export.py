@@ -8,6 +8,7 @@ from evolvedirector.pairs.builder import ABOUT
 from evolvedirector.pairs.pair_book import PairBook
 from evolvedirector.pairs.pair_figures import PairFigures
 from evolvedirector.pairs.pair_records import IMAGE, MASK, REFERENCE, REFERENCE_MASK, SOURCE, PairUse
+from evolvedirector.records.subject_roles import SUBJECT_BOX
 from evolvedirector.records.subset import Subset
 from evolvedirector.store import RevisionFiles, StoreError
 from evolvedirector.store.frozen import freeze
@@ -20,8 +21,9 @@ _CARD = """
 ## Subject pairs for {use}
 
 One sample is one pair: `reference.png` shows the subject and `reference_mask.png` its outline; the picture shows it
-again with the change that its prompt says{editing}. `pair.json` holds subject id, category, kind of change, all scores,
-the seed and the fingerprint of every stage.
+again with the change that its prompt says{editing}. `subject_box.npy`, where there is one, says where the subject
+stands: left, top, right and bottom as shares of the picture. `pair.json` holds subject id, category, kind of change,
+all scores, the seed and the fingerprint of every stage.
 
 {figures}
 """
@@ -41,9 +43,10 @@ def export_pairs(root: Path, out: Path, samples_per_shard: int = 1000) -> dict[P
     """
     sha = RevisionFiles(root).current()
     with PairBook.for_reading(root) as book:
-        ids: dict[PairUse, list[str]] = {
-            use: [row.pair_id for row in book.pairs("kept") if row.use == use] for use in ROLES
-        }
+        kept = book.pairs("kept")
+        ids: dict[PairUse, list[str]] = {use: [row.pair_id for row in kept if row.use == use] for use in ROLES}
+        # a column that every sample has: pairs of pictures that are not square have no box
+        boxed = {use for use in ROLES if all(SUBJECT_BOX in row.body["files"] for row in kept if row.use == use)}
         figures = "\n".join(f"- {line}" for line in PairFigures.of(book.counts(), book.spend()).lines())
     if sha is None or not any(ids.values()):
         raise StoreError(
@@ -55,5 +58,6 @@ def export_pairs(root: Path, out: Path, samples_per_shard: int = 1000) -> dict[P
         if ids[use]:
             about = _CARD.format(use=use, editing=_EDITING if use == "editing" else "", figures=figures)
             chosen = Subset(variants=ids[use])
-            written[use] = freeze(root, sha, out / use, roles, samples_per_shard, chosen, about)
+            boxes = (SUBJECT_BOX,) if use in boxed else ()
+            written[use] = freeze(root, sha, out / use, (*roles, *boxes), samples_per_shard, chosen, about)
     return written

@@ -28,11 +28,13 @@ from evolvedirector.pairs.pair_records import (
     Subject,
     file_to_json,
 )
-from evolvedirector.pairs.pictures import mask_of, picture_file, pixels_of
+from evolvedirector.pairs.pictures import box_file, mask_file, mask_of, picture_file, pixels_of, square_around
 from evolvedirector.pairs.stage_run import StageRun
 from evolvedirector.pairs.thresholds import Thresholds, cause_of
+from evolvedirector.pairs.unchanged import Unchanged
 from evolvedirector.records import FileRef, digest
 from evolvedirector.records.part import Part
+from evolvedirector.records.subject_roles import SUBJECT_BOX
 
 
 @dataclass
@@ -93,6 +95,7 @@ class PairPass:
         self._subjects(works)
         self._ask("prompt", "write", works, (REFERENCE, REFERENCE_MASK), self._take_prompt)
         self._ask("draft", "draw", works, (REFERENCE, REFERENCE_MASK), self._take_draft)
+        self._outlines([work for work in works if work.goes_on and DRAFT_MASK not in work.files])
         self._ask("refine", "refine", works, (REFERENCE, REFERENCE_MASK, DRAFT, DRAFT_MASK), self._take_image)
         of_view = [work for work in works if work.kind == "view"]
         self._ask("view", "turn", of_view, (REFERENCE, REFERENCE_MASK, IMAGE, DRAFT_MASK), self._take_view)
@@ -178,6 +181,7 @@ class PairPass:
         is_open = not problem and (loaded is None or REFERENCE_MASK not in files)
         if not problem and not is_open:
             problem = self._subject_problem(subject, files)
+            files = files if problem else self._squared(files)
         for work in works:
             work.is_open = is_open
             work.files.update({role: files[role] for role in (REFERENCE, REFERENCE_MASK) if role in files})
@@ -185,6 +189,17 @@ class PairPass:
                 work.reject("subject", problem)
             elif not is_open:
                 work.subject_id = digest("subject", files[REFERENCE].sha256, files[REFERENCE_MASK].sha256)
+
+    def _squared(self, files: Mapping[str, FileRef]) -> dict[str, FileRef]:
+        """Cut a long picture around its subject: training cuts squares from the middle, and would cut it off."""
+        size = files[REFERENCE]
+        if size.width_px == size.height_px:
+            return dict(files)
+        picture, mask = square_around(
+            pixels_of(self._read(files[REFERENCE])), mask_of(self._read(files[REFERENCE_MASK]))
+        )
+        kept = self.run.blobs.put_files([picture_file(picture), mask_file(mask)])
+        return dict(zip((REFERENCE, REFERENCE_MASK), kept, strict=True))
 
     def _subject_problem(self, subject: Subject, files: Mapping[str, FileRef]) -> str:
         what = f"the subject '{subject.name}'"
@@ -215,6 +230,22 @@ class PairPass:
         if MASK in reply.files:
             work.files[DRAFT_MASK] = reply.files[MASK]
 
+    def _outlines(self, works: Sequence[PairWork]) -> None:
+        """Find the subject in drafts that came without outline, so that a refiner leaves alone what is around it."""
+        if isinstance(self.stages["refine"], Unchanged):
+            return  # the mask stage sees the same picture after it
+        for work in works:
+            work.files[IMAGE] = work.files[DRAFT]
+        self._ask("mask", "mask", works, (IMAGE,), self._take_outline)
+        for work in works:
+            del work.files[IMAGE]
+
+    def _take_outline(self, work: PairWork, reply: PairReply) -> None:
+        draft, mask = (self._read(file) for file in (work.files[DRAFT], reply.files[MASK]))
+        if problem := mask_problem(mask_of(mask), pixels_of(draft), f"the draft of '{work.subject.name}'"):
+            work.reject("mask", problem)
+        work.files[DRAFT_MASK] = reply.files[MASK]
+
     def _take_image(self, work: PairWork, reply: PairReply) -> None:
         work.files[REFINED] = work.files[IMAGE] = reply.files[IMAGE]
 
@@ -233,7 +264,7 @@ class PairPass:
         work.files[MASK] = reply.files[MASK]
 
     def _decide(self, works: Sequence[PairWork]) -> None:
-        """Apply the thresholds, drop what is there already, and make the source of pairs for editing."""
+        """Apply the thresholds, drop what is there already, and make the files that the rest is recorded with."""
         book = self.run.book
         known_images = book.images([work.files[IMAGE].sha256 for work in works])
         known_looks = book.looks_of(list({work.subject_id for work in works}))
@@ -247,10 +278,17 @@ class PairPass:
             else:
                 known_images.add(image)
                 seen.append(work.looks or "0")
-        editing = [work for work in works if work.goes_on and work.use == "editing"]
-        sources = [self._source(work) for work in editing]
-        for work, kept in zip(editing, self.run.blobs.put_files(sources), strict=True):
-            work.files[SOURCE] = kept
+        kept = [work for work in works if work.goes_on]
+        made = [(work, role, file) for work in kept for role, file in self._last_files(work).items()]
+        durable = self.run.blobs.put_files([file for _, _, file in made])
+        for (work, role, _), file in zip(made, durable, strict=True):
+            work.files[role] = file
+
+    def _last_files(self, work: PairWork) -> dict[str, FileRef]:
+        """Make the source of an edit, and the box of the subject where training will not crop it away."""
+        mask = mask_of(self._read(work.files[MASK]))
+        files = {SUBJECT_BOX: box_file(mask)} if mask.shape[0] == mask.shape[1] else {}
+        return files | ({SOURCE: self._source(work)} if work.use == "editing" else {})
 
     def _source(self, work: PairWork) -> FileRef:
         image, draft, mask = (self._read(work.files[role]) for role in (IMAGE, DRAFT, MASK))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from evolvedirector.records import FileRef
 from evolvedirector.store.images import decode_grey, decode_image
@@ -50,6 +50,47 @@ def box_of(mask: np.ndarray) -> tuple[int, int, int, int]:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
+def box_file(mask: np.ndarray) -> FileRef:
+    """Encode where a subject stands as an npy array: left, top, right, bottom as shares of the canvas, float32 [4].
+
+    Args:
+        mask: bool [height, width], not empty.
+    """
+    height, width = mask.shape
+    shares = np.array(box_of(mask), np.float32) / np.array([width, height, width, height], np.float32)
+    buffer = io.BytesIO()
+    np.save(buffer, shares, allow_pickle=False)
+    return FileRef.of(buffer.getvalue(), "application/x-npy")
+
+
+def square_around(pixels: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cut a square out of a picture that shows the whole subject, and as much around it as fits.
+
+    Where the subject is longer than the picture's shorter side, the picture's edge is repeated.
+
+    Args:
+        pixels: uint8 [height, width, 3].
+        mask: bool [height, width], not empty.
+
+    Returns:
+        Picture uint8 [side, side, 3] and mask bool [side, side].
+    """
+    left, top, right, bottom = box_of(mask)
+    side = max(min(mask.shape), right - left, bottom - top)
+    for axis, (first, last) in enumerate(((top, bottom), (left, right))):
+        length = mask.shape[axis]
+        if length < side:
+            added = [(0, 0), (0, 0)]
+            added[axis] = ((side - length) // 2, side - length - (side - length) // 2)
+            pixels, mask = np.pad(pixels, [*added, (0, 0)], mode="edge"), np.pad(mask, added)
+        else:
+            start = min(max(0, (first + last - side) // 2), length - side)
+            kept = [slice(None), slice(None)]
+            kept[axis] = slice(start, start + side)
+            pixels, mask = pixels[tuple(kept)], mask[tuple(kept)]
+    return pixels, mask
+
+
 def cut_square(pixels: np.ndarray, mask: np.ndarray, side_px: int, ground: int = 255) -> tuple[np.ndarray, np.ndarray]:
     """Cut the subject out of a picture, onto a plain ground, so that place and size no longer matter.
 
@@ -92,8 +133,9 @@ def split_alpha(content: bytes) -> tuple[np.ndarray, np.ndarray | None]:
     with Image.open(io.BytesIO(content)) as image:
         if not image.has_transparency_data:
             return pixels, None
-        alpha = np.asarray(image.convert("RGBA").getchannel("A"))
-    return pixels, None if alpha.shape != pixels.shape[:2] else alpha >= MASK_LEVEL
+        image.load()  # only now are all of its chunks known, the camera's orientation among them
+        alpha = np.asarray(ImageOps.exif_transpose(image).convert("RGBA").getchannel("A"))
+    return pixels, alpha >= MASK_LEVEL
 
 
 def _content(file: FileRef) -> bytes:

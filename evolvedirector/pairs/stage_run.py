@@ -68,7 +68,9 @@ class StageRun:
         Raises:
             RunError: The stage refused everything.
         """
-        known = self.book.answers(list(requests))
+        held = self.book.answers(list(requests))
+        # a file that was damaged and deleted is made again, as one that was bought is bought again
+        known = {k: reply for k, reply in held.items() if all(self.blobs.has(f.sha256) for f in reply.files.values())}
         missing = [key for key in requests if key not in known]
         price_usd = price_of(part) or 0.0
         size = self.executor.unit_of(part)

@@ -95,10 +95,11 @@ def check_box(box: Sequence[float]) -> None:
     Raises:
         UserError: It does not.
     """
-    if len(box) == 4 and all(math.isnan(side) for side in box):
+    is_row = isinstance(box, Sequence) and len(box) == 4 and not any(isinstance(side, Sequence) for side in box)
+    if is_row and all(math.isnan(side) for side in box):
         return
-    if len(box) != 4 or not (0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1):
+    if not is_row or not (0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1):
         raise UserError(
-            f"The {SUBJECT_BOX} is {list(box)}. It must be left, top, right and bottom as shares of the canvas, 0 to 1,"
+            f"The {SUBJECT_BOX} is {box}. It must be left, top, right and bottom as shares of the canvas, 0 to 1,"
             " the first below the third, the second below the fourth. Write such as [0.1, 0.5, 0.4, 0.9]."
         )

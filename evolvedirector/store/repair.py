@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,10 +67,12 @@ def _pack(root: Path, name: str) -> None:
         sample = samples[key]
         contents = {role: blobs.get(file.sha256) for role, file in sample.files.items()}
         members.append(sample_members(sample, blobs.get(sample.image_sha256), contents))
+    there = set((root / "shards").iterdir())
     shard = write_shard(root / "shards", body["number"], members)
     if shard.name != name:
-        for suffix in (_TAR, _INDEX):
-            (root / "shards" / f"{shard.name}{suffix}").unlink(missing_ok=True)
+        written = {root / "shards" / f"{shard.name}{suffix}" for suffix in (_TAR, _INDEX)}
+        for path in written - there:  # a fork may have the same samples in a shard of that name
+            path.unlink()
         raise StoreError(
             "Its samples are in blobs/, but packed anew they are not the shard that the revision names: an earlier "
             "version wrote it. Only the same bytes are put in its place. Restore it from a copy of the root."
@@ -93,4 +96,11 @@ def _index(root: Path, path: Path) -> None:
     tar = path.with_suffix(_TAR)
     if not tar.exists():
         raise StoreError("Its tar is not there. An index is made from a whole tar. Mend the tar first.")
+    with open(tar, "rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if not path.stem.endswith(f"-{sha256[:12]}"):  # an index of other bytes would make them pass as those of samples
+        raise StoreError(
+            "Of its tar the size fits, and its bytes are not those that its name says. An index is made from a whole "
+            "tar. Verify without --quick, and mend the tar first."
+        )
     write_index(path, index_tar(tar, companion=tar.name.startswith("c")), tar.stat().st_size)

@@ -63,10 +63,19 @@ def test_pairs_are_built_shown_and_exported(tmp_path: Path, capsys: pytest.Captu
         keys = {name.partition(".")[0] for name in names}
         counts[use] = len(keys)
         members = {name.partition(".")[2] for name in names}
-        assert members == {"png", "txt", "json", "reference.png", "reference_mask.png", "pair.json"} | further
+        always = {"png", "txt", "json", "reference.png", "reference_mask.png", "subject_box.npy", "pair.json"}
+        assert members == always | further
         card = (folder / "README.md").read_text()
         assert f"Subject pairs for {use}" in card and "10 of 10 pairs kept" in card and about["use"] == use
     assert counts["generation"] + counts["editing"] == 10 and min(counts.values()) > 0
+
+
+def test_a_build_that_keeps_nothing_says_why_and_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root, nothing = str(tmp_path / "root"), {kind: {"identity": 2.0} for kind in ("place", "tint")}
+    assert main(["pairs", "build", root, "--builder", recipe(tmp_path, most_subjects=1, thresholds=nothing)]) == 1
+    said = capsys.readouterr()
+    assert "0 of 2 pairs kept" in said.out
+    assert "No pair was kept. Most were rejected for 'identity': identity" in said.err and "--rejected" in said.err
 
 
 def test_a_root_without_pairs_and_a_builder_that_does_not_fit_are_refused(

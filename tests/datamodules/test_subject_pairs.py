@@ -128,6 +128,8 @@ def test_workers_deliver_the_same_batches(tmp_path: Path) -> None:
         ({"mask": png(half_mask(4)), "source": shade(1)}, "Its mask has 4 x 4 px, its image 8 x 8 px"),
         ({"mask": png(np.zeros((SIDE, SIDE), np.uint8)), "source": shade(1)}, "The mask is empty"),
         ({"reference": shade(1), "subject_box": npy([0.0, 0.0, 0.0, 1.0])}, "It must be left, top, right and bottom"),
+        ({"reference": shade(1), "subject_box": npy(0.5)}, "It must be left, top, right and bottom"),
+        ({"reference": shade(1), "subject_box": npy([[0.0, 0.0, 0.5, 1.0]] * 4)}, "It must be left, top, right and"),
     ],
 )
 def test_pairs_that_cannot_be_trained_on_are_refused_by_name(

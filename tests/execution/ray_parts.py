@@ -55,6 +55,13 @@ class Noting:
         return True
 
 
+class Unloadable(Noting):
+    """Cannot be made anew elsewhere, as where a package is missing."""
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        raise ModuleNotFoundError("No module named 'vllm'")
+
+
 class Paid(Noting):
     """The same, as a service that is paid for each answer."""
 

@@ -17,7 +17,7 @@ from evolvedirector.execution.ray_cluster import RayCluster
 from evolvedirector.execution.ray_placement import RayPlacement
 from evolvedirector.store import DatasetStore
 from tests.callbacks.test_evolution_resume import Run
-from tests.execution.ray_parts import Asked, Noting, Paid, asked_in
+from tests.execution.ray_parts import Asked, Noting, Paid, Unloadable, asked_in
 from tests.execution.ray_run import BUDGET, served
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*litmodels.*", "ignore:.*val_dataloader.*")]
@@ -123,6 +123,13 @@ def test_what_a_lost_replica_may_have_paid_for_is_not_sent_again(ray: Any, tmp_p
 def test_a_part_that_ends_every_replica_ends_the_round(ray: Any, tmp_path: Path) -> None:
     executor, cluster = over(part := Noting(tmp_path, dies_at="r0", always=True), batch_size=12)
     with pytest.raises(RunError, match="3 replicas of judge were lost one after the other"):
+        list(executor.ask(part, "answer", REQUESTS))
+    cluster.close()
+
+
+def test_a_part_that_no_replica_can_load_is_one_sentence(ray: Any, tmp_path: Path) -> None:
+    executor, cluster = over(part := Unloadable(tmp_path))
+    with pytest.raises(RunError, match=r"A replica of judge could not start.*No module named 'vllm'.*same packages"):
         list(executor.ask(part, "answer", REQUESTS))
     cluster.close()
 

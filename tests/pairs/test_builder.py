@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -13,13 +14,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from evolvedirector.datamodules import SubjectPairDataModule
 from evolvedirector.errors import RunError, UserError
-from evolvedirector.pairs import DrawnSubjects, FolderSubjects, JudgeChange, PairBudget, TurnedView, Unchanged
+from evolvedirector.pairs import (
+    BorderMask,
+    DrawnSubjects,
+    FolderSubjects,
+    JudgeChange,
+    PairBudget,
+    TurnedView,
+    Unchanged,
+)
 from evolvedirector.pairs.pair_book import PairBook
+from evolvedirector.pairs.pair_export import export_pairs
 from evolvedirector.pairs.pair_records import PairReply, PairRequest, Subject, failed, refused
-from evolvedirector.pairs.pictures import mask_of, picture_file, pixels_of
-from evolvedirector.records import ImageAndPrompt, Look
+from evolvedirector.pairs.pictures import mask_file, mask_of, picture_file, pixels_of
+from evolvedirector.records import FileRef, ImageAndPrompt, Look
 from evolvedirector.store import Blobs, DatasetStore, DiskFullError, RevisionReader
 from evolvedirector.store.revision import RevisionFiles
 from tests.pairs.pair_toys import WORLD, builder, built, counted, parts, samples_of
@@ -51,10 +63,13 @@ def test_pairs_become_samples_with_their_files_and_all_that_is_known_of_them(tmp
         assert about["seed"] and set(about["stages"]) >= {"prompt", "draft", "refine", "mask", "filter"}
         read = {role: replace(file, content=blobs.get(file.sha256)) for role, file in sample.files.items()}
         if about["use"] == "generation":
-            assert sample.files.keys() == {"reference", "reference_mask", "pair"}
+            assert sample.files.keys() == {"reference", "reference_mask", "pair", "subject_box"}
             continue
-        assert sample.files.keys() == {"reference", "reference_mask", "pair", "mask", "source"}
+        assert sample.files.keys() == {"reference", "reference_mask", "pair", "subject_box", "mask", "source"}
         mask, source = mask_of(read["mask"]), pixels_of(read["source"])
+        left, top, right, bottom = np.load(io.BytesIO(read["subject_box"].content or b"")) * 32
+        assert [left, right] == [np.flatnonzero(mask.any(0))[0], np.flatnonzero(mask.any(0))[-1] + 1]
+        assert [top, bottom] == [np.flatnonzero(mask.any(1))[0], np.flatnonzero(mask.any(1))[-1] + 1]
         image = pixels_of(replace(read["source"], content=blobs.get(sample.image_sha256)))
         assert np.array_equal(source[~mask], image[~mask]) and not np.array_equal(source[mask], image[mask])
     assert uses["editing"] == figures.editing and 0 < uses["editing"] < 15
@@ -358,8 +373,6 @@ def test_a_failure_is_no_rejection_and_is_asked_again(tmp_path: Path) -> None:
 
 
 def test_unusable_subjects_are_rejected_each_with_one_sentence(tmp_path: Path) -> None:
-    from PIL import Image
-
     (tmp_path / "dogs").mkdir()
     for name, alpha in (("good", 255), ("bare", None), ("small", 255), ("empty", 255), ("two", 255)):
         pixels = np.full((40, 40, 4 if alpha else 3), 200, np.uint8)
@@ -399,3 +412,93 @@ def test_what_was_built_can_be_read_as_training_samples(tmp_path: Path) -> None:
     raw = reader.raw(0, verify=True)
     reader.close()
     assert {"png", "reference.png", "pair.json", "txt"} <= raw.keys()
+
+
+def test_what_was_built_is_what_the_datamodule_of_pairs_reads(tmp_path: Path) -> None:
+    built(tmp_path / "root", kinds=TWO_KINDS, editing_share=0.5)
+    data = SubjectPairDataModule(tmp_path / "root", global_batch_size=8, batches_per_epoch=1, image_size_px=32)
+    data.setup("fit")
+    batch = next(iter(data.train_dataloader()))
+    assert {"image", "reference", "reference_mask", "source", "mask", "has_mask", "subject_box"} <= batch.keys()
+    assert "has_subject_box" not in batch and batch["subject_box"].isfinite().all()
+
+
+def test_a_file_that_is_gone_is_made_again_and_both_calls_count(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    assert built(root, kinds=["tint"], budget=PairBudget(calls={"refine": 0})).open_pairs == 4
+    with PairBook.for_reading(root) as book:
+        query = "SELECT body FROM answers WHERE stage = 'draft'"
+        drafts = [json.loads(body)["files"]["image"]["sha256"] for (body,) in book._connection.execute(query)]
+    for sha256 in drafts[:3]:  # as `data verify` says to do with damaged ones
+        Blobs(root).path(sha256).unlink()
+    figures = built(root, kinds=["tint"])
+    assert figures.decided == 4 and figures.open_pairs == 0
+    assert figures.spend["draft"].calls == 4 + 3 and figures.spend["draft"].lost == 0
+
+
+def test_a_reference_is_cut_square_around_its_subject_so_that_training_cuts_nothing_off(tmp_path: Path) -> None:
+    (tmp_path / "dogs").mkdir()
+    pixels = np.full((20, 60, 4), 200, np.uint8)
+    pixels[..., 3] = 0
+    pixels[4:16, 2:12, 3] = 255  # a square from the middle would not show it
+    Image.fromarray(pixels).save(tmp_path / "dogs" / "wide.png")
+    stages = {"subjects": FolderSubjects(str(tmp_path)), "draft": _Same(), "refine": Unchanged(), "filter": Sure()}
+    assert built(tmp_path / "root", stages=stages, kinds=["tint"], most_subjects=None).kept == {"tint": 1}
+    (sample,) = samples_of(tmp_path / "root").values()
+    for role in ("reference", "reference_mask"):
+        assert sample.files[role].width_px == sample.files[role].height_px
+    data = SubjectPairDataModule(
+        tmp_path / "root", global_batch_size=1, batches_per_epoch=1, image_size_px=32, reconstruction_probability=0.0
+    )
+    data.setup("fit")
+    seen = next(iter(data.train_dataloader()))["reference_mask"][0, 0] >= 128
+    assert 0.25 < seen.float().mean() < 0.35  # 10 x 12 of 20 x 20
+
+
+class Bare:
+    """Draw as another stage does, and tell no outline, as diffusion models do."""
+
+    fingerprint = "bare"
+
+    def __init__(self) -> None:
+        self.draft = parts()["draft"]
+
+    def draw(self, requests: Sequence[PairRequest]) -> Iterator[PairReply]:
+        for reply in self.draft.draw(requests):
+            yield replace(reply, files={"image": reply.files["image"]})
+
+
+def test_a_draft_without_outline_is_refined_inside_of_the_one_that_the_mask_stage_finds(tmp_path: Path) -> None:
+    stages = {"draft": Bare(), "mask": BorderMask(), "filter": Sure()}
+    built(tmp_path / "root", stages=stages, kinds=["place"])
+    blobs = Blobs(tmp_path / "root")
+    with PairBook.for_reading(tmp_path / "root") as book:
+        rows = book.pairs("kept")
+    assert rows
+    for row in rows:
+        files = {role: FileRef(**file) for role, file in row.body["files"].items()}
+        read = {role: replace(file, content=blobs.get(file.sha256)) for role, file in files.items()}
+        draft, image, outside = pixels_of(read["draft"]), pixels_of(read["image"]), ~mask_of(read["draft_mask"])
+        assert np.array_equal(image[outside], draft[outside]) and not np.array_equal(image, draft)
+    built(tmp_path / "other", stages={"draft": Bare(), "filter": Sure()}, kinds=["place"])
+    with PairBook.for_reading(tmp_path / "other") as book:  # nobody finds it
+        assert {row.cause for row in book.pairs()} == {"mask"}
+
+
+class Wide:
+    """Draw pictures that are no squares, as some services do."""
+
+    fingerprint = "wide"
+
+    def draw(self, requests: Sequence[PairRequest]) -> Iterator[PairReply]:
+        for number, request in enumerate(requests):
+            pixels, mask = np.full((32, 48, 3), 20 * number, np.uint8), np.zeros((32, 48), bool)
+            mask[4:20, 4 + number : 20 + number] = True
+            yield PairReply(request.request_id, files={"image": picture_file(pixels), "mask": mask_file(mask)})
+
+
+def test_a_picture_that_is_cropped_in_training_gets_no_box(tmp_path: Path) -> None:
+    built(tmp_path / "root", stages={"draft": Wide(), "refine": Unchanged(), "filter": Sure()}, kinds=["tint"])
+    samples = samples_of(tmp_path / "root").values()
+    assert samples and not any("subject_box" in sample.files for sample in samples)
+    assert sum(export_pairs(tmp_path / "root", tmp_path / "out").values()) == len(samples)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from evolvedirector.errors import UserError
 from evolvedirector.pairs import (
@@ -16,6 +19,7 @@ from evolvedirector.pairs import (
     DrawnPrompts,
     DrawnReader,
     DrawnSubjects,
+    FolderSubjects,
     MatchedPixels,
     PairBudget,
     PairFilter,
@@ -38,7 +42,7 @@ from evolvedirector.pairs.pair_records import (
 )
 from evolvedirector.pairs.pair_work import editing_source
 from evolvedirector.pairs.patch_encoder import cosines
-from evolvedirector.pairs.pictures import mask_of, pixels_of
+from evolvedirector.pairs.pictures import mask_of, pixels_of, split_alpha, square_around
 from evolvedirector.pairs.thresholds import cause_of, fitted_thresholds
 from tests.pairs.pair_toys import WORLD
 
@@ -208,3 +212,33 @@ def test_prompts_ask_for_no_change_that_is_there_already() -> None:
         assert asked.prompt == f"a {asked.subject.category} in the style of {asked.change['style']}"
     assert {pair("texture", seed).change["texture"] for seed in range(20)} == set(TEXTURES)
     assert pair("tint", 0).change["tint"] in TINTS and pair("place", 0).files[REFERENCE]
+
+
+def test_alpha_is_turned_with_its_picture() -> None:
+    pixels = np.full((20, 30, 4), 90, np.uint8)
+    pixels[:, :, 3] = np.where(np.arange(30) < 10, 255, 0)
+    exif, buffer = Image.Exif(), io.BytesIO()
+    exif[0x0112] = 6  # the camera lay on its side: shown, left is on top
+    Image.fromarray(pixels).save(buffer, "PNG", exif=exif)
+    picture, mask = split_alpha(buffer.getvalue())
+    assert picture.shape == (30, 20, 3) and mask is not None
+    assert mask[:10].all() and not mask[10:].any()
+
+
+@pytest.mark.parametrize(("shape", "box", "side"), [((20, 60), (2, 4, 12, 16), 20), ((60, 20), (0, 50, 20, 60), 20),
+                                                    ((20, 60), (5, 0, 45, 20), 40)])  # fmt: skip
+def test_a_square_shows_the_whole_subject(shape: tuple[int, int], box: tuple[int, int, int, int], side: int) -> None:
+    mask = np.zeros(shape, bool)
+    mask[box[1] : box[3], box[0] : box[2]] = True
+    picture, cut = square_around(np.where(mask[..., None], 9, 200).astype(np.uint8).repeat(3, -1), mask)
+    assert picture.shape == (side, side, 3) and cut.shape == (side, side)
+    assert cut.sum() == mask.sum() and (picture[cut] == 9).all()
+
+
+@pytest.mark.parametrize("name", ["rex.mask.jpg", "rix.mask.png"])
+def test_a_mask_that_would_not_be_read_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "rex.png")
+    FolderSubjects(str(tmp_path)).verify()
+    Image.new("L", (8, 8), 255).save(tmp_path / name)
+    with pytest.raises(UserError, match=rf"The mask '{name}' belongs to no picture.*rex\.mask\.png"):
+        FolderSubjects(str(tmp_path)).verify()

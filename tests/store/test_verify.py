@@ -11,7 +11,7 @@ from evolvedirector.records import ImageReply, RevisionChange
 from evolvedirector.store import DatasetStore, RevisionReader, StoreError
 from evolvedirector.store.ledger import Call
 from evolvedirector.store.repair import repair_root
-from evolvedirector.store.shards import index_tar, open_index
+from evolvedirector.store.shards import Shard, index_tar, open_index
 from evolvedirector.store.verify import verify_root
 from tests.store.sample_files import embedding, kept, mask, thing
 
@@ -146,6 +146,26 @@ def test_what_cannot_be_mended_is_said_and_left_as_it_is(root: Path) -> None:
     said = repair_root(root, verify_root(root).damages)
     assert len(said) == 2 and "is not in" in said[0] + said[1] and "derived from samples" in said[0] + said[1]
     assert (companion.read_bytes(), tar.read_bytes()) == damaged
+
+
+def test_no_index_is_made_of_a_tar_whose_bytes_are_others(root: Path) -> None:
+    tar, index = one(root, "shards/r0001-*.tar"), one(root, "shards/r0001-*.index")
+    index.unlink()
+    flip(tar, 600)
+    quick = verify_root(root, quick=True).damages  # names and sizes alone: the tar looks whole
+    assert [damage.path for damage in quick] == [f"shards/{index.name}"]
+    (said,) = repair_root(root, quick)
+    assert "its bytes are not those" in said and not index.exists()
+
+
+def test_a_shard_that_is_packed_otherwise_leaves_the_others_alone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other, lost = one(root, "shards/r0002-*.tar"), one(root, "shards/r0001-*.tar")
+    lost.unlink()
+    before = contents(root)
+    shard = Shard(other.stem, 1, other.stat().st_size, "0" * 64)
+    monkeypatch.setattr("evolvedirector.store.repair.write_shard", lambda *_: shard)
+    (said,) = repair_root(root, verify_root(root).damages)
+    assert "they are not the shard" in said and contents(root) == before
 
 
 def test_nobody_else_may_write_while_it_is_mended(root: Path) -> None:
