@@ -101,7 +101,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     one = small_run(folder / "one")
     two = RunBuilder(folder / "two").seeds("tone 1").round("tone 5").film("tone 1").curves()
-    two.summary(accuracy_mean=0.75).close()
+    distance = {"value": 63.92, "interval": [59.99, 67.86], "of": 8, "unit": "prompts"}
+    two.summary(accuracy_mean=0.75, suites={"space": {"distance": distance}}).close()
     bad = (
         RunBuilder(folder / "bad", skill=HOSTILE[0], teacher=HOSTILE[2]).seeds("tone 1").round(*HOSTILE).round("tone 2")
     )
@@ -189,7 +190,8 @@ def test_runs_are_hidden_and_measured_against_each_other(browser: Browser, runs:
     browser.scroll_through()
     heads = "return [...document.querySelectorAll('#run-table th')].map((cell) => cell.textContent)"
     assert browser.wait(heads) == ["", "one (baseline)", "two"]
-    assert "+25 points" in browser.run("return document.getElementById('run-table').textContent")
+    table = browser.run("return document.getElementById('run-table').textContent")
+    assert "+25 points" in table and "[25–75]" in table and "63.92 [59.99–67.86]" in table
     browser.run("const it = document.getElementById('baseline'); it.value = '1'; it.dispatchEvent(new Event('change'))")
     assert "-25 points" in browser.run("return document.getElementById('run-table').textContent")
     lines = "return document.querySelector('.plot[data-chart=loss]').querySelectorAll('.scatterlayer .trace').length"

@@ -280,7 +280,8 @@
     const cell = (row, place) => {
       const [value, bounds] = row.cells[place] ?? [null, null];
       const made = el("td", {}, write(row, value));
-      if (bounds) made.append(text(` [${Math.round(100 * bounds[0])}–${Math.round(100 * bounds[1])}]`, "span", "note"));
+      const bound = (number) => row.unit === "share" ? Math.round(100 * number) : write(row, number);
+      if (bounds) made.append(text(` [${bounds.map(bound).join("–")}]`, "span", "note"));
       const base = row.cells[baseline]?.[0];
       if (place !== baseline && typeof value === "number" && typeof base === "number" && value !== base) {
         const better = row.better && (value > base) === (row.better === "more");
