@@ -177,14 +177,19 @@ def test_configs_named_anywhere_exist() -> None:
             assert (ROOT / name).is_file(), f"{page.name} names {name}"
 
 
-def test_yaml_without_a_file_fits_the_quickstart(folder: Path) -> None:
-    untitled = [(page, text) for page in NAMES for language, title, text in blocks(page) if language == "yaml"]
-    snippets = [(page, text) for page, text in untitled if text not in {t for p in NAMES for _, n, t in blocks(p) if n}]
-    assert snippets
-    for page, text in snippets:
+def untitled_yaml(page: str) -> list[str]:
+    """List the YAML of a page that is no file of its own."""
+    titled = {text for name in NAMES for _, title, text in blocks(name) if title}
+    return [text for language, _, text in blocks(page) if language == "yaml" and text not in titled]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in NAMES if untitled_yaml(page)])
+def test_yaml_without_a_file_fits_the_quickstart(page: str, folder: Path) -> None:
+    for text in untitled_yaml(page):
         write = folder / "snippet.yaml"
         write.write_text(text)
-        assert ParsedConfig(["fit", "-c", str(ROOT / "configs" / "quickstart.yaml"), "-c", str(write)]).config, page
+        assert ParsedConfig(["fit", "-c", str(ROOT / "configs" / "quickstart.yaml"), "-c", str(write)]).config
 
 
 # ---- examples
