@@ -158,6 +158,7 @@ def shipped_parts() -> list[tuple[Any, str, list[Any]]]:
     ]
 
 
+@pytest.mark.slow
 def test_every_part_answers_the_same_on_the_other_side() -> None:
     executor = SpawnedExecutor()
     try:

@@ -50,7 +50,11 @@ def answers(teacher, requests):
     return {reply.request_id.removeprefix("request-"): reply for reply in replies}
 
 
-@pytest.mark.parametrize("provider", PROVIDERS)
+# jobs are asked for again and again: the slowest of the protocols
+SLOWEST = {"fal": pytest.mark.slow}
+
+
+@pytest.mark.parametrize("provider", [pytest.param(name, marks=SLOWEST.get(name, ())) for name in PROVIDERS])
 def test_every_fault_becomes_a_reply_and_the_cost_covers_the_bill(provider, tmp_path):
     faults = {**EXPECTED, **(OF_QUEUES if provider in QUEUED else {})}
     if provider == "http":  # nothing was described that could tell an error from a refusal
