@@ -27,6 +27,7 @@ HELP = f"""usage: evolvedirector WORD [options]        (each WORD has its own --
   pairs     build subject pairs in stages, look at them, export them: pairs build ROOT --builder FILE, show, export
   judge     measure judges on images with known answers: judge compare, judge calibrate
   teach     serve a teacher under the OpenAI Images protocol, or draw one image: teach --serve, teach --draw PROMPT
+  work      serve judge or teachers of a run on another machine, through a shared folder: work runs/big/queue
   doctor    say what is installed, what this machine can do and what each recipe still needs
   assets    fetch optional artwork into the user cache folder: assets emoji
   copy-configs  copy the recipes that come with the package, to read and to change: copy-configs configs

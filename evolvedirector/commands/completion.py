@@ -64,6 +64,7 @@ _OPTIONS = {
         *("--serve", "--draw", "--teacher", "--name", "--host", "--port", "--api_key_env", "--batch_size", "--size"),
         *("--seed", "--out", "--help"),
     ),
+    "work": ("--config", "--serve", "--idle-s", "--help"),
     "doctor": ("--help",),
     "completion": (*SHELLS, "--help"),
     "copy-configs": ("--help",),
@@ -72,7 +73,7 @@ _PROBE_OPTIONS = ("--looks", "--usd", "--within", "--skills", "--seed", "--untra
 """Beside those of a run."""
 _BENCH_OPTIONS = ("--steps", "--peak-tflops", "--json")
 """Likewise."""
-_FOLDER_WORDS = ("compare", "report", "data", "embed", "generate", "export", "merge", "copy-configs")
+_FOLDER_WORDS = ("compare", "report", "data", "embed", "generate", "export", "merge", "work", "copy-configs")
 """Words that take run folders or dataset roots."""
 
 _BASH = """\

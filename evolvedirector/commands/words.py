@@ -16,6 +16,7 @@ FURTHER_WORDS = (
     "report",
     "judge",
     "teach",
+    "work",
     "doctor",
     "completion",
     "copy-configs",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from evolvedirector.errors import UserError
 from evolvedirector.execution.executor import Executor, Phase
+from evolvedirector.execution.pool import place_key
 from evolvedirector.execution.ray_placement import RayPlacement
 from evolvedirector.records.part import Part, close_parts
 from evolvedirector.records.plain_settings import settings_of
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 _INSTALL = "pip install 'evolvedirector[ray]'"
 _KNOCK_S = 10.0
-_PREFIX: Mapping[str, str] = {"teach": "teachers.", "score": "rewards."}
 
 
 class RayCluster:
@@ -107,10 +107,9 @@ class RayCluster:
         """
         from evolvedirector.execution.ray_pool import RayPool
 
-        phase, name = place
-        key = _PREFIX.get(phase, "") + name
-        placement = self.placements.get(key)
-        if placement is None or phase in ("render", "measure"):
+        key = place_key(place)
+        placement = self.placements.get(key or "")
+        if key is None or placement is None:
             return None
         if key not in self._pools:
             self._connect()

@@ -10,15 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from evolvedirector.errors import RunError
+from evolvedirector.execution.pool import MOST_LOST
 from evolvedirector.records.part import Part, requests_in_flight_of
 
 if TYPE_CHECKING:
     from evolvedirector.execution.ray_placement import RayPlacement
 
 _log = logging.getLogger(__name__)
-
-MOST_LOST = 3
-"""Replicas lost in a row, without a reply between, after which a part is taken to be what ends them."""
 
 
 class _Replica:
