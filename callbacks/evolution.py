@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 
+from evolvedirector.callbacks._run.background import RoundInBackground, background_of
 from evolvedirector.callbacks._run.device_fit import check_memory
 from evolvedirector.callbacks._run.epoch_resume import leave_finished_epoch
 from evolvedirector.callbacks._run.finite import refuse_nonfinite_weights
@@ -38,6 +39,7 @@ from evolvedirector.callbacks.checkpoint import (
     save_committed,
 )
 from evolvedirector.errors import RunError
+from evolvedirector.evolution.background_rounds import BackgroundRounds
 from evolvedirector.evolution.budget import Budget
 from evolvedirector.evolution.host import EvolvingData
 from evolvedirector.evolution.round_id import RoundSettings, gold_name, round_id_of
@@ -107,6 +109,8 @@ class EvolutionCallback(pl.Callback):
         first_rounds: int = 0,
         embedder: Embedder | None = None,
         cluster: Cluster | None = None,
+        mode: Literal["between_epochs", "background"] = "between_epochs",
+        background: BackgroundRounds | None = None,
     ) -> None:
         """Set who takes part, how often, and what it may cost.
 
@@ -138,6 +142,8 @@ class EvolutionCallback(pl.Callback):
             embedder: Embeds the prompts and images that a round publishes, between buying and publishing, for a module
                 that trains on embeddings (`EmbeddingDataModule`). None: nobody does.
             cluster: Where judge, writer, teachers or rewards work that do not work beside the student. None: all do.
+            mode: Whether training waits for each round, or goes on while its judge, writer and teachers work.
+            background: How far such rounds lag behind. None: what they buy is read one epoch after the drawings.
 
         Raises:
             UserError: No teacher, a number out of range, or a part on the cluster that there is none of.
@@ -155,7 +161,10 @@ class EvolutionCallback(pl.Callback):
         self.tie_margin = tie_margin
         self.every_n_epochs = every_n_epochs
         self.max_rounds = max_rounds
-        self._schedule = RoundSchedule(every_n_epochs, max_rounds, first_rounds)
+        self.mode = mode
+        self.background = background_of(mode, background, offload_student, self.policy)
+        in_flight = 0 if self.background is None else self.background.epochs
+        self._schedule = RoundSchedule(every_n_epochs, max_rounds, first_rounds, in_flight)
         self.image_size_px = image_size_px
         self.offload_student = offload_student
         self.seed = seed
@@ -168,6 +177,7 @@ class EvolutionCallback(pl.Callback):
         check_placed(cluster, self.parts())
         self.root: Path | None = None
         self._driver: RoundDriver | None = None
+        self._beside: RoundInBackground | None = None  # holds rounds while training goes on
         self._host: EvolvingData | None = None
         self._rounds_done = 0
         self._pending: dict[str, Any] | None = None  # the round this run has opened and not finished
@@ -218,6 +228,8 @@ class EvolutionCallback(pl.Callback):
         self._gold = gold_name(self._health())
         check_only_owner(trainer, self, self.root)
         self._driver = RoundDriver(self.evolution(), self.root, trainer, pl_module)
+        if self.background is not None:
+            self._beside = RoundInBackground(self._driver, self.background, trainer, pl_module)
         if self.budget.buys_nothing and trainer.is_global_zero:
             print("Evolution: budget_teacher_calls is 0, so this run only trains: nothing is judged or bought.")
 
@@ -258,10 +270,7 @@ class EvolutionCallback(pl.Callback):
         if is_smoke_test(trainer):
             return
         if self._pending is not None:
-            info = RoundInfo.restored(self._pending)
-            if self._renames_pending:
-                info = replace(info, round_id=self._round_id(trainer, pl_module, info.revision_sha))
-            self._run(trainer, info)
+            self._go_on(trainer, pl_module, self._pending)
         elif trainer.fit_loop.resumed_on_epoch_end:  # another instance's round was interrupted before this one's turn
             self._epoch_ended(trainer, pl_module, trainer.current_epoch)
         while self._schedule.comes_first(trainer.global_step, self._rounds_done) and not self.budget.buys_nothing:
@@ -284,16 +293,19 @@ class EvolutionCallback(pl.Callback):
         if trainer.global_step == self._settled_step:
             return
         self._settled_step = trainer.global_step
-        is_due = self._schedule.is_due(epochs_done, self._rounds_done, trains_on(trainer, epochs_done))
+        if self._pending is not None:
+            self._at_boundary(trainer, epochs_done)
+        read = trains_on(trainer, epochs_done, self._schedule.epochs_in_flight)
+        is_due = self._pending is None and self._schedule.is_due(epochs_done, self._rounds_done, read)
         if self.budget.buys_nothing or not is_due or is_smoke_test(trainer):
             return
-        self._open_round(trainer, pl_module)
+        self._open_round(trainer, pl_module, epochs_done)
 
-    def _open_round(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save a checkpoint, then hold the next round."""
+    def _open_round(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epochs_done: int | None = None) -> None:
+        """Save a checkpoint, then hold the next round, or begin it where training goes on beside it."""
         revision_sha = self._published_sha or self._opened().revision_sha
         info = RoundInfo(
-            round_id=self._round_id(trainer, pl_module, revision_sha),
+            round_id=self._round_id(trainer, pl_module, trainer.global_step, revision_sha),
             index=self._rounds_done,
             rounds=self._schedule.planned_rounds(trainer.max_epochs, trainer.max_steps, steps_per_epoch(trainer)),
             seed=self.seed,
@@ -301,15 +313,47 @@ class EvolutionCallback(pl.Callback):
             revision_sha=revision_sha,
         )
         self._pending = asdict(info)
+        if self._beside is not None and epochs_done is not None:
+            self._pending |= {"opened_epoch": epochs_done, "drawn": False}
         name = f"step-{trainer.global_step:08d}-round" + (f"-{self.data}" if self.data else "")
         save_committed(trainer, Path(trainer.default_root_dir), name)
-        self._run(trainer, info)
+        self._hold(trainer, info, self._pending)
+
+    def _go_on(self, trainer: pl.Trainer, pl_module: pl.LightningModule, pending: dict[str, Any]) -> None:
+        """Go on with the round of a checkpoint; with other parts than it was opened with, the student draws anew."""
+        info = RoundInfo.restored(pending)
+        if self._renames_pending:
+            info = replace(info, round_id=self._round_id(trainer, pl_module, info.global_step, info.revision_sha))
+        if "drawn" in pending and info.round_id != pending["round_id"] and trainer.global_step != info.global_step:
+            written = 0 if self.background is None else self.background.write_epochs
+            pending |= {"opened_epoch": trainer.current_epoch + 1 - written, "drawn": False}
+        self._pending = pending | {"round_id": info.round_id}
+        self._hold(trainer, info, self._pending)
+        if trainer.fit_loop.resumed_on_epoch_end:
+            self._epoch_ended(trainer, pl_module, trainer.current_epoch)
+
+    def _hold(self, trainer: pl.Trainer, info: RoundInfo, pending: dict[str, Any]) -> None:
+        if self._beside is None or "drawn" not in pending:
+            refuse_nonfinite_weights(trainer, "No round is held for them, and nothing is bought.")
+            self._take(trainer, info, self._driving().run(info))
+            return
+        self._beside.begin(info, pending["drawn"])
+        if trainer.global_step == info.global_step:
+            self._at_boundary(trainer, pending["opened_epoch"])
+
+    def _at_boundary(self, trainer: pl.Trainer, epochs_done: int) -> None:
+        """Let the student draw for the round that is under way, and take what it has published when its time comes."""
+        assert self._beside is not None and self._pending is not None, "no round is under way"
+        pending = self._pending
+        pending["drawn"], child = self._beside.at_boundary(pending["opened_epoch"], epochs_done, pending["drawn"])
+        if child is not None:
+            self._take(trainer, RoundInfo.restored(pending), child)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Let go of the root, the teachers and the judge."""
-        if self._driver is not None:
+        if self._driver is not None and (self._beside is None or self._beside.close()):
             self._driver.close()
-            self._driver = None
+        self._driver = self._beside = None
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Let go of the root, so that the next run can take it."""
@@ -317,7 +361,10 @@ class EvolutionCallback(pl.Callback):
 
     def summary_entries(self) -> dict[str, Any]:
         """Return this callback's part of `summary.json`."""
-        return self._driver.summary(self._opened().revision_sha) if self._driver is not None else {}
+        if self._driver is None:
+            return {}
+        beside = {} if self._beside is None else {"background": self._beside.summary()}
+        return {**self._driver.summary(self._opened().revision_sha), **beside}
 
     def failing_skills(self, revision_sha: str) -> list[tuple[str, float]]:
         """Rank the skills that the rounds before a revision saw fail, with their shares; every rank asks.
@@ -351,6 +398,7 @@ class EvolutionCallback(pl.Callback):
             self.seed,
             self.rewards,
             self.embedder,
+            background=self.background,
         )
         return EvolutionPlan(
             settings, self._schedule, self.offload_student, self.image_size_px, self.data, self.cluster
@@ -360,6 +408,7 @@ class EvolutionCallback(pl.Callback):
         """Say what evolution may do and cost at most, for `evolvedirector check`."""
         return {
             "rounds": "none" if self.budget.buys_nothing else self._schedule.told(),
+            "mode": "between epochs" if self.background is None else self.background.told(),
             "teachers": ", ".join(self.teachers),
             "judge": type(self.judge).__name__,
             "policy": type(self.policy).__name__,
@@ -375,21 +424,20 @@ class EvolutionCallback(pl.Callback):
         never_asked = self.policy.most_looks(RunSize(rounds=1, budget_teacher_calls=1, seeds=1)) == 0
         return None if self.judge_health is False or never_asked else JudgeHealth()
 
-    def _run(self, trainer: pl.Trainer, info: RoundInfo) -> None:
-        refuse_nonfinite_weights(trainer, "No round is held for them, and nothing is bought.")
-        child = self._driving().run(info)
+    def _take(self, trainer: pl.Trainer, info: RoundInfo, child: str) -> None:
+        """Let the next epoch read what a round has published."""
         self._opened().open_revision(child)
         self._published_sha = child
         self._pending = None
         self._rounds_done = info.index + 1
-        self._settled_step = info.global_step
+        self._settled_step = max(self._settled_step, info.global_step)
         pruned_by_other = any(isinstance(c, RunCheckpoint) for c in trainer.callbacks)  # type: ignore[attr-defined]
         if trainer.is_global_zero and not pruned_by_other:
             prune(Path(trainer.default_root_dir), keep_last=2)
 
-    def _round_id(self, trainer: pl.Trainer, module: pl.LightningModule, revision_sha: str) -> str:
+    def _round_id(self, trainer: pl.Trainer, module: pl.LightningModule, step: int, revision_sha: str) -> str:
         student = student_name(trainer, module)
-        return round_id_of(self.evolution().settings, self._gold, student, trainer.global_step, revision_sha)
+        return round_id_of(self.evolution().settings, self._gold, student, step, revision_sha)
 
     def _opened(self) -> EvolvingData:
         assert self._host is not None, "setup() has not run"

@@ -240,15 +240,17 @@ def student_name(trainer: pl.Trainer, module: pl.LightningModule) -> list[str]:
     return [*name, repr(seed), repr(data.global_batch_size if isinstance(data, CountsBatches) else None)]
 
 
-def trains_on(trainer: pl.Trainer, epochs_done: int) -> bool:
+def trains_on(trainer: pl.Trainer, epochs_done: int, further: int = 0) -> bool:
     """Say whether training goes on after an epoch.
 
     Args:
         trainer: The running trainer.
         epochs_done: That epoch included.
+        further: Epochs after it that do not count.
     """
-    steps_end = trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps
-    epochs_end = trainer.max_epochs not in (None, -1) and epochs_done >= trainer.max_epochs
+    last_step = trainer.global_step + further * (steps_per_epoch(trainer) or 0)
+    steps_end = trainer.max_steps != -1 and last_step >= trainer.max_steps
+    epochs_end = trainer.max_epochs not in (None, -1) and epochs_done + further >= trainer.max_epochs
     return not (steps_end or epochs_end or trainer.should_stop)
 
 

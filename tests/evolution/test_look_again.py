@@ -11,7 +11,8 @@ import pytest
 
 from evolvedirector.evolution.budget import Budget, looks_left, lowest_price_usd
 from evolvedirector.evolution.history import past_rounds
-from evolvedirector.evolution.round import MOST_FURTHER_LOOKS, run_round
+from evolvedirector.evolution.look_again import MOST_FURTHER_LOOKS
+from evolvedirector.evolution.round import run_round
 from evolvedirector.evolution.round_parts import RoundInterrupted, RoundWatch
 from evolvedirector.records import (
     Allowance,
