@@ -2,46 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
 
-from evolvedirector.callbacks._run.background import RoundInBackground, background_of
+from evolvedirector.callbacks._run.background import RoundInBackground, background_of, epochs_of
 from evolvedirector.callbacks._run.device_fit import check_memory
 from evolvedirector.callbacks._run.epoch_resume import leave_finished_epoch
 from evolvedirector.callbacks._run.finite import refuse_nonfinite_weights
 from evolvedirector.callbacks._run.held_out import size_px_of
 from evolvedirector.callbacks._run.host_checks import (
-    check_host,
-    check_losses,
-    check_only_owner,
-    check_parts,
+    check_before_rounds,
     check_placed,
     check_settings,
     check_sized,
     evolving_data_of,
+    health_of,
     is_smoke_test,
     steps_per_epoch,
     student_name,
     trains_on,
 )
+from evolvedirector.callbacks._run.open_round import opened_beside, still_beside
 from evolvedirector.callbacks._run.rehearsal import rehearse
 from evolvedirector.callbacks._run.round_driver import RoundDriver
 from evolvedirector.callbacks.checkpoint import (
     CHECKPOINT_FOLDER,
     STATE_NAME,
-    RunCheckpoint,
     is_restored_later,
-    prune,
+    prune_where_nobody_does,
     save_committed,
 )
 from evolvedirector.errors import RunError
 from evolvedirector.evolution.background_rounds import BackgroundRounds
 from evolvedirector.evolution.budget import Budget
 from evolvedirector.evolution.host import EvolvingData
+from evolvedirector.evolution.opening import seeding_info
 from evolvedirector.evolution.round_id import RoundSettings, gold_name, round_id_of
 from evolvedirector.evolution.schedule import RoundSchedule
 from evolvedirector.execution.executor import Cluster
@@ -49,11 +47,11 @@ from evolvedirector.judges.health.report import JudgeHealth
 from evolvedirector.judges.judge import Judge
 from evolvedirector.models.embedder import Embedder
 from evolvedirector.planning.preflight import SMOKE_TEST
-from evolvedirector.planning.roles import EvolutionPlan, Evolves
+from evolvedirector.planning.roles import EvolutionPlan
 from evolvedirector.planning.spending import plan_of_spending, with_look_price
-from evolvedirector.policies.policy import Policy, RunSize
+from evolvedirector.policies.policy import Policy
 from evolvedirector.policies.screening.policy import ScreeningPolicy
-from evolvedirector.records import RoundInfo, digest
+from evolvedirector.records import RoundInfo
 from evolvedirector.records.part import Part
 from evolvedirector.records.plain_settings import settings_of
 from evolvedirector.rewards.reward import Reward
@@ -155,16 +153,13 @@ class EvolutionCallback(pl.Callback):
         self.writer = writer
         self.policy: Policy = policy or ScreeningPolicy()
         self.budget = with_look_price(settings_of(Budget, budget or {}, "budget"), judge)
-        self.judge_health = judge_health
-        if isinstance(judge_health, Mapping):  # as Hydra gives it
-            self.judge_health = settings_of(JudgeHealth, judge_health, "judge_health")
+        self.judge_health = health_of(judge_health, self.policy)
         self.tie_margin = tie_margin
         self.every_n_epochs = every_n_epochs
         self.max_rounds = max_rounds
         self.mode = mode
         self.background = background_of(mode, background, offload_student, self.policy)
-        in_flight = 0 if self.background is None else self.background.epochs
-        self._schedule = RoundSchedule(every_n_epochs, max_rounds, first_rounds, in_flight)
+        self._schedule = RoundSchedule(every_n_epochs, max_rounds, first_rounds, epochs_of(self.background))
         self.image_size_px = image_size_px
         self.offload_student = offload_student
         self.seed = seed
@@ -219,14 +214,8 @@ class EvolutionCallback(pl.Callback):
             return
         self._host = evolving_data_of(trainer, self.data)
         self.root = Path(self._host.data_root).resolve()
-        check_host(trainer, pl_module)
-        check_losses(self.policy, pl_module)
-        if next(c for c in trainer.callbacks if isinstance(c, Evolves)) is self:  # type: ignore[attr-defined]
-            check_parts(trainer, pl_module)  # all parts of the run, once
-        if self.cluster is not None and trainer.is_global_zero:
-            self.cluster.verify()
-        self._gold = gold_name(self._health())
-        check_only_owner(trainer, self, self.root)
+        check_before_rounds(trainer, pl_module, self, self.evolution())
+        self._gold = gold_name(self.judge_health)
         self._driver = RoundDriver(self.evolution(), self.root, trainer, pl_module)
         if self.background is not None:
             self._beside = RoundInBackground(self._driver, self.background, trainer, pl_module)
@@ -250,14 +239,7 @@ class EvolutionCallback(pl.Callback):
         if self._pending is None and not self.budget.buys_nothing and not restored_later:
             refuse_nonfinite_weights(trainer, "Nothing is bought for them.")
             revision_sha = self._published_sha or self._opened().revision_sha
-            info = RoundInfo(
-                digest("seeding", self.seed, revision_sha),
-                0,
-                self.max_rounds,
-                self.seed,
-                trainer.global_step,
-                revision_sha,
-            )
+            info = seeding_info(self.seed, self.max_rounds, trainer.global_step, revision_sha)
             child = self._driving().seed(info)
             if child != revision_sha:
                 self._opened().open_revision(child)
@@ -270,11 +252,14 @@ class EvolutionCallback(pl.Callback):
         if is_smoke_test(trainer):
             return
         if self._pending is not None:
-            self._go_on(trainer, pl_module, self._pending)
-        elif trainer.fit_loop.resumed_on_epoch_end:  # another instance's round was interrupted before this one's turn
+            info = RoundInfo.restored(self._pending)
+            if self._renames_pending:
+                info = replace(info, round_id=self._round_id(trainer, pl_module, info.global_step, info.revision_sha))
+            self._hold(trainer, info, still_beside(self._pending, info, trainer, self.background))
+        if trainer.fit_loop.resumed_on_epoch_end:  # another instance's round was interrupted before this one's turn
             self._epoch_ended(trainer, pl_module, trainer.current_epoch)
         while self._schedule.comes_first(trainer.global_step, self._rounds_done) and not self.budget.buys_nothing:
-            self._open_round(trainer, pl_module)
+            self._open_round(trainer, pl_module, {})
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Assert that this epoch reads the revision that the last round published."""
@@ -293,15 +278,14 @@ class EvolutionCallback(pl.Callback):
         if trainer.global_step == self._settled_step:
             return
         self._settled_step = trainer.global_step
-        if self._pending is not None:
-            self._at_boundary(trainer, epochs_done)
+        if self._pending is not None and self._beside is not None:
+            self._take(trainer, self._pending, self._beside.at_boundary(self._pending, epochs_done))
         read = trains_on(trainer, epochs_done, self._schedule.epochs_in_flight)
         is_due = self._pending is None and self._schedule.is_due(epochs_done, self._rounds_done, read)
-        if self.budget.buys_nothing or not is_due or is_smoke_test(trainer):
-            return
-        self._open_round(trainer, pl_module, epochs_done)
+        if is_due and not (self.budget.buys_nothing or is_smoke_test(trainer)):
+            self._open_round(trainer, pl_module, opened_beside(self.background, epochs_done))
 
-    def _open_round(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epochs_done: int | None = None) -> None:
+    def _open_round(self, trainer: pl.Trainer, pl_module: pl.LightningModule, beside: dict[str, Any]) -> None:
         """Save a checkpoint, then hold the next round, or begin it where training goes on beside it."""
         revision_sha = self._published_sha or self._opened().revision_sha
         info = RoundInfo(
@@ -312,42 +296,19 @@ class EvolutionCallback(pl.Callback):
             global_step=trainer.global_step,
             revision_sha=revision_sha,
         )
-        self._pending = asdict(info)
-        if self._beside is not None and epochs_done is not None:
-            self._pending |= {"opened_epoch": epochs_done, "drawn": False}
+        self._pending = {**asdict(info), **beside}
         name = f"step-{trainer.global_step:08d}-round" + (f"-{self.data}" if self.data else "")
         save_committed(trainer, Path(trainer.default_root_dir), name)
-        self._hold(trainer, info, self._pending)
+        self._hold(trainer, info, beside)
 
-    def _go_on(self, trainer: pl.Trainer, pl_module: pl.LightningModule, pending: dict[str, Any]) -> None:
-        """Go on with the round of a checkpoint; with other parts than it was opened with, the student draws anew."""
-        info = RoundInfo.restored(pending)
-        if self._renames_pending:
-            info = replace(info, round_id=self._round_id(trainer, pl_module, info.global_step, info.revision_sha))
-        if "drawn" in pending and info.round_id != pending["round_id"] and trainer.global_step != info.global_step:
-            written = 0 if self.background is None else self.background.write_epochs
-            pending |= {"opened_epoch": trainer.current_epoch + 1 - written, "drawn": False}
-        self._pending = pending | {"round_id": info.round_id}
-        self._hold(trainer, info, self._pending)
-        if trainer.fit_loop.resumed_on_epoch_end:
-            self._epoch_ended(trainer, pl_module, trainer.current_epoch)
-
-    def _hold(self, trainer: pl.Trainer, info: RoundInfo, pending: dict[str, Any]) -> None:
-        if self._beside is None or "drawn" not in pending:
+    def _hold(self, trainer: pl.Trainer, info: RoundInfo, beside: dict[str, Any]) -> None:
+        self._pending = {**asdict(info), **beside}
+        if self._beside is not None and beside:
+            child = self._beside.begin(info, self._pending)
+        else:
             refuse_nonfinite_weights(trainer, "No round is held for them, and nothing is bought.")
-            self._take(trainer, info, self._driving().run(info))
-            return
-        self._beside.begin(info, pending["drawn"])
-        if trainer.global_step == info.global_step:
-            self._at_boundary(trainer, pending["opened_epoch"])
-
-    def _at_boundary(self, trainer: pl.Trainer, epochs_done: int) -> None:
-        """Let the student draw for the round that is under way, and take what it has published when its time comes."""
-        assert self._beside is not None and self._pending is not None, "no round is under way"
-        pending = self._pending
-        pending["drawn"], child = self._beside.at_boundary(pending["opened_epoch"], epochs_done, pending["drawn"])
-        if child is not None:
-            self._take(trainer, RoundInfo.restored(pending), child)
+            child = self._driving().run(info)
+        self._take(trainer, self._pending, child)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Let go of the root, the teachers and the judge."""
@@ -361,10 +322,8 @@ class EvolutionCallback(pl.Callback):
 
     def summary_entries(self) -> dict[str, Any]:
         """Return this callback's part of `summary.json`."""
-        if self._driver is None:
-            return {}
         beside = {} if self._beside is None else {"background": self._beside.summary()}
-        return {**self._driver.summary(self._opened().revision_sha), **beside}
+        return {} if self._driver is None else {**self._driver.summary(self._opened().revision_sha), **beside}
 
     def failing_skills(self, revision_sha: str) -> list[tuple[str, float]]:
         """Rank the skills that the rounds before a revision saw fail, with their shares; every rank asks.
@@ -393,7 +352,7 @@ class EvolutionCallback(pl.Callback):
             self.writer,
             self.policy,
             self.budget,
-            self._health(),
+            self.judge_health,
             self.tie_margin,
             self.seed,
             self.rewards,
@@ -417,23 +376,16 @@ class EvolutionCallback(pl.Callback):
             **plan_of_spending(self.budget, self.teachers),
         }
 
-    def _health(self) -> JudgeHealth | None:
-        """Say how the judge is checked: by default with canaries, unless the policy never asks it anything."""
-        if isinstance(self.judge_health, JudgeHealth):
-            return self.judge_health
-        never_asked = self.policy.most_looks(RunSize(rounds=1, budget_teacher_calls=1, seeds=1)) == 0
-        return None if self.judge_health is False or never_asked else JudgeHealth()
-
-    def _take(self, trainer: pl.Trainer, info: RoundInfo, child: str) -> None:
-        """Let the next epoch read what a round has published."""
+    def _take(self, trainer: pl.Trainer, pending: dict[str, Any], child: str | None) -> None:
+        """Let the next epoch read what a round has published; None: it goes on."""
+        if child is None:
+            return
         self._opened().open_revision(child)
         self._published_sha = child
         self._pending = None
-        self._rounds_done = info.index + 1
-        self._settled_step = max(self._settled_step, info.global_step)
-        pruned_by_other = any(isinstance(c, RunCheckpoint) for c in trainer.callbacks)  # type: ignore[attr-defined]
-        if trainer.is_global_zero and not pruned_by_other:
-            prune(Path(trainer.default_root_dir), keep_last=2)
+        self._rounds_done = pending["index"] + 1
+        self._settled_step = max(self._settled_step, pending["global_step"])
+        prune_where_nobody_does(trainer, keep_last=2)
 
     def _round_id(self, trainer: pl.Trainer, module: pl.LightningModule, step: int, revision_sha: str) -> str:
         student = student_name(trainer, module)

@@ -71,6 +71,11 @@ def background_of(
     return background
 
 
+def epochs_of(settings: BackgroundRounds | None) -> int:
+    """Return the epochs that are trained while a round is under way; 0 where training waits for it."""
+    return 0 if settings is None else settings.epochs
+
+
 class RoundInBackground:
     """Hold one round after the other in a thread of rank 0; every rank keeps one of these, in step.
 
@@ -95,48 +100,52 @@ class RoundInBackground:
         self._rounds: list[tuple[float, float]] = []
         """Seconds that each took, and those of them in which training waited."""
 
-    def begin(self, info: RoundInfo, drawn: bool) -> None:
-        """Begin a round, or go on with one of an earlier process.
+    def begin(self, info: RoundInfo, pending: dict[str, Any]) -> str | None:
+        """Begin a round, or go on with one of an earlier process; returns as `at_boundary`.
 
         Args:
             info: The round.
-            drawn: Whether the student has drawn for it: the ledger holds that, and it is asked for nothing more.
+            pending: What the checkpoint holds of it; kept up to date.
         """
         self._student = student_part(self._trainer, self._module)
         self._began, self._waited_s = time.monotonic(), 0.0
         if self._trainer.is_global_zero:
             self._bar = RoundBar(self._trainer, info, seeding=False)
             self._driver.opened_store()
-            student = self._student
+            student, drawn = self._student, bool(pending["drawn"])
             name = f"round {info.index + 1} in the background"
             self._task = BackgroundTask(lambda task: self._work(task, info, student, drawn), name)
+        if self._trainer.global_step != info.global_step:
+            return None
+        return self.at_boundary(pending, pending["opened_epoch"])
 
-    def at_boundary(self, opened_epoch: int, epochs_done: int, drawn: bool) -> tuple[bool, str | None]:
-        """Do what is due between two epochs, on all ranks.
+    def at_boundary(self, pending: dict[str, Any], epochs_done: int) -> str | None:
+        """Do what is due between two epochs, on all ranks: the student draws, or training waits for the end.
 
         Args:
-            opened_epoch: Epochs that were done when the round was opened.
+            pending: What the checkpoint holds of the round; kept up to date.
             epochs_done: Epochs done now.
-            drawn: Whether the student has drawn for it.
 
         Returns:
-            Whether it has drawn by now, and the revision to read from the next epoch on; None while the round goes on.
+            The revision to read from the next epoch on; None while the round goes on.
 
         Raises:
             Exception: What went wrong in the background; the same on rank 0 as between epochs.
         """
         assert self._student is not None, "begin() was not called"
-        draws = not drawn and epochs_done - opened_epoch >= self._settings.write_epochs
-        ends = epochs_done - opened_epoch >= self._settings.epochs
+        age = epochs_done - pending["opened_epoch"]
+        draws = not pending["drawn"] and age >= self._settings.write_epochs
         if draws:
             refuse_nonfinite_weights(self._trainer, "No round is held for them, and nothing is bought.")
+        pending["drawn"] = drawn = draws or pending["drawn"]
+        ends = age >= self._settings.epochs
         local = LocalExecutor({"render": {"student": self._student}})
         began = time.monotonic()
-        drew_s, child = self._driver.meet(local, lambda executor: self._serve(executor, draws, ends, drawn or draws))
+        drew_s, child = self._driver.meet(local, lambda executor: self._serve(executor, draws, ends, drawn))
         self._waited_s += time.monotonic() - began - drew_s
         if child is not None:
-            self._finish(child, epochs_done - opened_epoch - self._settings.write_epochs)
-        return drawn or draws, child
+            self._finish(child, age - self._settings.write_epochs)
+        return child
 
     def close(self) -> bool:
         """End the round that is under way, between two units of its work; return whether its thread is over."""

@@ -40,7 +40,7 @@ class BackgroundTask(Generic[Result]):
     """
 
     def __init__(self, work: Callable[[BackgroundTask[Result]], Result], name: str) -> None:
-        self._errands: queue.SimpleQueue[_Errand] = queue.SimpleQueue()
+        self._errands: queue.SimpleQueue[_Errand | None] = queue.SimpleQueue()
         self._needs_no_more = threading.Event()
         self._result: list[Result] = []
         self._error: BaseException | None = None
@@ -82,6 +82,7 @@ class BackgroundTask(Generic[Result]):
     def release(self) -> None:
         """Say that there will be no further errand."""
         self._needs_no_more.set()
+        self._errands.put(None)  # wakes whoever waits for one
 
     def _run(self, work: Callable[[BackgroundTask[Result]], Result]) -> None:
         try:
@@ -89,19 +90,14 @@ class BackgroundTask(Generic[Result]):
         except BaseException as error:
             self._error = error
         finally:
-            self._needs_no_more.set()
+            self.release()
 
     # ---- in the main thread
 
     @property
     def is_over(self) -> bool:
         """Whether the work has returned or failed."""
-        return not self._thread.is_alive()
-
-    @property
-    def waits(self) -> bool:
-        """Whether an errand waits for the main thread."""
-        return not self._errands.empty()
+        return bool(self._result) or self._error is not None
 
     def serve(self, executor: Executor, check: Callable[[], None], to_the_end: bool) -> float:
         """Do errands until there will be no more, or until the work is over; return the seconds that they took.
@@ -112,11 +108,13 @@ class BackgroundTask(Generic[Result]):
             to_the_end: Whether to stay until the work is over.
         """
         busy_s = 0.0
-        while not (self.is_over or (self._needs_no_more.is_set() and not to_the_end and not self.waits)):
+        while not (self.is_over or (self._needs_no_more.is_set() and not to_the_end)):
             check()
             try:
                 errand = self._errands.get(timeout=POLL_S)
             except queue.Empty:
+                continue
+            if errand is None:
                 continue
             began = time.monotonic()
             try:
@@ -153,7 +151,7 @@ class BackgroundTask(Generic[Result]):
         self._thread.join(patience_s)
         self.hurries = True
         self._thread.join(patience_s)
-        return self.is_over
+        return not self._thread.is_alive()
 
 
 class BackgroundExecutor:

@@ -45,3 +45,33 @@ def test_a_revision_is_read_so_many_epochs_after_its_drawings(tmp_path: Path) ->
     seen = revision_by_epoch(run)
     assert [row.global_step // PER_EPOCH for row in run.rounds()] == [2, 4]
     assert [epoch for epoch in range(1, 8) if seen[epoch] != seen[epoch - 1]] == [4, 6]
+
+
+LAGS = {
+    "as usual": (1, BackgroundRounds()),
+    "written beside": (3, BackgroundRounds(write_epochs=1, stale_epochs=2)),
+}
+
+
+@pytest.fixture(scope="module", params=list(LAGS))
+def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, dict[str, Any]]:
+    """A run that nobody interrupted, and its settings."""
+    every, lag = LAGS[request.param]
+    settings = {"every_n_epochs": every, "lag": lag, "max_epochs": 8 if every > 1 else 5}
+    return beside(tmp_path_factory.mktemp("whole"), every_n_train_steps=2, **settings).fit(), settings
+
+
+def test_any_checkpoint_goes_on_as_if_never_interrupted(whole: tuple[Run, dict[str, Any]]) -> None:
+    """Also from those that were saved while a round was under way, whatever it had done by then."""
+    reference, settings = whole
+    names = sorted(path.parent.name for path in (reference.folder / "checkpoints").glob("*/COMMIT.json"))
+    rounds = [name for name in names if name.endswith("-round")]
+    assert len(rounds) >= 2 and len(names) > 8
+    for name in [*rounds, *names[::3]]:
+        step = int(name.split("-")[1])
+        again = beside(reference.folder, **settings).fit(name)
+        assert again.student.seen == {at: batch for at, batch in reference.student.seen.items() if at >= step}, name
+        assert again.teacher.asked == [] and again.judge.asked == 0, name
+        assert all(
+            torch.equal(a, b) for a, b in zip(again.student.parameters(), reference.student.parameters(), strict=True)
+        )
