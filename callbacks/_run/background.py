@@ -199,6 +199,10 @@ class RoundInBackground:
             except RoundInterrupted as error:
                 self._driver.end_if_told(error)
                 raise
+        if task.is_over:
+            task.stop("it is over", TERM_GRACE_S)  # its thread is about to end: nothing is left of it now
+        if task.failure is not None:
+            self._task = None  # raised here and told nowhere else
         child = task.result()
         return drew_s, child if ends or (drawn and self._settings.as_soon_as_ready) else None
 
