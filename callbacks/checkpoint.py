@@ -214,6 +214,18 @@ def prune(run_folder: Path, keep_last: int) -> None:
         shutil.rmtree(folder)
 
 
+def prune_where_nobody_does(trainer: Trainer, keep_last: int) -> None:
+    """Delete all but the newest checkpoints of a run without a `RunCheckpoint`, which would; rank 0 alone does.
+
+    Args:
+        trainer: The running trainer.
+        keep_last: As for `prune`.
+    """
+    others = any(isinstance(callback, RunCheckpoint) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+    if trainer.is_global_zero and not others:
+        prune(Path(trainer.default_root_dir), keep_last)
+
+
 def remove_uncommitted(run_folder: Path) -> None:
     """Delete what interrupted saves left in a run folder; call it only while nothing is being saved there."""
     root = run_folder / CHECKPOINT_FOLDER

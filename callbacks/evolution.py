@@ -2,44 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
 
+from evolvedirector.callbacks._run.background import RoundInBackground, background_of, epochs_of
 from evolvedirector.callbacks._run.device_fit import check_memory
 from evolvedirector.callbacks._run.epoch_resume import leave_finished_epoch
 from evolvedirector.callbacks._run.finite import refuse_nonfinite_weights
 from evolvedirector.callbacks._run.held_out import size_px_of
 from evolvedirector.callbacks._run.host_checks import (
-    check_host,
-    check_losses,
-    check_only_owner,
-    check_parts,
+    check_before_rounds,
     check_placed,
     check_settings,
     check_sized,
     evolving_data_of,
+    health_of,
     is_smoke_test,
     steps_per_epoch,
     student_name,
     trains_on,
 )
+from evolvedirector.callbacks._run.open_round import opened_beside, still_beside
 from evolvedirector.callbacks._run.rehearsal import rehearse
 from evolvedirector.callbacks._run.round_driver import RoundDriver
 from evolvedirector.callbacks.checkpoint import (
     CHECKPOINT_FOLDER,
     STATE_NAME,
-    RunCheckpoint,
     is_restored_later,
-    prune,
+    prune_where_nobody_does,
     save_committed,
 )
 from evolvedirector.errors import RunError
+from evolvedirector.evolution.background_rounds import BackgroundRounds
 from evolvedirector.evolution.budget import Budget
 from evolvedirector.evolution.host import EvolvingData
+from evolvedirector.evolution.opening import seeding_info
 from evolvedirector.evolution.round_id import RoundSettings, gold_name, round_id_of
 from evolvedirector.evolution.schedule import RoundSchedule
 from evolvedirector.execution.executor import Cluster
@@ -47,11 +47,11 @@ from evolvedirector.judges.health.report import JudgeHealth
 from evolvedirector.judges.judge import Judge
 from evolvedirector.models.embedder import Embedder
 from evolvedirector.planning.preflight import SMOKE_TEST
-from evolvedirector.planning.roles import EvolutionPlan, Evolves
+from evolvedirector.planning.roles import EvolutionPlan
 from evolvedirector.planning.spending import plan_of_spending, with_look_price
-from evolvedirector.policies.policy import Policy, RunSize
+from evolvedirector.policies.policy import Policy
 from evolvedirector.policies.screening.policy import ScreeningPolicy
-from evolvedirector.records import RoundInfo, digest
+from evolvedirector.records import RoundInfo
 from evolvedirector.records.part import Part
 from evolvedirector.records.plain_settings import settings_of
 from evolvedirector.rewards.reward import Reward
@@ -107,6 +107,8 @@ class EvolutionCallback(pl.Callback):
         first_rounds: int = 0,
         embedder: Embedder | None = None,
         cluster: Cluster | None = None,
+        mode: Literal["between_epochs", "background"] = "between_epochs",
+        background: BackgroundRounds | None = None,
     ) -> None:
         """Set who takes part, how often, and what it may cost.
 
@@ -138,6 +140,8 @@ class EvolutionCallback(pl.Callback):
             embedder: Embeds the prompts and images that a round publishes, between buying and publishing, for a module
                 that trains on embeddings (`EmbeddingDataModule`). None: nobody does.
             cluster: Where judge, writer, teachers or rewards work that do not work beside the student. None: all do.
+            mode: Whether training waits for each round, or goes on while its judge, writer and teachers work.
+            background: How far such rounds lag behind. None: what they buy is read one epoch after the drawings.
 
         Raises:
             UserError: No teacher, a number out of range, or a part on the cluster that there is none of.
@@ -149,13 +153,13 @@ class EvolutionCallback(pl.Callback):
         self.writer = writer
         self.policy: Policy = policy or ScreeningPolicy()
         self.budget = with_look_price(settings_of(Budget, budget or {}, "budget"), judge)
-        self.judge_health = judge_health
-        if isinstance(judge_health, Mapping):  # as Hydra gives it
-            self.judge_health = settings_of(JudgeHealth, judge_health, "judge_health")
+        self.judge_health = health_of(judge_health, self.policy)
         self.tie_margin = tie_margin
         self.every_n_epochs = every_n_epochs
         self.max_rounds = max_rounds
-        self._schedule = RoundSchedule(every_n_epochs, max_rounds, first_rounds)
+        self.mode = mode
+        self.background = background_of(mode, background, offload_student, self.policy)
+        self._schedule = RoundSchedule(every_n_epochs, max_rounds, first_rounds, epochs_of(self.background))
         self.image_size_px = image_size_px
         self.offload_student = offload_student
         self.seed = seed
@@ -168,6 +172,7 @@ class EvolutionCallback(pl.Callback):
         check_placed(cluster, self.parts())
         self.root: Path | None = None
         self._driver: RoundDriver | None = None
+        self._beside: RoundInBackground | None = None  # holds rounds while training goes on
         self._host: EvolvingData | None = None
         self._rounds_done = 0
         self._pending: dict[str, Any] | None = None  # the round this run has opened and not finished
@@ -209,15 +214,11 @@ class EvolutionCallback(pl.Callback):
             return
         self._host = evolving_data_of(trainer, self.data)
         self.root = Path(self._host.data_root).resolve()
-        check_host(trainer, pl_module)
-        check_losses(self.policy, pl_module)
-        if next(c for c in trainer.callbacks if isinstance(c, Evolves)) is self:  # type: ignore[attr-defined]
-            check_parts(trainer, pl_module)  # all parts of the run, once
-        if self.cluster is not None and trainer.is_global_zero:
-            self.cluster.verify()
-        self._gold = gold_name(self._health())
-        check_only_owner(trainer, self, self.root)
+        check_before_rounds(trainer, pl_module, self, self.evolution())
+        self._gold = gold_name(self.judge_health)
         self._driver = RoundDriver(self.evolution(), self.root, trainer, pl_module)
+        if self.background is not None:
+            self._beside = RoundInBackground(self._driver, self.background, trainer, pl_module)
         if self.budget.buys_nothing and trainer.is_global_zero:
             print("Evolution: budget_teacher_calls is 0, so this run only trains: nothing is judged or bought.")
 
@@ -238,14 +239,7 @@ class EvolutionCallback(pl.Callback):
         if self._pending is None and not self.budget.buys_nothing and not restored_later:
             refuse_nonfinite_weights(trainer, "Nothing is bought for them.")
             revision_sha = self._published_sha or self._opened().revision_sha
-            info = RoundInfo(
-                digest("seeding", self.seed, revision_sha),
-                0,
-                self.max_rounds,
-                self.seed,
-                trainer.global_step,
-                revision_sha,
-            )
+            info = seeding_info(self.seed, self.max_rounds, trainer.global_step, revision_sha)
             child = self._driving().seed(info)
             if child != revision_sha:
                 self._opened().open_revision(child)
@@ -260,12 +254,12 @@ class EvolutionCallback(pl.Callback):
         if self._pending is not None:
             info = RoundInfo.restored(self._pending)
             if self._renames_pending:
-                info = replace(info, round_id=self._round_id(trainer, pl_module, info.revision_sha))
-            self._run(trainer, info)
-        elif trainer.fit_loop.resumed_on_epoch_end:  # another instance's round was interrupted before this one's turn
+                info = replace(info, round_id=self._round_id(trainer, pl_module, info.global_step, info.revision_sha))
+            self._hold(trainer, info, still_beside(self._pending, info, trainer, self.background))
+        if trainer.fit_loop.resumed_on_epoch_end:  # another instance's round was interrupted before this one's turn
             self._epoch_ended(trainer, pl_module, trainer.current_epoch)
         while self._schedule.comes_first(trainer.global_step, self._rounds_done) and not self.budget.buys_nothing:
-            self._open_round(trainer, pl_module)
+            self._open_round(trainer, pl_module, {})
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Assert that this epoch reads the revision that the last round published."""
@@ -284,32 +278,43 @@ class EvolutionCallback(pl.Callback):
         if trainer.global_step == self._settled_step:
             return
         self._settled_step = trainer.global_step
-        is_due = self._schedule.is_due(epochs_done, self._rounds_done, trains_on(trainer, epochs_done))
-        if self.budget.buys_nothing or not is_due or is_smoke_test(trainer):
-            return
-        self._open_round(trainer, pl_module)
+        if self._pending is not None and self._beside is not None:
+            self._take(trainer, self._pending, self._beside.at_boundary(self._pending, epochs_done))
+        read = trains_on(trainer, epochs_done, self._schedule.epochs_in_flight)
+        is_due = self._pending is None and self._schedule.is_due(epochs_done, self._rounds_done, read)
+        if is_due and not (self.budget.buys_nothing or is_smoke_test(trainer)):
+            self._open_round(trainer, pl_module, opened_beside(self.background, epochs_done))
 
-    def _open_round(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save a checkpoint, then hold the next round."""
+    def _open_round(self, trainer: pl.Trainer, pl_module: pl.LightningModule, beside: dict[str, Any]) -> None:
+        """Save a checkpoint, then hold the next round, or begin it where training goes on beside it."""
         revision_sha = self._published_sha or self._opened().revision_sha
         info = RoundInfo(
-            round_id=self._round_id(trainer, pl_module, revision_sha),
+            round_id=self._round_id(trainer, pl_module, trainer.global_step, revision_sha),
             index=self._rounds_done,
             rounds=self._schedule.planned_rounds(trainer.max_epochs, trainer.max_steps, steps_per_epoch(trainer)),
             seed=self.seed,
             global_step=trainer.global_step,
             revision_sha=revision_sha,
         )
-        self._pending = asdict(info)
+        self._pending = {**asdict(info), **beside}
         name = f"step-{trainer.global_step:08d}-round" + (f"-{self.data}" if self.data else "")
         save_committed(trainer, Path(trainer.default_root_dir), name)
-        self._run(trainer, info)
+        self._hold(trainer, info, beside)
+
+    def _hold(self, trainer: pl.Trainer, info: RoundInfo, beside: dict[str, Any]) -> None:
+        self._pending = {**asdict(info), **beside}
+        if self._beside is not None and beside:
+            child = self._beside.begin(info, self._pending)
+        else:
+            refuse_nonfinite_weights(trainer, "No round is held for them, and nothing is bought.")
+            child = self._driving().run(info)
+        self._take(trainer, self._pending, child)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Let go of the root, the teachers and the judge."""
-        if self._driver is not None:
+        if self._driver is not None and (self._beside is None or self._beside.close()):
             self._driver.close()
-            self._driver = None
+        self._driver = self._beside = None
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Let go of the root, so that the next run can take it."""
@@ -317,7 +322,8 @@ class EvolutionCallback(pl.Callback):
 
     def summary_entries(self) -> dict[str, Any]:
         """Return this callback's part of `summary.json`."""
-        return self._driver.summary(self._opened().revision_sha) if self._driver is not None else {}
+        beside = {} if self._beside is None else {"background": self._beside.summary()}
+        return {} if self._driver is None else {**self._driver.summary(self._opened().revision_sha), **beside}
 
     def failing_skills(self, revision_sha: str) -> list[tuple[str, float]]:
         """Rank the skills that the rounds before a revision saw fail, with their shares; every rank asks.
@@ -346,11 +352,12 @@ class EvolutionCallback(pl.Callback):
             self.writer,
             self.policy,
             self.budget,
-            self._health(),
+            self.judge_health,
             self.tie_margin,
             self.seed,
             self.rewards,
             self.embedder,
+            background=self.background,
         )
         return EvolutionPlan(
             settings, self._schedule, self.offload_student, self.image_size_px, self.data, self.cluster
@@ -360,6 +367,7 @@ class EvolutionCallback(pl.Callback):
         """Say what evolution may do and cost at most, for `evolvedirector check`."""
         return {
             "rounds": "none" if self.budget.buys_nothing else self._schedule.told(),
+            "mode": "between epochs" if self.background is None else self.background.told(),
             "teachers": ", ".join(self.teachers),
             "judge": type(self.judge).__name__,
             "policy": type(self.policy).__name__,
@@ -368,28 +376,20 @@ class EvolutionCallback(pl.Callback):
             **plan_of_spending(self.budget, self.teachers),
         }
 
-    def _health(self) -> JudgeHealth | None:
-        """Say how the judge is checked: by default with canaries, unless the policy never asks it anything."""
-        if isinstance(self.judge_health, JudgeHealth):
-            return self.judge_health
-        never_asked = self.policy.most_looks(RunSize(rounds=1, budget_teacher_calls=1, seeds=1)) == 0
-        return None if self.judge_health is False or never_asked else JudgeHealth()
-
-    def _run(self, trainer: pl.Trainer, info: RoundInfo) -> None:
-        refuse_nonfinite_weights(trainer, "No round is held for them, and nothing is bought.")
-        child = self._driving().run(info)
+    def _take(self, trainer: pl.Trainer, pending: dict[str, Any], child: str | None) -> None:
+        """Let the next epoch read what a round has published; None: it goes on."""
+        if child is None:
+            return
         self._opened().open_revision(child)
         self._published_sha = child
         self._pending = None
-        self._rounds_done = info.index + 1
-        self._settled_step = info.global_step
-        pruned_by_other = any(isinstance(c, RunCheckpoint) for c in trainer.callbacks)  # type: ignore[attr-defined]
-        if trainer.is_global_zero and not pruned_by_other:
-            prune(Path(trainer.default_root_dir), keep_last=2)
+        self._rounds_done = pending["index"] + 1
+        self._settled_step = max(self._settled_step, pending["global_step"])
+        prune_where_nobody_does(trainer, keep_last=2)
 
-    def _round_id(self, trainer: pl.Trainer, module: pl.LightningModule, revision_sha: str) -> str:
+    def _round_id(self, trainer: pl.Trainer, module: pl.LightningModule, step: int, revision_sha: str) -> str:
         student = student_name(trainer, module)
-        return round_id_of(self.evolution().settings, self._gold, student, trainer.global_step, revision_sha)
+        return round_id_of(self.evolution().settings, self._gold, student, step, revision_sha)
 
     def _opened(self) -> EvolvingData:
         assert self._host is not None, "setup() has not run"

@@ -13,13 +13,14 @@ from evolvedirector.errors import RunError, UserError
 from evolvedirector.evolution import EvolvingData, ImageGenerator, MeasuresLoss
 from evolvedirector.execution.executor import Cluster
 from evolvedirector.execution.ranks import on_rank_zero
+from evolvedirector.judges.health.report import JudgeHealth
 from evolvedirector.judges.judge import Judge
 from evolvedirector.judges.no_judge import NoJudge
 from evolvedirector.planning.preflight import RunOptions, problems_of, problems_of_options, told
-from evolvedirector.planning.roles import CountsBatches, Evolves, Seeded
+from evolvedirector.planning.roles import CountsBatches, EvolutionPlan, Evolves, Seeded
 from evolvedirector.policies.policy import DrawsByLoss, Policy, RunSize
 from evolvedirector.records.part import Part
-from evolvedirector.records.plain_settings import refuse_unbuilt
+from evolvedirector.records.plain_settings import refuse_unbuilt, settings_of
 from evolvedirector.rewards.reward import Reward
 from evolvedirector.teachers.teacher import Teacher
 from evolvedirector.writers.prompt_writer import PromptWriter
@@ -122,6 +123,45 @@ def check_settings(
             f"tie_margin is {tie_margin}. Allowed: 0 to under 0.5, where everything is a tie. "
             "Write `tie_margin: 0.05`, say."
         )
+
+
+def health_of(written: JudgeHealth | Mapping[str, Any] | bool | None, policy: Policy) -> JudgeHealth | None:
+    """Say how the judge is checked: by default with canaries, unless the policy never asks it anything; None: not.
+
+    Args:
+        written: In a callback; a mapping as Hydra gives it.
+        policy: Decides.
+    """
+    if isinstance(written, Mapping):
+        return settings_of(JudgeHealth, written, "judge_health")
+    if isinstance(written, JudgeHealth):
+        return written
+    never_asked = policy.most_looks(RunSize(rounds=1, budget_teacher_calls=1, seeds=1)) == 0
+    return None if written is False or never_asked else JudgeHealth()
+
+
+def check_before_rounds(
+    trainer: pl.Trainer, module: pl.LightningModule, callback: OwnsRoot, plan: EvolutionPlan
+) -> None:
+    """Refuse a host, parts or a cluster that a round could not work with, before anything is bought.
+
+    Args:
+        trainer: In `setup`.
+        module: The student.
+        callback: Evolves the data.
+        plan: Its own.
+
+    Raises:
+        RunError: With the line to write.
+        UserError: A part cannot work, or no cluster answers.
+    """
+    check_host(trainer, module)
+    check_losses(plan.settings.policy, module)
+    if next(c for c in trainer.callbacks if isinstance(c, Evolves)) is callback:  # type: ignore[attr-defined]
+        check_parts(trainer, module)  # all parts of the run, once
+    if plan.cluster is not None and trainer.is_global_zero:
+        plan.cluster.verify()
+    check_only_owner(trainer, callback)
 
 
 def check_host(trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -240,15 +280,17 @@ def student_name(trainer: pl.Trainer, module: pl.LightningModule) -> list[str]:
     return [*name, repr(seed), repr(data.global_batch_size if isinstance(data, CountsBatches) else None)]
 
 
-def trains_on(trainer: pl.Trainer, epochs_done: int) -> bool:
+def trains_on(trainer: pl.Trainer, epochs_done: int, further: int = 0) -> bool:
     """Say whether training goes on after an epoch.
 
     Args:
         trainer: The running trainer.
         epochs_done: That epoch included.
+        further: Epochs after it that do not count.
     """
-    steps_end = trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps
-    epochs_end = trainer.max_epochs not in (None, -1) and epochs_done >= trainer.max_epochs
+    last_step = trainer.global_step + further * (steps_per_epoch(trainer) or 0)
+    steps_end = trainer.max_steps != -1 and last_step >= trainer.max_steps
+    epochs_end = trainer.max_epochs not in (None, -1) and epochs_done + further >= trainer.max_epochs
     return not (steps_end or epochs_end or trainer.should_stop)
 
 
@@ -285,12 +327,13 @@ class OwnsRoot(Protocol):
         ...
 
 
-def check_only_owner(trainer: pl.Trainer, callback: OwnsRoot, root: Path) -> None:
+def check_only_owner(trainer: pl.Trainer, callback: OwnsRoot) -> None:
     """Refuse a second callback that evolves the same root: two drivers would publish against each other.
 
     Raises:
         RunError: With the line to write.
     """
+    root = callback.owned_root()
     for other in trainer.callbacks:  # type: ignore[attr-defined]
         if other is not callback and isinstance(other, OwnsRoot) and other.owned_root() == root:
             raise RunError(

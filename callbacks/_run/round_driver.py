@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import lightning.pytorch as pl
 import torch.distributed as dist
@@ -21,7 +21,7 @@ from evolvedirector.evolution.host import StudentPart
 from evolvedirector.evolution.opening import run_seeding
 from evolvedirector.evolution.round import run_round
 from evolvedirector.evolution.round_parts import Round, RoundInterrupted, RoundParts, RoundWatch, tenants_of
-from evolvedirector.execution.executor import Executor
+from evolvedirector.execution.executor import Executor, Tenants
 from evolvedirector.execution.heartbeat import Heartbeat
 from evolvedirector.execution.local import LocalExecutor
 from evolvedirector.execution.ranks import PeerFailed, RankExecutor, on_rank_zero
@@ -36,6 +36,8 @@ from evolvedirector.report.summary import evolution_figures
 
 if TYPE_CHECKING:
     from evolvedirector.store.dataset import DatasetStore
+
+Result = TypeVar("Result")
 
 GROUP_TIMEOUT = timedelta(days=30)
 """No round is ended by a collective's timeout: the heartbeat tells dead from slow."""
@@ -70,7 +72,7 @@ class RoundDriver:
             StoreError: Another process has it.
         """
         if self._trainer.is_global_zero:
-            self._opened_store()
+            self.opened_store()
 
     def run(self, info: RoundInfo) -> str:
         """Run one round on all ranks; every rank returns the sha of the published revision."""
@@ -92,13 +94,13 @@ class RoundDriver:
 
     def failing_skills(self, revision_sha: str) -> list[tuple[str, float]]:
         """Rank the skills that the student fails; every rank gets what rank 0 reads."""
-        return on_rank_zero(lambda: failing_skills(self._opened_store(), revision_sha))
+        return on_rank_zero(lambda: failing_skills(self.opened_store(), revision_sha))
 
     def summary(self, revision_sha: str) -> dict[str, Any]:
         """Return the figures of evolution so far; empty on ranks without the ledger."""
         if not self._trainer.is_global_zero:
             return {}
-        return evolution_figures(self._opened_store(), revision_sha, self._settings.budget)
+        return evolution_figures(self.opened_store(), revision_sha, self._settings.budget)
 
     def close(self) -> None:
         """Let go of the ledger, the teachers, the writer and the judge."""
@@ -113,10 +115,23 @@ class RoundDriver:
 
     def _together(self, work: Callable[[Round], str], info: RoundInfo, name: str | None = None) -> str:
         student = student_part(self._trainer, self._module)
-        local = self._local_executor(student)
+        local = LocalExecutor(self.tenants(student), offloader(self._trainer, self._module, self._plan.offload_student))
+
+        def drive(executor: Executor) -> str:
+            return self._drive(work, info, student, self.over_cluster(executor, local), name)
+
+        return self.meet(local, drive)
+
+    def meet(self, local: LocalExecutor, drive: Callable[[Executor], Result]) -> Result:
+        """Let rank 0 drive what all ranks do together; every rank returns what it returns.
+
+        Args:
+            local: Does this rank's share.
+            drive: Done on rank 0, with an executor over all ranks.
+        """
         if not (dist.is_available() and dist.is_initialized() and self._trainer.world_size > 1):
             with self._term.handled():
-                result = self._drive(work, info, student, self._over_cluster(local, local), name)
+                result = drive(local)
             self._term.end_if_received()
             return result
         heartbeat, group = self._meet()
@@ -129,7 +144,7 @@ class RoundDriver:
                     result = executor.serve()
                 else:
                     try:
-                        result = self._drive(work, info, student, self._over_cluster(executor, local), name)
+                        result = drive(executor)
                     except BaseException as error:
                         self._tell(executor, heartbeat, error)
                         raise
@@ -160,40 +175,65 @@ class RoundDriver:
         executor: Executor,
         name: str | None,
     ) -> str:
-        settings = self._settings
         with RoundBar(self._trainer, info, seeding=work is run_seeding, name=name) as bar:
-            parts = RoundParts(
-                store=self._opened_store(),
-                executor=executor,
-                student=student,
-                teachers=settings.teachers,
-                judge=settings.judge,
-                writer=settings.writer,
-                policy=settings.policy,
-                budget=settings.budget,
-                image_size_px=self._image_size_px(),
-                rewards=settings.rewards,
-                judge_health=settings.judge_health,
-                tie_margin=settings.tie_margin,
-                teacher_prices_usd=told_prices_usd(settings.teachers),
-                buckets=self._buckets(),
-                embedder=self._embedder,
-            )
-            watch = RoundWatch(self._stop_reason, bar.report)
+            parts = self.parts(student, executor)
+            watch = RoundWatch(self.stop_reason, bar.report)
             if name is not None:
                 watch = replace(watch, go_on="the same command goes on")
             try:
                 child = work(Round(parts, info, watch))
             except RoundInterrupted as error:
                 executor.enter("train")
-                if self._term.received:
-                    print(error)
-                self._term.end_if_received(error)
+                self.end_if_told(error)
                 raise
-            if name is not None:
-                return child
-            bar.finish(parts.store, child, settings.budget.budget_teacher_calls)
+            if name is None:
+                self.report(bar, child)
             return child
+
+    def end_if_told(self, error: RoundInterrupted) -> None:
+        """End the process where SIGTERM is why a round was interrupted.
+
+        Args:
+            error: Says how far it came.
+        """
+        if self._term.received:
+            print(error)
+        self._term.end_if_received(error)
+
+    def report(self, bar: RoundBar, child: str) -> None:
+        """Print and log what a round came to; on rank 0.
+
+        Args:
+            bar: Of the round.
+            child: The revision that it published.
+        """
+        bar.finish(self.opened_store(), child, self._settings.budget.budget_teacher_calls)
+
+    def parts(self, student: StudentPart, executor: Executor) -> RoundParts:
+        """Say who takes part in a round, on the rank that has the ledger.
+
+        Args:
+            student: Draws.
+            executor: Carries requests.
+        """
+        settings = self._settings
+        return RoundParts(
+            store=self.opened_store(),
+            executor=executor,
+            student=student,
+            teachers=settings.teachers,
+            judge=settings.judge,
+            writer=settings.writer,
+            policy=settings.policy,
+            budget=settings.budget,
+            image_size_px=self._image_size_px(),
+            rewards=settings.rewards,
+            judge_health=settings.judge_health,
+            tie_margin=settings.tie_margin,
+            teacher_prices_usd=told_prices_usd(settings.teachers),
+            buckets=self._buckets(),
+            embedder=self._embedder,
+        )
 
     def _image_size_px(self) -> int:
         size = self._plan.image_size_px or size_px_of(self._module)
@@ -209,25 +249,35 @@ class RoundDriver:
         data = getattr(datamodule, self._plan.data) if self._plan.data else datamodule  # the user named this attribute
         return data.buckets if isinstance(data, HasBuckets) else ()
 
-    def _local_executor(self, student: StudentPart) -> LocalExecutor:
-        settings = self._settings
-        return LocalExecutor(
-            tenants_of(student, settings.teachers, settings.judge, settings.writer, settings.rewards, self._embedder),
-            offloader(self._trainer, self._module, self._plan.offload_student),
-        )
+    def tenants(self, student: StudentPart) -> Tenants:
+        """Say who works in which phase.
 
-    def _over_cluster(self, executor: Executor, local: LocalExecutor) -> Executor:
+        Args:
+            student: Draws.
+        """
+        settings = self._settings
+        return tenants_of(student, settings.teachers, settings.judge, settings.writer, settings.rewards, self._embedder)
+
+    def over_cluster(self, executor: Executor, local: LocalExecutor) -> Executor:
+        """Return an executor that asks the cluster, where there is one, for the parts placed there.
+
+        Args:
+            executor: Carries all other requests.
+            local: Knows the place of each part.
+        """
         cluster = self._plan.cluster
         return executor if cluster is None else cluster.over(executor, local.place_of)
 
-    def _opened_store(self) -> DatasetStore:
+    def opened_store(self) -> DatasetStore:
+        """Return the dataset, which this process alone writes from now on; rank 0 alone asks."""
         from evolvedirector.store.dataset import DatasetStore
 
         if self._store is None:
             self._store = DatasetStore(self._root)
         return self._store
 
-    def _stop_reason(self) -> str | None:
+    def stop_reason(self) -> str | None:
+        """Say why to stop: a signal, or a rank that is gone; None while there is no reason."""
         return self._term.stop_reason or (self._heartbeat.reason if self._heartbeat is not None else None)
 
     def _meet(self) -> tuple[Heartbeat, dist.ProcessGroup]:

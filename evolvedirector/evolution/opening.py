@@ -13,8 +13,20 @@ from evolvedirector.evolution.embedding import check_embeddings, embed, forget_e
 from evolvedirector.evolution.judge_health import check_judge
 from evolvedirector.evolution.round_parts import Round
 from evolvedirector.policies.policy import LeavesSeeds
-from evolvedirector.records import DatasetState, Prompt, RevisionChange
+from evolvedirector.records import DatasetState, Prompt, RevisionChange, RoundInfo, digest
 from evolvedirector.store.ledger.faults import told_faults
+
+
+def seeding_info(seed: int, rounds: int | None, global_step: int, revision_sha: str) -> RoundInfo:
+    """Name the purchase of the seeds, which is no round.
+
+    Args:
+        seed: Root of every draw of evolution.
+        rounds: There will be. None: not known.
+        global_step: Optimizer steps done.
+        revision_sha: That is without images.
+    """
+    return RoundInfo(digest("seeding", seed, revision_sha), 0, rounds, seed, global_step, revision_sha)
 
 
 def run_seeding(round: Round) -> str:

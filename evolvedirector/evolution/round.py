@@ -20,11 +20,12 @@ from evolvedirector.evolution.buying.buy import Purchases, buy
 from evolvedirector.evolution.candidates import NOT_REACHED
 from evolvedirector.evolution.embedding import check_embeddings, embed, forget_embedded
 from evolvedirector.evolution.history import past_rounds
+from evolvedirector.evolution.look_again import draw_ahead, look_again, prompts_to_score
 from evolvedirector.evolution.losses import live_samples, measured_losses
 from evolvedirector.evolution.opening import checked, opened, skip_round
 from evolvedirector.evolution.round_parts import Round
 from evolvedirector.evolution.steps import Drawn
-from evolvedirector.policies.policy import Confirms, NeedsParts
+from evolvedirector.policies.policy import NeedsParts
 from evolvedirector.records import (
     Allowance,
     DatasetState,
@@ -48,9 +49,6 @@ MIN_LIVE_SAMPLES = 1
 
 MOST_REFUSED = 0.9
 """Share of refused texts in a round above which it warns."""
-
-MOST_FURTHER_LOOKS = 32
-"""Most times that a policy is asked which candidates to look at again: a policy that never has enough ends here."""
 
 _NEW_STATE: Mapping[str, PromptState] = {"retire": "retired", "master": "mastered", "revive": "live"}
 
@@ -79,12 +77,13 @@ def run_round(round: Round) -> str:
     _check_plan(round, plan, state)
     candidates = steps.write(round, _with_parents(plan, state), state.entries)
     drawn = steps.render(round, _to_render(state, plan, candidates))
+    draw_ahead(round, plan, state, candidates)
     evidence = _screen(round, plan, drawn, candidates)
     evidence += _probe(round, plan, drawn, state)
     evidence += _compare_live(round, plan, drawn, state)
     seen = replace(state, entries={**state.entries, **{p.id: PromptEntry(p, "candidate") for p in candidates}})
     allowance = round.opening_allowance()
-    evidence = _look_again(round, seen, evidence, allowance)
+    evidence = look_again(round, seen, evidence, allowance)
     scored = _draw_to_score(round, plan, state, candidates)
     evidence += steps.score(round, scored.images)
 
@@ -150,44 +149,9 @@ def _compare_live(round: Round, plan: RoundPlan, drawn: Mapping[str, str], state
     return steps.compare(round, pairs, plan.both_orders)
 
 
-def _look_again(
-    round: Round, state: DatasetState, evidence: Sequence[Evidence], allowance: Allowance
-) -> list[Evidence]:
-    """Look at further drawings of the candidates that the policy is in doubt about; in place of what was known of them.
-
-    What the policy asks follows from what was seen alone, so a round that is repeated after a kill asks the same. A
-    candidate of which a further look brings nothing (the budget of looks is spent, the drawing is the same) is left.
-    """
-    policy, by_prompt = round.parts.policy, {item.prompt_id: item for item in evidence if item.kind == "screen"}
-    if not isinstance(policy, Confirms):
-        return list(evidence)
-    prompts = {key: state.entries[key].prompt for key in by_prompt}
-    left: set[str] = set()
-    for _ in range(MOST_FURTHER_LOOKS):
-        asked = list(dict.fromkeys(policy.look_again(state, evidence, allowance, round.info)))
-        _check_asked(asked, by_prompt)
-        asked = [key for key in asked if key not in left]
-        if not asked:
-            break
-        more = {item.prompt_id: item for item in steps.check_again(round, [by_prompt[key] for key in asked], prompts)}
-        left.update(key for key in asked if key not in more)
-        by_prompt |= more
-        evidence = [more.get(item.prompt_id, item) if item.kind == "screen" else item for item in evidence]
-    return list(evidence)
-
-
-def _check_asked(asked: Sequence[str], screened: Mapping[str, Evidence]) -> None:
-    for prompt_id in asked:
-        if prompt_id not in screened:
-            raise UserError(
-                f"The policy wants another look at prompt {prompt_id!r}, which is none of the {len(screened)} "
-                "candidates that were screened. Return ids of evidence of kind `screen` from `look_again`."
-            )
-
-
 def _draw_to_score(round: Round, plan: RoundPlan, state: DatasetState, candidates: Sequence[Prompt]) -> _Scored:
     """Let the student, or the teacher that the plan names, draw what the rewards are to score."""
-    prompts = [state.entries[key].prompt for key in plan.score] + (list(candidates) if plan.score_candidates else [])
+    prompts = prompts_to_score(plan, state, candidates)
     if not prompts:
         return _Scored()
     variants = range(plan.images_per_prompt)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from evolvedirector.evolution.background_rounds import BackgroundRounds
 from evolvedirector.evolution.budget import Budget
 from evolvedirector.judges.health.gold import check_gold
 from evolvedirector.judges.health.report import JudgeHealth
@@ -35,6 +36,7 @@ class RoundSettings:
         seed: Root of every draw of evolution.
         rewards: Score images, by name.
         embedder: Embeds what rounds publish. None: nobody does.
+        background: How far rounds lag behind the training. None: training waits for them.
     """
 
     teachers: Mapping[str, Teacher]
@@ -47,6 +49,7 @@ class RoundSettings:
     seed: int = 0
     rewards: Mapping[str, Reward] = field(default_factory=dict)
     embedder: Embedder | None = None
+    background: BackgroundRounds | None = None
 
     def deciders(self, gold: str) -> list[str]:
         """List everything that decides a round, as text.
@@ -59,7 +62,9 @@ class RoundSettings:
         who = [*teachers, *rewards, self.judge.fingerprint, self.writer.fingerprint, self.policy.fingerprint]
         floors = [] if self.judge_health is None else [repr(replace(self.judge_health, gold=None)), gold]
         embedder = [] if self.embedder is None else [f"embedder {self.embedder.fingerprint}"]
-        return [*who, repr(self.budget), *floors, f"tie margin {self.tie_margin}", *embedder]
+        # a round that training waits for decides as one between epochs does, and finds what that one bought
+        lag = [repr(self.background)] if self.background is not None and self.background.epochs else []
+        return [*who, repr(self.budget), *floors, f"tie margin {self.tie_margin}", *embedder, *lag]
 
 
 def round_id_of(settings: RoundSettings, gold: str, student: Sequence[str], global_step: int, revision_sha: str) -> str:

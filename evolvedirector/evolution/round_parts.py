@@ -49,6 +49,8 @@ class RoundParts:
         embedder: Embeds what is about to be published. None: nobody does.
         buckets: Sizes (width, height) in px to ask for where a prompt names none, evenly over the prompts, in place of
             `image_size_px`. Empty: none.
+        spare_drawings: Further drawings of each candidate made with the first, for a student that draws at one time
+            alone. None: it draws whenever it is asked.
     """
 
     store: DatasetStore
@@ -66,6 +68,7 @@ class RoundParts:
     teacher_prices_usd: Mapping[str, float] = field(default_factory=dict)
     buckets: Sequence[BucketSize] = ()
     embedder: EmbeddingPart | None = None
+    spare_drawings: int | None = None
     judge_fingerprint: str = field(init=False)
     """Part of the key of every look."""
     teacher_fingerprints: Mapping[str, str] = field(init=False)
@@ -131,11 +134,13 @@ class RoundWatch:
         stop: Returns the reason to stop now, or None.
         report: Receives the progress after each unit.
         go_on: How to go on after a stop, for the message.
+        drawn: Called when the student has drawn all that it will be asked for, where it draws at one time alone.
     """
 
     stop: Callable[[], str | None] = lambda: None
     report: Callable[[Progress], None] = lambda progress: None
     go_on: str = "continue with `--ckpt_path last`"
+    drawn: Callable[[], None] = lambda: None
 
     def check(self) -> None:
         """Go on unless someone asked to stop.

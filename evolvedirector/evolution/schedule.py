@@ -15,6 +15,7 @@ class RoundSchedule:
         every_n_epochs: Epochs between rounds.
         max_rounds: Rounds in all. None: as many as there is room for.
         first_rounds: Of these, how many are held before the first training step.
+        epochs_in_flight: Epochs that are trained between the opening of a round and the first one that reads it.
 
     Raises:
         UserError: A number out of range.
@@ -23,6 +24,7 @@ class RoundSchedule:
     every_n_epochs: int
     max_rounds: int | None
     first_rounds: int = 0
+    epochs_in_flight: int = 0
 
     def __post_init__(self) -> None:
         numbers = {
@@ -37,6 +39,12 @@ class RoundSchedule:
             raise UserError(
                 f"first_rounds is {self.first_rounds} and max_rounds {self.max_rounds}, which counts them. Allowed "
                 f"is a max_rounds from {self.first_rounds} up. Write `max_rounds: {self.first_rounds}`, or null."
+            )
+        if self.epochs_in_flight > self.every_n_epochs:
+            raise UserError(
+                f"A round in the background takes {self.epochs_in_flight} epochs (write_epochs and stale_epochs), but "
+                f"every_n_epochs is {self.every_n_epochs}: it would not be over when the next one is due. Allowed are "
+                f"as many at most. Write `every_n_epochs: {self.epochs_in_flight}` or more."
             )
 
     def is_due(self, epochs_done: int, rounds_done: int, trains_on: bool) -> bool:
@@ -80,5 +88,5 @@ class RoundSchedule:
             epochs = by_steps if epochs is None else min(epochs, by_steps)
         if epochs is None:
             return self.max_rounds
-        rounds = self.first_rounds + max(0, (epochs - 1) // self.every_n_epochs)
+        rounds = self.first_rounds + max(0, (epochs - 1 - self.epochs_in_flight) // self.every_n_epochs)
         return rounds if self.max_rounds is None else min(rounds, self.max_rounds)

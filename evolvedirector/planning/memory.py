@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, runtime_checkable
 
 from evolvedirector.records.part import HoldsParts, OnDevice
@@ -190,6 +190,21 @@ def phases(
         _with_largest("judge", staying, judges),
         _with_largest("teach", staying, teachers),
         _with_largest("evaluate", student.total, evaluators),
+    ]
+
+
+def beside_training(listed: Sequence[PhaseBytes]) -> list[PhaseBytes]:
+    """Let whoever works in rounds work while the student trains, as in the background: the largest of them, at a time.
+
+    Args:
+        listed: As `phases` lists them, where nothing of the student leaves.
+    """
+    in_rounds = [phase for phase in listed if phase.phase in ("write", "judge", "teach")]
+    largest = max(in_rounds, key=lambda phase: phase.tenant)
+    return [
+        replace(phase, tenant=largest.tenant, who=largest.who) if phase.phase == "train" else phase
+        for phase in listed
+        if phase not in in_rounds
     ]
 
 

@@ -16,7 +16,16 @@ from evolvedirector.evolution.round_id import RoundSettings
 from evolvedirector.evolution.schedule import RoundSchedule
 from evolvedirector.execution.executor import Cluster
 from evolvedirector.judges.judge import Judge
-from evolvedirector.planning.memory import Offload, PhaseBytes, StudentBytes, WorkBytes, evaluators_of, phases, sizes_of
+from evolvedirector.planning.memory import (
+    Offload,
+    PhaseBytes,
+    StudentBytes,
+    WorkBytes,
+    beside_training,
+    evaluators_of,
+    phases,
+    sizes_of,
+)
 from evolvedirector.planning.spending import Reader
 from evolvedirector.records import Prompt
 from evolvedirector.records.buckets import BucketSize
@@ -76,7 +85,7 @@ def phases_of(
     settings = plan.settings
     rewards = {f"the reward {name}": (f"rewards.{name}", part) for name, part in settings.rewards.items()}
     teachers = {f"the teacher {name}": (f"teachers.{name}", part) for name, part in settings.teachers.items()}
-    return phases(
+    listed = phases(
         student,
         plan.offload_student,
         sizes_of(
@@ -89,6 +98,7 @@ def phases_of(
         sizes_of(plan.here({"the writer": ("writer", settings.writer)})),
         work,
     )
+    return listed if settings.background is None else beside_training(listed)
 
 
 @dataclass(frozen=True, slots=True)

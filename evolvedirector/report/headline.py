@@ -32,6 +32,8 @@ def sentences(summary: Mapping[str, Any], spending: Mapping[str, Any], dataset: 
             f"It cost {spending['teacher_calls']:,} teacher calls{lost} and {spending['judge_calls']:,} looks of the "
             f"judge: {money(spending['cost_usd'])} in all."
         )
+    if beside := summary.get("background"):
+        said.append(_beside(beside))
     if summary.get("nonfinite_steps"):
         said.append(_nonfinite(summary["nonfinite_steps"], summary.get("nonfinite_at") or []))
     return said
@@ -174,6 +176,17 @@ def _learned(summary: Mapping[str, Any], dataset: Mapping[str, int]) -> str:
     over = f" over {rounds:,} round{'' if rounds == 1 else 's'} of evolution{skipped}" if rounds else ""
     of = f" made of {trained:,} different ones" if trained else ""
     return f"The student has seen {images:,} training images{of}{over}."
+
+
+def _beside(figures: Mapping[str, Any]) -> str:
+    """Say how far rounds in the background lagged behind, and how long training waited for them."""
+    rule = "at most " if figures["as_soon_as_ready"] else ""
+    waited = f", and training waited {duration(figures['waited_s']) or 'no time'} for them"
+    share = f" ({percent(figures['idle_share'])} of their time)" if figures["idle_share"] is not None else ""
+    return (
+        "Rounds went on in the background: what they bought was read "
+        f"{rule}{figures['stale_epochs']:,} epochs after the student's drawings{waited}{share}."
+    )
 
 
 def _draws(mean: float, summary: Mapping[str, Any]) -> str:

@@ -83,7 +83,7 @@ SUMMARY_KEYS = (
     "win_rate_held_out", "win_rate_by_training_judge", "win_rate_history", "forgetting", "embedding_arms", "suites",
     "evaluation_teacher_calls", "evaluation_cost_usd", "teacher_share", "teacher_table", "judge_health",
     "rounds_detail", "failed_shares", "budget", "saved_by_looking", "failed_by_origin",
-    "nonfinite_steps", "nonfinite_at",
+    "nonfinite_steps", "nonfinite_at", "background",
 )  # fmt: skip
 """Keys of `summary.json`; a figure that a run has no reader for is null."""
 

@@ -98,9 +98,10 @@ class DatasetStore:
 
     def revision(self, sha: str) -> Revision:
         """Rebuild a revision in full, with the places of its samples."""
-        if self._last is None or self._last.state.revision_sha != sha:
-            self._last = self._revisions.load(sha)
-        return self._last
+        last = self._last  # another thread may be looking at another one
+        if last is None or last.state.revision_sha != sha:
+            self._last = last = self._revisions.load(sha)
+        return last
 
     def state(self, sha: str) -> DatasetState:
         """Rebuild a revision as a policy sees it.

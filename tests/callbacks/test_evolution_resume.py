@@ -73,6 +73,8 @@ class Run:
             every_n_epochs=settings.pop("every_n_epochs", 1),
             tie_margin=settings.pop("tie_margin", 0.0),
             judge_health=settings.pop("judge_health", None),
+            mode=settings.pop("mode", "between_epochs"),
+            background=settings.pop("background", None),
         )
         checkpoint = RunCheckpoint(every_n_train_steps=settings.pop("every_n_train_steps", None), keep_last=99)
         torch.manual_seed(0)

@@ -82,6 +82,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "max_epochs": {"limit": "max_epochs"},
     "max_steps": {"limit": "max_steps"},
     "each 3 steps": {"limit": "max_steps", "every_n_train_steps": 3},  # with the last batch of an epoch
+    "background": {"limit": "max_epochs", "every_n_train_steps": 2, "mode": "background"},
 }
 
 
@@ -142,6 +143,39 @@ def test_signal_at_any_event(
     assert len(experiments) >= 6
     results = servers.perform(experiments)
     wrong = [line for result in results for line in check(result, references["max_epochs"])]
+    assert not wrong, "\n".join(wrong)
+    assert [result["ends"][0]["code"] for result in results] == [code] * len(results)
+    assert max(result["ends"][0]["seconds"] for result in results) < 15
+
+
+def test_kill_at_any_event_while_training_goes_on_beside_a_round(
+    servers: Servers, references: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    """Events of two threads: which one has a number differs from run to run, where the run ends does not."""
+    reference, variant = references["background"], VARIANTS["background"]
+    experiments = [
+        {"folder": f"{tmp_path}/{at}", "variant": "background", "at": [at, 150] if at % 4 == 0 else [at], **variant}
+        for at in spread(reference["kinds"], 1)
+    ]
+    assert len(experiments) >= 15
+    results = servers.perform(experiments)
+    wrong = [line for result in results for line in check(result, reference)]
+    assert not wrong, "\n".join(wrong)
+    assert {result["ends"][0]["code"] for result in results} == {-signal.SIGKILL}
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signal_while_training_goes_on_beside_a_round(
+    servers: Servers, references: dict[str, dict[str, Any]], tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    reference, kinds = references["background"], {"batch end", "teacher asked", "look", "before commit"}
+    experiments = [
+        {"folder": f"{tmp_path}/{at}", "variant": "background", "at": [at], "signal": int(number)}
+        | VARIANTS["background"]
+        for at in spread(reference["kinds"], 2, kinds)
+    ]
+    results = servers.perform(experiments)
+    wrong = [line for result in results for line in check(result, reference)]
     assert not wrong, "\n".join(wrong)
     assert [result["ends"][0]["code"] for result in results] == [code] * len(results)
     assert max(result["ends"][0]["seconds"] for result in results) < 15

@@ -27,27 +27,37 @@ module = TextToImage(
     PixArt(RandomTextEncoder(16), 32, text_length=12, patch_size=8, layers=2, heads=2, head_dim=16),
     FlowMatching(prediction="x0"), 32, sampling_steps=2, generation_chunk_size=4,
 )
-drawn = []
+drawn, read = [], []
 generate = module.generate
 module.generate = lambda requests: drawn.append(len(requests)) or generate(requests)
 data = EvolvingDataModule(folder / "data", seeds=MiniaturePrompts(count=10), global_batch_size=8, batches_per_epoch=3)
 evolution = EvolutionCallback(
-    {"exact": MiniatureTeacher()}, MiniatureJudge(), MiniatureWriter(), budget=Budget(budget_teacher_calls=30)
+    {"exact": MiniatureTeacher()}, MiniatureJudge(), MiniatureWriter(), budget=Budget(budget_teacher_calls=30),
+    mode=sys.argv[2],
 )
+
+
+class Reads(pl.Callback):
+    def on_train_epoch_start(self, trainer, pl_module):
+        read.append(data.revision_sha)
+
+
 trainer = pl.Trainer(
-    default_root_dir=folder, accelerator="cpu", devices=2, strategy=ShardedStrategy(), max_epochs=3, logger=False,
+    default_root_dir=folder, accelerator="cpu", devices=2, strategy=ShardedStrategy(), max_epochs=4, logger=False,
     reload_dataloaders_every_n_epochs=1, use_distributed_sampler=False, gradient_clip_val=1.0,
-    enable_progress_bar=False, enable_model_summary=False, callbacks=[EMA(), evolution, RunSummary(), RunCheckpoint()],
+    enable_progress_bar=False, enable_model_summary=False, 
+    callbacks=[EMA(), evolution, RunSummary(), RunCheckpoint(), Reads()],
 )
 trainer.fit(module, datamodule=data)
-report = {"drawn": drawn, "steps": trainer.global_step, "revision": data.revision_sha}
+report = {"drawn": drawn, "steps": trainer.global_step, "revisions": read}
 (folder / f"rank{trainer.global_rank}.json").write_text(json.dumps(report))
 torch.distributed.destroy_process_group()
 """
 
 
 @pytest.mark.slow
-def test_both_ranks_render_and_training_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("mode", "rounds"), [("between_epochs", 3), ("background", 2)])
+def test_both_ranks_render_and_training_goes_on(tmp_path: Path, mode: str, rounds: int) -> None:
     script = tmp_path / "fit.py"
     script.write_text(SCRIPT)
     with socket.socket() as probe:
@@ -55,13 +65,13 @@ def test_both_ranks_render_and_training_goes_on(tmp_path: Path) -> None:
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}"]
     done = subprocess.run(
-        [*command, str(script), str(tmp_path)],
+        [*command, str(script), str(tmp_path), mode],
         capture_output=True, text=True, timeout=250, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
     assert ranks[0]["drawn"] == ranks[1]["drawn"] and sum(ranks[0]["drawn"]) > 0
-    assert ranks[0]["steps"] == ranks[1]["steps"] == 9
-    assert ranks[0]["revision"] == ranks[1]["revision"]
+    assert ranks[0]["steps"] == ranks[1]["steps"] == 12
+    assert ranks[0]["revisions"] == ranks[1]["revisions"] and len(set(ranks[0]["revisions"])) == rounds + 1
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert summary["rounds"] == 2 and summary["teacher_calls"] > 10
+    assert summary["rounds"] == rounds and summary["teacher_calls"] > 10

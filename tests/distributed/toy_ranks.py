@@ -127,6 +127,7 @@ def train(experiment: dict[str, Any], rank: int, world_size: int, port: int) -> 
         policy=policy_of(experiment),
         budget=Budget(30) if experiment.get("by_loss") else None,
         embedder=ToyEmbedder() if experiment.get("embeds") else None,
+        mode=experiment.get("mode", "between_epochs"),
     )
     data = EvolvingDataModule(
         root=folder / "data",
@@ -158,7 +159,10 @@ def train(experiment: dict[str, Any], rank: int, world_size: int, port: int) -> 
         if rank == 0:
             (folder / "revision.txt").write_text(data.revision_sha)
 
-    return run_until_signal(fit, ["fit"])
+    code = run_until_signal(fit, ["fit"])
+    if code == 0 and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    return code
 
 
 def start(experiment: dict[str, Any], rank: int, world_size: int, port: int) -> int:

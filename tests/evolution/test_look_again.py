@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from evolvedirector.errors import UserError
 from evolvedirector.evolution.budget import Budget, looks_left, lowest_price_usd
 from evolvedirector.evolution.history import past_rounds
-from evolvedirector.evolution.round import MOST_FURTHER_LOOKS, run_round
-from evolvedirector.evolution.round_parts import RoundInterrupted, RoundWatch
+from evolvedirector.evolution.host import StudentPart
+from evolvedirector.evolution.look_again import MOST_FURTHER_LOOKS
+from evolvedirector.evolution.round import run_round
+from evolvedirector.evolution.round_parts import RoundInterrupted, RoundWatch, tenants_of
+from evolvedirector.execution.local import LocalExecutor
 from evolvedirector.records import (
     Allowance,
     DatasetState,
@@ -138,6 +143,31 @@ def test_the_same_drawing_again_teaches_nothing_and_a_policy_that_never_has_enou
     greedy = world_of(policy=Twice(looks=10**6))
     run_round(greedy.context())
     assert max(len(e.looks) for e in greedy.store.ledger.looks.evidence("r1")) <= 1 + MOST_FURTHER_LOOKS
+
+
+@pytest.mark.parametrize("spare", [0, 1])
+def test_a_student_that_trains_on_has_drawn_everything_before_and_no_more_is_looked_at(world_of, spare: int) -> None:
+    world, drawn_by_then = world_of(), list[int]()
+    watch = RoundWatch(drawn=lambda: drawn_by_then.append(len(world.drawn)))
+    run_round(world.context(watch=watch, spare_drawings=spare))
+    assert drawn_by_then == [len(world.drawn)]
+    evidence = [e for e in world.store.ledger.looks.evidence("r1") if e.reading == "lacks" and e.kind == "screen"]
+    assert {len(item.looks) for item in evidence} == {1 + spare}
+    assert len(evidence) > 3
+
+
+def test_losses_of_what_a_round_bought_are_refused_where_the_student_trains_on(world_of) -> None:
+    class ByLoss(Twice):
+        def plan(self, state: DatasetState, round: RoundInfo) -> RoundPlan:
+            return replace(super().plan(state, round), most_losses=9)
+
+    world = world_of(policy=ByLoss())
+    context = world.context(spare_drawings=0)
+    student = StudentPart(world.draw, chunk=4, measure=lambda requests: [0.0] * len(requests))
+    tenants = tenants_of(student, world.teachers, world.judge, world.writer)
+    parts = replace(context.parts, student=student, executor=LocalExecutor(tenants, unit=8))
+    with pytest.raises(UserError, match=r"loss on up to 9 samples.*Write `mode: between_epochs`"):
+        run_round(replace(context, parts=parts))
 
 
 def test_a_look_at_what_was_not_screened_is_refused(world_of) -> None:

@@ -41,6 +41,17 @@ def test_a_run_whose_judge_and_teacher_work_on_a_cluster_is_the_same_run(ray: An
         assert one.current() == other.current() and one.ledger.spend() == other.ledger.spend()
 
 
+def test_a_round_in_the_background_asks_the_cluster_from_its_own_thread(ray: Any, tmp_path: Path) -> None:
+    here = run(tmp_path / "here", mode="background").fit()
+    placements = {"judge": RayPlacement(cpus=0.25), "teachers.toy": RayPlacement(cpus=0.25)}
+    cluster = RayCluster(placements, address=None, start_timeout_s=60)
+    there = run(tmp_path / "there", cluster, mode="background").fit()
+    assert there.student.seen == here.student.seen
+    assert here.judge.asked and not there.judge.asked and not there.teacher.asked
+    with DatasetStore(here.root) as one, DatasetStore(there.root) as other:
+        assert one.current() == other.current() and one.ledger.spend() == other.ledger.spend()
+
+
 def test_a_place_of_nobody_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"a place for 'teachers.toi', which takes no part.*Did you mean 'teachers.toy'"
@@ -61,11 +72,11 @@ def ray() -> Iterator[Any]:
     os.environ.update(variables)
 
 
-def run(folder: Path, cluster: RayCluster | None = None) -> Run:
+def run(folder: Path, cluster: RayCluster | None = None, mode: Any = "between_epochs") -> Run:
     made = Run(folder)
     made.evolution.__init__(  # type: ignore[misc]
         made.evolution.teachers, made.judge, made.evolution.writer, made.evolution.policy, made.evolution.budget,
-        cluster=cluster,
+        cluster=cluster, mode=mode,
     )  # fmt: skip
     return made
 

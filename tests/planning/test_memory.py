@@ -9,6 +9,7 @@ from evolvedirector.planning.memory import (
     PhaseBytes,
     StudentBytes,
     WorkBytes,
+    beside_training,
     gib,
     phases,
     state_bytes,
@@ -87,3 +88,11 @@ def test_what_cannot_fit_is_named_with_figures_and_a_line_to_write() -> None:
     assert "quantised" in str(too_large(phases(student, "all", {"judge": 40 * GIB}, {}, {}), 24 * GIB, "all"))
     assert "fsdp.yaml" in str(too_large(phases(student, "none", {}, {}, {}), 8 * GIB, "none"))
     assert gib(GIB // 2) == "512.0 MiB"
+
+
+def test_in_the_background_the_largest_of_those_who_work_lies_beside_the_training() -> None:
+    student = StudentBytes(4, 4, 8, 0)
+    listed = phases(student, "none", {"the judge": 5}, {"a teacher": 9}, {}, {"the writer": 2})
+    beside = {phase.phase: phase for phase in beside_training(listed)}
+    assert set(beside) == {"train", "evaluate"}
+    assert (beside["train"].total, beside["train"].who) == (16 + 9, "a teacher")

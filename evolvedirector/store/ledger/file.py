@@ -37,7 +37,8 @@ class LedgerFile:
             UserError: The file was written by another schema version.
         """
         try:
-            connection = sqlite3.connect(path, isolation_level=None, timeout=30)
+            # a round in the background writes from its own thread, and nobody else writes meanwhile
+            connection = sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False)
             connection.execute("PRAGMA journal_mode=WAL")  # unsafe on network file systems: docs/guarantees.md
             connection.execute("PRAGMA synchronous=FULL")
             file = cls(path, connection)
