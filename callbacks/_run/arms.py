@@ -47,7 +47,7 @@ class Arm:
     works: Callable[[], Any]
 
 
-def arms_of(run_folder: Path, network: nn.Module) -> list[Arm]:
+def arms_of(run_folder: Path, network: nn.Module, base_digest: str) -> list[Arm]:
     """List the arms of a run: the base, its experts in the order of training, its merges by name, its gate.
 
     Every rank of a sharded student calls it.
@@ -55,11 +55,20 @@ def arms_of(run_folder: Path, network: nn.Module) -> list[Arm]:
     Args:
         run_folder: Holds the files of experts and merges.
         network: Of the student.
+        base_digest: Of its frozen weights.
 
     Raises:
-        UserError: There is no file of an expert, one cannot be read, or has the name of another arm.
+        UserError: There is no file of an expert, one cannot be read, is of another base, or has the name of another
+            arm.
     """
     experts = _experts_of(run_folder / FOLDER, _adapters_of(network))
+    for expert in experts:
+        if expert.base_digest and expert.base_digest != base_digest:
+            raise UserError(
+                f"Expert {expert.name!r} was trained beside other weights ({expert.base_digest}) than this student's "
+                f"({base_digest}), so its row would mean nothing. Allowed are experts of one base. Take its file out "
+                f"of {FOLDER}/ of the run; finished arms are kept."
+            )
     bases = sorted({expert.base_digest for expert in experts})
     arms = [Arm(BASE, "base", digest(BASE, *bases), {}, partial(base_alone, network))]
     for expert in experts:

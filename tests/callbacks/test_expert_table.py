@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from evolvedirector.evaluation.arm_table import ArmTable, picture_path, read_tab
 from evolvedirector.evolution import Budget
 from evolvedirector.evolution.round_id import RoundSettings
 from evolvedirector.evolution.schedule import RoundSchedule
+from evolvedirector.experts.expert_files import write_expert
 from evolvedirector.experts.gate import GatedLoRA, install_gates
 from evolvedirector.experts.stages import Stage
 from evolvedirector.planning.roles import EvolutionPlan
@@ -31,6 +33,7 @@ from tests.callbacks.expert_toys import (
     Measures,
     Painter,
     evaluators,
+    expert_named,
     trainer_of,
     write_experts,
 )
@@ -191,6 +194,16 @@ def test_what_no_table_can_be_made_of_is_refused(tmp_path: Path) -> None:
         made(tmp_path, ExpertTable(evaluators()))
     with pytest.raises(RunError, match="ToyStudent cannot draw with experts"):
         trainer_of(tmp_path, ExpertTable(evaluators())).fit(ToyStudent(), datamodule=Data())
+
+
+def test_an_expert_of_another_base_is_no_arm(tmp_path: Path) -> None:
+    write_experts(tmp_path)
+    alien = tmp_path / "experts" / "alien.safetensors"
+    write_expert(replace(expert_named("red"), name="alien", base_digest="1" * 12), alien)
+    with pytest.raises(UserError, match=r"'alien' was trained beside other weights \(1{12}\) .* student's \(0{12}\)"):
+        made(tmp_path, ExpertTable(evaluators()))
+    alien.unlink()
+    assert len(made(tmp_path, ExpertTable(evaluators())).arms) == 4
 
 
 class Selects(pl.Callback):
