@@ -23,7 +23,9 @@ from evolvedirector.experts.gated_files import RECORD
 from evolvedirector.experts.lent import base_alone, gate_at_work, lent
 from evolvedirector.experts.lora import is_adapter
 from evolvedirector.experts.merge import task_arithmetic
+from evolvedirector.experts.stages import stands_on
 from evolvedirector.records import digest
+from evolvedirector.records.subset import Subset
 
 GATE_ARM = "gate"
 
@@ -130,10 +132,12 @@ def _adapters_of(network: nn.Module) -> list[str]:
 
 
 def _about(expert: Expert) -> dict[str, Any]:
-    merge = expert.provenance.get("merge")
-    return {"rank": expert.lora.rank, "alpha": expert.lora.scale * expert.lora.rank} | (
-        {"merge": merge, "of": [one["name"] for one in expert.provenance["experts"]]} if merge else {}
-    )
+    about: dict[str, Any] = {"rank": expert.lora.rank, "alpha": expert.lora.scale * expert.lora.rank}
+    if merge := expert.provenance.get("merge"):
+        about |= {"merge": merge, "of": [one["name"] for one in expert.provenance["experts"]]}
+    if stage := expert.provenance.get("stage"):  # of a failing skill nobody knows it beforehand
+        about["trained_on"] = Subset(**stage["trains_on"]).named() + stands_on(stage.get("on_top_of", {}))
+    return about
 
 
 def _numbers_of(network: nn.Module) -> str:
