@@ -29,7 +29,7 @@ def table_of(run: Path, texts: list[str], odd: str = "") -> ArmTable:
             "expert",
             0.3,
             -0.2,
-            {"rank": 2, "alpha": 2.0, "trained_on": "{skills: [tone]} on top of 0.5 bright" + odd},
+            {"rank": 2, "alpha": 2.0, "trained_on": trained_on},
         ),
         "bright": ("expert", 0.0, 0.2, {"rank": 2, "alpha": 2.0}),
         "uniform": ("merge", 0.15, 0.0, {"rank": 4, "alpha": 4.0, "merge": merge, "of": ["sharp" + odd, "bright"]}),
