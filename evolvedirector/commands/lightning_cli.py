@@ -42,6 +42,7 @@ from evolvedirector.commands.readable_errors import ConfigurationMistake, causes
 from evolvedirector.commands.recipes import command_folder, with_packaged_files, with_recipes
 from evolvedirector.commands.run_notes import RunNotes, refuse_second_run
 from evolvedirector.commands.secret_arguments import SecretInConfig, known_secrets, parse_guarded
+from evolvedirector.execution.ranks import leaving_process_group
 from evolvedirector.execution.signals import run_until_signal
 from evolvedirector.renamed import renew, renew_flags
 from evolvedirector.secrecy.guard import redacted
@@ -300,7 +301,7 @@ def main(args: list[str]) -> int | None:
         args: The command line from that word on.
     """
     words = starter(args)
-    with readable_console():
+    with readable_console(), leaving_process_group():
         return run_until_signal(lambda ending: EvolveDirectorCLI(words, callbacks=[ending, RunNotes()]), args)
 
 

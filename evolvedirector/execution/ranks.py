@@ -59,6 +59,20 @@ def _group() -> Iterator[dist.ProcessGroup]:
         dist.destroy_process_group(group)
 
 
+@contextmanager
+def leaving_process_group() -> Iterator[None]:
+    """Leave, after a good end, the process group that was joined inside.
+
+    Threads of a gloo group that is still there while the interpreter ends now and then abort the process ("terminate
+    called without an active exception", exit code -6), and the launcher calls a finished run a failed one. A failed
+    run may have sent what no peer will answer, for which leaving would wait. Lightning leaves groups of NCCL at exit.
+    """
+    before = dist.is_available() and dist.is_initialized()
+    yield
+    if dist.is_available() and dist.is_initialized() and not before and dist.get_backend() != dist.Backend.NCCL:
+        dist.destroy_process_group()
+
+
 class PeerFailed(RunError):
     """A rank failed in a round; the message says which and why.
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from evolvedirector.execution.ranks import leaving_process_group
 from evolvedirector.experts import LoRA, expert_of
 from evolvedirector.experts.gate import gate_parameters
 from evolvedirector.experts.gate_weights import balance_loss, collecting
@@ -40,8 +41,6 @@ def main(output: Path) -> None:
         torch.distributed.init_process_group("gloo")
     for kind, checkpointing in (("token", False), ("pooled", True)):
         train(kind, checkpointing, output / kind)
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
 
 
 def train(kind: str, checkpointing: bool, output: Path) -> None:
@@ -84,4 +83,5 @@ def train(kind: str, checkpointing: bool, output: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    with leaving_process_group():
+        main(Path(sys.argv[1]))

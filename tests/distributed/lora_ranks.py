@@ -14,6 +14,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch.distributed.tensor import DTensor
 
 from evolvedirector.callbacks.ema import EMA
+from evolvedirector.execution.ranks import leaving_process_group
 from evolvedirector.experts import LoRA, Trained
 from evolvedirector.lightning_modules import FlowMatching, ShardedStrategy, TextToImage
 from evolvedirector.records import ImageRequest
@@ -81,4 +82,5 @@ def frozen_of(module: LightningModule) -> list[str]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), sys.argv[4])
+    with leaving_process_group():
+        main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), sys.argv[4])

@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 
 from evolvedirector.callbacks.ema import EMA
+from evolvedirector.execution.ranks import leaving_process_group
 from evolvedirector.lightning_modules import EclipseObjective, ShardedStrategy
 from tests.lightning_modules.priors.prior_toys import pairs, prior, request
 
@@ -67,4 +68,5 @@ def main(kind: str, gathers: bool, output: Path) -> None:
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore")
-    main(sys.argv[1], sys.argv[2] == "gather", Path(sys.argv[3]))
+    with leaving_process_group():
+        main(sys.argv[1], sys.argv[2] == "gather", Path(sys.argv[3]))

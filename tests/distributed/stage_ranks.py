@@ -11,6 +11,7 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from evolvedirector.callbacks import ExpertTable
+from evolvedirector.execution.ranks import leaving_process_group
 from evolvedirector.experts import LoRA, Trained
 from evolvedirector.experts.gate import GatedLoRA
 from evolvedirector.experts.stages import Stage
@@ -45,4 +46,5 @@ def main(strategy: str, what: str, root: Path, folder: Path, checkpoint: str) ->
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]), sys.argv[5])
+    with leaving_process_group():
+        main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]), sys.argv[5])

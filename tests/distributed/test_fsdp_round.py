@@ -15,6 +15,7 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 import lightning.pytorch as pl
+import torch
 from evolvedirector.callbacks import EMA, EvolutionCallback, RunCheckpoint, RunSummary
 from evolvedirector.datamodules import EvolvingDataModule
 from evolvedirector.evolution import Budget
@@ -41,6 +42,7 @@ trainer = pl.Trainer(
 trainer.fit(module, datamodule=data)
 report = {"drawn": drawn, "steps": trainer.global_step, "revision": data.revision_sha}
 (folder / f"rank{trainer.global_rank}.json").write_text(json.dumps(report))
+torch.distributed.destroy_process_group()
 """
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from evolvedirector.experts.lora import GATE, is_adapter
+from tests.distributed.launched import launch
 
 SCRIPT = Path(__file__).with_name("gate_ranks.py")
 pytestmark = pytest.mark.slow
@@ -21,13 +19,7 @@ pytestmark = pytest.mark.slow
 
 def run(folder: Path, ranks: int) -> Path:
     folder.mkdir()
-    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"] if ranks > 1 else []
-    done = subprocess.run(
-        [sys.executable, *launch, str(SCRIPT), str(folder)],
-        timeout=240, capture_output=True, text=True, check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[2])},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
+    launch(SCRIPT, folder, ranks=ranks)
     return folder
 
 

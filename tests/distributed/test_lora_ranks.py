@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ import torch
 from torch.distributed.checkpoint import FileSystemReader
 
 from evolvedirector.experts.lora import is_adapter
+from tests.distributed.launched import launch
 
 SCRIPT = Path(__file__).with_name("lora_ranks.py")
 pytestmark = pytest.mark.slow
@@ -27,16 +25,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[dict[st
     def once(strategy: str, what: str, resume: Path | None = None) -> tuple[dict[str, Any], Path]:
         folder = root / f"{strategy}-{what}-{resume is not None}"
         if folder not in finished:
-            folder.mkdir()
-            ranks = (
-                ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"] if strategy != "single" else []
-            )
-            done = subprocess.run(
-                [sys.executable, *ranks, str(SCRIPT), strategy, what, str(folder), str(resume or "-")],
-                timeout=240, capture_output=True, text=True, check=False,
-                env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[2])},
-            )  # fmt: skip
-            assert done.returncode == 0, done.stderr[-4000:]
+            folder.mkdir(exist_ok=True)
+            launch(SCRIPT, strategy, what, folder, resume or "-", ranks=1 if strategy == "single" else 2)
             finished[folder] = torch.load(folder / "result.pt", weights_only=True)
         return finished[folder], folder
 

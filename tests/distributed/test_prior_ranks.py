@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+from tests.distributed.launched import launch
 
 SCRIPT = Path(__file__).with_name("prior_ranks.py")
 pytestmark = pytest.mark.slow
@@ -17,13 +16,7 @@ pytestmark = pytest.mark.slow
 
 def run(kind: str, negatives: str, folder: Path) -> dict[str, Any]:
     folder.mkdir()
-    launch = [] if kind == "single" else ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    done = subprocess.run(
-        [sys.executable, *launch, str(SCRIPT), kind, negatives, str(folder)],
-        timeout=240, capture_output=True, text=True, check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[2])},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
+    launch(SCRIPT, kind, negatives, folder, ranks=1 if kind == "single" else 2)
     return dict(torch.load(folder / "result.pt", weights_only=True))
 
 

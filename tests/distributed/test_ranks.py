@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,23 +9,16 @@ from typing import Any
 import pytest
 import torch
 
+from tests.distributed.launched import launch
+
 SCRIPT = Path(__file__).with_name("train_ranks.py")
 pytestmark = pytest.mark.slow
 
 
 def start(strategy: str, folder: Path, resume: Path | None, precision: str) -> None:
-    folder.mkdir(parents=True)
-    command = [sys.executable]
-    if not strategy.startswith("single"):
-        command += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    arguments = [strategy, str(folder), str(resume or "-"), precision]
-    subprocess.run(
-        [*command, str(SCRIPT), *arguments],
-        check=True,
-        timeout=240,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-    )
+    folder.mkdir(parents=True, exist_ok=True)
+    ranks = 1 if strategy.startswith("single") else 2
+    launch(SCRIPT, strategy, folder, resume or "-", precision, ranks=ranks)
 
 
 @pytest.fixture(scope="module")

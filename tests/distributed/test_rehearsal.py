@@ -61,6 +61,7 @@ for kind, strategy in (("ddp", DDPStrategy), ("sharded", ShardedStrategy)):
 left = [path.name for path in folder.glob("*/checkpoints/*rehearsal*")]
 rank = torch.distributed.get_rank()
 (folder / f"rank{rank}.json").write_text(json.dumps({"found": found, "taken": len(taken), "left": left}))
+torch.distributed.destroy_process_group()
 """
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ import torch
 from evolvedirector.evaluation.arm_table import read_table
 from evolvedirector.experts.expert_files import read_expert
 from tests.callbacks.staged import made_root
+from tests.distributed.launched import launch
 
 SCRIPT = Path(__file__).with_name("stage_ranks.py")
 WHAT = "ema+checkpointing+fused"
@@ -30,18 +28,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[dict[st
     def once(strategy: str, what: str, checkpoint: str = "-") -> tuple[dict[str, Any], Path]:
         folder = folder_of_all / f"{strategy}-{what}{checkpoint}"
         if folder not in finished:
-            folder.mkdir()
+            folder.mkdir(exist_ok=True)
             if checkpoint != "-":
                 shutil.copytree(folder_of_all / f"{strategy}-{what}-" / "checkpoints", folder / "checkpoints")
-            ranks = (
-                ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"] if strategy != "single" else []
-            )
-            done = subprocess.run(
-                [sys.executable, *ranks, str(SCRIPT), strategy, what, str(root), str(folder), checkpoint],
-                timeout=240, capture_output=True, text=True, check=False,
-                env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[2])},
-            )  # fmt: skip
-            assert done.returncode == 0, done.stderr[-4000:]
+            launch(SCRIPT, strategy, what, root, folder, checkpoint, ranks=1 if strategy == "single" else 2)
             finished[folder] = torch.load(folder / "result.pt", weights_only=True)
         return finished[folder], folder
 

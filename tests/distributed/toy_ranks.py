@@ -22,6 +22,7 @@ from evolvedirector.callbacks import EvolutionCallback, RunCheckpoint
 from evolvedirector.callbacks.checkpoint import latest_committed
 from evolvedirector.datamodules import EvolvingDataModule
 from evolvedirector.evolution import Budget
+from evolvedirector.execution.ranks import leaving_process_group
 from evolvedirector.execution.signals import EndBySignal, run_until_signal
 from evolvedirector.policies import ScreeningPolicy, Weighting
 from evolvedirector.policies.evolve_director import EvolveDirectorPolicy
@@ -168,7 +169,9 @@ def start(experiment: dict[str, Any], rank: int, world_size: int, port: int) -> 
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     torch.manual_seed(0)
-    sys.exit(train(experiment, rank, world_size, port))  # ends as a script would: with its own exit handlers
+    with leaving_process_group():
+        code = train(experiment, rank, world_size, port)
+    sys.exit(code)  # ends as a script would: with its own exit handlers
 
 
 def main(experiments: list[dict[str, Any]]) -> list[dict[str, Any]]:

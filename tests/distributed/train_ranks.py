@@ -14,6 +14,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch.distributed.tensor import DTensor
 
 from evolvedirector.callbacks.ema import EMA
+from evolvedirector.execution.ranks import leaving_process_group
 from evolvedirector.lightning_modules import FlowMatching, PixArt, RandomTextEncoder, ShardedStrategy, TextToImage
 from evolvedirector.records import ImageRequest
 
@@ -143,4 +144,5 @@ def main(strategy_name: str, output: Path, resume: Path | None, precision: Any =
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore")
-    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]) if sys.argv[3] != "-" else None, sys.argv[4])
+    with leaving_process_group():
+        main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]) if sys.argv[3] != "-" else None, sys.argv[4])

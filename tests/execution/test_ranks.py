@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch.distributed as dist
 
+from evolvedirector.commands import lightning_cli
 from evolvedirector.evolution.host import StudentPart
 from evolvedirector.evolution.round_parts import tenants_of
 from evolvedirector.execution.local import LocalExecutor
-from evolvedirector.execution.ranks import PeerFailed, RankExecutor
+from evolvedirector.execution.ranks import PeerFailed, RankExecutor, leaving_process_group
 from evolvedirector.judges.calibrated_judge import CalibratedJudge
 from evolvedirector.judges.panel_judge import PanelJudge
 from evolvedirector.records import ImageAndPrompt, ImageRequest, OrderedPair, WriteRequest
@@ -125,3 +126,32 @@ def test_no_order_goes_out_once_a_peer_is_gone(group: dist.ProcessGroup) -> None
     with pytest.raises(PeerFailed, match="rank 1 has been silent") as failure:
         ranks.render(1)
     assert not failure.value.in_step
+
+
+def join(tmp_path: Path) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}", rank=0, world_size=1)
+
+
+def test_a_group_joined_inside_is_left_but_not_after_a_failure(tmp_path: Path) -> None:
+    with leaving_process_group():
+        join(tmp_path / "one")
+    assert not dist.is_initialized()
+    with leaving_process_group():
+        pass
+    with pytest.raises(RuntimeError, match="in between"), leaving_process_group():
+        join(tmp_path / "two")
+        raise RuntimeError("in between")
+    assert dist.is_initialized()  # leaving would wait for what no peer answers
+    dist.destroy_process_group()
+
+
+def test_a_group_of_before_stays(group: dist.ProcessGroup) -> None:
+    with leaving_process_group():
+        pass
+    assert dist.is_initialized()
+
+
+def test_a_command_that_trains_leaves_its_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lightning_cli, "run_until_signal", lambda *_: join(tmp_path / "store"))
+    lightning_cli.main(["fit", "-c", "configs/quickstart.yaml"])
+    assert not dist.is_initialized()

@@ -1,0 +1,30 @@
+"""Run a script in one process, or in several ranks under torchrun, on one thread each."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+TIMEOUT_S = 280
+
+
+def launch(script: Path, *words: object, ranks: int = 1) -> None:
+    """Run it to its end.
+
+    Args:
+        script: A Python file.
+        words: Its arguments.
+        ranks: Processes. 1: without torchrun, so that there is no process group.
+
+    Raises:
+        AssertionError: It failed; says what it printed last.
+    """
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"] if ranks > 1 else []
+    done = subprocess.run(
+        [sys.executable, *torchrun, str(script), *map(str, words)],
+        timeout=TIMEOUT_S, capture_output=True, text=True, check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
