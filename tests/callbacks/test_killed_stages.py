@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -13,6 +10,7 @@ import torch
 
 from evolvedirector.evaluation.arm_table import read_table
 from tests.callbacks.killed_stages import EVALUATED, EXPERTS, IMAGES_PER_PROMPT
+from tests.distributed.launched import launch
 
 PROMPTS = 16
 SCRIPT = Path(__file__).with_name("killed_stages.py")
@@ -20,10 +18,7 @@ SCRIPT = Path(__file__).with_name("killed_stages.py")
 
 @pytest.mark.slow
 def test_killed_between_any_two_stages_nothing_is_drawn_or_scored_twice(tmp_path: Path) -> None:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[2])}
-    words = [sys.executable, str(SCRIPT), str(tmp_path)]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
+    launch(SCRIPT, tmp_path)
     whole, killed = (tmp_path / name for name in ("whole", "killed"))
     counts = Counter((killed / "asked").read_text().splitlines())
     assert counts == Counter((whole / "asked").read_text().splitlines())

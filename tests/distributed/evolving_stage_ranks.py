@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from evolvedirector.execution.ranks import leaving_process_group
 from evolvedirector.lightning_modules import ShardedStrategy
 from tests.callbacks.failing_toys import run
 from tests.distributed.stage_ranks import full
@@ -28,9 +29,8 @@ def main(strategy: str, root: Path, folder: Path, checkpoint: str) -> None:
         torch.save(weights, folder / "result.pt")
         skills = {step: sorted(seen[0]) for step, seen in made.module.seen.items()}
         (folder / "seen.json").write_text(json.dumps({"skills": skills, "drew with": dict(drawn)}))
-    if strategy != "single":
-        torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])
+    with leaving_process_group():
+        main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ import torch
 from evolvedirector.experts.expert_files import read_expert
 from tests.callbacks.failing_toys import SLOTS
 from tests.callbacks.staged import made_root
+from tests.distributed.launched import launch
 from tests.distributed.test_stage_ranks import differs
 
 SCRIPT = Path(__file__).with_name("evolving_stage_ranks.py")
@@ -36,13 +34,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
             folder.mkdir()
             if checkpoint != "-":
                 shutil.copytree(of_all / f"{strategy}-" / "checkpoints", folder / "checkpoints")
-            ranks = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-            done = subprocess.run(
-                [sys.executable, *(ranks if strategy != "single" else []), SCRIPT, strategy, root, folder, checkpoint],
-                timeout=240, capture_output=True, text=True, check=False,
-                env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[2])},
-            )  # fmt: skip
-            assert done.returncode == 0, done.stderr[-4000:]
+            launch(SCRIPT, strategy, root, folder, checkpoint, ranks=1 if strategy == "single" else 2)
             finished[folder] = torch.load(folder / "result.pt", weights_only=True)
         return finished[folder], folder
 
