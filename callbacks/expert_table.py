@@ -274,7 +274,8 @@ class ExpertTable(pl.Callback):
             {key: prompt.id for key, (_, prompt) in asked.items()},
             self.by_skill,
         )
-        for arm in arms_of(run_folder, module.experts().network):
+        experts = module.experts()
+        for arm in arms_of(run_folder, experts.network, experts.base_digest):
             key = self._key(arm, asked)
             finished = None if earlier is None else earlier.arms.get(arm.name)
             if earlier is not None and finished is not None and finished.key == key:

@@ -23,7 +23,9 @@ from evolvedirector.experts.gated_files import RECORD
 from evolvedirector.experts.lent import base_alone, gate_at_work, lent
 from evolvedirector.experts.lora import is_adapter
 from evolvedirector.experts.merge import task_arithmetic
+from evolvedirector.experts.stages import stands_on
 from evolvedirector.records import digest
+from evolvedirector.records.subset import Subset
 
 GATE_ARM = "gate"
 
@@ -47,7 +49,7 @@ class Arm:
     works: Callable[[], Any]
 
 
-def arms_of(run_folder: Path, network: nn.Module) -> list[Arm]:
+def arms_of(run_folder: Path, network: nn.Module, base_digest: str) -> list[Arm]:
     """List the arms of a run: the base, its experts in the order of training, its merges by name, its gate.
 
     Every rank of a sharded student calls it.
@@ -55,11 +57,20 @@ def arms_of(run_folder: Path, network: nn.Module) -> list[Arm]:
     Args:
         run_folder: Holds the files of experts and merges.
         network: Of the student.
+        base_digest: Of its frozen weights.
 
     Raises:
-        UserError: There is no file of an expert, one cannot be read, or has the name of another arm.
+        UserError: There is no file of an expert, one cannot be read, is of another base, or has the name of another
+            arm.
     """
     experts = _experts_of(run_folder / FOLDER, _adapters_of(network))
+    for expert in experts:
+        if expert.base_digest and expert.base_digest != base_digest:
+            raise UserError(
+                f"Expert {expert.name!r} was trained beside other weights ({expert.base_digest}) than this student's "
+                f"({base_digest}), so its row would mean nothing. Allowed are experts of one base. Take its file out "
+                f"of {FOLDER}/ of the run; finished arms are kept."
+            )
     bases = sorted({expert.base_digest for expert in experts})
     arms = [Arm(BASE, "base", digest(BASE, *bases), {}, partial(base_alone, network))]
     for expert in experts:
@@ -121,10 +132,12 @@ def _adapters_of(network: nn.Module) -> list[str]:
 
 
 def _about(expert: Expert) -> dict[str, Any]:
-    merge = expert.provenance.get("merge")
-    return {"rank": expert.lora.rank, "alpha": expert.lora.scale * expert.lora.rank} | (
-        {"merge": merge, "of": [one["name"] for one in expert.provenance["experts"]]} if merge else {}
-    )
+    about: dict[str, Any] = {"rank": expert.lora.rank, "alpha": expert.lora.scale * expert.lora.rank}
+    if merge := expert.provenance.get("merge"):
+        about |= {"merge": merge, "of": [one["name"] for one in expert.provenance["experts"]]}
+    if stage := expert.provenance.get("stage"):  # of a failing skill nobody knows it beforehand
+        about["trained_on"] = Subset(**stage["trains_on"]).named() + stands_on(stage.get("on_top_of", {}))
+    return about
 
 
 def _numbers_of(network: nn.Module) -> str:

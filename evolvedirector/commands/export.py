@@ -21,7 +21,7 @@ from evolvedirector.callbacks._run.drawing import averaged_weights, student_draw
 from evolvedirector.callbacks._run.held_out import evolution_plans
 from evolvedirector.callbacks.preview import compose_grid
 from evolvedirector.callbacks.run_summary import headlines
-from evolvedirector.commands.chosen_expert import activate, add_expert_options, chosen_experts, taken_out, told
+from evolvedirector.commands.chosen_expert import ChosenExperts, add_expert_options, chosen_experts
 from evolvedirector.commands.console import readable_console
 from evolvedirector.commands.exported_files import whole_folder, write_lora, write_whole
 from evolvedirector.commands.exported_prior import check_prior_form, settings_of_prior, write_prior
@@ -75,9 +75,9 @@ def main(args: list[str]) -> int | None:
                 f"{type(module).__name__} is neither a TextToImage nor an ImagePrior, so nobody knows which part of it "
                 "is the network. Allowed are students of evolvedirector. Save your module's own weights in Python."
             )
-        names = chosen_experts(module, options)
-        print(f"Exporting the {student.weights} of {student.folder}{told(names)}.", flush=True)
-        student.work(lambda trainer, module: _export(trainer, module, student, out, licences, options, names))
+        experts = chosen_experts(module, options, student.run.configured)
+        print(f"Exporting the {student.weights} of {student.folder}{experts.told()}.", flush=True)
+        student.work(lambda trainer, module: _export(trainer, module, student, out, licences, options, experts))
     return 0
 
 
@@ -88,12 +88,12 @@ def _export(
     out: Path,
     licences: dict[str, str],
     options: argparse.Namespace,
-    names: list[str],
+    experts: ChosenExperts,
 ) -> None:
     """Draw samples and write everything into a folder beside the wanted one, which is then put in its place."""
     assert isinstance(module, TextToImage | ImagePrior)
-    write = _writer(trainer, module, student, options, names)
-    activate(module, names)
+    write = _writer(trainer, module, student, options, experts)
+    experts.activate(module)
     samples = _samples(trainer, module, student, options.samples)
     if not trainer.is_global_zero:
         return
@@ -101,7 +101,7 @@ def _export(
         usage = write(partial)
         if samples is not None:
             samples.save(partial / SAMPLES)
-        about = provenance(student, licences, options.license, options.layout, options.merged, names)
+        about = provenance(student, licences, options.license, options.layout, options.merged, experts)
         (partial / "README.md").write_text(model_card(about, usage, SAMPLES if samples else None), encoding="utf-8")
     print(f"Export: {out}", flush=True)
 
@@ -111,7 +111,7 @@ def _writer(
     module: TextToImage | ImagePrior,
     student: Trained,
     options: argparse.Namespace,
-    names: list[str],
+    experts: ChosenExperts,
 ) -> Callable[[Path], str]:
     """Take the weights from all ranks and return what writes them: a LoRA is named, or refused, before anything else.
 
@@ -130,8 +130,8 @@ def _writer(
             weights = {name: _whole(value) for name, value in network.state_dict().items()}
         return lambda folder: write_whole(module, _network(module, weights, dtype), model, folder)
     with averaged_weights(trainer, module):
-        if names:
-            expert = taken_out(module, names)
+        if experts.names:
+            expert = experts.taken_out(module)
             lora, tensors = expert.lora, tensors_of(expert)
         else:
             tensors = adapter_tensors(network)
@@ -231,7 +231,7 @@ def provenance(
     licence: str | None,
     layout: Layout | None,
     merged: bool,
-    experts: Sequence[str] = (),
+    experts: ChosenExperts,
 ) -> Provenance:
     """Gather what is known of a student from its run: summary, dataset, parts.
 
@@ -241,7 +241,7 @@ def provenance(
         licence: Of the exported weights.
         layout: Of a LoRA's file. None: that of diffusers.
         merged: Whether a LoRA is fused into its base.
-        experts: Of a run with several: those that are exported.
+        experts: Those that are exported, of a run with several.
     """
     module, data, figures = student.run.model, student.run.datamodule, _summary(student.folder / "summary.json")
     by_teacher: Counter[str] = Counter()
@@ -259,7 +259,7 @@ def provenance(
     return Provenance(
         name=student.folder.absolute().name,
         student=f"{type(module).__name__}{family}",
-        weights=student.weights + told(experts),
+        weights=student.weights + experts.told(),
         starts_from=hub_name(start) if start else None,
         settings=settings_of_prior(module) if isinstance(module, ImagePrior) else {},
         adapter=_adapter(module, layout) if isinstance(module, TextToImage) else None,

@@ -15,7 +15,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from evolvedirector.callbacks._run.drawing import draw_share, encode_png
 from evolvedirector.callbacks.preview import compose_grid
-from evolvedirector.commands.chosen_expert import activate, add_expert_options, chosen_experts, told
+from evolvedirector.commands.chosen_expert import add_expert_options, chosen_experts
 from evolvedirector.commands.console import readable_console
 from evolvedirector.commands.trained_student import trained_student
 from evolvedirector.errors import UserError
@@ -177,7 +177,7 @@ def _draw_with_run(
     module = student.run.model
     _check_draws(module)
     _set(module, options)
-    names = chosen_experts(module, options)
+    experts = chosen_experts(module, options, student.run.configured)
     if size is None:
         if not isinstance(module, DrawsAtASize):
             raise UserError(
@@ -185,10 +185,10 @@ def _draw_with_run(
             )
         size = (module.image_size_px, module.image_size_px)
     named = requests_of(prompts, seeds, *size)
-    print(f"Drawing {len(named):,} images with the {student.weights} of {student.folder}{told(names)}.", flush=True)
+    print(f"Drawing {len(named):,} images with the {student.weights} of {student.folder}{experts.told()}.", flush=True)
 
     def work(trainer: Trainer, module: LightningModule) -> None:
-        activate(module, names)
+        experts.activate(module)
         images = draw_share(trainer, module, [request for _, request in named])
         _gather(trainer, images, lambda found: _finish(found, named, options, student.folder, len(seeds)))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -23,6 +23,7 @@ from evolvedirector.experts import Expert
 from evolvedirector.experts.expert_files import OURS, Pair, read_expert, write_expert, write_named
 from evolvedirector.experts.merge_settings import EXAMPLES, MAY_HAVE, NEEDS, Merge
 from evolvedirector.experts.merged import Method
+from evolvedirector.experts.stages import stands_on
 from evolvedirector.lightning_modules.families.family import Layout
 from evolvedirector.models.import_diffusers import import_diffusers
 from evolvedirector.store.durable import make_folder
@@ -51,6 +52,9 @@ def main(args: list[str]) -> int:
     import_diffusers()
     with readable_console():
         experts = _experts(options)
+        for expert in experts:
+            if left_out := what_is_left_out(expert, experts):
+                print(left_out)
         name = out.name.removesuffix(".safetensors")
         if settings.scales is None:
             expert = settings.of_all(experts, name)
@@ -68,6 +72,22 @@ def main(args: list[str]) -> int:
         print(f"{told['formula']}\nRank {expert.lora.rank}, relative error {told['relative_error']:.2g}.")
         print(f"Merge: {out}", flush=True)
     return 0
+
+
+def what_is_left_out(expert: Expert, experts: Sequence[Expert]) -> str:
+    """Say what one of the merged experts was trained on top of, where that is not merged too; empty where it is.
+
+    Args:
+        expert: One of them.
+        experts: All that are merged.
+    """
+    below: Mapping[str, float] = expert.provenance.get("stage", {}).get("on_top_of", {})
+    if below.keys() <= {other.name for other in experts}:
+        return ""
+    return (
+        f"{expert.name} was trained{stands_on(below)}. Its file holds its own update alone: what it stands on is in "
+        "this merge only where you add those files."
+    )
 
 
 def _experts(options: argparse.Namespace) -> list[Expert]:

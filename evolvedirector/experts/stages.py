@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -69,8 +69,7 @@ class Stage:
     def told(self) -> str:
         """Say what it is trained on, and on top of what."""
         samples = self.subset.named() if self.failing is None else f"the skill at place {self.failing} of those failed"
-        below = " + ".join(f"{weight:g} {name}" for name, weight in (self.on_top_of or {}).items())
-        return samples + (f", on top of {below}" if below else "")
+        return samples + (f",{stands_on(self.on_top_of)}" if self.on_top_of else "")
 
     @property
     def subset(self) -> Subset:
@@ -84,6 +83,15 @@ class Stage:
         return plain | {name: value for name, value in more.items() if value is not None}
 
 
+def stands_on(below: Mapping[str, float]) -> str:
+    """Say in words what an expert was trained on top of; empty where it is the base alone.
+
+    Args:
+        below: Weights in the sum by the names of the experts.
+    """
+    return f" on top of {' + '.join(f'{weight:g} {name}' for name, weight in below.items())}" if below else ""
+
+
 def chosen_stages(stages: Sequence[Stage], only: str | None) -> list[Stage]:
     """Return the stages of a run: all, or one of them alone.
 
@@ -92,7 +100,7 @@ def chosen_stages(stages: Sequence[Stage], only: str | None) -> list[Stage]:
         only: Name of the one. None: all.
 
     Raises:
-        UserError: There are none, two have one name, or none has the name of `only`.
+        UserError: There are none, two have one name, none has the name of `only`, or that one needs others.
     """
     names = [stage.name for stage in stages]
     if not names or len(set(names)) < len(names):
@@ -105,7 +113,22 @@ def chosen_stages(stages: Sequence[Stage], only: str | None) -> list[Stage]:
             f"only is {only!r}, and no stage is called so. Allowed: {', '.join(names)}. Write only: {names[0]}, say, "
             "or null for all stages."
         )
+    if only is not None:
+        _check_alone(stages, names.index(only))
     return [stage for stage in stages if only in (None, stage.name)]
+
+
+def _check_alone(stages: Sequence[Stage], place: int) -> None:
+    """Refuse to train a stage alone that needs experts of others: they would be as they begin, and change nothing."""
+    stage = stages[place]
+    before = [one.name for one in stages[:place] if one.kind == "expert"]
+    if needed := before if stage.kind == "gate" else list(stage.on_top_of or {}):
+        begins = sum(one.steps for one in stages[:place])
+        raise UserError(
+            f"only is {stage.name!r}, a stage that needs what the stages before it train: {', '.join(needed)}. Allowed "
+            "alone is an expert without on_top_of: such a training begins with the base. Write only: null; a run that "
+            f"has trained those goes on here with --ckpt_path and its checkpoint of step {begins}."
+        )
 
 
 def ends_of(stages: Sequence[Stage]) -> list[int]:

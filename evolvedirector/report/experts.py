@@ -86,6 +86,7 @@ def _row(name: str, arm: ArmRecord, figures: ArmFigures, columns: Sequence[str])
     return {
         "arm": clean_text(name),
         "kind": arm.kind,
+        "trained_on": clean_text(str(arm.about.get("trained_on", "")))[:300],
         "cells": [_cell(figures, column, own=column == name) for column in columns],
         "worst": None if figures.worst is None else clean_text(figures.worst),
         "nowhere_below": figures.is_nowhere_below,

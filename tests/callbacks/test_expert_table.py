@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from evolvedirector.evaluation.arm_table import ArmTable, picture_path, read_tab
 from evolvedirector.evolution import Budget
 from evolvedirector.evolution.round_id import RoundSettings
 from evolvedirector.evolution.schedule import RoundSchedule
+from evolvedirector.experts.expert_files import write_expert
 from evolvedirector.experts.gate import GatedLoRA, install_gates
 from evolvedirector.experts.stages import Stage
 from evolvedirector.planning.roles import EvolutionPlan
@@ -31,6 +33,7 @@ from tests.callbacks.expert_toys import (
     Measures,
     Painter,
     evaluators,
+    expert_named,
     trainer_of,
     write_experts,
 )
@@ -191,6 +194,31 @@ def test_what_no_table_can_be_made_of_is_refused(tmp_path: Path) -> None:
         made(tmp_path, ExpertTable(evaluators()))
     with pytest.raises(RunError, match="ToyStudent cannot draw with experts"):
         trainer_of(tmp_path, ExpertTable(evaluators())).fit(ToyStudent(), datamodule=Data())
+
+
+def test_an_expert_draws_with_what_it_stands_on_and_both_are_told(tmp_path: Path) -> None:
+    write_experts(tmp_path, merge=False)
+    stage = {"trains_on": {"skills": ["dark"]}, "on_top_of": {"bright": 0.5}}
+    top = replace(expert_named("red"), provenance={"stage": stage})
+    write_expert(top, tmp_path / "experts" / "red.safetensors")
+    table = made(tmp_path, ExpertTable(evaluators()))
+    assert table.arms["red"].about["trained_on"] == "{skills: [dark]} on top of 0.5 bright"
+    means = {name: of.differences["bright"].mean for name, of in table.figures().items() if name != "base"}
+    own = sum(CHANGES["red"]) / sum(CHANGES["bright"]) * means["bright"]
+    assert means["red"] == pytest.approx(own + 0.5 * means["bright"], abs=1.0)  # of 255
+    (tmp_path / "experts" / "bright.safetensors").unlink()
+    with pytest.raises(UserError, match="trained on top of 'bright', whose file is not beside it"):
+        made(tmp_path, ExpertTable(evaluators()))
+
+
+def test_an_expert_of_another_base_is_no_arm(tmp_path: Path) -> None:
+    write_experts(tmp_path)
+    alien = tmp_path / "experts" / "alien.safetensors"
+    write_expert(replace(expert_named("red"), name="alien", base_digest="1" * 12), alien)
+    with pytest.raises(UserError, match=r"'alien' was trained beside other weights \(1{12}\) .* student's \(0{12}\)"):
+        made(tmp_path, ExpertTable(evaluators()))
+    alien.unlink()
+    assert len(made(tmp_path, ExpertTable(evaluators())).arms) == 4
 
 
 class Selects(pl.Callback):

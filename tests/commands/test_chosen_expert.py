@@ -7,7 +7,7 @@ import argparse
 import pytest
 import torch
 
-from evolvedirector.commands.chosen_expert import activate, add_expert_options, chosen_experts, taken_out, told
+from evolvedirector.commands.chosen_expert import ChosenExperts, add_expert_options, chosen_experts
 from evolvedirector.errors import UserError
 from evolvedirector.experts import GatedLoRA, LoRA, Trained
 from evolvedirector.lightning_modules import FlowMatching, TextToImage
@@ -31,12 +31,26 @@ def options(*words: str) -> argparse.Namespace:
 
 def test_one_expert_several_or_all_are_chosen_by_name() -> None:
     module = student(experts=["dark", "light", "joint"], gate=GatedLoRA(), gated=["dark", "light"])
-    assert chosen_experts(module, options("--expert", "light")) == ["light"]
-    assert chosen_experts(module, options("--expert", "light", "--expert", "dark")) == ["light", "dark"]
-    assert chosen_experts(module, options("--merge", "uniform")) == ["dark", "light", "joint"]
-    assert chosen_experts(module, options("--merge", "gate")) == ["gate"]
-    assert chosen_experts(student(experts=()), options()) == []
-    assert told(["light"]) == ", expert light" and told(["a", "b"]) == ", mean of the experts a, b" and not told([])
+    assert chosen_experts(module, options("--expert", "light")).names == ["light"]
+    assert chosen_experts(module, options("--expert", "light", "--expert", "dark")).names == ["light", "dark"]
+    assert chosen_experts(module, options("--merge", "uniform")).names == ["dark", "light", "joint"]
+    assert chosen_experts(module, options("--merge", "gate")).is_gate
+    assert not chosen_experts(student(experts=()), options()).names
+
+
+def test_what_is_chosen_is_told() -> None:
+    below = {"light": {"dark": 0.5, "joint": 1.0}}
+    assert ChosenExperts(["dark"], below).told() == ", expert dark"
+    assert ChosenExperts(["light"], below).told() == ", expert light on top of 0.5 dark + 1 joint"
+    assert ChosenExperts(["dark", "joint"]).told() == ", mean of the experts dark, joint"
+    assert ChosenExperts().told() == ""
+
+
+def test_a_mean_of_experts_is_that_of_what_they_draw_with() -> None:
+    below = {"c": {"a": 0.5, "b": 0.5}, "d": {"a": 0.5, "b": 0.5}}
+    assert ChosenExperts(["c"], below).weights == {"c": 1.0, "a": 0.5, "b": 0.5}
+    assert ChosenExperts(["c", "d"], below).weights == {"c": 0.5, "d": 0.5, "a": 0.5, "b": 0.5}
+    assert ChosenExperts(["a", "c"], below).weights == {"a": 0.75, "c": 0.5, "b": 0.25}
 
 
 @pytest.mark.parametrize(
@@ -68,15 +82,19 @@ def test_what_is_taken_out_is_what_draws() -> None:
                 part.normal_(std=0.3)
     network = module.transformer
     assert network is not None
-    for names in (["dark"], ["dark", "light"]):
-        activate(module, names)
+    for chosen in (
+        ChosenExperts(["dark"]),
+        ChosenExperts(["dark", "light"]),
+        ChosenExperts(["light"], {"light": {"dark": 0.5}}),
+    ):
+        chosen.activate(module)
         drawn = module.generate([ImageRequest("r", "a", 0, SIDE, SIDE)])[0]
-        expert = taken_out(module, names)
+        expert = chosen.taken_out(module)
         fused = fused_network(network, module.family, module.seed, expert.lora, tensors_of(expert))
         plain = student(experts=())
         plain.transformer = fused
         again = plain.generate([ImageRequest("r", "a", 0, SIDE, SIDE)])[0]
         assert (drawn.int() - again.int()).abs().max() <= 1
-    activate(module, [])
+    ChosenExperts().activate(module)
     with pytest.raises(UserError, match="--merge gate mixes experts anew for each input"):
-        taken_out(module, ["gate"])
+        ChosenExperts(["gate"]).taken_out(module)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from evolvedirector.cli import main
+from evolvedirector.commands.merge import what_is_left_out
 from evolvedirector.commands.part_files import build_part
 from evolvedirector.experts import Expert, LoRA
 from evolvedirector.experts.expert_files import read_expert, write_expert
@@ -31,6 +33,13 @@ ROUNDING, LOUD = 1e-5, 1e-2  # of the range 0...1 of an image
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"),
 ]
+
+
+def test_what_an_expert_stands_on_is_told_where_it_is_not_merged() -> None:
+    first, second = expert("first"), expert("second")
+    top = replace(expert("top"), provenance={"stage": {"on_top_of": {"first": 0.5, "second": 0.5}}})
+    assert "top was trained on top of 0.5 first + 0.5 second. Its file" in what_is_left_out(top, [top, first])
+    assert not what_is_left_out(top, [top, first, second]) and not what_is_left_out(first, [top, first])
 
 
 class Files(NamedTuple):

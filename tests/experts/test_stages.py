@@ -19,6 +19,7 @@ from evolvedirector.experts.stages import (
 from evolvedirector.records.subset import EVERYTHING, Subset
 
 PLAN = [Stage("counting", 4, Subset(["counting"])), Stage("colour", 2), Stage("gate", 2, kind="gate")]
+TOWER = [Stage("low", 4), Stage("middle", 2), Stage("top", 2, on_top_of={"low": 0.5, "middle": 0.5})]
 
 
 def test_each_step_lies_in_one_stage() -> None:
@@ -46,6 +47,14 @@ def test_one_stage_may_be_the_whole_training() -> None:
         (lambda: chosen_stages([], None), "stages is []"),
         (lambda: chosen_stages([PLAN[0], PLAN[0]], None), "each with a name of its own"),
         (lambda: chosen_stages(PLAN, "blue"), "only is 'blue'"),
+        (
+            lambda: chosen_stages(TOWER, "top"),
+            "only is 'top', a stage that needs what the stages before it train: low",
+        ),
+        (lambda: chosen_stages(TOWER, "top"), "Write only: null"),
+        (lambda: chosen_stages(TOWER, "top"), "its checkpoint of step 6"),
+        (lambda: chosen_stages(PLAN, "gate"), "only is 'gate', a stage that needs what the stages before it train: "),
+        (lambda: check_names(TOWER[::2], ["low", "top"], []), "is on top of 'middle', which no stage before it trains"),
         (lambda: check_plan(PLAN, 8, 4), "Stage 'colour' has 2 steps, and an epoch has 4"),
         (lambda: check_plan(PLAN, 9, 2), "have 8 steps together, and the training 9"),
         (lambda: check_plan(PLAN, None, 2), "the training has no end"),

@@ -22,9 +22,15 @@ def table_of(run: Path, texts: list[str], odd: str = "") -> ArmTable:
     prompts = {f"p{place}": Prompt(f"p{place}", text, skill="tone" + odd) for place, text in enumerate(texts)}
     images = {f"i{place}": f"p{place}" for place in range(len(texts))}
     merge = {"method": "product_mean", "formula": "dW" + odd, "weights": [0.5, 0.5], "relative_error": 0.0}
+    trained_on = "{skills: [tone]} on top of 0.5 bright" + odd
     arms: dict[str, tuple[ArmKind, float, float, dict]] = {
         "base": ("base", 0.0, 0.0, {}),
-        "sharp" + odd: ("expert", 0.3, -0.2, {"rank": 2, "alpha": 2.0}),
+        "sharp" + odd: (
+            "expert",
+            0.3,
+            -0.2,
+            {"rank": 2, "alpha": 2.0, "trained_on": trained_on},
+        ),
         "bright": ("expert", 0.0, 0.2, {"rank": 2, "alpha": 2.0}),
         "uniform": ("merge", 0.15, 0.0, {"rank": 4, "alpha": 4.0, "merge": merge, "of": ["sharp" + odd, "bright"]}),
         "gate": ("gate", 0.2, 0.1, {"gate": "token"}),
@@ -68,6 +74,7 @@ def test_the_matrix_tells_conflicts_in_words_numbers_and_colour(tmp_path: Path) 
     assert '<td class="worse" style="--deep:45%"><b>▼ -0.23</b>' in section
     assert "t +0.0, effect +0.00" in section and "nowhere below the base" in section
     assert section.count('data-picture="') == 2 * 5 and 'alt="gate: tone 1"' in section
+    assert "on <bdi>{skills: [tone]} on top of 0.5 bright</bdi>" in section
     assert "product mean" in section and "sharp 0.5, bright 0.5" in section
     assert '<td style="--deep:75%">75 %</td>' in section and 'href="#experts"' in page
 
