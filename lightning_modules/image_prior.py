@@ -200,12 +200,12 @@ class ImagePrior(LightningModule):
         """
         check_pairs(batch, self.network.embedding_dim)
         condition = condition_of_batch(batch).to(self.device)
-        draws = draw_for_prior(batch["sample_seed"].to(self.device), self.objective, self.network.embedding_dim)
+        seeds = batch["sample_seed"].to(self.device)
+        draws = draw_for_prior(seeds, self.objective, self.network.embedding_dim)
         if self.objective.condition_dropout:
             condition = condition.without_text(self._empty_text(), draws.dropped)
-        found = self.objective.losses(
-            self._predict, batch[IMAGE_EMBEDDING].float(), condition, draws, list(batch["prompt"])
-        )
+        predict = partial(self._predict, dropout_seeds=seeds) if self.network.dropout else self._predict
+        found = self.objective.losses(predict, batch[IMAGE_EMBEDDING].float(), condition, draws, list(batch["prompt"]))
         for name, values in found.parts.items():
             self.log(f"train/{name}", values.detach().mean(), batch_size=len(values))
         self.images_seen += log_training(self, found.total, batch, self._finite_steps, self._throughput)
@@ -372,7 +372,9 @@ class ImagePrior(LightningModule):
     def _precision(self) -> AbstractContextManager[Any]:
         return nullcontext() if self._trainer is None else self.trainer.precision_plugin.forward_context()
 
-    def _predict(self, noise: Tensor, time: Tensor | None, condition: PriorCondition) -> Tensor:
+    def _predict(
+        self, noise: Tensor, time: Tensor | None, condition: PriorCondition, dropout_seeds: Tensor | None = None
+    ) -> Tensor:
         """Predict without padding texts further: for drawing they have one length, and training is quicker without."""
         network = cast(nn.Module, self.transformer)
         predicted: Tensor = network(
@@ -383,6 +385,7 @@ class ImagePrior(LightningModule):
             time,
             condition.edge_embedding,
             self.compute.compile_blocks,  # which would compile anew for each length
+            dropout_seeds,
         )
         return predicted
 
