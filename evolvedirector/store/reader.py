@@ -114,7 +114,7 @@ class RevisionReader:
     def _trained(self, revision: Revision) -> Iterator[tuple[PromptEntry, Sample]]:
         """Yield what is trained on, in the order of the rows."""
         for entry in revision.state.entries.values():
-            if entry.state in ("live", "mastered") and (self.split is None or self.split.takes(entry.prompt.id)):
+            if entry.state in ("live", "mastered") and (self.split is None or self.split.takes(entry.prompt.text)):
                 for sample in entry.samples:
                     if self.subset.takes(entry.prompt.skill, sample.variant):
                         yield entry, sample
