@@ -31,7 +31,7 @@ from evolvedirector.lightning_modules.priors.prior_condition import (
 from evolvedirector.lightning_modules.priors.prior_network import PriorNetwork
 from evolvedirector.lightning_modules.priors.prior_objective import PriorDraws, PriorObjective, draw_for_prior
 from evolvedirector.lightning_modules.priors.prior_space import PriorSpace
-from evolvedirector.lightning_modules.priors.subject_tokens import Subject
+from evolvedirector.lightning_modules.priors.subject_states import Subject
 from evolvedirector.lightning_modules.sample_losses import images_of
 from evolvedirector.lightning_modules.sampling import chunks_of_one_size, drawing, initial_noise
 from evolvedirector.lightning_modules.throughput import Throughput

@@ -192,6 +192,17 @@ class RevisionReader:
             found[maker] = found.get(maker, 0) + count
         return found
 
+    def having(self, role: str) -> np.ndarray:
+        """Say of each row whether it has a file of a role.
+
+        Args:
+            role: One of `roles` beside `image`.
+
+        Returns:
+            Bool[Array, "rows"].
+        """
+        return np.asarray(self._joined[role][0] != _NOWHERE)
+
     def skill(self, row: int) -> str:
         """Name the skill of a row's prompt."""
         return self.strata[self.stratum_of_row[row]].skill
