@@ -23,6 +23,7 @@ from evolvedirector.lightning_modules.optimisation import clip_and_settle, log_t
 from evolvedirector.lightning_modules.optimizers.factory import OptimizerFactory
 from evolvedirector.lightning_modules.part_checks import check_device, check_frozen_parts, check_precision, check_seed
 from evolvedirector.lightning_modules.priors.prior_condition import PriorCondition, check_pairs
+from evolvedirector.lightning_modules.priors.prior_memory import PriorWork, predict_prior_work
 from evolvedirector.lightning_modules.priors.prior_network import PriorNetwork
 from evolvedirector.lightning_modules.priors.prior_objective import PriorDraws, PriorObjective, draw_for_prior
 from evolvedirector.lightning_modules.priors.prior_space import PriorSpace
@@ -34,6 +35,7 @@ from evolvedirector.lightning_modules.throughput import Throughput
 from evolvedirector.models.embedder import IMAGE_EMBEDDING, Embedder
 from evolvedirector.models.embedding_decoder import EmbeddingDecoder
 from evolvedirector.models.evaluated_weights import evaluate_weights, evaluated_weights, train_weights
+from evolvedirector.planning.memory import WorkBytes
 from evolvedirector.records import ImageRequest, LossRequest
 from evolvedirector.records.part import Part
 from evolvedirector.records.plain_settings import settings_of
@@ -151,6 +153,21 @@ class ImagePrior(LightningModule):
     def loss_settings(self) -> Mapping[str, str]:
         """Name the numbers of the loss, which mean something only together."""
         return self.objective.loss_settings()
+
+    def work_bytes(self, batch_size: int, size_px: tuple[int, int], precision: str) -> WorkBytes:
+        """Predict what training and drawing take on a device beside weights, gradients and optimizer.
+
+        Args:
+            batch_size: Pairs of one device and step.
+            size_px: Not read: pairs have no size.
+            precision: Of the trainer.
+        """
+        with torch.device("meta"):
+            network = self.network.build(self.objective.reads_time, None)
+        make_ready(network, list(cast(Any, network).transformer_blocks), self.compute, Where(precision))
+        drawn = (self.generation_chunk_size, self.image_size_px)
+        work = PriorWork(network, self.network, self.objective, self.decoder, batch_size, precision, *drawn)
+        return predict_prior_work(work)
 
     def check_precision(self, precision: str) -> None:
         """Refuse a precision of the trainer that keeps the weights themselves in half precision."""
