@@ -122,11 +122,11 @@ class EmbeddingDataModule(EvolvingDataModule):
         self.embedder = embedder
         self.validation_share = validation_share
         split = Split(validation_share, seed) if validation_share else None
-        self._read = (
+        self.optional_roles = (
             *((SUBJECT_TOKENS, SUBJECT_EMBEDDINGS) if subjects else ()),
             *((EDGE_EMBEDDING,) if edges else ()),
         )
-        self._form = BatchForm(self._read, collate=EmbeddingCollation(text_tokens, subjects, edges))
+        self._form = BatchForm(self.optional_roles, collate=EmbeddingCollation(text_tokens, subjects, edges))
         self._rows = replace(self._rows, form=self._form, split=split)
         self._checked_sha: str | None = None
         self._validation: RevisionBatches | None = None
@@ -178,7 +178,7 @@ class EmbeddingDataModule(EvolvingDataModule):
     def _check_makers(self, reader: RevisionReader) -> None:
         makers = {role: reader.makers(role) for role in EMBEDDING_ROLES}
         names = sorted({name for counts in makers.values() for name in counts})
-        names += sorted({name for role in self._read for name in reader.makers(role)} - {*names, ""})
+        names += sorted({name for role in self.optional_roles for name in reader.makers(role)} - {*names, ""})
         if len(names) > 1:
             self_made = makers[IMAGE_EMBEDDING]
             said = ", ".join(f"{self_made.get(name, 0)} of {name or 'nobody knows whom'}" for name in names)
@@ -207,7 +207,7 @@ class EmbeddingDataModule(EvolvingDataModule):
     def _check_further(self, reader: RevisionReader) -> None:
         """Refuse subjects or edges that are wanted and not embedded."""
         source_of = {SUBJECT_TOKENS: SUBJECTS, EDGE_EMBEDDING: EDGE}
-        wanted = {role: source for role, source in source_of.items() if role in self._read}
+        wanted = {role: source for role, source in source_of.items() if role in self.optional_roles}
         if not wanted:
             return
         shape = (reader.revision_sha, self.roles, (), reader.subset, reader.split)
@@ -263,7 +263,7 @@ class EmbeddingDataModule(EvolvingDataModule):
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Move the embeddings and their mask; requests stay where they are, and so do seeds."""
         moved = super().transfer_batch_to_device(batch, device, dataloader_idx)
-        names = (TEXT_MASK, *self._read, HAS_EDGE)
+        names = (TEXT_MASK, *self.optional_roles, HAS_EDGE)
         return moved if isinstance(batch, list) else {**moved, **{n: batch[n].to(device) for n in names if n in batch}}
 
     # ---- validation
@@ -289,7 +289,9 @@ class EmbeddingDataModule(EvolvingDataModule):
         if self._validation is None or self._validation.reader.revision_sha != sha:
             split = Split(self.validation_share, self.seed, validates=True)
             with self._said_what_to_run():
-                reader = RevisionReader(self.data_root, sha, self.roles, split=split, optional_roles=self._read)
+                reader = RevisionReader(
+                    self.data_root, sha, self.roles, split=split, optional_roles=self.optional_roles
+                )
             if len(reader) == 0:
                 return None
             shape = (self.seed, self.global_batch_size, self.image_size_px, rank, world_size)

@@ -19,7 +19,12 @@ from evolvedirector.lightning_modules.assemble import Where, built_by_seed, make
 from evolvedirector.lightning_modules.compute import Compute
 from evolvedirector.lightning_modules.families.pretrained import Pretrained
 from evolvedirector.lightning_modules.finite_steps import FiniteSteps, OnNonFinite
-from evolvedirector.lightning_modules.optimisation import clip_and_settle, log_training, optimizer_and_schedule
+from evolvedirector.lightning_modules.optimisation import (
+    clip_and_settle,
+    goes_to_loggers,
+    log_training,
+    optimizer_and_schedule,
+)
 from evolvedirector.lightning_modules.optimizers.factory import OptimizerFactory
 from evolvedirector.lightning_modules.part_checks import check_device, check_frozen_parts, check_precision, check_seed
 from evolvedirector.lightning_modules.priors.prior_condition import PriorCondition, check_pairs
@@ -223,7 +228,7 @@ class ImagePrior(LightningModule):
             condition = condition.without_text(self._conditions.empty_text().to(self.device), draws.dropped)
         predict = partial(self._predict, dropout_seeds=seeds) if self.network.dropout else self._predict
         found = self.objective.losses(predict, batch[IMAGE_EMBEDDING].float(), condition, draws, list(batch["prompt"]))
-        for name, values in found.parts.items():
+        for name, values in found.parts.items() if goes_to_loggers(self.trainer) else ():
             self.log(f"train/{name}", values.detach().mean(), batch_size=len(values))
         self.images_seen += log_training(self, found.total, batch, self._finite_steps, self._throughput)
         return found.total.mean()
