@@ -106,6 +106,8 @@ def test_a_prior_for_kandinsky_trains_draws_and_is_exported_for_its_thin_pipelin
     clip = ["--model", BIGG, "--image-model", PRIOR, "--projection-dim", str(WIDTH)]
     plan = trained(options, clip, capsys)
     assert "0.07" in plan and "sum" in plan, plan
+    memory = plan.split("memory of one device")[1]
+    assert "draw" in memory and "+ work" in memory and "not predicted" not in memory, plan
     from_run = drawn("run", "of_run", "--trainer.accelerator=cpu")
     assert from_run[0].shape == (16, 16, 3) and from_run[0].std() > 5
     assert main(["export", "run", "out", "--samples", "1"]) in (None, 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +9,7 @@ from lightning.pytorch import LightningModule
 
 from evolvedirector.datamodules import EmbeddingDataModule
 from evolvedirector.errors import UserError
-from evolvedirector.evolution.embedding import EMBEDDING_ROLES
+from evolvedirector.evolution.embedding import EMBEDDING_ROLES, npy_file
 from evolvedirector.lightning_modules import ImagePrior
 from evolvedirector.lightning_modules.priors.prior_network import PriorNetwork
 from evolvedirector.models.embedder import (
@@ -21,7 +20,7 @@ from evolvedirector.models.embedder import (
     TEXT_EMBEDDING,
     TEXT_STATES,
 )
-from evolvedirector.records import FileRef, Prompt, RevisionChange, Sample
+from evolvedirector.records import Prompt, RevisionChange, Sample
 from evolvedirector.store import DatasetStore
 
 _SUBJECTS = 2
@@ -56,8 +55,7 @@ def fill_embeddings(data: EmbeddingDataModule, module: LightningModule, texts: S
         name, samples = store.blobs.put(image), []
         for text in texts:
             arrays = {role: array for role, array in _pair(draw, module.network).items() if role in wanted}
-            files = [FileRef.of(_npy(array), "application/x-npy") for array in arrays.values()]
-            kept = dict(zip(arrays, store.blobs.put_files(files), strict=True))
+            kept = dict(zip(arrays, store.blobs.put_files([npy_file(a) for a in arrays.values()]), strict=True))
             samples.append(Sample.create(Prompt.create(text), name, "placeholder", kept))
         store.publish(None, "import", RevisionChange(samples=tuple(samples)))
 
@@ -75,9 +73,3 @@ def _pair(draw: np.random.Generator, network: PriorNetwork) -> dict[str, np.ndar
         SUBJECT_EMBEDDINGS: draw.normal(size=(_SUBJECTS, width)).astype(np.float32),
         EDGE_EMBEDDING: draw.normal(size=width).astype(np.float32),
     }
-
-
-def _npy(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()

@@ -166,7 +166,7 @@ def derived_files(
             arrays |= {SUBJECT_TOKENS: places[sample.key], SUBJECT_EMBEDDINGS: np.stack(shown)}
         if EDGE in pictures:
             arrays[EDGE_EMBEDDING] = pictures[EDGE]
-        yield sample.key, {role: _npy(arrays[role]) for role in roles_of(sample)}
+        yield sample.key, {role: npy_file(arrays[role]) for role in roles_of(sample)}
 
 
 def unembedded(root: Path, revision: Revision, fingerprint: str, replace: bool = False) -> list[Sample]:
@@ -302,7 +302,12 @@ def _kept(files: EmbeddingFiles, key: str) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _npy(array: np.ndarray) -> FileRef:
+def npy_file(array: np.ndarray) -> FileRef:
+    """Return an array as a file of a sample.
+
+    Args:
+        array: Of plain numbers.
+    """
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     return FileRef.of(buffer.getvalue(), "application/x-npy")
