@@ -20,10 +20,22 @@ from evolvedirector.datamodules.evolving import EvolvingDataModule
 from evolvedirector.datamodules.requests import RequestLoader
 from evolvedirector.errors import UserError
 from evolvedirector.evolution.embedding import EMBEDDING_ROLES
-from evolvedirector.models.embedder import IMAGE_EMBEDDING, TEXT_MASK, TEXT_STATES, Embedder
+from evolvedirector.models.embedder import (
+    EDGE_EMBEDDING,
+    HAS_EDGE,
+    IMAGE_EMBEDDING,
+    SUBJECT_EMBEDDINGS,
+    SUBJECT_TOKENS,
+    TEXT_MASK,
+    TEXT_STATES,
+    Embedder,
+    HasEmbedder,
+    NamedOnCommandLine,
+)
 from evolvedirector.planning.roles import EmbeddingFigures
 from evolvedirector.records.part import Part
 from evolvedirector.records.prompt_source import PromptSource
+from evolvedirector.records.prompt_subjects import EDGE, SUBJECTS
 from evolvedirector.records.split import Split
 from evolvedirector.store import RevisionFiles, RevisionReader
 from evolvedirector.store.errors import MissingRoleError, StoreError
@@ -58,6 +70,8 @@ class EmbeddingDataModule(EvolvingDataModule):
         revision: str | None = None,
         generation_chunk_size: int = 16,
         predict_prompts: str | Path | None = None,
+        subjects: bool = False,
+        edges: bool = False,
     ) -> None:
         """Describe the data; nothing is read yet.
 
@@ -81,6 +95,10 @@ class EmbeddingDataModule(EvolvingDataModule):
                 newest. A resumed run goes on with the revision of its checkpoint.
             generation_chunk_size: Requests per evaluation or prediction batch.
             predict_prompts: Prompt file for `predict`. None: nothing to predict.
+            subjects: Read the subjects of the samples that have some, as lambda-ECLIPSE does: `subject_tokens`
+                Bool[Tensor, "batch subject token"] and `subject_embeddings` Float[Tensor, "batch subject embedding"].
+            edges: Read the edge pictures of the samples that have one: `edge_embedding` Float[Tensor, "batch
+                embedding"] and `has_edge_embedding` Bool[Tensor, "batch"].
 
         Raises:
             UserError: The root is missing, or a number or role cannot be used.
@@ -104,7 +122,11 @@ class EmbeddingDataModule(EvolvingDataModule):
         self.embedder = embedder
         self.validation_share = validation_share
         split = Split(validation_share, seed) if validation_share else None
-        self._form = BatchForm(collate=EmbeddingCollation(text_tokens))
+        self.optional_roles = (
+            *((SUBJECT_TOKENS, SUBJECT_EMBEDDINGS) if subjects else ()),
+            *((EDGE_EMBEDDING,) if edges else ()),
+        )
+        self._form = BatchForm(self.optional_roles, collate=EmbeddingCollation(text_tokens, subjects, edges))
         self._rows = replace(self._rows, form=self._form, split=split)
         self._checked_sha: str | None = None
         self._validation: RevisionBatches | None = None
@@ -156,14 +178,15 @@ class EmbeddingDataModule(EvolvingDataModule):
     def _check_makers(self, reader: RevisionReader) -> None:
         makers = {role: reader.makers(role) for role in EMBEDDING_ROLES}
         names = sorted({name for counts in makers.values() for name in counts})
+        names += sorted({name for role in self.optional_roles for name in reader.makers(role)} - {*names, ""})
         if len(names) > 1:
-            said = ", ".join(
-                f"{makers[IMAGE_EMBEDDING].get(name, 0)} of {name or 'nobody knows whom'}" for name in names
-            )
+            self_made = makers[IMAGE_EMBEDDING]
+            said = ", ".join(f"{self_made.get(name, 0)} of {name or 'nobody knows whom'}" for name in names)
             raise UserError(
                 f"The {len(reader)} samples of revision {reader.number} have embeddings of {len(names)} embedders: "
                 f"{said}. Allowed is one, since each has a space of its own. {self._command(replace=True)}"
             )
+        self._check_further(reader)
         if self.embedder is None:
             return
         if names[0] and names[0] != self.embedder.fingerprint:
@@ -180,6 +203,24 @@ class EmbeddingDataModule(EvolvingDataModule):
                 f"image, the embedder gives {wanted[0]} and {wanted[1]}. Allowed are its own. "
                 f"{self._command(replace=True)}"
             )
+
+    def _check_further(self, reader: RevisionReader) -> None:
+        """Refuse subjects or edges that are wanted and not embedded."""
+        source_of = {SUBJECT_TOKENS: SUBJECTS, EDGE_EMBEDDING: EDGE}
+        wanted = {role: source for role, source in source_of.items() if role in self.optional_roles}
+        if not wanted:
+            return
+        shape = (reader.revision_sha, self.roles, (), reader.subset, reader.split)
+        given = RevisionReader(self.data_root, *shape, optional_roles=tuple(wanted.values()))
+        for role, source in wanted.items():
+            left = given.having(source) & ~reader.having(role)
+            if left.any() or not reader.having(role).any():
+                name = "subjects" if role == SUBJECT_TOKENS else "edges"
+                raise UserError(
+                    f"{name} is true, and {int(left.sum())} samples of revision {reader.number} have a '{source}' that "
+                    f"is not embedded, {int(reader.having(role).sum())} one that is. Allowed is a dataset where some "
+                    f"have one, all embedded. {self._command()} (docs/priors.md), or write `{name}: false`."
+                )
 
     @staticmethod
     def _shapes(reader: RevisionReader) -> tuple[int, int]:
@@ -201,16 +242,29 @@ class EmbeddingDataModule(EvolvingDataModule):
             ) from error
 
     def _command(self, replace: bool = False) -> str:
-        root = shlex.quote(str(self.data_root))
-        return (
-            f"Run `evolvedirector embed {root} --model openai/clip-vit-large-patch14"
-            f"{' --replace' if replace else ''}`, with the CLIP of your decoder."
-        )
+        """Say which command makes embeddings: those of the embedder that is named here, or that the module learns."""
+        root, embedder = shlex.quote(str(self.data_root)), self.embedder
+        module = None if self.trainer is None else self.trainer.lightning_module
+        if embedder is None and isinstance(module, HasEmbedder):
+            embedder = module.embedder
+        behind = ""
+        if isinstance(embedder, NamedOnCommandLine):
+            options = shlex.join(embedder.embed_options())
+        elif embedder is not None:
+            options, behind = "--embedder FILE", f", a YAML with class_path and init_args of {type(embedder).__name__}"
+        else:
+            options = "--model NAME"
+            behind = (
+                ", with the CLIP of your decoder: openai/clip-vit-large-patch14 for Karlo (768 values), "
+                "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k with --projection-dim 1280 for Kandinsky 2.2"
+            )
+        return f"Run `evolvedirector embed {root} {options}{' --replace' if replace else ''}`{behind}."
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Move the embeddings and their mask; requests stay where they are, and so do seeds."""
         moved = super().transfer_batch_to_device(batch, device, dataloader_idx)
-        return moved if isinstance(batch, list) else {**moved, TEXT_MASK: batch[TEXT_MASK].to(device)}
+        names = (TEXT_MASK, *self.optional_roles, HAS_EDGE)
+        return moved if isinstance(batch, list) else {**moved, **{n: batch[n].to(device) for n in names if n in batch}}
 
     # ---- validation
 
@@ -235,7 +289,9 @@ class EmbeddingDataModule(EvolvingDataModule):
         if self._validation is None or self._validation.reader.revision_sha != sha:
             split = Split(self.validation_share, self.seed, validates=True)
             with self._said_what_to_run():
-                reader = RevisionReader(self.data_root, sha, self.roles, split=split)
+                reader = RevisionReader(
+                    self.data_root, sha, self.roles, split=split, optional_roles=self.optional_roles
+                )
             if len(reader) == 0:
                 return None
             shape = (self.seed, self.global_batch_size, self.image_size_px, rank, world_size)

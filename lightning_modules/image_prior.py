@@ -19,25 +19,28 @@ from evolvedirector.lightning_modules.assemble import Where, built_by_seed, make
 from evolvedirector.lightning_modules.compute import Compute
 from evolvedirector.lightning_modules.families.pretrained import Pretrained
 from evolvedirector.lightning_modules.finite_steps import FiniteSteps, OnNonFinite
-from evolvedirector.lightning_modules.optimisation import clip_and_settle, log_training, optimizer_and_schedule
+from evolvedirector.lightning_modules.optimisation import (
+    clip_and_settle,
+    goes_to_loggers,
+    log_training,
+    optimizer_and_schedule,
+)
 from evolvedirector.lightning_modules.optimizers.factory import OptimizerFactory
 from evolvedirector.lightning_modules.part_checks import check_device, check_frozen_parts, check_precision, check_seed
-from evolvedirector.lightning_modules.priors.prior_condition import (
-    PriorCondition,
-    check_pairs,
-    condition_of_batch,
-    condition_of_texts,
-)
+from evolvedirector.lightning_modules.priors.prior_condition import PriorCondition, check_pairs
+from evolvedirector.lightning_modules.priors.prior_memory import PriorWork, predict_prior_work
 from evolvedirector.lightning_modules.priors.prior_network import PriorNetwork
 from evolvedirector.lightning_modules.priors.prior_objective import PriorDraws, PriorObjective, draw_for_prior
 from evolvedirector.lightning_modules.priors.prior_space import PriorSpace
-from evolvedirector.lightning_modules.priors.subject_tokens import Subject
+from evolvedirector.lightning_modules.priors.request_condition import ConditionReader
+from evolvedirector.lightning_modules.priors.subject_states import Subject
 from evolvedirector.lightning_modules.sample_losses import images_of
 from evolvedirector.lightning_modules.sampling import chunks_of_one_size, drawing, initial_noise
 from evolvedirector.lightning_modules.throughput import Throughput
 from evolvedirector.models.embedder import IMAGE_EMBEDDING, Embedder
 from evolvedirector.models.embedding_decoder import EmbeddingDecoder
 from evolvedirector.models.evaluated_weights import evaluate_weights, evaluated_weights, train_weights
+from evolvedirector.planning.memory import WorkBytes
 from evolvedirector.records import ImageRequest, LossRequest
 from evolvedirector.records.part import Part
 from evolvedirector.records.plain_settings import settings_of
@@ -76,6 +79,8 @@ class ImagePrior(LightningModule):
         on_nonfinite: What ends a run whose loss or gradient is not finite, as in `TextToImage`.
         nonfinite_limit: Steps in a row.
         compute: Memory against time, kernels and compilation of the network. None: as torch chooses.
+        edge_dropout: Share of training samples that lose their edge picture, where the network reads edges; they read a
+            black one, as do samples without any. lambda-ECLIPSE has 0.01.
 
     Raises:
         UserError: A number is out of range.
@@ -97,6 +102,7 @@ class ImagePrior(LightningModule):
         on_nonfinite: OnNonFinite = "stop",
         nonfinite_limit: int = 5,
         compute: Compute | None = None,
+        edge_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.objective = objective
@@ -112,7 +118,8 @@ class ImagePrior(LightningModule):
         self._space = PriorSpace(self.network, objective.reads_time, self.pretrained, embedder, decoder)
         # the trained network, under the name by which checkpoints, averages and shards know weights
         self.transformer: nn.Module | None = None
-        self._null: PriorCondition | None = None
+        reads = (self.network.text_length, self.network.reads_edges, image_size_px, edge_dropout)
+        self._conditions = ConditionReader(embedder, *reads)
         self.register_state_dict_pre_hook(lambda *_: evaluate_weights(self._optimizers))
         self.images_seen = 0
         """Training pairs so far, over all ranks."""
@@ -151,6 +158,21 @@ class ImagePrior(LightningModule):
     def loss_settings(self) -> Mapping[str, str]:
         """Name the numbers of the loss, which mean something only together."""
         return self.objective.loss_settings()
+
+    def work_bytes(self, batch_size: int, size_px: tuple[int, int], precision: str) -> WorkBytes:
+        """Predict what training and drawing take on a device beside weights, gradients and optimizer.
+
+        Args:
+            batch_size: Pairs of one device and step.
+            size_px: Not read: pairs have no size.
+            precision: Of the trainer.
+        """
+        with torch.device("meta"):
+            network = self.network.build(self.objective.reads_time, None)
+        make_ready(network, list(cast(Any, network).transformer_blocks), self.compute, Where(precision))
+        drawn = (self.generation_chunk_size, self.image_size_px)
+        work = PriorWork(network, self.network, self.objective, self.decoder, batch_size, precision, *drawn)
+        return predict_prior_work(work)
 
     def check_precision(self, precision: str) -> None:
         """Refuse a precision of the trainer that keeps the weights themselves in half precision."""
@@ -199,14 +221,14 @@ class ImagePrior(LightningModule):
             UserError: An embedding is not finite or has another width.
         """
         check_pairs(batch, self.network.embedding_dim)
-        condition = condition_of_batch(batch).to(self.device)
-        draws = draw_for_prior(batch["sample_seed"].to(self.device), self.objective, self.network.embedding_dim)
+        seeds = batch["sample_seed"].to(self.device)
+        condition = self._conditions.of_batch(batch, seeds).to(self.device)
+        draws = draw_for_prior(seeds, self.objective, self.network.embedding_dim)
         if self.objective.condition_dropout:
-            condition = condition.without_text(self._empty_text(), draws.dropped)
-        found = self.objective.losses(
-            self._predict, batch[IMAGE_EMBEDDING].float(), condition, draws, list(batch["prompt"])
-        )
-        for name, values in found.parts.items():
+            condition = condition.without_text(self._conditions.empty_text().to(self.device), draws.dropped)
+        predict = partial(self._predict, dropout_seeds=seeds) if self.network.dropout else self._predict
+        found = self.objective.losses(predict, batch[IMAGE_EMBEDDING].float(), condition, draws, list(batch["prompt"]))
+        for name, values in found.parts.items() if goes_to_loggers(self.trainer) else ():
             self.log(f"train/{name}", values.detach().mean(), batch_size=len(values))
         self.images_seen += log_training(self, found.total, batch, self._finite_steps, self._throughput)
         return found.total.mean()
@@ -219,7 +241,7 @@ class ImagePrior(LightningModule):
             return self.generate(batch)
         check_pairs(batch, self.network.embedding_dim)
         with evaluated_weights(self._optimizers), drawing(self), self._precision():
-            condition, target = condition_of_batch(batch).to(self.device), batch[IMAGE_EMBEDDING].float()
+            condition, target = self._conditions.of_batch(batch).to(self.device), batch[IMAGE_EMBEDDING].float()
             predicted = self._sample(condition, batch["sample_seed"].tolist())
         figures = {
             "squared_distance": ((predicted - target) ** 2).sum(-1),
@@ -277,9 +299,10 @@ class ImagePrior(LightningModule):
         """Return the embedding that is predicted for each request, raw, on the CPU in float32.
 
         Args:
-            requests: Prompts with seeds.
-            subjects: Of each prompt, as lambda-ECLIPSE reads them. None: none.
-            edges: Embedding of an edge image for each. None: that of a black image, where the network reads edges.
+            requests: Prompts with seeds, and perhaps the files `subjects`, `subject` to `subject_4`, and `edge`.
+            subjects: Of each prompt, as lambda-ECLIPSE reads them, in place of those of its files. None: those.
+            edges: Embedding of an edge image for each. None: that of its file or of a black image, where the network
+                reads edges.
 
         Raises:
             UserError: A subject does not stand in its prompt, or nobody says which tokens stand for it.
@@ -288,9 +311,9 @@ class ImagePrior(LightningModule):
         for start in range(0, len(requests), size):
             places = list(range(start, min(start + size, len(requests))))
             padded = places + places[-1:] * (size - len(places))
-            texts = [requests[place].prompt for place in padded]
             named = None if subjects is None else [subjects[place] for place in padded]
-            condition = self._condition(texts, named, None if edges is None else edges[padded])
+            chunk = [requests[place] for place in padded]
+            condition = self._conditions.of_requests(chunk, named, None if edges is None else edges[padded])
             self.configure_model()
             with evaluated_weights(self._optimizers), drawing(self), self._precision():
                 predicted = self._sample(condition.to(self.device), [requests[place].seed for place in padded])
@@ -372,7 +395,9 @@ class ImagePrior(LightningModule):
     def _precision(self) -> AbstractContextManager[Any]:
         return nullcontext() if self._trainer is None else self.trainer.precision_plugin.forward_context()
 
-    def _predict(self, noise: Tensor, time: Tensor | None, condition: PriorCondition) -> Tensor:
+    def _predict(
+        self, noise: Tensor, time: Tensor | None, condition: PriorCondition, dropout_seeds: Tensor | None = None
+    ) -> Tensor:
         """Predict without padding texts further: for drawing they have one length, and training is quicker without."""
         network = cast(nn.Module, self.transformer)
         predicted: Tensor = network(
@@ -383,24 +408,14 @@ class ImagePrior(LightningModule):
             time,
             condition.edge_embedding,
             self.compute.compile_blocks,  # which would compile anew for each length
+            dropout_seeds,
         )
         return predicted
 
     def _sample(self, condition: PriorCondition, seeds: Sequence[int]) -> Float[Tensor, "batch embedding"]:
-        null = self._empty_text() if self.objective.guides else None
+        null = self._conditions.empty_text().to(self.device) if self.objective.guides else None
         shape = (len(seeds), self.network.embedding_dim)
         return self.objective.sample(self._predict, shape, seeds, condition, null)
-
-    def _condition(
-        self, texts: Sequence[str], subjects: Sequence[Sequence[Subject]] | None, edges: Tensor | None
-    ) -> PriorCondition:
-        """Return what the network reads of texts, on the CPU, all of one length whatever stands beside them."""
-        if edges is None and self.network.reads_edges:
-            side = self.image_size_px
-            black = self.embedder.embed_images([torch.zeros(3, side, side, dtype=torch.uint8)])
-            edges = black.expand(len(texts), -1)
-        condition = condition_of_texts(self.embedder.embed_texts(texts), edges).padded(self.network.text_length)
-        return condition if subjects is None else condition.with_subjects(texts, subjects, self.embedder)
 
     def _losses_of_chunk(self, requests: Sequence[LossRequest]) -> list[float]:
         self.configure_model()
@@ -408,16 +423,10 @@ class ImagePrior(LightningModule):
         target = self.embedder.embed_images(list(images_of(requests, self.image_size_px))).to(self.device)
         total = torch.zeros(len(requests))
         with evaluated_weights(self._optimizers), drawing(self), self._precision():
-            condition = self._condition([request.prompt for request in requests], None, None).to(self.device)
+            condition = self._conditions.of_requests(requests).to(self.device)
             for number, level in enumerate(zip(*seeds, strict=True)):
                 share = torch.full((len(requests),), (number + 0.5) / len(seeds[0]), device=self.device)
                 noise = initial_noise(list(level), target.shape[1:]).to(self.device)
                 draws = PriorDraws(share < 0, self.objective.times(share), noise)
                 total += self.objective.own_losses(self._predict, target, condition, draws).float().cpu()
         return (total / len(seeds[0])).tolist()
-
-    def _empty_text(self) -> PriorCondition:
-        """Return the condition of the empty text, one row."""
-        if self._null is None:
-            self._null = condition_of_texts(self.embedder.embed_texts([""]))
-        return self._null.to(self.device)

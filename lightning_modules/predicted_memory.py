@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from evolvedirector.errors import UserError
 from evolvedirector.lightning_modules.codecs.codec import latent_shape
 from evolvedirector.lightning_modules.codecs.pixels import Pixels
+from evolvedirector.lightning_modules.faked import autocast_of, faked
 from evolvedirector.lightning_modules.families.family import Family, GuidesItself
 from evolvedirector.lightning_modules.frozen_model import FrozenModel
 from evolvedirector.lightning_modules.latents import encode_chunk, posterior_of
@@ -28,12 +28,10 @@ from evolvedirector.lightning_modules.text_encoders.text_encoder import (
     bytes_per_value,
 )
 from evolvedirector.lightning_modules.text_encoders.tokenizer import Tokenizer
-from evolvedirector.planning.allocations import AllocationTracker
 from evolvedirector.planning.memory import WorkBytes, sizes_of
 from evolvedirector.records.condition import Condition, Extras, Size, TextStates, join
 from evolvedirector.records.part import OnDevice
 
-_HALF = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 _CPU = torch.device("cpu")
 
 
@@ -117,7 +115,7 @@ def _training(work: Work) -> int:
     """Return the peak of a step over weights, optimizer and the gradients that stay from the step before."""
     objective = at_resolution(work.objective, work.family.tokens(work.size))
     _make_tables(objective, work.family.codec.channels)
-    with _faked(work.network) as (network, tracker):
+    with faked(work.network) as (network, tracker):
         trained = [part for part in network.parameters() if part.requires_grad]
         for part in trained:
             part.grad = torch.empty_like(part)
@@ -125,7 +123,7 @@ def _training(work: Work) -> int:
         shape = (work.batch_size, *latent_shape(work.family.codec, work.size))
         clean, noise = torch.empty(shape), torch.empty(shape)
         times = torch.empty(work.batch_size)
-        with _autocast(work.precision):
+        with autocast_of(work.precision):
             noisy = objective.corrupt(clean, noise, times)
             condition = _condition(work.family, _states(work.family, work.batch_size), work.size, None)
             prediction = work.family.predict(network, noisy, objective.transformer_time(times), condition)
@@ -151,13 +149,13 @@ def _make_tables(objective: Objective, channels: int) -> None:
 def _drawing(work: Work) -> int:
     """Return the peak of one step of the sampler."""
     family = work.family
-    with _faked(work.network) as (network, tracker), torch.no_grad():
+    with faked(work.network) as (network, tracker), torch.no_grad():
         network.eval()
         noisy = torch.empty(work.chunk, *latent_shape(family.codec, work.drawn))
         own = family if isinstance(family, GuidesItself) else None
         scale = work.guidance_scale
         guided = scale != 1 if own is None else own.needs_null(scale)
-        with _autocast(work.precision):
+        with autocast_of(work.precision):
             states = _states(family, work.chunk)
             condition = _condition(family, states, work.drawn, scale)
             null = _condition(family, _states(family, work.chunk), work.drawn, scale) if guided else None
@@ -170,7 +168,7 @@ def _drawing(work: Work) -> int:
 def _codec(work: Work, decodes: bool) -> int:
     """Return the peak of encoding a chunk of training images, or of decoding drawn ones."""
     codec = work.family.codec
-    with _faked(_frozen_of(codec).without_weights()) as (model, tracker):
+    with faked(_frozen_of(codec).without_weights()) as (model, tracker):
         empty: Any = copy.copy(codec)
         empty.frozen = empty.frozen.holding(model)
         if decodes:
@@ -191,9 +189,9 @@ def _texts(family: Family) -> int:
                 raise UserError(f"the tokenizer of {frozen.component.name!r} is not on this machine")
             encoder.tokenizer.load()
     models = nn.ModuleList(frozen.without_weights() for _, frozen in holders)
-    with _faked(models) as (faked, tracker):
+    with faked(models) as (lent, tracker):
         try:
-            for (encoder, frozen), model in zip(holders, cast(nn.ModuleList, faked), strict=True):
+            for (encoder, frozen), model in zip(holders, cast(nn.ModuleList, lent), strict=True):
                 vars(encoder)["frozen"] = frozen.holding(model)
             family.encode_text(["a prompt"] * TEXT_CHUNK)
         finally:
@@ -249,40 +247,3 @@ def _pooled(encoder: PooledTextEncoder, dtype: torch.dtype) -> Callable[[Sequenc
         return states, torch.empty(len(texts), encoder.pooled_dimension, dtype=dtype)
 
     return encode_pooled
-
-
-@contextmanager
-def _faked(network: nn.Module) -> Iterator[tuple[nn.Module, AllocationTracker]]:
-    """Lend a copy of a network on the meta device, as if on the CPU, and a tracker that knows its weights."""
-    network = copy.deepcopy(network)
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        for part in network.modules():
-            for name, value in part._parameters.items():
-                if value is not None:
-                    if type(value) is not nn.Parameter:
-                        raise UserError(f"{type(value).__name__} is kept in a form of its own")
-                    part._parameters[name] = nn.Parameter(_fake(value), value.requires_grad)
-            for name, buffer in part._buffers.items():
-                part._buffers[name] = None if buffer is None else _fake(buffer)
-            for name, held in vars(part).items():  # tables that are no buffers, such as those of rotary positions
-                if not name.startswith("_"):
-                    vars(part)[name] = _faked_inside(held)
-        with AllocationTracker() as tracker:
-            yield network, tracker
-
-
-def _faked_inside(held: Any) -> Any:
-    if isinstance(held, Tensor):
-        return _fake(held) if held.device.type == "meta" else held
-    if type(held) in (list, tuple):
-        return type(held)(_faked_inside(part) for part in held)
-    return held
-
-
-def _fake(value: Tensor) -> Tensor:
-    return torch.empty(value.shape, dtype=value.dtype)
-
-
-def _autocast(precision: str) -> AbstractContextManager[Any]:
-    half = _HALF.get(precision)
-    return nullcontext() if half is None else torch.autocast("cpu", half)

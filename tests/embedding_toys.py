@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Sequence
 
@@ -48,6 +49,9 @@ class ToyEmbedder:
             for place, word in enumerate(each[: self.max_tokens]):
                 states[row, place], mask[row, place] = self.value(word), True
         return TextEmbeddings(Tokens(states, mask), states.sum(1), tuple(len(w) > self.max_tokens for w in words))
+
+    def token_spans(self, text: str) -> list[tuple[int, int]]:
+        return [(0, 0), *(match.span() for match in re.finditer(r"\S+", text))][: self.max_tokens]
 
     def embed_images(self, images: Sequence[Tensor]) -> Tensor:
         self._count()

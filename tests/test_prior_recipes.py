@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import lightning.pytorch  # noqa: F401 - first here, so that its log handler kee
 import numpy as np
 import pytest
 import torch
+import webdataset
 import yaml
 from PIL import Image
 
@@ -49,7 +51,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def options_of(model: str, decoder: dict[str, Any], embedder: dict[str, Any]) -> list[str]:
+def options_of(
+    model: str, decoder: dict[str, Any], embedder: dict[str, Any], experiment: str = "prior_pairs.yaml"
+) -> list[str]:
     """Return the recipe's files, with the numbers of the stand-ins and of a run of two steps behind them."""
     numbers = {
         "embedder": {"init_args": {"batch_size": 2, "device": "cpu"} | embedder},
@@ -67,13 +71,18 @@ def options_of(model: str, decoder: dict[str, Any], embedder: dict[str, Any]) ->
     }  # fmt: skip
     tree = {"model": {"init_args": numbers}, "data": {"init_args": data}, "trainer": trainer}
     Path("tiny.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
-    files = [CONFIGS / "base.yaml", CONFIGS / "model" / model, CONFIGS / "experiment/prior_pairs.yaml", "tiny.yaml"]
+    files = [CONFIGS / "base.yaml", CONFIGS / "model" / model, CONFIGS / "experiment" / experiment, "tiny.yaml"]
     return [word for path in files for word in ("-c", str(path))]
 
 
-def trained(options: list[str], clip: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+def trained(
+    options: list[str],
+    clip: list[str],
+    capsys: pytest.CaptureFixture[str],
+    source: Sequence[str] = ("--images", "images/**"),
+) -> str:
     """Import and embed the images, check and fit; return what `check` said."""
-    assert main(["data", "import", "run/data", "--images", "images/**"]) in (None, 0), capsys.readouterr()
+    assert main(["data", "import", "run/data", *source]) in (None, 0), capsys.readouterr()
     assert main(["embed", "run/data", "--device", "cpu", "--batch-size", "2", *clip]) in (None, 0), capsys.readouterr()
     assert main(["check", *options]) == 0, capsys.readouterr()
     plan = capsys.readouterr().out
@@ -97,6 +106,8 @@ def test_a_prior_for_kandinsky_trains_draws_and_is_exported_for_its_thin_pipelin
     clip = ["--model", BIGG, "--image-model", PRIOR, "--projection-dim", str(WIDTH)]
     plan = trained(options, clip, capsys)
     assert "0.07" in plan and "sum" in plan, plan
+    memory = plan.split("memory of one device")[1]
+    assert "draw" in memory and "+ work" in memory and "not predicted" not in memory, plan
     from_run = drawn("run", "of_run", "--trainer.accelerator=cpu")
     assert from_run[0].shape == (16, 16, 3) and from_run[0].std() > 5
     assert main(["export", "run", "out", "--samples", "1"]) in (None, 0)
@@ -159,3 +170,66 @@ def test_a_prior_for_karlo_trains_draws_and_is_exported(
     from_export = drawn("out", "of_export")
     assert all(np.array_equal(one, other) for one, other in zip(from_run, from_export, strict=True))
     assert "EclipsePriorPipeline" in Path("out/README.md").read_text(encoding="utf-8")
+
+
+def tar_of_subjects(path: Path) -> None:
+    """Write images with captions, two, one and no subjects, and edges of some."""
+    samples = [
+        ("a cat and a dog", ["cat", "dog"], True), ("a red hat", [{"name": "hat", "begin": 6}], False),
+        ("two stars", [], True), ("a dog", ["dog"], False),
+    ]  # fmt: skip
+    with webdataset.TarWriter(str(path)) as tar:
+        for number, (text, subjects, edge) in enumerate(samples):
+            members: dict[str, Any] = {"txt": text, "png": Path(f"images/{number}.png").read_bytes()}
+            if subjects:
+                members["subjects.json"] = json.dumps(subjects).encode()
+            for role, _ in zip(("subject", "subject_2"), subjects, strict=False):
+                members[f"{role}.png"] = Path(f"images/{3 - number}.png").read_bytes()
+            if edge:
+                members["edge.png"] = Path("images/0.png").read_bytes()
+            tar.write({"__key__": f"s{number}", **members})
+
+
+def test_a_prior_with_subjects_trains_draws_with_them_and_is_exported(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_hub(here / "hub", {BIGG, PRIOR, KANDINSKY}, monkeypatch)
+    tar_of_subjects(here / "pairs.tar")
+    decoder, embedder = {"sampling_steps": 2}, {"projection_dim": WIDTH}
+    options = options_of("prior_lambda_kandinsky22.yaml", decoder, embedder, "prior_subjects.yaml")
+    tree = yaml.safe_load(Path("tiny.yaml").read_text(encoding="utf-8"))
+    tree["model"]["init_args"]["edge_dropout"] = 0.5  # of 4 samples 1 % would be none
+    tree["data"]["init_args"] |= {"global_batch_size": 4}
+    Path("tiny.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
+    clip = ["--model", BIGG, "--image-model", PRIOR, "--projection-dim", str(WIDTH)]
+    roles = ["--webdataset", "pairs.tar", "--roles", "subjects?,subject?,subject_2?,subject_3?,subject_4?,edge?"]
+    trained(options, clip, capsys, roles)
+    words = ["--subject", "circle=images/1.png", "--trainer.accelerator=cpu"]
+    with pytest.raises(SystemExit) as ended:  # the second prompt, two stars, names no circle
+        raise SystemExit(main(["generate", "run", "--prompts", "a red circle", "two stars", *words]))
+    assert ended.value.code not in (None, 0)
+    assert "The subject 'circle' does not stand in 'two stars'" in " ".join(capsys.readouterr().err.split())
+    plain = pictures_of("run", "plain", "--trainer.accelerator=cpu")
+    shown = pictures_of("run", "shown", *words)
+    both = pictures_of("run", "both", *words, "--edge", "images/2.png")
+    assert not np.array_equal(plain, shown) and not np.array_equal(shown, both)
+    assert main(["export", "run", "out", "--samples", "0"]) in (None, 0)
+    exported = pictures_of("out", "exported", *words[:2], "--edge", "images/2.png")
+    assert np.array_equal(exported, both)
+    config = json.loads(Path("out/transformer/config.json").read_text(encoding="utf-8"))
+    assert config["reads_edges"] and config["additional_embeddings"] == 4
+    for wrong, said in (
+        (["--subject", "circle"], "Allowed is NAME=PICTURE"),
+        (["--subject", "circle=tiny.yaml"], "cannot be used"),
+        (["--subject", "circle=images/1.png"] * 5, "There are 5 subjects"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            raise SystemExit(main(["generate", "out", "--prompts", "a red circle", *wrong]))
+        assert ended.value.code not in (None, 0) and said in " ".join(capsys.readouterr().err.split())
+
+
+def pictures_of(source: str, out: str, *words: str) -> np.ndarray:
+    """Draw one prompt and return its pixels."""
+    assert main(["generate", source, "--prompts", "a red circle", "--seeds", "3", "--out", out, *words]) in (None, 0)
+    (line,) = Path(out, "images.jsonl").read_text(encoding="utf-8").splitlines()
+    return np.asarray(Image.open(Path(out, json.loads(line)["image"])))

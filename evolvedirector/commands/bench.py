@@ -21,10 +21,11 @@ from PIL import Image
 from rich.table import Table
 
 from evolvedirector.callbacks._run.stopwatch import Behind, Stopwatch
+from evolvedirector.commands.bench_embeddings import fill_embeddings
 from evolvedirector.commands.bench_figures import BenchFigures, OtherParts, figures_of, measure_others, no_effect
 from evolvedirector.commands.console import plain_console, readable_console
 from evolvedirector.commands.trained_student import StudentOfRun
-from evolvedirector.datamodules import EvolvingDataModule
+from evolvedirector.datamodules import EmbeddingDataModule, EvolvingDataModule
 from evolvedirector.errors import UserError
 from evolvedirector.execution.signals import EndBySignal, run_until_signal
 from evolvedirector.records import IMAGE_ROLE, FileRef, Prompt, RevisionChange, Sample
@@ -114,6 +115,8 @@ class BenchRun(StudentOfRun):
         for name in ("revision", "held_out", "predict_prompts"):
             if name in arguments:
                 arguments[name] = None
+        if "validation_share" in arguments:
+            arguments.validation_share = 0.0  # placeholders are few, and none is kept from training
         arguments.global_batch_size = max(1, arguments.global_batch_size // self.devices)
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
@@ -160,7 +163,9 @@ def bench(words: Sequence[str], options: argparse.Namespace, folder: Path, endin
         )
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     callbacks.append(Behind(stopwatch))
-    if isinstance(data, EvolvingDataModule):
+    if isinstance(data, EmbeddingDataModule):
+        fill_embeddings(data, module, placeholder_texts(data), _png(np.random.default_rng(0), (8, 8), 3))
+    elif isinstance(data, EvolvingDataModule):
         fill(data)
     others: list[OtherParts] = []
     callbacks.append(AtEnd(lambda: others.append(measure_others(trainer, module, options.steps))))
@@ -190,10 +195,7 @@ def fill(data: EvolvingDataModule) -> None:
             f"data.init_args.roles names {', '.join(unknown)}, whose form is not known before there are samples. A "
             "bench makes pictures and masks itself. Write roles: [image]."
         )
-    prompts = [] if data.seeds is None else list(read_prompts(data.seeds))
-    count = data.global_batch_size
-    texts = list(dict.fromkeys(prompt.text for prompt in prompts))[:count]
-    texts += [_PLACEHOLDER.format(number) for number in range(count - len(texts))]
+    texts = placeholder_texts(data)
     size = max(data.buckets, key=lambda size: size[0] * size[1], default=(data.image_size_px,) * 2)
     masks = [role for role in data.roles if role != IMAGE_ROLE]
     draw = np.random.default_rng(0)
@@ -205,6 +207,18 @@ def fill(data: EvolvingDataModule) -> None:
             kept = dict(zip(masks, store.blobs.put_files(files), strict=True)) if masks else {}
             samples.append(Sample.create(Prompt.create(text), name, "placeholder", kept))
         store.publish(None, "import", RevisionChange(samples=tuple(samples)))
+
+
+def placeholder_texts(data: EvolvingDataModule) -> list[str]:
+    """Return as many different texts as a batch has samples, those of the run first.
+
+    Args:
+        data: Of the run.
+    """
+    prompts = [] if data.seeds is None else list(read_prompts(data.seeds))
+    count = data.global_batch_size
+    texts = list(dict.fromkeys(prompt.text for prompt in prompts))[:count]
+    return texts + [_PLACEHOLDER.format(number) for number in range(count - len(texts))]
 
 
 def _png(draw: np.random.Generator, size: tuple[int, int], channels: int) -> bytes:

@@ -267,6 +267,7 @@ class BenchFigures:
         train: Rows = {
             "device": f"{self.device}{share}, precision {self.precision}",
             "images/s": f"{self.images_per_s:,.1f} ({self.steps.batch_size} a batch, {self._taken_over})",
+            "steps/s": f"{1 / self.steps.typical_step_s:,.2f}",
         }
         if (bare := self.images_per_s_without_caches) is not None:
             train["without caches"] = f"{bare:,.1f} images/s, computed: texts and images encoded in each step"

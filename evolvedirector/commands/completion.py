@@ -48,7 +48,7 @@ _OPTIONS = {
     "report": ("--output", "--data", "--watch", "--port", "--no-browser", "--help"),
     "generate": (
         *("--prompts", "--file", "--seeds", "--size", "--steps", "--guidance", "--batch-size", "--raw", "--dtype"),
-        *("--out", "--help"),
+        *("--subject", "--edge", "--out", "--help"),
     ),
     "export": ("--raw", "--dtype", "--samples", "--license", "--teacher-license", "--help"),
     "merge": (

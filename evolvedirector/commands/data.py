@@ -74,7 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     importing.add_argument(
         "--roles",
         metavar="NAMES",
-        help="further files to keep of each sample in the tars: 'mask,source' for KEY.mask.png, KEY.source.jpg",
+        help="further files to keep of each sample in the tars: 'mask,edge?' for KEY.mask.png and, of the samples that "
+        "have it, KEY.edge.png",
     )
     add_edit_words(actions)
     add_care_words(actions)

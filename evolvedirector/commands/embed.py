@@ -100,7 +100,13 @@ def _embedder(options: argparse.Namespace) -> Embedder:
 
 
 def _embed(store: DatasetStore, embedder: Embedder, replace: bool) -> None:
-    from evolvedirector.evolution.embedding import derived_files, embed_samples, own_embeddings, unembedded
+    from evolvedirector.evolution.embedding import (
+        derived_files,
+        embed_samples,
+        own_embeddings,
+        subject_places,
+        unembedded,
+    )
     from evolvedirector.execution.local import LocalExecutor
     from evolvedirector.models.embedding_part import EmbeddingPart
     from evolvedirector.store.edits import newest
@@ -118,29 +124,32 @@ def _embed(store: DatasetStore, embedder: Embedder, replace: bool) -> None:
         return
     executor = LocalExecutor({"embed": {"embedder": part}}, unit=_UNIT)
     clock = _Clock()
-    figures = embed_samples(samples, _reader_of(store.root, revision), files, part, executor, clock.units)
-    sha = store.publish_companion(
-        revision.state.revision_sha, f"embed-{digest(name, length=12)}", derived_files(samples, files), name
-    )
+    read_file = _reader_of(store.root, revision)
+    places = subject_places(samples, read_file, part)
+    figures = embed_samples(samples, read_file, files, part, executor, clock.units)
+    derived = derived_files(samples, files, places)
+    sha = store.publish_companion(revision.state.revision_sha, f"embed-{digest(name, length=12)}", derived, name)
     files.discard()
     print(_told(figures, clock, embedder), f"Revision {revision.number + 1} ({sha[:12]}).", sep="\n", flush=True)
 
 
 def _reader_of(root: Path, revision: Revision) -> Any:
-    """Return what reads the image of a sample from the shards."""
+    """Return what reads a file of a sample from the shards, by role."""
+    from evolvedirector.records import IMAGE_ROLE
+    from evolvedirector.records.prompt_subjects import SOURCE_ROLES
     from evolvedirector.store import RevisionReader
-    from evolvedirector.store.images import EXTENSIONS
+    from evolvedirector.store.files import split_member
 
-    reader = RevisionReader(root, revision.state.revision_sha)
+    reader = RevisionReader(root, revision.state.revision_sha, (IMAGE_ROLE,), optional_roles=SOURCE_ROLES)
     rows = {key: row for row, key in enumerate(reader.keys.tolist())}
 
-    def read_image(sample: Sample) -> bytes:
+    def read_file(sample: Sample, role: str) -> bytes:
         raw = reader.raw(rows[sample.key])
-        found = next(raw[extension] for extension in EXTENSIONS if extension in raw)
+        found = next(content for name, content in raw.items() if split_member(name)[0] == role)
         assert isinstance(found, bytes)
         return found
 
-    return read_image
+    return read_file
 
 
 def _told(figures: EmbeddingWork, clock: _Clock, embedder: Embedder) -> str:

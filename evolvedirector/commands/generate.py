@@ -17,6 +17,7 @@ from evolvedirector.callbacks._run.drawing import draw_share, encode_png
 from evolvedirector.callbacks.preview import compose_grid
 from evolvedirector.commands.chosen_expert import add_expert_options, chosen_experts
 from evolvedirector.commands.console import readable_console
+from evolvedirector.commands.subject_files import subject_files
 from evolvedirector.commands.trained_student import trained_student
 from evolvedirector.errors import UserError
 from evolvedirector.models.exported_student import (
@@ -26,7 +27,7 @@ from evolvedirector.models.exported_student import (
     exported_student,
     set_sampling,
 )
-from evolvedirector.records import ImageRequest, digest
+from evolvedirector.records import FileRef, ImageRequest, digest
 from evolvedirector.store.paths import user_path
 from evolvedirector.store.prompt_files import read_prompts
 from evolvedirector.teachers import DiffusersTeacher
@@ -90,7 +91,11 @@ def main(args: list[str]) -> int | None:
 
 
 def requests_of(
-    prompts: Sequence[str], seeds: Sequence[int], height_px: int, width_px: int
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    height_px: int,
+    width_px: int,
+    files: Mapping[str, FileRef] | None = None,
 ) -> list[tuple[str, ImageRequest]]:
     """Return one request for each prompt and seed, with the name of its picture: prompts in rows, seeds in columns.
 
@@ -99,13 +104,15 @@ def requests_of(
         seeds: Of the noise.
         height_px: Of each image.
         width_px: Likewise.
+        files: That come with every request. None: there are none.
     """
     found = []
     for number, prompt in enumerate(prompts):
         word = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:48].rstrip("-") or "prompt"
         for seed in seeds:
             name = f"{number:04d}-{word}-seed{seed}.png"
-            found.append((name, ImageRequest(digest("generate", name), prompt, seed, width_px, height_px)))
+            request = ImageRequest(digest("generate", name), prompt, seed, width_px, height_px, files=files or {})
+            found.append((name, request))
     return found
 
 
@@ -184,7 +191,7 @@ def _draw_with_run(
                 f"The size of the images is unknown: {type(module).__name__} names none. Write --size 512x512, say."
             )
         size = (module.image_size_px, module.image_size_px)
-    named = requests_of(prompts, seeds, *size)
+    named = requests_of(prompts, seeds, *size, _files(module, options))
     print(f"Drawing {len(named):,} images with the {student.weights} of {student.folder}{experts.told()}.", flush=True)
 
     def work(trainer: Trainer, module: LightningModule) -> None:
@@ -216,6 +223,7 @@ def _draw_with_export(
     words: Sequence[str],
 ) -> None:
     _refuse_words_of_runs(options, words)
+    _files(None, options)
     if size is None:
         raise UserError("An export does not say the size of its images. Write --size 512x512, say.")
     teacher = DiffusersTeacher(
@@ -250,7 +258,8 @@ def _draw_with_own_export(
     _set(module, options)
     if torch.cuda.is_available():
         module.to("cuda")
-    named = requests_of(prompts, seeds, *(size or (module.image_size_px, module.image_size_px)))
+    side_px = module.image_size_px
+    named = requests_of(prompts, seeds, *(size or (side_px, side_px)), _files(module, options))
     print(f"Drawing {len(named):,} images with the student in {folder}.", flush=True)
     with torch.no_grad():
         drawn = module.generate([request for _, request in named])
@@ -312,6 +321,22 @@ def _check_draws(module: object) -> None:
         )
 
 
+def _files(module: object, options: argparse.Namespace) -> dict[str, FileRef]:
+    """Read the pictures of subjects and edges, for a prior.
+
+    Raises:
+        UserError: The student reads none, or one cannot be read.
+    """
+    if not options.subject and options.edge is None:
+        return {}
+    if not isinstance(module, DrawsThroughADecoder):
+        raise UserError(
+            f"{'--subject' if options.subject else '--edge'} is for priors, which read embeddings of pictures. Allowed "
+            "is a run or export of an ImagePrior. Leave it out."
+        )
+    return subject_files(options.subject or (), options.edge)
+
+
 def _prompts(options: argparse.Namespace) -> list[str]:
     found = list(options.prompts or ())
     if options.file:
@@ -357,6 +382,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--prompts", nargs="+", metavar="TEXT", help="texts to draw")
     parser.add_argument("--file", metavar="FILE", help="prompts as .txt (one per line), .jsonl, .json, .csv or .yaml")
     parser.add_argument("--seeds", default="0", help="one image of each prompt per seed: 0,1,7 or 0-3 (0)")
+    parser.add_argument(
+        "--subject",
+        action="append",
+        metavar="NAME=PICTURE",
+        help="a word of the prompts, and a picture of what it shall look like, for a prior; up to four times",
+    )
+    parser.add_argument("--edge", metavar="PICTURE", help="edges of the wanted image, for a prior that reads them")
     parser.add_argument("--size", metavar="WIDTHxHEIGHT", help="in pixels (the student's own)")
     parser.add_argument("--steps", type=int, help="sampling steps (the student's own)")
     parser.add_argument("--guidance", type=float, help="guidance scale (the student's own)")

@@ -16,20 +16,33 @@ from evolvedirector.errors import UserError
 from evolvedirector.evolution.remembered import in_groups
 from evolvedirector.evolution.round_parts import Round
 from evolvedirector.execution.executor import Executor, Phase
-from evolvedirector.models.embedder import IMAGE_EMBEDDING, TEXT_EMBEDDING, TEXT_STATES
+from evolvedirector.models.embedder import (
+    EDGE_EMBEDDING,
+    IMAGE_EMBEDDING,
+    SUBJECT_EMBEDDINGS,
+    SUBJECT_TOKENS,
+    TEXT_EMBEDDING,
+    TEXT_STATES,
+)
 from evolvedirector.models.embedding_part import EmbeddingPart, ImageToEmbed, TextToEmbed
-from evolvedirector.records import FileRef, RevisionChange, Sample
+from evolvedirector.records import IMAGE_ROLE, FileRef, RevisionChange, Sample
+from evolvedirector.records.prompt_subjects import EDGE, SUBJECT_IMAGES, SUBJECTS, read_subjects
 from evolvedirector.store.derived import makers_of
 from evolvedirector.store.embeddings import EmbeddingFiles
+from evolvedirector.store.files import decode_file
 from evolvedirector.store.revision import Revision
 
 EMBEDDING_ROLES = (TEXT_STATES, TEXT_EMBEDDING, IMAGE_EMBEDDING)
-"""What an embedder gives a sample."""
+"""What an embedder gives every sample."""
+_OF_SUBJECTS = (SUBJECT_TOKENS, SUBJECT_EMBEDDINGS)
+_ALL_ROLES = (*EMBEDDING_ROLES, *_OF_SUBJECTS, EDGE_EMBEDDING)
 _CUT = "cut"
 _TRAINED = ("live", "mastered")
 
 Units = Callable[[Sequence[str], Phase, int], Iterator[Sequence[str]]]
 """Cuts work into short units, and reports between them, as `Round.units` does."""
+ReadFile = Callable[[Sample, str], bytes]
+"""Reads the encoded file of a sample's role, as late as possible."""
 Derived = Iterator[tuple[str, Mapping[str, FileRef]]]
 """Sample key and its files by role, as the store publishes them."""
 
@@ -41,7 +54,7 @@ class EmbeddingWork:
     Args:
         samples: That get embeddings.
         texts: Different ones.
-        images: Different ones.
+        images: Different ones, pictures of subjects and edges among them.
         cut: Texts with more tokens than the model reads.
         asked_texts: That were not kept from an earlier attempt.
         asked_images: Likewise.
@@ -55,9 +68,44 @@ class EmbeddingWork:
     asked_images: int
 
 
+def roles_of(sample: Sample) -> tuple[str, ...]:
+    """Name what an embedder gives a sample: further files where it has subjects or an edge picture.
+
+    Args:
+        sample: With its own files.
+    """
+    subjects = _OF_SUBJECTS if SUBJECTS in sample.files else ()
+    return (*EMBEDDING_ROLES, *subjects, *((EDGE_EMBEDDING,) if EDGE in sample.files else ()))
+
+
+def subject_places(samples: Sequence[Sample], read_file: ReadFile, part: EmbeddingPart) -> dict[str, np.ndarray]:
+    """Return, by sample key, which tokens stand for which subject, UInt8[subject, token]; samples without have none.
+
+    Args:
+        samples: That lack embeddings.
+        read_file: Reads the names.
+        part: Knows the tokens.
+
+    Raises:
+        UserError: Names and pictures of a sample do not fit its prompt or each other.
+    """
+    found: dict[str, np.ndarray] = {}
+    for sample in samples:
+        if SUBJECTS in sample.files:
+            value = decode_file(read_file(sample, SUBJECTS), "json", SUBJECTS)
+            named = read_subjects(value, sample.files, f"The sample {sample.key!r}")
+            found[sample.key] = part.places(sample.prompt.text, named)
+        elif lone := [role for role in SUBJECT_IMAGES if role in sample.files]:
+            raise UserError(
+                f"The sample {sample.key!r} has a {lone[0]} and no names. Allowed are pictures of subjects beside "
+                f"their names. Import it with the role {SUBJECTS}, or without {lone[0]}."
+            )
+    return found
+
+
 def embed_samples(
     samples: Sequence[Sample],
-    read_image: Callable[[Sample], bytes],
+    read_file: ReadFile,
     files: EmbeddingFiles,
     part: EmbeddingPart,
     executor: Executor,
@@ -67,14 +115,14 @@ def embed_samples(
 
     Args:
         samples: That lack embeddings.
-        read_image: Reads the encoded image of a sample, as late as possible.
+        read_file: Reads their pictures.
         files: Keep what was embedded.
         part: The embedder; one of the executor's.
         executor: Carries requests to it.
         units: Cuts the work.
     """
     texts = {files.text_key(sample.prompt.text): sample.prompt.text for sample in samples}
-    images = {files.image_key(sample.image_sha256): sample for sample in samples}
+    images = {files.image_key(sha): (sample, role) for sample in samples for role, sha in _pictures(sample).items()}
 
     def ask(method: str, keys: Sequence[str], request: Callable[[str], TextToEmbed | ImageToEmbed]) -> None:
         for unit in units(keys, "embed", executor.unit_of(part)):
@@ -87,21 +135,38 @@ def embed_samples(
 
     asked = files.missing(texts), files.missing(images)
     ask("texts", asked[0], lambda key: TextToEmbed(key, texts[key]))
-    ask("images", asked[1], lambda key: ImageToEmbed(key, read_image(images[key])))
+    ask("images", asked[1], lambda key: ImageToEmbed(key, read_file(*images[key])))
     cut = sum(bool(_kept(files, key)[_CUT][0]) for key in texts)
     return EmbeddingWork(len(samples), len(texts), len(images), cut, len(asked[0]), len(asked[1]))
 
 
-def derived_files(samples: Iterable[Sample], files: EmbeddingFiles) -> Derived:
+def _pictures(sample: Sample) -> dict[str, str]:
+    """Return the sha256 of each picture that is embedded, by role: the image, those of subjects, that of edges."""
+    further = [role for role in (*SUBJECT_IMAGES, EDGE) if role in sample.files]
+    return {IMAGE_ROLE: sample.image_sha256} | {role: sample.files[role].sha256 for role in further}
+
+
+def derived_files(
+    samples: Iterable[Sample], files: EmbeddingFiles, places: Mapping[str, np.ndarray] | None = None
+) -> Derived:
     """Yield the files of each sample, from what is kept.
 
     Args:
         samples: All embedded.
         files: Keep what was embedded.
+        places: By sample key, tokens of its subjects, as `subject_places` returns them. None: there are none.
     """
     for sample in samples:
-        arrays = _kept(files, files.text_key(sample.prompt.text)) | _kept(files, files.image_key(sample.image_sha256))
-        yield sample.key, {role: _npy(arrays[role]) for role in EMBEDDING_ROLES}
+        pictures = {
+            role: _kept(files, files.image_key(sha))[IMAGE_EMBEDDING] for role, sha in _pictures(sample).items()
+        }
+        arrays = _kept(files, files.text_key(sample.prompt.text)) | {IMAGE_EMBEDDING: pictures[IMAGE_ROLE]}
+        if places and sample.key in places:
+            shown = [pictures[role] for role in SUBJECT_IMAGES if role in pictures]
+            arrays |= {SUBJECT_TOKENS: places[sample.key], SUBJECT_EMBEDDINGS: np.stack(shown)}
+        if EDGE in pictures:
+            arrays[EDGE_EMBEDDING] = pictures[EDGE]
+        yield sample.key, {role: npy_file(arrays[role]) for role in roles_of(sample)}
 
 
 def unembedded(root: Path, revision: Revision, fingerprint: str, replace: bool = False) -> list[Sample]:
@@ -117,27 +182,27 @@ def unembedded(root: Path, revision: Revision, fingerprint: str, replace: bool =
         UserError: Some have embeddings of another one, and are not to be replaced; or some came with their own.
     """
     trained = _trained(revision)
-    made_by = [makers_of(root, revision, role) for role in EMBEDDING_ROLES]
+    made_by = {role: makers_of(root, revision, role) for role in _ALL_ROLES}
     others = sorted(
-        {makers[s.key] for makers in made_by for s in trained if makers.get(s.key)} - {fingerprint}
+        {makers[s.key] for makers in made_by.values() for s in trained if makers.get(s.key)} - {fingerprint}
     )  # an empty name is nobody's: files that came with an import
     if others and not replace:
-        count = sum(any(makers.get(s.key) in others for makers in made_by) for s in trained)
+        count = sum(any(makers.get(s.key) in others for makers in made_by.values()) for s in trained)
         raise UserError(
             f"{count} of {len(trained)} samples of '{root}' have embeddings of another embedder, {others[0]}, not of "
             f"{fingerprint}. Allowed is one for all samples that are trained on. Take that embedder, or run "
             f"`evolvedirector embed {shlex.quote(str(root))} --replace` with the new one."
         )
-    lacking = [s for s in trained if any(makers.get(s.key, None) in (None, *others) for makers in made_by)]
-    own = _own(trained, made_by)
+    lacking = [s for s in trained if any(made_by[role].get(s.key, None) in (None, *others) for role in roles_of(s))]
+    own = _own(trained, [made_by[role] for role in EMBEDDING_ROLES])
     if own and len(own) < len(trained):
         raise _not_alone(root, own, trained)
     for sample in lacking:
-        if taken := sorted(set(EMBEDDING_ROLES) & sample.files.keys()):
+        if taken := sorted(set(roles_of(sample)) & sample.files.keys()):
             raise UserError(
                 f"The sample '{sample.key}' came with its own '{taken[0]}', but not with all of "
-                f"{', '.join(EMBEDDING_ROLES)}. Allowed are all three, or none. Import it again without --roles, or "
-                "with all of them."
+                f"{', '.join(roles_of(sample))}. Allowed are all of these, or none. Import it again without --roles, "
+                "or with all of them."
             )
     return lacking
 
@@ -208,8 +273,13 @@ def embed(round: Round, change: RevisionChange) -> Derived:
     staying = [s for s in lacking if change.states.get(s.prompt.id) != "retired"]
     samples = list({sample.key: sample for sample in chain(staying, change.samples)}.values())
     files = EmbeddingFiles(store.root, part.fingerprint)
-    embed_samples(samples, lambda s: store.blobs.get(s.image_sha256), files, part, round.parts.executor, round.units)
-    return derived_files(samples, files)
+
+    def read_file(sample: Sample, role: str) -> bytes:
+        return store.blobs.get(sample.image_sha256 if role == IMAGE_ROLE else sample.files[role].sha256)
+
+    places = subject_places(samples, read_file, part)
+    embed_samples(samples, read_file, files, part, round.parts.executor, round.units)
+    return derived_files(samples, files, places)
 
 
 def forget_embedded(round: Round) -> None:
@@ -232,7 +302,12 @@ def _kept(files: EmbeddingFiles, key: str) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _npy(array: np.ndarray) -> FileRef:
+def npy_file(array: np.ndarray) -> FileRef:
+    """Return an array as a file of a sample.
+
+    Args:
+        array: Of plain numbers.
+    """
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     return FileRef.of(buffer.getvalue(), "application/x-npy")

@@ -24,6 +24,7 @@ from evolvedirector.models.clip_towers import (
 from evolvedirector.models.embedder import TextEmbeddings
 from evolvedirector.models.model_files import ModelSettings, ModelSource, digest_of_model, find_model, weight_bytes
 from evolvedirector.models.model_loading import check_weights, free_memory, is_out_of_memory
+from evolvedirector.models.token_spans import token_spans
 from evolvedirector.records import digest
 from evolvedirector.records.condition import Tokens
 
@@ -139,7 +140,30 @@ class ClipEmbedder:
             return None
         return sum(weight_bytes(folder, self.dtype, None) or 0 for folder in folders if isinstance(folder, Path))
 
+    def embed_options(self) -> list[str]:
+        """Return the options with which `evolvedirector embed` builds it."""
+        given = {
+            "model": self.model,
+            "revision": self.revision,
+            "image-model": self.image_model,
+            "image-revision": self.image_revision,
+            "projection-dim": self.projection_dim,
+            "dtype": None if self.dtype == "float32" else self.dtype,
+        }
+        return [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
+
     # ---- work
+
+    def token_spans(self, text: str) -> list[tuple[int, int]]:
+        """Return the characters of each of a text's tokens, first and one after the last; marks have (0, 0).
+
+        Args:
+            text: Any; its end may be cut.
+
+        Raises:
+            UserError: There is no such model, or its tokenizer does not know them.
+        """
+        return token_spans(self._tokenizer, text, self.max_tokens)
 
     def embed_texts(self, texts: Sequence[str]) -> TextEmbeddings:
         """Embed texts; those with more tokens than the model reads are cut, and say so.
@@ -210,12 +234,15 @@ class ClipEmbedder:
             self._configs[half] = half_config(half, source, revision, self.projection_dim)
         return self._configs[half]
 
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return load_tokenizer(self._source("text"), self._settings["text"].revision)
+
     def _get(self, half: Half) -> tuple[Any, Any]:
         """Return the model of a half and what prepares its input, loaded at the first call."""
         if half not in self._loaded:
             source, settings = self._source(half), self._settings[half]
-            prepare = load_tokenizer if half == "text" else load_image_processor
-            prepared = prepare(source, settings.revision)
+            prepared = self._tokenizer if half == "text" else load_image_processor(source, settings.revision)
             self._loaded[half] = load_half(half, source, settings, self._config(half)), prepared
         return self._loaded[half]
 

@@ -20,6 +20,15 @@ IMAGE_EMBEDDING = "image_embedding"
 """Role of a sample: Float[Array, " embedding"], its image in the joint space."""
 TEXT_MASK = "text_mask"
 """Of a training batch, beside `text_states` padded to one length: Bool[Tensor, "batch token"], true for real tokens."""
+SUBJECT_TOKENS = "subject_tokens"
+"""Role of a sample with subjects: UInt8[Array, "subject token"], 1 where a real token stands for a subject. In a batch
+Bool[Tensor, "batch subject token"], all false behind the last subject of a sample."""
+SUBJECT_EMBEDDINGS = "subject_embeddings"
+"""Role of a sample with subjects: Float[Array, "subject embedding"], their pictures in the joint space."""
+EDGE_EMBEDDING = "edge_embedding"
+"""Role of a sample with an edge picture: Float[Array, " embedding"]."""
+HAS_EDGE = "has_edge_embedding"
+"""Of a training batch, beside `edge_embedding`: Bool[Tensor, " batch"], false where a sample has no edge picture."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,4 +74,23 @@ class Embedder(Part, Protocol):
 
         Types are plain here: jsonargparse compares them word for word, and each `Float[...]` is a type of its own.
         """
+        ...
+
+
+@runtime_checkable
+class NamedOnCommandLine(Protocol):
+    """An embedder that `evolvedirector embed` can build from options."""
+
+    def embed_options(self) -> list[str]:
+        """Return the options that build it."""
+        ...
+
+
+@runtime_checkable
+class HasEmbedder(Protocol):
+    """A module that learns an embedder's space."""
+
+    @property
+    def embedder(self) -> Embedder:
+        """Whose embeddings it reads."""
         ...

@@ -10,7 +10,9 @@ import torch
 
 from evolvedirector.errors import UserError
 from evolvedirector.models.embedder import IMAGE_EMBEDDING, TEXT_EMBEDDING, TEXT_STATES, Embedder
+from evolvedirector.models.subject_words import spans_of, subject_tokens
 from evolvedirector.records.part import close_parts
+from evolvedirector.records.prompt_subjects import NamedSubject
 from evolvedirector.store.images import decode_image
 
 
@@ -102,6 +104,19 @@ class EmbeddingPart:
             arrays = {IMAGE_EMBEDDING: values.float().numpy()}
             _check_finite(arrays, f"image {request.request_id}")
             yield Embedded(request.request_id, arrays)
+
+    def places(self, text: str, subjects: Sequence[NamedSubject]) -> np.ndarray:
+        """Return which of a text's real tokens stand for which subject, UInt8[subject, token].
+
+        Args:
+            text: The prompt.
+            subjects: In it.
+
+        Raises:
+            UserError: One does not stand in it, or the embedder cannot say where.
+        """
+        found = subject_tokens(text, subjects, spans_of(self._embedder, text))
+        return found.numpy().astype(np.uint8)
 
     def close(self) -> None:
         """Let the embedder free its memory."""

@@ -72,16 +72,20 @@ class Evolves(Protocol):
 
 
 def phases_of(
-    plan: EvolutionPlan, student: StudentBytes, callbacks: Iterable[object], work: WorkBytes | None = None
+    plan: EvolutionPlan | None, student: StudentBytes, callbacks: Iterable[object], work: WorkBytes | None = None
 ) -> list[PhaseBytes]:
     """List what a device holds in each phase of a run, as far as its parts say their size.
 
     Args:
-        plan: Of the callback that evolves the data.
+        plan: Of the callback that evolves the data. None: there is none, and no judge or teacher works.
         student: On one device.
         callbacks: All of the trainer; those that do not evolve data measure.
         work: Of the student. None: not known.
     """
+    evaluators = evaluators_of(callback for callback in callbacks if not isinstance(callback, Evolves))
+    if plan is None:
+        listed = phases(student, "none", {}, {}, evaluators, None, work)
+        return [phase for phase in listed if phase.phase not in ("judge", "teach")]
     settings = plan.settings
     rewards = {f"the reward {name}": (f"rewards.{name}", part) for name, part in settings.rewards.items()}
     teachers = {f"the teacher {name}": (f"teachers.{name}", part) for name, part in settings.teachers.items()}
@@ -94,7 +98,7 @@ def phases_of(
             )
         ),
         sizes_of(plan.here(teachers)),
-        evaluators_of(callback for callback in callbacks if not isinstance(callback, Evolves)),
+        evaluators,
         sizes_of(plan.here({"the writer": ("writer", settings.writer)})),
         work,
     )

@@ -153,8 +153,9 @@ def memory_of(
         averaged_copies: Averages of the trained weights that callbacks keep on the device.
         optimizer: Made for parameters without memory. None: its class in the config says what it keeps.
     """
-    if parameters is None or not (plans := evolving(run.trainer)):
+    if parameters is None:
         return {}, None
+    plans = evolving(run.trainer)
     config = run.config[run.subcommand]
     strategy = class_of(config.trainer.strategy)
     by_name = optimizer_bytes(class_of(_optimizer(config.model)).rpartition(".")[2])
@@ -168,7 +169,7 @@ def memory_of(
         frozen=frozen_bytes(run.model),
     )
     work = work_of(run)
-    listed = phases_of(plans[0], student, run.trainer.callbacks, work)
+    listed = phases_of(plans[0] if plans else None, student, run.trainer.callbacks, work)
     rows = memory_rows(listed)
     rows["  counted"] = "weights, gradients, optimizer, averages and what parts say of themselves"
     rows["  work"] = (
@@ -178,7 +179,11 @@ def memory_of(
         rows["  work"] = f"not predicted: {type(run.model).__name__} does not say what its work takes"
     for name, reason in (work.unknown if work is not None else {}).items():
         rows[f"  {name}"] = f"not predicted: {reason}"
-    return rows, _misfit(listed, plans[0].offload_student, str(config.trainer.accelerator), rows)
+    if plans:
+        return rows, _misfit(listed, plans[0].offload_student, str(config.trainer.accelerator), rows)
+    if (problem := _misfit(listed, "none", str(config.trainer.accelerator), rows)) is not None:
+        rows["  warning"] = problem  # nobody refuses it before it starts
+    return rows, None
 
 
 def work_of(run: Any) -> WorkBytes | None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from evolvedirector.errors import UserError
-from evolvedirector.records.names import seed_of
+from evolvedirector.records.names import prompt_id_of, seed_of
 
 _RANGE = 2**63
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Take one of two parts of the prompts; a prompt with several samples is in one of them with all.
+    """Take one of two parts of the prompts; those of one text are in one of them with all of their samples.
 
-    Each prompt falls by its own draw, so one that enters later moves no other.
+    Each text falls by its own draw, so one that enters later moves no other. By the text and not by the prompt's id:
+    an import may give one text several, and what validates would then be trained on.
 
     Args:
         share: Of the prompts in the part that validates, over 0 and under 1; about so many.
@@ -35,10 +36,10 @@ class Split:
                 f"The validation share is {self.share}. Allowed: over 0 and under 1. Write 0.05, say, or leave it out."
             )
 
-    def takes(self, prompt_id: str) -> bool:
+    def takes(self, text: str) -> bool:
         """Say whether a prompt belongs to the part.
 
         Args:
-            prompt_id: Of the prompt.
+            text: Of the prompt.
         """
-        return (seed_of("validation", self.seed, prompt_id) < self.share * _RANGE) == self.validates
+        return (seed_of("validation", self.seed, prompt_id_of(text)) < self.share * _RANGE) == self.validates

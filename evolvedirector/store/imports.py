@@ -37,6 +37,8 @@ GIVEN = "given"
 """Name of the teacher of images that the user brought."""
 ROUND_ID = "import"
 _IMAGES_PER_WRITE = 64
+_IF_THERE = "?"
+"""Behind a role's name: of the samples that have it."""
 
 __all__ = [
     "GIVEN",
@@ -279,7 +281,7 @@ def tar_images(
         pattern: Local paths, see `matching_files`.
         problems: Samples that cannot be used are noted here, members that belong to no sample, and damage.
         roles: Further files to keep of each sample, `mask` for a member `<key>.mask.png`; a sample without one of them
-            is not imported. Empty: the picture alone.
+            is not imported. `edge?` is kept of the samples that have it. Empty: the picture alone.
         notes: Further files of the samples that no role asks for are counted here. None: nowhere.
 
     Raises:
@@ -287,7 +289,7 @@ def tar_images(
     """
     try:
         for role in roles:
-            check_role(role)
+            check_role(role.removesuffix(_IF_THERE))
     except ValueError as error:
         raise StoreError(str(error)) from error
     tars = matching_files(pattern, problems)
@@ -313,7 +315,8 @@ def _captioned_samples(
             unused.update(sample.parts.keys() - {image.extension, "txt", "json"})
             yield image
         for role in roles:
-            unused = Counter({name: count for name, count in unused.items() if not name.startswith(f"{role}.")})
+            begin = f"{role.removesuffix(_IF_THERE)}."
+            unused = Counter({name: count for name, count in unused.items() if not name.startswith(begin)})
         if unused:
             listed = ", ".join(f"{name} ({count})" for name, count in unused.most_common())
             notes.append(f"{path}: further files of its samples are not imported, as no role names them: {listed}")
@@ -329,9 +332,15 @@ def tar_image(sample: TarSample, roles: Sequence[str] = ()) -> CaptionedImage:
     if picture is None:
         raise StoreError("it has no picture in a form that is read, such as png, jpg or webp")
     text, skill = tar_caption(sample)
-    files = {role: _file_of_role(sample, role) for role in roles}
+    wanted = [role for role in roles if not role.endswith(_IF_THERE)]
+    wanted += [name for role in roles if (name := role.removesuffix(_IF_THERE)) != role and _has(sample, name)]
+    files = {role: _file_of_role(sample, role) for role in wanted}
     image = read_span(picture[1], MAX_IMAGE_BYTES)
     return CaptionedImage(sample.where, text, image, skill, files, picture[0])
+
+
+def _has(sample: TarSample, role: str) -> bool:
+    return any(name.rpartition(".")[0] == role for name in sample.parts)
 
 
 def _file_of_role(sample: TarSample, role: str) -> FileRef:

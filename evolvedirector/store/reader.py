@@ -114,7 +114,7 @@ class RevisionReader:
     def _trained(self, revision: Revision) -> Iterator[tuple[PromptEntry, Sample]]:
         """Yield what is trained on, in the order of the rows."""
         for entry in revision.state.entries.values():
-            if entry.state in ("live", "mastered") and (self.split is None or self.split.takes(entry.prompt.id)):
+            if entry.state in ("live", "mastered") and (self.split is None or self.split.takes(entry.prompt.text)):
                 for sample in entry.samples:
                     if self.subset.takes(entry.prompt.skill, sample.variant):
                         yield entry, sample
@@ -191,6 +191,17 @@ class RevisionReader:
             maker = "" if shard < 0 else self._made_by[self._shards[shard]]
             found[maker] = found.get(maker, 0) + count
         return found
+
+    def having(self, role: str) -> np.ndarray:
+        """Say of each row whether it has a file of a role.
+
+        Args:
+            role: One of `roles` beside `image`.
+
+        Returns:
+            Bool[Array, "rows"].
+        """
+        return np.asarray(self._joined[role][0] != _NOWHERE)
 
     def skill(self, row: int) -> str:
         """Name the skill of a row's prompt."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from evolvedirector.lightning_modules.decoders.decoding import (
     pixels,
     read_embedding,
 )
+from evolvedirector.lightning_modules.faked import faked
 from evolvedirector.lightning_modules.frozen_model import (
     FrozenModel,
     Precision,
@@ -160,6 +161,30 @@ class KandinskyDecoder:
     def estimated_bytes(self) -> int:
         """Return the size of UNet and MoVQ; 0 before they are downloaded."""
         return self._unet.estimated_bytes() + self._movq.estimated_bytes()
+
+    def decoding_bytes(self, height_px: int, width_px: int) -> int:
+        """Predict the peak of drawing a chunk over the weights, by tracing layers that have no memory.
+
+        Args:
+            height_px: Of the images.
+            width_px: Likewise.
+
+        Raises:
+            UserError: A config is not on this machine.
+        """
+        dtype = getattr(torch, self.dtype)
+        rows = self.chunk_size * (2 if self.guidance_scale > 1 else 1)
+        layers = self._movq.without_weights()
+        scale = 2 ** (len(cast(Any, layers).config.block_out_channels) - 1)
+        with faked(layers) as (movq, decoding), torch.no_grad():
+            channels = cast(Any, movq).config.latent_channels
+            latents = torch.empty(self.chunk_size, channels, height_px // scale, width_px // scale, dtype=dtype)
+            cast(Any, movq).decode(latents, force_not_quantize=True)
+        with faked(self._unet.without_weights()) as (unet, predicting), torch.no_grad():
+            latents = torch.empty(rows, channels, height_px // scale, width_px // scale, dtype=dtype)
+            read = {"image_embeds": torch.empty(rows, self._embedding_dim, dtype=dtype)}
+            unet(latents, torch.ones((), dtype=torch.int64), encoder_hidden_states=None, added_cond_kwargs=read)
+        return max(decoding.peak_bytes, predicting.peak_bytes)
 
     def close(self) -> Any:
         """Let go of the weights; the next image loads them again."""

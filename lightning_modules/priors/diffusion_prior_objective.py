@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
@@ -26,7 +27,8 @@ class DiffusionPriorObjective:
         steps: Times of the diffusion; the paper has 1000.
         sampling_steps: Of drawing; the paper has 25.
         guidance_scale: Of classifier-free guidance in drawing, 1 is none; the paper has 4.
-        condition_dropout: Share of training samples that lose their text, which guidance needs; 0.1 is ours.
+        condition_dropout: Share of training samples that lose their text, which guidance needs; 0.1 is ours. 0 only
+            without guidance.
         schedule: Of the noise: unCLIP's squared cosine, or `linear`, as the paper says of its baseline.
         embedding_scale: Embeddings are multiplied by this for the diffusion, so that their values have a deviation of
             about 1, that of the noise; ours, in place of the release's mean and deviation.
@@ -51,6 +53,17 @@ class DiffusionPriorObjective:
                 f"steps is {steps}, sampling_steps {sampling_steps}, condition_dropout {condition_dropout}, "
                 f"embedding_scale {embedding_scale}. Allowed are 1 to steps sampling steps, a dropout from 0 to under "
                 "1, and a scale above 0. Write steps: 1000, sampling_steps: 25, condition_dropout: 0.1."
+            )
+        if not 0 <= guidance_scale < math.inf:
+            raise UserError(
+                f"guidance_scale is {guidance_scale}. Allowed is 0 or more, 1 is no guidance. Write guidance_scale: "
+                "4.0."
+            )
+        if guidance_scale != 1 and not condition_dropout:
+            raise UserError(
+                f"guidance_scale is {guidance_scale} and condition_dropout 0, so drawing would read an empty text that "
+                "no training sample has. Allowed is guidance with dropout, or neither. Write condition_dropout: 0.1, "
+                "or guidance_scale: 1."
             )
         if schedule not in ("squared_cosine", "linear"):
             raise UserError(

@@ -5,24 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor
 
 from evolvedirector.errors import UserError
 from evolvedirector.lightning_modules.objectives.prior_losses import (
     Reduction,
-    check_reduction,
     contrastive_loss,
     projection_loss,
     texts_of,
     total_loss,
 )
+from evolvedirector.lightning_modules.priors.one_pass import OnePass
 from evolvedirector.lightning_modules.priors.prior_condition import PriorCondition
 from evolvedirector.lightning_modules.priors.prior_objective import PredictEmbedding, PriorDraws, PriorLosses
-from evolvedirector.lightning_modules.priors.projection_objective import one_pass
 
 
-class EclipseObjective:
+class EclipseObjective(OnePass):
     """Train a prior by projection and a contrast with the texts of the batch, without diffusion.
 
     L = L_proj + lambda L_CLS (Patel et al. 2023, arXiv:2312.04655, equation 5). lambda means nothing alone: the sum
@@ -41,10 +39,6 @@ class EclipseObjective:
         UserError: A number is out of range, or the reduction is another word.
     """
 
-    reads_time = False
-    condition_dropout = 0.0
-    guides = False
-
     def __init__(
         self,
         contrastive_weight: float = 0.2,
@@ -57,19 +51,10 @@ class EclipseObjective:
                 f"contrastive_weight is {contrastive_weight} and temperature {temperature}. Allowed are a weight from "
                 "0 and a temperature above 0. Write contrastive_weight: 0.2, temperature: 0.07."
             )
-        check_reduction(reduction)
+        super().__init__(reduction)
         self.contrastive_weight = contrastive_weight
-        self.reduction: Reduction = reduction
         self.temperature = temperature
         self.gather_negatives = gather_negatives
-
-    def times(self, uniform: Tensor) -> Tensor:
-        """Return zeros: there is no time.
-
-        Args:
-            uniform: One number per sample.
-        """
-        return torch.zeros_like(uniform)
 
     def losses(
         self,
@@ -96,42 +81,6 @@ class EclipseObjective:
         contrastive = contrastive_loss(predicted, texts, self.temperature)
         total = total_loss(projection, contrastive, self.contrastive_weight)
         return PriorLosses(total, {"projection_loss": projection, "contrastive_loss": contrastive})
-
-    def own_losses(
-        self,
-        predict: PredictEmbedding,
-        target: Tensor,
-        condition: PriorCondition,
-        draws: PriorDraws,
-    ) -> Tensor:
-        """Return the projection of each sample; the contrast is one with others.
-
-        Args:
-            predict: The network.
-            target: Float[batch, embedding], true image embeddings.
-            condition: Of each.
-            draws: Noise.
-        """
-        return projection_loss(predict(draws.noise, None, condition), target, self.reduction)
-
-    def sample(
-        self,
-        predict: PredictEmbedding,
-        shape: tuple[int, int],
-        seeds: Sequence[int],
-        condition: PriorCondition,
-        null: PriorCondition | None,
-    ) -> Tensor:
-        """Predict embeddings in one pass from the seeds' noise.
-
-        Args:
-            predict: The network.
-            shape: Embeddings and their width.
-            seeds: One for each.
-            condition: Of each.
-            null: Not read.
-        """
-        return one_pass(predict, shape, seeds, condition)
 
     def loss_settings(self) -> Mapping[str, str]:
         """Name weight, reduction and temperature."""

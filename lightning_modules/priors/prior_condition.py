@@ -11,20 +11,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from evolvedirector.errors import UserError
-from evolvedirector.lightning_modules.priors.subject_tokens import (
-    OffersTokenSpans,
-    Subject,
-    put_subjects,
-    subject_tokens,
+from evolvedirector.lightning_modules.priors.subject_states import Subject, put_subjects
+from evolvedirector.models.embedder import (
+    EDGE_EMBEDDING,
+    IMAGE_EMBEDDING,
+    SUBJECT_EMBEDDINGS,
+    SUBJECT_TOKENS,
+    TEXT_EMBEDDING,
+    TEXT_MASK,
+    TEXT_STATES,
+    TextEmbeddings,
 )
-from evolvedirector.models.embedder import IMAGE_EMBEDDING, TEXT_EMBEDDING, TEXT_MASK, TEXT_STATES, TextEmbeddings
-
-EDGE_EMBEDDING = "edge_embedding"
-"""Of a training batch: Float[batch, embedding], the embedding of an edge image."""
-SUBJECT_TOKENS = "subject_tokens"
-"""Of a training batch: Bool[batch, subject, token], which tokens stand for which subject."""
-SUBJECT_EMBEDDINGS = "subject_embeddings"
-"""Of a training batch, beside those: Float[batch, subject, embedding], of the subjects' images."""
+from evolvedirector.models.subject_words import spans_of, subject_tokens
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,18 +84,13 @@ class PriorCondition:
         Raises:
             UserError: A subject does not stand in its prompt, or the embedder cannot say where.
         """
-        if not isinstance(embedder, OffersTokenSpans):
-            raise UserError(
-                f"{type(embedder).__name__} has no `token_spans(text)`, so nobody knows which tokens stand for a "
-                "subject. Allowed is an embedder that says it. Add the method, or leave subjects out."
-            )
         most = max(map(len, subjects), default=0)
         if not most:
             return self
         tokens = torch.zeros(len(texts), most, self.text_mask.shape[1], dtype=torch.bool)
         embeddings = torch.zeros(len(texts), most, self.text_embedding.shape[1])
         for row, (text, named) in enumerate(zip(texts, subjects, strict=True)):
-            found = subject_tokens(text, named, embedder.token_spans(text))
+            found = subject_tokens(text, named, spans_of(embedder, text) if named else [])
             tokens[row, : len(named), : found.shape[1]] = found
             for place, subject in enumerate(named):
                 embeddings[row, place] = subject.embedding

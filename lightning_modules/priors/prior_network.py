@@ -31,7 +31,7 @@ class PriorNetwork:
         layers: Blocks.
         text_length: Longest text in tokens.
         text_dim: Width of a text state. None: `embedding_dim`.
-        dropout: In the blocks, 0 to under 1; drawn from torch's own stream, so that a resumed run draws others.
+        dropout: In the blocks, 0 to under 1; drawn from each sample's seed. ECLIPSE has none.
         reads_edges: Read the embedding of an edge image, as lambda-ECLIPSE does.
 
     Raises:

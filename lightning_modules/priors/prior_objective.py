@@ -12,10 +12,12 @@ from evolvedirector.lightning_modules.priors.prior_condition import PriorConditi
 from evolvedirector.lightning_modules.seeded_noise import seeded_normal, seeded_uniform
 
 if TYPE_CHECKING:
-    from jaxtyping import Int64
+    from jaxtyping import Bool, Int64
 
 PredictEmbedding: TypeAlias = Callable[[Tensor, "Tensor | None", PriorCondition], Tensor]
 """(noise or noisy embeddings, times on the scale 0...1000 or None, condition) -> the network's output."""
+_BEHIND_NOISE = 2**31
+"""Place in a sample's stream at which no other draw lies."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,3 +121,13 @@ def draw_for_prior(sample_seeds: Int64[Tensor, " batch"], objective: PriorObject
     chance = seeded_uniform(sample_seeds, 2)
     dropped, time = chance[:, 0] < objective.condition_dropout, objective.times(chance[:, 1])
     return PriorDraws(dropped, time.float(), seeded_normal(sample_seeds, embedding_dim, first=2))
+
+
+def edges_lost(sample_seeds: Int64[Tensor, " batch"], share: float) -> Bool[Tensor, " batch"]:
+    """Draw for each sample from its own seed whether it loses its edges.
+
+    Args:
+        sample_seeds: One per sample.
+        share: Of samples that lose them.
+    """
+    return seeded_uniform(sample_seeds, 1, first=_BEHIND_NOISE)[:, 0] < share

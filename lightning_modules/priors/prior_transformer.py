@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from evolvedirector.errors import UserError
 from evolvedirector.lightning_modules.priors.masked_attention import MaskedAttention
+from evolvedirector.lightning_modules.priors.seeded_dropout import DropoutSeeds, SeededDropout
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float
+    from jaxtyping import Bool, Float, Int64
 
 ADDED_EMB_TYPE = "prd_of_eclipse"
 _RELEASED = "prd"
@@ -93,6 +94,9 @@ class EclipsePrior(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers'
         block: Any
         for block in self.transformer_blocks:
             block.attn1.set_processor(MaskedAttention())
+        self._dropout_seeds = DropoutSeeds()
+        if dropout:
+            _seed_dropouts(self.transformer_blocks, length, self._dropout_seeds)
         self.norm_out = nn.LayerNorm(width)
         self.proj_to_clip_embeddings = nn.Linear(width, embedding_dim)
         self.register_buffer("causal_attention_mask", torch.full((length, length), _HIDDEN).triu_(1), persistent=False)
@@ -109,6 +113,7 @@ class EclipsePrior(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers'
         timestep: Float[Tensor, " batch"] | None = None,
         edge_embedding: Float[Tensor, "batch embedding"] | None = None,
         pads: bool = True,
+        dropout_seeds: Int64[Tensor, " batch"] | None = None,
     ) -> Float[Tensor, "batch embedding"]:
         """Return image embeddings, raw as the embedder of images gives them.
 
@@ -121,9 +126,11 @@ class EclipsePrior(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers'
             edge_embedding: Of an edge image, or of a black one. None: for a network without it.
             pads: Pad texts to `num_embeddings`, so that a text gives the same bits in a tensor of any length. False:
                 compute the tokens that are given, which is the same up to rounding, and quicker.
+            dropout_seeds: One per sample; what is dropped follows from it. None: for a network that drops nothing.
 
         Raises:
-            UserError: There is no mask, a width is another, or a time or edge is missing or cannot be read.
+            UserError: There is no mask, a width is another, a time or edge is missing or cannot be read, or it trains
+                with dropout and there are no seeds.
         """
         config: Any = self.config
         self._check(noise, text_embedding, text_states, text_mask, timestep, edge_embedding)
@@ -142,6 +149,7 @@ class EclipsePrior(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers'
         hidden = torch.cat(tokens, 1) + places
         padding = F.pad(~text_mask, (0, short), value=True)
         padding = F.pad(padding, (0, config.additional_embeddings), value=False)
+        self._dropout_seeds.give(dropout_seeds, length, config.num_embeddings, config.additional_embeddings)
         causal = self.causal_attention_mask[: hidden.shape[1], : hidden.shape[1]]
         mask = padding[:, None, None] * _HIDDEN + causal  # [batch, 1, token, token]
         for block in self.transformer_blocks:
@@ -188,6 +196,14 @@ class EclipsePrior(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers'
                     f"{name} is {'missing' if reads else 'given'}, but this prior has {key}: {str(reads).lower()}. "
                     f"Both must agree. {'Give' if reads else 'Leave out'} {name}, or build the other prior."
                 )
+
+
+def _seed_dropouts(blocks: nn.ModuleList, length: int, seeds: DropoutSeeds) -> None:
+    """Replace every dropout of the blocks by one that follows from the seeds of samples."""
+    for number, (holder, name, dropout) in enumerate(
+        [(m, name, d) for m in blocks.modules() for name, d in m.named_children() if isinstance(d, nn.Dropout)]
+    ):
+        setattr(holder, name, SeededDropout(dropout.p, number, length, seeds))
 
 
 def _check_numbers(added_emb_type: str, additional_embeddings: int | None, added: int) -> None:

@@ -140,3 +140,31 @@ def test_fewer_batches_than_an_update_takes_are_refused(tmp_path: Path, capsys: 
 def test_a_role_of_unknown_form_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="names depth, whose form is not known"):
         fill(EvolvingDataModule(tmp_path, roles=["image", "depth"]))
+
+
+def test_a_prior_is_timed_on_random_embeddings_of_full_length(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toys = "tests.lightning_modules.priors.prior_toys"
+    network = {"embedding_dim": 12, "heads": 2, "head_dim": 8, "layers": 1, "text_length": 6, "reads_edges": True}
+    objective = {"class_path": "evolvedirector.lightning_modules.EclipseObjective"}
+    parts = {"embedder": {"class_path": f"{toys}.ToyEmbedder"}, "decoder": {"class_path": f"{toys}.ToyDecoder"}}
+    model = {"objective": objective, **parts, "network": network, "image_size_px": 4, "generation_chunk_size": 2}
+    data = {"root": str(tmp_path / "data"), "global_batch_size": BATCH, "batches_per_epoch": 3}
+    data |= {"validation_share": 0.1, "subjects": True, "edges": True, "image_size_px": 4}
+    tree = {
+        "seed_everything": 0,
+        "model": {"class_path": "evolvedirector.lightning_modules.ImagePrior", "init_args": model},
+        "data": {"class_path": "evolvedirector.datamodules.EmbeddingDataModule", "init_args": data},
+        "trainer": {"default_root_dir": str(tmp_path / "run"), "accelerator": "cpu", "max_steps": 9},
+    }
+    (tmp_path / "bench.yaml").write_text(yaml.safe_dump(tree))
+    assert not main(
+        ["bench", "-c", str(tmp_path / "bench.yaml"), "--steps", "2", "--json", str(tmp_path / "found.json")]
+    )
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["train"]["steps_timed"] == 2 and found["train"]["images_per_s"] > 0
+    assert found["generate"]["images_per_s"] > 0 and set(found["peak_bytes"]) == {"train", "draw"}
+    said = capsys.readouterr().out
+    assert "steps/s" in said and "most memory" in said
+    assert not (tmp_path / "data").exists() and not (tmp_path / "run").exists()

@@ -213,6 +213,8 @@ def test_a_run_without_evolution_or_end_says_so(capsys: pytest.CaptureFixture[st
     plan = printed(capsys)
     assert "no callback of this config evolves the dataset" in plan
     assert "no end is set: write trainer.max_steps" in plan
+    memory = plan.split("memory of one device")[1]
+    assert "train" in memory and "judge" not in memory.partition("counted")[0], plan
 
 
 @pytest.mark.parametrize("option", ["--trainer.default_root_dir", "--data.root"])

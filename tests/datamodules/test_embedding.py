@@ -16,6 +16,7 @@ from evolvedirector.commands import embed
 from evolvedirector.datamodules import EmbeddingDataModule
 from evolvedirector.errors import UserError
 from evolvedirector.evolution.embedding import EMBEDDING_ROLES
+from evolvedirector.models.clip_embedder import ClipEmbedder
 from evolvedirector.models.embedder import IMAGE_EMBEDDING, TEXT_EMBEDDING, TEXT_MASK, TEXT_STATES
 from evolvedirector.planning.roles import DescribesEmbeddings
 from evolvedirector.policies.evolve_director import EvolveDirectorPolicy
@@ -220,6 +221,29 @@ def test_what_cannot_be_trained_on_is_one_sentence(tmp_path: Path) -> None:
     add(root, "of another", own())
     with pytest.raises(UserError, match=r"embeddings of 2 embedders: 1 of nobody knows whom, 5 of toy embedder toy"):
         batches_of(root)
+
+
+class Knowing(Prior):
+    embedder = ClipEmbedder("some/clip", projection_dim=5)
+
+
+def test_the_command_that_is_named_makes_embeddings_of_the_space_that_is_learned(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    fill(root, 4)
+    bigg = ClipEmbedder("laion/bigG", image_model="some/prior", projection_dim=1280)
+    for embedder, said in (
+        (bigg, "data --model laion/bigG --image-model some/prior --projection-dim 1280`."),
+        (ToyEmbedder(), "data --embedder FILE`, a YAML with class_path and init_args of ToyEmbedder."),
+        (
+            None,
+            "data --model NAME`, with the CLIP of your decoder: openai/clip-vit-large-patch14 for Karlo (768 values)",
+        ),
+    ):
+        with pytest.raises(UserError) as error:
+            batches_of(root, embedder=embedder)
+        assert said in str(error.value)
+    with pytest.raises(UserError, match="data --model some/clip --projection-dim 5`"):
+        trainer().fit(Knowing(), datamodule=data(root))
 
 
 def test_numbers_that_are_not_finite_and_widths_that_differ_are_found(tmp_path: Path) -> None:

@@ -45,6 +45,8 @@ model:
       init_args: {T_0: 4, T_mult: 2}
 """
 
+DROPPING = PriorNetwork(DIM, heads=2, head_dim=8, layers=2, text_length=LENGTH, dropout=0.3)
+
 
 def fit(
     module: ImagePrior, batches: list[Any], steps: int | None = None, resume: Path | None = None, **settings: Any
@@ -112,6 +114,7 @@ def test_a_resumed_run_is_exact_schedule_and_optimizer_included(tmp_path: Path) 
     def module() -> ImagePrior:
         return prior(
             DiffusionPriorObjective(condition_dropout=0.5),
+            network=DROPPING,
             lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, 4, 2),
         )
 
@@ -126,6 +129,32 @@ def test_a_resumed_run_is_exact_schedule_and_optimizer_included(tmp_path: Path) 
         state, again = (trainer.optimizers[0].state_dict()["state"] for trainer in (one, other))
         assert all(torch.equal(state[key]["exp_avg_sq"], again[key]["exp_avg_sq"]) for key in state)
     assert resumed.model.images_seen == 48  # type: ignore[union-attr]
+
+
+def test_dropout_follows_from_the_samples_seeds_and_not_from_the_length_of_texts() -> None:
+    module, batch = prior(ProjectionObjective(), network=DROPPING), pairs()
+    module.configure_model()
+    short = {name: batch[name][:, :4] for name in ("text_states", "text_mask")}
+
+    def dropping(rows: slice, **changes: torch.Tensor) -> torch.Tensor:
+        some = part_of(batch | changes, rows)
+        network, condition = module.transformer.train(), condition_of_batch(some)  # type: ignore[union-attr]
+        given = (condition.text_embedding, condition.text_states, condition.text_mask)
+        noise = torch.ones(len(some["key"]), DIM)
+        return network(noise, *given, pads=False, dropout_seeds=some["sample_seed"]).detach()
+
+    whole = dropping(slice(0, 8))
+    torch.manual_seed(7)
+    torch.testing.assert_close(torch.cat([dropping(slice(0, 4)), dropping(slice(4, 8))]), whole)
+    torch.testing.assert_close(dropping(slice(0, 8), **short), whole)
+    assert not torch.allclose(dropping(slice(0, 8), sample_seed=batch["sample_seed"] + 1), whole, atol=1e-3)
+    with pytest.raises(UserError, match=r"dropout 0.3 and trains.* dropout_seeds"):
+        module.transformer.train()(*module_inputs(batch))  # type: ignore[union-attr]
+    assert torch.equal(module.transformer.eval()(*module_inputs(batch)), module.transformer(*module_inputs(batch)))  # type: ignore[union-attr]
+
+
+def module_inputs(batch: dict[str, Any]) -> list[torch.Tensor]:
+    return [torch.ones(8, DIM), *(batch[name] for name in ("text_embedding", "text_states", "text_mask"))]
 
 
 def test_frozen_parts_are_in_no_checkpoint_but_compared(tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ from evolvedirector.errors import UserError
 from evolvedirector.models.clip_embedder import ClipEmbedder
 from evolvedirector.models.embedder import Embedder
 from evolvedirector.models.part_files import built_part
+from evolvedirector.models.subject_words import subject_tokens
 from evolvedirector.records.part import Closable, OnDevice, Verifiable
+from evolvedirector.records.prompt_subjects import NamedSubject
 from tests.models.tiny_split_clips import split, stock, whole
 from tests.rewards.tiny_clips import IMAGES, PROMPTS
 
@@ -63,6 +65,22 @@ def test_a_long_text_is_cut_and_says_so(clip: Path) -> None:
     found = embedder.embed_texts(["a", "x" * 64, "x" * 65])  # one token for each letter
     assert found.cut == (False, False, True) and found.states.mask.sum(1).tolist() == [1, 64, 64]
     assert torch.equal(found.pooled[1], found.pooled[2])
+
+
+def test_it_says_which_characters_its_tokens_stand_for(clip: Path) -> None:
+    embedder, text = ClipEmbedder(str(clip)), "a red circle"
+    states = embedder.embed_texts([text]).states
+    found = subject_tokens(text, [NamedSubject("Circle")], embedder.token_spans(text))
+    assert found.shape == (1, states.mask.shape[1]) and not (found[0] & ~states.mask[0]).any()
+    pieces = embedder._tokenizer.convert_ids_to_tokens(embedder._tokenizer(text)["input_ids"])
+    assert "".join(pieces[place] for place in found[0].nonzero().flatten().tolist()) == "circle"
+    with pytest.raises(UserError, match="stands behind the 64 tokens"):
+        subject_tokens(long := f"{'x' * 64} cat", [NamedSubject("cat")], embedder.token_spans(long))
+
+
+def test_the_command_that_builds_it_names_what_differs(clip: Path) -> None:
+    embedder = ClipEmbedder(str(clip), image_model="other", projection_dim=8, batch_size=3, device="cpu")
+    assert embedder.embed_options() == ["--model", str(clip), "--image-model", "other", "--projection-dim", "8"]
 
 
 def test_nothing_is_embedded_as_nothing(clip: Path) -> None:

@@ -120,6 +120,19 @@ def test_further_roles_of_foreign_tars_are_kept_when_asked_for(store: DatasetSto
         list(tar_images(str(tmp_path / "x.tar"), [], ["../mask"]))
 
 
+def test_a_role_with_a_question_mark_is_kept_of_the_samples_that_have_it(store: DatasetStore, tmp_path: Path) -> None:
+    members = {"a.png": picture(1), "a.txt": b"one", "a.edge.png": picture(7)}
+    members |= {"b.png": picture(3), "b.txt": b"other", "c.png": picture(4), "c.txt": b"odd", "c.edge.gif": b"GIF"}
+    tar_of(tmp_path / "x.tar", members)
+    problems, notes = list[str](), list[str]()
+    report = import_images(store, tar_images(str(tmp_path / "x.tar"), problems, ["edge?"], notes))
+    roles = [entry.sample.roles for entry in store.state(report.revision_sha).in_state("live") if entry.sample]
+    assert roles == [("image", "edge"), ("image",)] and not notes
+    assert len(problems) == 1 and "0 members 'edge.<extension>'" in problems[0]  # there, and of no kind that is read
+    with pytest.raises(StoreError, match="cannot be used"):
+        tar_images(str(tmp_path / "x.tar"), [], ["?"])
+
+
 def test_only_local_files_are_opened(store: DatasetStore, tmp_path: Path) -> None:
     marker = tmp_path / "ran"
     for pattern in (f"pipe:touch {marker}", "http://127.0.0.1:9/x.tar", str(tmp_path / "missing.tar")):

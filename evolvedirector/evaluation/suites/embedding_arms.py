@@ -120,7 +120,8 @@ class EmbeddingArms:
         """Name reader, space, artist and rule."""
         parts = [part.fingerprint for part in (self.reader, self.embedder, self.decoder, self.artist)]
         negatives = "" if self.negatives is None else self.negatives.fingerprint
-        return f"embedding-arms-1/{digest(*parts, negatives, repr((self.penalty, self.gate)), self.seed)}"
+        rule = repr((self.penalty, self.gate, self.max_prompts, None if self.pairs is None else str(self.pairs)))
+        return f"embedding-arms-2/{digest(*parts, negatives, rule, self.seed)}"
 
     def prompts(self, offered: Offered) -> Sequence[Prompt]:
         """List the held-out prompts, or some of each skill."""

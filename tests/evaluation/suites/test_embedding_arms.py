@@ -118,6 +118,11 @@ def test_a_prompt_that_the_artist_refuses_is_left_out(tmp_path: Path) -> None:
     assert not measured(suite, tmp_path, (60, 120, 180)).rows
 
 
+def test_its_fingerprint_names_the_pairs_of_the_ridge() -> None:
+    fingerprints = {suite_of(pairs=pairs).fingerprint for pairs in (None, "runs/one", "runs/two")}
+    assert len(fingerprints) == 3 and suite_of(pairs="runs/one").fingerprint in fingerprints
+
+
 def test_a_gate_outside_of_0_to_1_is_refused() -> None:
     with pytest.raises(UserError, match="gate is 2"):
         suite_of(gate=2.0)

@@ -59,5 +59,11 @@ def test_numbers_out_of_range_are_refused() -> None:
     ):
         with pytest.raises(UserError, match="embedding_scale"):
             DiffusionPriorObjective(**wrong)  # type: ignore[arg-type]
+    for scale in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(UserError, match="guidance_scale is"):
+            DiffusionPriorObjective(guidance_scale=scale)
+    with pytest.raises(UserError, match="condition_dropout 0, so drawing would read an empty text"):
+        DiffusionPriorObjective(condition_dropout=0)
+    assert not DiffusionPriorObjective(condition_dropout=0, guidance_scale=1).guides
     with pytest.raises(UserError, match="schedule is 'cosine'"):
         DiffusionPriorObjective(schedule="cosine")  # type: ignore[arg-type]

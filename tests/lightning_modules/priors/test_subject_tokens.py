@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from evolvedirector.errors import UserError
-from evolvedirector.lightning_modules.priors.subject_tokens import Subject, put_subjects, subject_span, subject_tokens
+from evolvedirector.lightning_modules.priors.subject_states import Subject, put_subjects
+from evolvedirector.models.subject_words import subject_span, subject_tokens
 from tests.lightning_modules.priors.prior_toys import DIM, ToyEmbedder, prior, request
 
 EMBEDDER = ToyEmbedder()

@@ -1,19 +1,18 @@
-"""Put subjects into texts: lambda-ECLIPSE's states of a subject's tokens are the embedding of its image."""
+"""Which tokens of a text stand for a subject (lambda-ECLIPSE, arXiv:2402.05195)."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 import torch
-from torch import Tensor
 
 from evolvedirector.errors import UserError
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float
+    from jaxtyping import Bool
+    from torch import Tensor
 
 Span: TypeAlias = tuple[int, int]
 """First character, and the one after the last."""
@@ -28,19 +27,36 @@ class OffersTokenSpans(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Subject:
-    """Name what an image shows.
+class Named(Protocol):
+    """A subject by its words, such as `NamedSubject`."""
+
+    @property
+    def name(self) -> str:
+        """As it stands in the prompt."""
+        ...
+
+    @property
+    def begin(self) -> int | None:
+        """Character of the prompt at which it begins. None: where it first stands as whole words."""
+        ...
+
+
+def spans_of(embedder: object, text: str) -> Sequence[Span]:
+    """Ask an embedder which characters of a text its tokens stand for.
 
     Args:
-        name: As it stands in the prompt: `cat`, `red backpack`.
-        embedding: Float[embedding] of its image.
-        begin: Character of the prompt at which it begins. None: where it first stands as whole words.
-    """
+        embedder: Of texts.
+        text: The prompt.
 
-    name: str
-    embedding: Tensor
-    begin: int | None = None
+    Raises:
+        UserError: It cannot say.
+    """
+    if not isinstance(embedder, OffersTokenSpans):
+        raise UserError(
+            f"{type(embedder).__name__} has no `token_spans(text)`, so nobody knows which tokens stand for a subject. "
+            "Allowed is an embedder that says it. Add the method, or leave subjects out."
+        )
+    return embedder.token_spans(text)
 
 
 def subject_span(text: str, name: str, begin: int | None = None) -> Span:
@@ -79,7 +95,7 @@ def tokens_of_span(spans: Sequence[Span], span: Span) -> list[int]:
     return [place for place, (first, end) in enumerate(spans) if first < end and first < span[1] and span[0] < end]
 
 
-def subject_tokens(text: str, subjects: Sequence[Subject], spans: Sequence[Span]) -> Bool[Tensor, "subject token"]:
+def subject_tokens(text: str, subjects: Sequence[Named], spans: Sequence[Span]) -> Bool[Tensor, "subject token"]:
     """Return which tokens of a text stand for which subject.
 
     Args:
@@ -107,33 +123,3 @@ def subject_tokens(text: str, subjects: Sequence[Subject], spans: Sequence[Span]
             "its own. Say with begin which of several places is meant."
         )
     return found
-
-
-def put_subjects(
-    text_states: Float[Tensor, "batch token width"],
-    tokens: Bool[Tensor, "batch subject token"],
-    embeddings: Float[Tensor, "batch subject width"],
-) -> Float[Tensor, "batch token width"]:
-    """Return text states in which the tokens of each subject hold the embedding of its image.
-
-    lambda-ECLIPSE (Patel et al. 2024, arXiv:2402.05195, section 3.2): after the text encoder, so without a parameter;
-    states and embeddings have one width.
-
-    Args:
-        text_states: Of texts.
-        tokens: Those of each subject; all false where a text has fewer subjects than another.
-        embeddings: Of the subjects' images, raw.
-
-    Raises:
-        UserError: The widths differ.
-    """
-    if text_states.shape[-1] != embeddings.shape[-1]:
-        raise UserError(
-            f"Text states have the width {text_states.shape[-1]}, image embeddings {embeddings.shape[-1]}. A subject "
-            "takes the place of tokens only where both are equal. Use an embedder such as CLIP-L or bigG."
-        )
-    short = text_states.shape[1] - tokens.shape[2]
-    tokens = torch.nn.functional.pad(tokens, (0, short)) if short > 0 else tokens[..., : text_states.shape[1]]
-    for subject in range(tokens.shape[1]):
-        text_states = torch.where(tokens[:, subject, :, None], embeddings[:, subject, None], text_states)
-    return text_states
