@@ -48,6 +48,7 @@ from evolvedirector.lightning_modules.subjects import (
     FeatureEncoder,
     RawPatches,
     SubjectFamily,
+    ViewFamily,
 )
 from evolvedirector.lightning_modules.subjects.subject_student import SubjectDrawing, SubjectTraining
 from evolvedirector.lightning_modules.text_encoders import (
@@ -63,6 +64,7 @@ from evolvedirector.lightning_modules.text_encoders import (
     ZImageQwen3Encoder,
 )
 from evolvedirector.lightning_modules.text_to_image import TextToImage
+from evolvedirector.lightning_modules.view_generator import ViewGenerator
 from evolvedirector.lightning_modules.warmup_decay_lr import WarmupDecayLR
 from evolvedirector.renamed import old_attribute
 
@@ -119,6 +121,8 @@ __all__ = [
     "T5Encoder",
     "TextEncoder",
     "TextToImage",
+    "ViewFamily",
+    "ViewGenerator",
     "WarmupDecayLR",
     "ZImage",
     "ZImageQwen3Encoder",

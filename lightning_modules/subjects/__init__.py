@@ -5,6 +5,7 @@ from evolvedirector.lightning_modules.subjects.efficientnet_features import Effi
 from evolvedirector.lightning_modules.subjects.feature_encoder import FeatureEncoder, PatchFeatures
 from evolvedirector.lightning_modules.subjects.raw_patches import RawPatches
 from evolvedirector.lightning_modules.subjects.subject_family import SubjectFamily
+from evolvedirector.lightning_modules.subjects.view_family import ViewFamily
 
 __all__ = [
     "DinoFeatures",
@@ -13,4 +14,5 @@ __all__ = [
     "PatchFeatures",
     "RawPatches",
     "SubjectFamily",
+    "ViewFamily",
 ]

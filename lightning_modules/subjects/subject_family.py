@@ -36,13 +36,14 @@ from evolvedirector.records.subject_roles import (
     REFERENCES,
     SOURCE,
     SUBJECT_BOX,
+    SUBJECT_ROLES,
     check_edit,
     check_references,
     mask_of,
 )
 
-_FEATURES, _AROUND = f"{NAME}.features", f"{NAME}.around"
-_COORDINATES, _NUMBERS, _BOX, STRENGTH = (f"{NAME}.{word}" for word in ("coordinates", "numbers", "box", "strength"))
+FEATURES, _AROUND = f"{NAME}.features", f"{NAME}.around"
+COORDINATES, _NUMBERS, _BOX, STRENGTH = (f"{NAME}.{word}" for word in ("coordinates", "numbers", "box", "strength"))
 _SHOWN = 0.1  # share of a patch that the subject must fill
 
 
@@ -75,6 +76,8 @@ class SubjectFamily:
     """
 
     roles: Sequence[str] = ()
+    file_roles: Sequence[str] = SUBJECT_ROLES
+    """Files that subjects are read from, where there are some."""
 
     def __init__(
         self,
@@ -109,6 +112,11 @@ class SubjectFamily:
         """Name the family, the encoder of features and the numbers."""
         numbers = (self.width, self.grid or 0, self.layers, self.heads, self.edits, self.depth)
         return f"subject-{digest(self.family.fingerprint, self.features.fingerprint, *map(int, numbers))}"
+
+    @property
+    def token_values(self) -> int:
+        """Values of a patch before the resampler."""
+        return self.features.dimension
 
     @property
     def text_fingerprint(self) -> str:
@@ -199,7 +207,7 @@ class SubjectFamily:
         """
         network = self.family.build()
         check_takes_references(network)
-        resampler = Resampler(self.features.dimension, self.width, self.grid, self.layers, self.heads, len(REFERENCES))
+        resampler = Resampler(self.token_values, self.width, self.grid, self.layers, self.heads, len(REFERENCES))
         config: Any = network.config
         text_dimension = config.get("caption_channels") or config["cross_attention_dim"]
         reader = SubjectReader(resampler, self.width, text_dimension)
@@ -234,8 +242,8 @@ class SubjectFamily:
         )
         vectors = condition.vectors
         inputs = SubjectInputs(
-            condition.tokens[_FEATURES],
-            vectors[_COORDINATES],
+            condition.tokens[FEATURES],
+            vectors[COORDINATES],
             vectors[_NUMBERS],
             vectors[_BOX],
             next(iter(rest.tokens.values())),
@@ -266,8 +274,8 @@ class SubjectFamily:
         Args:
             condition: Of `condition`.
         """
-        features = condition.tokens[_FEATURES]
-        null = {_FEATURES: Tokens(features.values, torch.zeros_like(features.mask))}
+        features = condition.tokens[FEATURES]
+        null = {FEATURES: Tokens(features.values, torch.zeros_like(features.mask))}
         return Condition({**condition.tokens, **null}, condition.vectors, condition.spatial)
 
     def _further_channels(self) -> int:
@@ -317,9 +325,9 @@ class SubjectFamily:
             coordinates.append(within(found.coordinates().expand(count, -1, -1), box_of_mask(shown)))
             numbers += [number] * found.values.shape[1]
         return (
-            {_FEATURES: Tokens(torch.cat(values, dim=1), torch.cat(masks, dim=1))},
+            {FEATURES: Tokens(torch.cat(values, dim=1), torch.cat(masks, dim=1))},
             {
-                _COORDINATES: torch.cat(coordinates, dim=1),
+                COORDINATES: torch.cat(coordinates, dim=1),
                 _NUMBERS: torch.tensor(numbers, device=device).expand(count, -1),
             },
         )

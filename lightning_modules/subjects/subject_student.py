@@ -76,7 +76,7 @@ class SubjectStudent(Student):
             condition_dropout: Share of samples that lose text and reference.
         """
         step = self.step(batch, condition_dropout)
-        files = files_of_batch(batch, self.device)
+        files = files_of_batch(batch, cast(SubjectFamily, self.family).file_roles, self.device)
         count = len(step.clean)
         unknown = torch.full((count, 4), torch.nan, device=self.device)
         box = files.get(SUBJECT_BOX, unknown).float()
@@ -112,8 +112,9 @@ class SubjectStudent(Student):
             guidance_scale: For networks that read it.
             size_px: Side of the squares that pictures are cut to, as for training. None: they stay as they are.
         """
-        side_px = cast(SubjectFamily, self.family).features.image_size_px
-        return Extras(files_of_requests(chunk, self.device, side_px, size_px), guidance_scale)
+        family = cast(SubjectFamily, self.family)
+        side_px = family.features.image_size_px
+        return Extras(files_of_requests(chunk, family.file_roles, self.device, side_px, size_px), guidance_scale)
 
     def drawing(self, chunk: Sequence[ImageRequest], sampling: Sampling) -> Drawing:
         """Return what some images are drawn from: predictions with text and reference, text alone, and neither.
