@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from evolvedirector.errors import UserError
-from evolvedirector.lightning_modules.codecs.codec import Codec, latent_shape
-from evolvedirector.lightning_modules.families.family import Family, GuidesItself, KeyMap, Layout, PredictsVariance
-from evolvedirector.lightning_modules.families.pretrained import Pretrained, StartsPretrained
+from evolvedirector.lightning_modules.codecs.codec import latent_shape
+from evolvedirector.lightning_modules.families.family import Family, GuidesItself
 from evolvedirector.lightning_modules.families.surroundings import surroundings
+from evolvedirector.lightning_modules.families.wrapped_family import WrappedFamily
 from evolvedirector.lightning_modules.subjects.feature_encoder import FeatureEncoder
 from evolvedirector.lightning_modules.subjects.placement import box_of_mask, within
 from evolvedirector.lightning_modules.subjects.resampler import Resampler
@@ -26,7 +26,6 @@ from evolvedirector.lightning_modules.subjects.subject_reader import (
     check_takes_references,
     let_read,
 )
-from evolvedirector.lightning_modules.text_encoders.text_encoder import FrozenPart
 from evolvedirector.records import digest
 from evolvedirector.records.condition import Condition, Extras, Size, TextStates, Tokens
 from evolvedirector.records.part import verify_parts
@@ -47,7 +46,7 @@ COORDINATES, _NUMBERS, _BOX, STRENGTH = (f"{NAME}.{word}" for word in ("coordina
 _SHOWN = 0.1  # share of a patch that the subject must fill
 
 
-class SubjectFamily:
+class SubjectFamily(WrappedFamily):
     """Let the networks of another family read a subject (Toffee, Zhou et al. 2024, arXiv:2406.09305; our design).
 
     Patch features of one to four references pass through a resampler into attention layers beside those to the text
@@ -75,7 +74,6 @@ class SubjectFamily:
         UserError: The family guides itself, or a number is out of range.
     """
 
-    roles: Sequence[str] = ()
     file_roles: Sequence[str] = SUBJECT_ROLES
     """Files that subjects are read from, where there are some."""
 
@@ -92,7 +90,8 @@ class SubjectFamily:
         depth: bool = False,
         cut_out: bool = False,
     ) -> None:
-        self.family, self.features = family, features
+        super().__init__(family)
+        self.features = features
         self.width, self.grid, self.layers, self.heads = width, grid, layers, heads
         self.gain, self.edits, self.depth, self.cut_out = gain, edits, depth, cut_out
         if isinstance(family, GuidesItself):
@@ -118,31 +117,6 @@ class SubjectFamily:
         """Values of a patch before the resampler."""
         return self.features.dimension
 
-    @property
-    def text_fingerprint(self) -> str:
-        """Name what texts are encoded with."""
-        return self.family.text_fingerprint
-
-    @property
-    def text_encoders(self) -> Mapping[str, FrozenPart]:
-        """Name the text encoders of the family."""
-        return self.family.text_encoders
-
-    @property
-    def codec(self) -> Codec:
-        """Return the codec of the family."""
-        return self.family.codec
-
-    @property
-    def pretrained(self) -> Pretrained | None:
-        """Return the weights that the family's network starts from."""
-        return self.family.pretrained if isinstance(self.family, StartsPretrained) else None
-
-    @property
-    def predicts_variance(self) -> bool:
-        """Whether the family's network predicts a variance."""
-        return isinstance(self.family, PredictsVariance) and self.family.predicts_variance
-
     def verify(self) -> None:
         """Check the weights of the family and of the encoder of features.
 
@@ -150,26 +124,6 @@ class SubjectFamily:
             ValueError: Some are not there.
         """
         verify_parts(self.family, self.features)
-
-    def check_image_size(self, image_size_px: int) -> None:
-        """Refuse a size that the family's network is not described for.
-
-        Raises:
-            UserError: It is another.
-        """
-        self.family.check_image_size(image_size_px)
-
-    def tokens(self, size: Size) -> int:
-        """Return how many tokens an image has."""
-        return self.family.tokens(size)
-
-    def text_bytes(self) -> int:
-        """Return what the states of a text take."""
-        return self.family.text_bytes()
-
-    def encode_text(self, texts: Sequence[str]) -> TextStates:
-        """Return the states of the family."""
-        return self.family.encode_text(texts)
 
     def condition(self, states: TextStates, sizes: Sequence[Size], extras: Extras) -> Condition:
         """Add subject, place and surroundings to what the family reads.
@@ -214,14 +168,6 @@ class SubjectFamily:
         let_read(network, reader, self.width, self.gain, self._further_channels())
         return network
 
-    def blocks(self, network: nn.Module) -> list[nn.Module]:
-        """List the family's blocks; the reader stays with the rest of the network."""
-        return self.family.blocks(network)
-
-    def lora_targets(self) -> Sequence[str]:
-        """Name the family's layers."""
-        return self.family.lora_targets()
-
     def predict(self, network: nn.Module, noisy: Tensor, time: Tensor, condition: Condition) -> Tensor:
         """Run the network."""
         return self.predict_with_box(network, noisy, time, condition)[0]
@@ -263,10 +209,6 @@ class SubjectFamily:
             "A network that reads subjects has no stock pipeline. Allowed is drawing with this package. Use "
             "SubjectToImage.generate, or `evolvedirector generate` with a checkpoint."
         )
-
-    def key_map(self, layout: Layout) -> KeyMap:
-        """Return the names of the family; the parts that read subjects keep their own."""
-        return self.family.key_map(layout)
 
     def without_reference(self, condition: Condition) -> Condition:
         """Return the same condition with the null reference in place of every reference.
