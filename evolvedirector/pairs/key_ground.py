@@ -38,25 +38,26 @@ def centred(pixels: np.ndarray, mask: np.ndarray | None, side_px: int) -> np.nda
         top, left = (height - side) // 2, (width - side) // 2
         whole = Image.fromarray(pixels[top : top + side, left : left + side])
         return np.asarray(whole.resize((side_px, side_px), Image.Resampling.BICUBIC).convert("RGBA"))
-    left, top, right, bottom = box_of(mask)
-    longer = max(right - left, bottom - top)
-    cut = np.zeros((longer, longer, 4), np.uint8)
-    x, y = (longer - (right - left)) // 2, (longer - (bottom - top)) // 2
-    inside = cut[y : y + bottom - top, x : x + right - left]
-    inside[..., :3], inside[..., 3] = pixels[top:bottom, left:right], mask[top:bottom, left:right] * 255
-    return framed(scaled(cut, max(1, round(SUBJECT_SHARE * side_px))), side_px)
+    return framed(np.concatenate([pixels, mask[..., None].astype(np.uint8) * 255], axis=-1), side_px)
 
 
 def framed(cut: np.ndarray, side_px: int) -> np.ndarray:
-    """Put a tight cut-out into the middle of a square.
+    """Put what is seen of a cut-out into the middle of a square, its longer side `SUBJECT_SHARE` of it.
 
     Args:
-        cut: uint8 RGBA [side, side, 4], not larger than the square.
+        cut: uint8 RGBA [height, width, 4], not transparent everywhere.
         side_px: Of the square.
     """
+    left, top, right, bottom = box_of(cut[..., 3] >= MASK_LEVEL)
+    seen = cut[top:bottom, left:right]
+    longer = max(seen.shape[:2])
+    tight = np.zeros((longer, longer, 4), np.uint8)
+    y, x = (longer - seen.shape[0]) // 2, (longer - seen.shape[1]) // 2
+    tight[y : y + seen.shape[0], x : x + seen.shape[1]] = seen
+    tight = scaled(tight, max(1, round(SUBJECT_SHARE * side_px)))
     square = np.zeros((side_px, side_px, 4), np.uint8)
-    start = (side_px - len(cut)) // 2
-    square[start : start + len(cut), start : start + len(cut)] = cut
+    start = (side_px - len(tight)) // 2
+    square[start : start + len(tight), start : start + len(tight)] = tight
     return square
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from evolvedirector.pairs.drawn.changes import VIEWS, turned
 from evolvedirector.pairs.drawn.drawn_subjects import DrawnSubjects
-from evolvedirector.pairs.key_ground import SUBJECT_SHARE, framed
+from evolvedirector.pairs.key_ground import framed
 from evolvedirector.pairs.view_source import ViewedObject
 from evolvedirector.records.poses import Pose
 
@@ -72,4 +72,4 @@ class DrawnViews:
         ]
 
     def _drawn(self, name: str, side_px: int) -> np.ndarray:
-        return framed(self.subjects.cut_out(name, max(4, round(SUBJECT_SHARE * side_px))), side_px)
+        return framed(self.subjects.cut_out(name, max(4, 2 * side_px)), side_px)
