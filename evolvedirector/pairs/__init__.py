@@ -13,6 +13,7 @@ _FILES = {
     "DrawnSubjects": "drawn.drawn_subjects",
     "DrawnViews": "drawn.drawn_views",
     "FolderSubjects": "folder_subjects",
+    "FolderViews": "folder_views",
     "JudgeChange": "judge_change",
     "MatchedPixels": "matched_pixels",
     "PairBudget": "pair_budget",

@@ -101,7 +101,8 @@ def off_ground(picture: np.ndarray, ground: tuple[int, int, int]) -> np.ndarray:
     """Take a subject off its plain ground, uint8 RGBA [side, side, 4].
 
     Inside everything is the subject's. A pixel p of the edge is a mixture a f + (1 - a) g of subject and ground: f is
-    taken from the inside next to it, and a = <p - g, f - g> / |f - g|^2.
+    taken from the inside next to it, and a = <p - g, f - g> / |f - g|^2. One that is no such mixture, such as a thin
+    rim of another colour, stays as it is.
 
     Args:
         picture: uint8 [side, side, 3].
@@ -112,11 +113,11 @@ def off_ground(picture: np.ndarray, ground: tuple[int, int, int]) -> np.ndarray:
     inside = _eroded(mask)
     weight = _around(inside.astype(np.float32))[..., None]
     near = _around(shown * inside[..., None]) / np.maximum(weight, 1)
-    edge = (mask | _grown(mask)) & ~inside & (weight[..., 0] > 0)
-    colour = np.where(edge[..., None], near, shown)
-    apart = colour - back
-    mixed = ((shown - back) * apart).sum(-1) / np.maximum((apart**2).sum(-1), 1)
-    alpha = np.where(edge, mixed.clip(0, 1), mask)
+    apart = near - back
+    mixed = (((shown - back) * apart).sum(-1) / np.maximum((apart**2).sum(-1), 1)).clip(0, 1)
+    off = np.abs(back + mixed[..., None] * apart - shown).max(axis=-1)
+    edge = (mask | _grown(mask)) & ~inside & (weight[..., 0] > 0) & (off <= _LEVELS / 2)
+    colour, alpha = np.where(edge[..., None], near, shown), np.where(edge, mixed, mask)
     return np.concatenate([np.rint(colour), np.rint(alpha * 255)[..., None]], axis=-1).astype(np.uint8)
 
 

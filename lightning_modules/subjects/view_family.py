@@ -21,8 +21,8 @@ from evolvedirector.records.subject_roles import REFERENCES, SUBJECT_BOX
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-POSE_WAVES = 8
-"""Values that a pose is read as."""
+POSE_WAVES = 15
+"""Numbers that a pose is read as."""
 
 
 class ViewFamily(SubjectFamily):
@@ -32,7 +32,8 @@ class ViewFamily(SubjectFamily):
     a vector, the turn from the reference to the view that is wanted, as in Zero-1-to-3 (Liu et al. 2023,
     arXiv:2303.11328, section 3.2). It is read twice. What turns the picture in its own plane is plain geometry: the
     coordinates of the reference's tokens are turned by it, so that attention begins at the part that is to stand there.
-    And each token carries the whole pose, so that the network learns what is seen from another side.
+    And the features of each patch are multiplied by every number of the pose (`pose_waves`), so that a layer that is
+    linear in them can learn what a patch looks like after a turn; further layers learn what another side looks like.
 
     Args:
         family: As for `SubjectFamily`.
@@ -68,8 +69,8 @@ class ViewFamily(SubjectFamily):
 
     @property
     def token_values(self) -> int:
-        """Values of a patch before the resampler: its features, and the pose."""
-        return self.features.dimension + POSE_WAVES
+        """Values of a patch before the resampler: its features times each number of the pose."""
+        return self.features.dimension * POSE_WAVES
 
     def condition(self, states: TextStates, sizes: Sequence[Size], extras: Extras) -> Condition:
         """Add the reference, turned, to what the family reads; the object stands where its reference shows it.
@@ -91,24 +92,30 @@ class ViewFamily(SubjectFamily):
         unknown = torch.full((count, POSE_VALUES), torch.nan)
         pose = extras.files.get(POSE, unknown).to(device).float()
         features = found.tokens[FEATURES]
-        said = pose_waves(pose)[:, None].expand(-1, features.values.shape[1], -1)
+        by_wave = features.values[:, :, None] * pose_waves(pose)[:, None, :, None]  # [batch, token, wave, feature]
         return Condition(
-            {**found.tokens, FEATURES: Tokens(torch.cat([features.values, said], dim=2), features.mask)},
+            {**found.tokens, FEATURES: Tokens(by_wave.flatten(2), features.mask)},
             {**found.vectors, COORDINATES: turned_in_plane(found.vectors[COORDINATES], pose)},
             found.spatial,
         )
 
 
-def pose_waves(pose: Float[Tensor, "batch 4"]) -> Float[Tensor, "batch 8"]:
-    """Return sine and cosine of azimuth, elevation and roll, -1 or 1 for mirrored, and 1; all 0 where it is not known.
+def pose_waves(pose: Float[Tensor, "batch 4"]) -> Float[Tensor, "batch 15"]:
+    """Return numbers in which the turns of a picture are linear, and those of the camera.
+
+    (1, cos r, sin r, cos 2r, sin 2r) (1, m) with the roll r and m = -1 or 1 for mirrored: every function of the eight
+    turns by right angles is a sum of these. Then sine and cosine of azimuth and of elevation, and at last 0. Where the
+    pose is not known all are 0, but the last, which is 1.
 
     Args:
         pose: See `turn_between`.
     """
-    known = ~pose.isnan().any(1, keepdim=True)
-    angles = torch.deg2rad(pose[:, :3].nan_to_num())
+    unknown = pose.isnan().any(1, keepdim=True)
+    azimuth, elevation, roll = torch.deg2rad(pose[:, :3].nan_to_num()).unbind(1)
+    plane = torch.stack([roll * 0 + 1, roll.cos(), roll.sin(), (2 * roll).cos(), (2 * roll).sin()], dim=1)
     mirrored = 2 * pose[:, 3:].nan_to_num() - 1
-    return torch.cat([angles.sin(), angles.cos(), mirrored, torch.ones_like(mirrored)], dim=1) * known
+    camera = torch.stack([azimuth.sin(), azimuth.cos(), elevation.sin(), elevation.cos()], dim=1)
+    return torch.cat([torch.cat([plane, plane * mirrored, camera], dim=1) * ~unknown, unknown.float()], dim=1)
 
 
 def turned_in_plane(

@@ -72,4 +72,4 @@ class DrawnViews:
         ]
 
     def _drawn(self, name: str, side_px: int) -> np.ndarray:
-        return framed(self.subjects.cut_out(name, max(4, 2 * side_px)), side_px)
+        return framed(self.subjects.cut_out(name, max(4, side_px)), side_px)
