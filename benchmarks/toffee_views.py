@@ -75,9 +75,7 @@ def request(views: DrawnViews, viewed: ViewedObject, view: str, seed: int) -> Pa
     files = {REFERENCE: shown, REFERENCE_MASK: mask_file(cut[..., 3] >= MASK_LEVEL), IMAGE: shown}
     subject = Subject(viewed.name, viewed.category, viewed.group)
     name = f"{viewed.name}|{view}"
-    return PairRequest(
-        name, subject, seed_of("views", seed, name), SIDE_PX, SIDE_PX, "view", "", {"view": view}, files
-    )
+    return PairRequest(name, subject, seed_of("views", seed, name), SIDE_PX, SIDE_PX, "view", "", {"view": view}, files)
 
 
 def drawn_by(stage: ViewStage, requests: Sequence[PairRequest]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
