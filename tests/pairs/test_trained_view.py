@@ -158,7 +158,7 @@ def test_the_builder_makes_pairs_of_views_with_it(folder: Path, tmp_path: Path) 
 
 
 def test_a_folder_that_is_no_view_generator_is_one_sentence(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no student.yaml, so it is no view generator"):
+    with pytest.raises(UserError, match=r"holds no student\.yaml, so it is no view generator"):
         TrainedView(str(tmp_path)).verify()
     import yaml
 

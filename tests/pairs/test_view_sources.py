@@ -107,5 +107,5 @@ def test_what_cannot_be_learned_from_is_one_sentence_each(folder: Path) -> None:
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="has no picture. Allowed is a folder with a folder for each object"):
+    with pytest.raises(UserError, match=r"has no picture\. Allowed is a folder with a folder for each object"):
         FolderViews(str(tmp_path)).verify()
