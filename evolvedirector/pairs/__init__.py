@@ -19,6 +19,7 @@ _FILES = {
     "RawPatches": "raw_patches",
     "SubjectPairBuilder": "builder",
     "TeacherDraft": "teacher_draft",
+    "TrainedRefiner": "trained_refiner",
     "TransformersMask": "transformers_mask",
     "TransformersPatches": "transformers_patches",
     "TurnedView": "drawn.turned_view",
