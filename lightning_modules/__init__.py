@@ -24,6 +24,7 @@ from evolvedirector.lightning_modules.families import (
     StableDiffusion,
     ZImage,
 )
+from evolvedirector.lightning_modules.feature_refiner import FeatureRefiner
 from evolvedirector.lightning_modules.image_prior import ImagePrior
 from evolvedirector.lightning_modules.objectives.ddpm import DDPM
 from evolvedirector.lightning_modules.objectives.ddpm_epsilon import DDPMEpsilon
@@ -46,10 +47,12 @@ from evolvedirector.lightning_modules.subjects import (
     DinoFeatures,
     EfficientNetFeatures,
     FeatureEncoder,
+    FeatureFamily,
     RawPatches,
     SubjectFamily,
     ViewFamily,
 )
+from evolvedirector.lightning_modules.subjects.feature_student import FeatureTraining
 from evolvedirector.lightning_modules.subjects.subject_student import SubjectDrawing, SubjectTraining
 from evolvedirector.lightning_modules.text_encoders import (
     CLIPEncoder,
@@ -85,6 +88,9 @@ __all__ = [
     "EfficientNetFeatures",
     "Family",
     "FeatureEncoder",
+    "FeatureFamily",
+    "FeatureRefiner",
+    "FeatureTraining",
     "FlowMatching",
     "Flux1",
     "Flux2Autoencoder",

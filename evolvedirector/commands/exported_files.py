@@ -26,7 +26,7 @@ from evolvedirector.models.exported_student import LORA_FILES, NETWORK, STUDENT
 from evolvedirector.store.paths import hub_name
 
 LORA_FILE = LORA_FILES[0]
-_USAGE_OF_WRAPPED = """# the network's own class knows nothing of the parts that were added to it: the student loads them
+_USAGE_OF_WRAPPED = """# the network's own class knows nothing of the parts that were added to it, the student does
 from pathlib import Path
 
 from evolvedirector.models.exported_student import exported_student

@@ -15,12 +15,12 @@ from evolvedirector.lightning_modules.codecs.codec import latent_shape
 from evolvedirector.lightning_modules.families.family import Family, GuidesItself
 from evolvedirector.lightning_modules.families.surroundings import surroundings
 from evolvedirector.lightning_modules.families.wrapped_family import WrappedFamily
-from evolvedirector.lightning_modules.subjects.feature_encoder import FeatureEncoder
+from evolvedirector.lightning_modules.subjects.feature_encoder import FeatureEncoder, check_dimension
 from evolvedirector.lightning_modules.subjects.placement import box_of_mask, within
+from evolvedirector.lightning_modules.subjects.reading import Reading, without
 from evolvedirector.lightning_modules.subjects.resampler import Resampler
 from evolvedirector.lightning_modules.subjects.subject_reader import (
     NAME,
-    Reading,
     SubjectInputs,
     SubjectReader,
     check_takes_references,
@@ -183,10 +183,7 @@ class SubjectFamily(WrappedFamily):
             time: On the scale 0...1000.
             condition: Of `condition`.
         """
-        rest = Condition(
-            _without_ours(condition.tokens), _without_ours(condition.vectors), _without_ours(condition.spatial)
-        )
-        vectors = condition.vectors
+        rest, vectors = without(condition, NAME), condition.vectors
         inputs = SubjectInputs(
             condition.tokens[FEATURES],
             vectors[COORDINATES],
@@ -196,7 +193,7 @@ class SubjectFamily(WrappedFamily):
             condition.spatial.get(_AROUND),
             vectors.get(STRENGTH),
         )
-        prediction = self.family.predict(Reading(network, inputs), noisy, time, rest)
+        prediction = self.family.predict(Reading(network, **{NAME: inputs}), noisy, time, rest)
         return prediction, inputs.boxes[0]
 
     def pipeline(self, network: nn.Module, scheduler: Any) -> Any:
@@ -258,7 +255,7 @@ class SubjectFamily(WrappedFamily):
                 continue
             self.features.to(device)
             found = self.features.features(files[role])
-            self._check_features(found.values)
+            check_dimension(self.features, found.values)
             shown = self._shown(role, files, count)
             fills = functional.adaptive_avg_pool2d(shown.float()[:, None], (found.rows, found.columns)).flatten(1)
             seen = fills >= torch.minimum(fills.amax(1, keepdim=True), torch.full_like(fills, _SHOWN))
@@ -291,20 +288,9 @@ class SubjectFamily(WrappedFamily):
             )
         return (mask[:, 0] >= 128) | ~_has(files, mask_of(role), count)[:, None, None]
 
-    def _check_features(self, values: Tensor) -> None:
-        if values.shape[2] != self.features.dimension:
-            raise UserError(
-                f"{type(self.features).__name__} gives features of dimension {values.shape[2]}, but says "
-                f"{self.features.dimension}. Both must be the same. Write dimension: {values.shape[2]}."
-            )
-
 
 def _has(files: Mapping[str, Tensor], role: str, count: int) -> Tensor:
     """Return which rows have a role, bool[batch]."""
     every = torch.ones(count, dtype=torch.bool, device=files[role].device) if role in files else None
     said = files.get(f"has_{role}", every)
     return torch.zeros(count, dtype=torch.bool) if said is None else said
-
-
-def _without_ours(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: part for name, part in fields.items() if not name.startswith(f"{NAME}.")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -129,23 +129,6 @@ def let_read(network: nn.Module, reader: SubjectReader, width: int, gain: float,
     if further_channels:
         widen_first_convolution(network, further_channels)
     network.register_forward_pre_hook(_read_subject, with_kwargs=True)
-
-
-class Reading(nn.Module):
-    """A network for one batch: called as its family calls it, it also reads the batch's subjects.
-
-    Args:
-        network: With a reader.
-        inputs: Of the batch.
-    """
-
-    def __init__(self, network: nn.Module, inputs: SubjectInputs) -> None:
-        super().__init__()
-        self.network, self.inputs = network, inputs
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the network."""
-        return self.network(*args, **kwargs, **{NAME: self.inputs})
 
 
 def _read_subject(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
