@@ -117,14 +117,7 @@ class RevisionBatches(Dataset):
 
     def loader(self, batches: range, num_workers: int) -> DataLoader:
         """Read these batches in order; workers take whole batches, so the order is that of one process."""
-        return DataLoader(
-            self,
-            batch_size=None,
-            sampler=batches,
-            num_workers=num_workers,
-            collate_fn=_as_it_is,  # else every text of a batch is looked at for arrays in it
-            generator=torch.Generator(),  # else the loader draws from the global one, and resume would differ
-        )
+        return numbered_loader(self, batches, num_workers)
 
     def _source(self, batches: Iterable[int]) -> Iterator[dict[str, Any]]:
         for batch in batches:
@@ -193,6 +186,24 @@ class RevisionBatches(Dataset):
             if role and extension in EXTENSIONS:
                 sample[role] = sample[role].transpose(2, 0, 1)  # [channel, height, width]
         return sample
+
+
+def numbered_loader(dataset: Dataset, batches: range, num_workers: int) -> DataLoader:
+    """Read batches in the order of their numbers; workers take whole batches.
+
+    Args:
+        dataset: Maps the number of a batch to the batch.
+        batches: Their numbers.
+        num_workers: Reader processes; 0 reads in this one.
+    """
+    return DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=batches,
+        num_workers=num_workers,
+        collate_fn=_as_it_is,  # else every text of a batch is looked at for arrays in it
+        generator=torch.Generator(),  # else the loader draws from the global one, and resume would differ
+    )
 
 
 def _as_it_is(batch: Any) -> Any:

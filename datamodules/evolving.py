@@ -19,6 +19,13 @@ from evolvedirector.datamodules.batches import EvolvingLoader
 from evolvedirector.datamodules.position import StreamPosition
 from evolvedirector.datamodules.requests import RequestChunk, RequestLoader, requests_for
 from evolvedirector.datamodules.training_rows import TrainingRows
+from evolvedirector.datamodules.training_shares import (
+    batches_in_epoch,
+    check_counts,
+    equal_shares,
+    processed_batches,
+    rank_and_world_size,
+)
 from evolvedirector.errors import UserError
 from evolvedirector.planning.roles import Evolves
 from evolvedirector.records import IMAGE_ROLE, Prompt, check_role
@@ -98,9 +105,7 @@ class EvolvingDataModule(LightningDataModule):
             "image_size_px": image_size_px,
             "generation_chunk_size": generation_chunk_size,
         }
-        for name, value in sizes.items():
-            if value < 1:
-                raise UserError(f"{name} is {value}. It must be at least 1. Write `data.init_args.{name}: 1` or more.")
+        check_counts(sizes)
         for role in roles:
             if role != IMAGE_ROLE:
                 check_role(role)
@@ -321,14 +326,7 @@ class EvolvingDataModule(LightningDataModule):
         Raises:
             UserError: If the batch cannot be shared equally.
         """
-        rank, world_size = self._rank_and_world_size()
-        if self.global_batch_size % world_size:
-            raise UserError(
-                f"global_batch_size is {self.global_batch_size}, which {world_size} ranks cannot share equally. It must"
-                f" be a multiple of {world_size}. Write `data.init_args.global_batch_size:"
-                f" {-(-self.global_batch_size // world_size) * world_size}`."
-            )
-        return rank, world_size
+        return equal_shares(self._rank_and_world_size(), self.global_batch_size)
 
     def _open(self) -> RevisionReader:
         """Open the revision and subset of the position to train on them.
@@ -361,28 +359,15 @@ class EvolvingDataModule(LightningDataModule):
 
     def _batches_in_epoch(self) -> int:
         """Count the batches of an epoch under the trainer's `limit_train_batches`."""
-        limit = self.trainer.limit_train_batches if self.trainer is not None else 1.0
-        if isinstance(limit, int):
-            return min(self.batches_per_epoch, limit)
-        return int(self.batches_per_epoch * limit)
+        return batches_in_epoch(self.trainer, self.batches_per_epoch)
 
     def _processed(self) -> int | None:
         """Count the batches that the trainer has finished so far; None without a trainer."""
-        if self.trainer is None:
-            return None
-        total: Any = self.trainer.fit_loop.epoch_loop.batch_progress.total
-        return total.processed
+        return processed_batches(self.trainer)
 
     def _rank_and_world_size(self) -> tuple[int, int]:
         """Return which share of each global batch this process reads, and how many shares there are."""
-        if self.trainer is not None:
-            shares = getattr(self.trainer.strategy, "distributed_sampler_kwargs", None)
-            if shares is not None:
-                return shares["rank"], shares["num_replicas"]
-            return self.trainer.global_rank, self.trainer.world_size
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            return torch.distributed.get_rank(), torch.distributed.get_world_size()
-        return 0, 1
+        return rank_and_world_size(self.trainer)
 
     # ---- checkpoint
 

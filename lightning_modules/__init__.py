@@ -24,6 +24,7 @@ from evolvedirector.lightning_modules.families import (
     StableDiffusion,
     ZImage,
 )
+from evolvedirector.lightning_modules.feature_refiner import FeatureRefiner
 from evolvedirector.lightning_modules.image_prior import ImagePrior
 from evolvedirector.lightning_modules.objectives.ddpm import DDPM
 from evolvedirector.lightning_modules.objectives.ddpm_epsilon import DDPMEpsilon
@@ -46,9 +47,12 @@ from evolvedirector.lightning_modules.subjects import (
     DinoFeatures,
     EfficientNetFeatures,
     FeatureEncoder,
+    FeatureFamily,
     RawPatches,
     SubjectFamily,
+    ViewFamily,
 )
+from evolvedirector.lightning_modules.subjects.feature_student import FeatureTraining
 from evolvedirector.lightning_modules.subjects.subject_student import SubjectDrawing, SubjectTraining
 from evolvedirector.lightning_modules.text_encoders import (
     CLIPEncoder,
@@ -63,6 +67,7 @@ from evolvedirector.lightning_modules.text_encoders import (
     ZImageQwen3Encoder,
 )
 from evolvedirector.lightning_modules.text_to_image import TextToImage
+from evolvedirector.lightning_modules.view_generator import ViewGenerator
 from evolvedirector.lightning_modules.warmup_decay_lr import WarmupDecayLR
 from evolvedirector.renamed import old_attribute
 
@@ -83,6 +88,9 @@ __all__ = [
     "EfficientNetFeatures",
     "Family",
     "FeatureEncoder",
+    "FeatureFamily",
+    "FeatureRefiner",
+    "FeatureTraining",
     "FlowMatching",
     "Flux1",
     "Flux2Autoencoder",
@@ -119,6 +127,8 @@ __all__ = [
     "T5Encoder",
     "TextEncoder",
     "TextToImage",
+    "ViewFamily",
+    "ViewGenerator",
     "WarmupDecayLR",
     "ZImage",
     "ZImageQwen3Encoder",

@@ -145,13 +145,20 @@ class Student:
             condition_dropout: Share of samples that lose their text.
         """
         step = self.step(batch, condition_dropout)
-        extras = extras_of_batch(batch, self.family.roles, self.device)
-        condition = self.condition(step.states, step.size, extras)
+        condition = self.condition(step.states, step.size, self.training_extras(batch))
         objective = step.objective
         prediction = self.predict(
             step.noisy, objective.transformer_time(step.times), condition, learns_variance(objective)
         )
         return objective.loss(prediction, step.clean, step.noise, step.times)
+
+    def training_extras(self, batch: Mapping[str, Any]) -> Extras:
+        """Return what a training batch brings beside texts.
+
+        Args:
+            batch: As for `training_losses`.
+        """
+        return extras_of_batch(batch, self.family.roles, self.device)
 
     def step(self, batch: Mapping[str, Any], condition_dropout: float) -> Step:
         """Draw what chance decides about a batch, make its images noisy and take the states of its texts.

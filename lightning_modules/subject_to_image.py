@@ -17,7 +17,6 @@ from evolvedirector.lightning_modules.text_to_image import TextToImage
 from evolvedirector.records import ImageRequest
 from evolvedirector.records.part import Part
 from evolvedirector.records.plain_settings import settings_of
-from evolvedirector.records.subject_roles import SUBJECT_ROLES
 
 
 class SubjectToImage(TextToImage):
@@ -82,7 +81,7 @@ class SubjectToImage(TextToImage):
     @property
     def file_roles(self) -> Sequence[str]:
         """Roles of a sample's files that a drawing reads, where the sample has them."""
-        return SUBJECT_ROLES
+        return cast(SubjectFamily, self.family).file_roles
 
     def student(self) -> SubjectStudent:
         """Return the network with what it reads; it is built where it is not yet."""

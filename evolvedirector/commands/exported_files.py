@@ -21,10 +21,17 @@ from evolvedirector.experts.lora import LoRA
 from evolvedirector.lightning_modules import Family, TextToImage
 from evolvedirector.lightning_modules.families.family import Layout
 from evolvedirector.lightning_modules.families.pretrained import Pretrained, StartsPretrained
+from evolvedirector.lightning_modules.families.wrapped_family import WrappedFamily
 from evolvedirector.models.exported_student import LORA_FILES, NETWORK, STUDENT
 from evolvedirector.store.paths import hub_name
 
 LORA_FILE = LORA_FILES[0]
+_USAGE_OF_WRAPPED = """# the network's own class knows nothing of the parts that were added to it, the student does
+from pathlib import Path
+
+from evolvedirector.models.exported_student import exported_student
+
+student = exported_student(Path("this folder"))  # student.generate([ImageRequest(...)]) draws"""
 _OF_TRAINING = ("optimizer", "lr_scheduler", "trained", "compute", "text_cache_folder")
 
 
@@ -67,6 +74,8 @@ def write_whole(module: TextToImage, network: nn.Module, model: Namespace, folde
         saved.save_pretrained(folder / NETWORK, safe_serialization=True)
         (folder / STUDENT).write_text(student_text(model), encoding="utf-8")
         print(f"The network alone is exported: {refusal} Or: evolvedirector generate THIS_FOLDER", flush=True)
+        if isinstance(module.family, WrappedFamily):
+            return _USAGE_OF_WRAPPED
         name = type(network).__name__
         return "\n".join((
             "# The whole student draws with: evolvedirector generate THIS_FOLDER --prompts ...",

@@ -92,10 +92,12 @@ def described_student(folder: Path) -> ExportedStudent:
     path = folder / STUDENT
     content = read_part(path, "model")
     arguments = content.get("init_args", {})
-    family = arguments.get("family", {}).get("init_args", {})
-    # what it began with is not needed any more
-    if family.get("pretrained"):
-        family |= {"pretrained": str(folder.absolute() / NETWORK), "revision": None, "pretrained_subfolder": None}
+    family = arguments.get("family")
+    while family:  # one that reads more holds the one whose network it is
+        numbers = family.get("init_args", {})
+        if numbers.get("pretrained"):  # what it began with is not needed any more
+            numbers |= {"pretrained": str(folder.absolute() / NETWORK), "revision": None, "pretrained_subfolder": None}
+        family = numbers.get("family")
     if arguments.get("pretrained"):  # of a prior, whose other arguments say all of its network
         arguments |= {"pretrained": None, "revision": None}
     try:
@@ -123,14 +125,19 @@ def exported_student(folder: Path) -> ExportedStudent:
         UserError: One of them cannot be read.
     """
     module = described_student(folder)
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     try:
         module.configure_model()
         network: Any = module.transformer
-        loaded = type(network).from_pretrained(folder / NETWORK, use_safetensors=True)
-        network.load_state_dict(loaded.state_dict())
+        # not by from_pretrained: it knows the stock class alone, and leaves added parts out with a warning
+        network.load_state_dict(
+            {name: value for path in network_files(folder) for name, value in load_file(path).items()}
+        )
     except UserError:
         raise
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise _damaged(folder, type(error).__name__) from error
     module.eval()
     return module

@@ -17,8 +17,9 @@ from evolvedirector.store import StoreError
 from evolvedirector.store.images import MAX_IMAGE_BYTES, decode_grey
 from evolvedirector.store.paths import user_path
 
-_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
-_MASK = ".mask"
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+MASK_SUFFIX = ".mask"
+"""Before `.png`: `rex.mask.png` is the outline of `rex.jpg`."""
 MAX_CATEGORY_CHARACTERS = 200
 
 
@@ -60,7 +61,7 @@ class FolderSubjects:
             )
 
         read = {file for path in self._paths.values() for file in self._beside(path)}
-        if unread := [path for path in self._found if path.stem.endswith(_MASK) and path not in read]:
+        if unread := [path for path in self._found if path.stem.endswith(MASK_SUFFIX) and path not in read]:
             raise UserError(
                 f"The mask '{unread[0].name}' belongs to no picture, or is no png. Allowed for a picture 'rex.jpg' is"
                 " 'rex.mask.png' beside it. Rename it, or save it as png."
@@ -83,10 +84,10 @@ class FolderSubjects:
                 yield refused(request, f"The picture of '{request.subject.name}' cannot be read: {error}")
 
     def _loaded(self, request: PairRequest, path: Path) -> PairReply:
-        pixels, mask = split_alpha(_read(path))
+        pixels, mask = split_alpha(read_picture(path))
         for beside in self._beside(path):
             if beside.suffix != ".txt":
-                mask = decode_grey(_read(beside))[:, :, 0] >= 128
+                mask = decode_grey(read_picture(beside))[:, :, 0] >= 128
         if mask is not None and mask.shape != pixels.shape[:2]:
             have, need = (f"{shape[1]}x{shape[0]}" for shape in (mask.shape, pixels.shape))
             name = request.subject.name
@@ -104,27 +105,35 @@ class FolderSubjects:
 
     @cached_property
     def _found(self) -> list[Path]:
-        return sorted(path for path in self._root.rglob("*") if path.suffix.lower() in _PICTURES and path.is_file())
+        return sorted(path for path in self._root.rglob("*") if path.suffix.lower() in PICTURES and path.is_file())
 
     @cached_property
     def _paths(self) -> dict[str, Path]:
-        pictures = [path for path in self._found if not path.stem.endswith(_MASK)]
+        pictures = [path for path in self._found if not path.stem.endswith(MASK_SUFFIX)]
         return {path.relative_to(self._root).as_posix(): path for path in pictures}
 
     def _beside(self, path: Path) -> list[Path]:
-        named = (path.with_name(f"{path.stem}{_MASK}.png"), path.with_suffix(".txt"))
+        named = (path.with_name(f"{path.stem}{MASK_SUFFIX}.png"), path.with_suffix(".txt"))
         return [file for file in named if file.is_file()]
 
     def _category(self, path: Path) -> str:
         text = path.with_suffix(".txt")
         if text.is_file():
-            written = _read(text).decode("utf-8", "replace").strip()[:MAX_CATEGORY_CHARACTERS]
+            written = read_picture(text).decode("utf-8", "replace").strip()[:MAX_CATEGORY_CHARACTERS]
             if written:
                 return " ".join(written.split())
         return path.parent.name.replace("_", " ")
 
 
-def _read(path: Path) -> bytes:
+def read_picture(path: Path) -> bytes:
+    """Read a file that is not larger than a picture may be.
+
+    Args:
+        path: Of the file.
+
+    Raises:
+        StoreError: It is larger.
+    """
     if path.stat().st_size > MAX_IMAGE_BYTES:
         raise StoreError(f"'{path.name}' has over {MAX_IMAGE_BYTES} bytes")
     return path.read_bytes()

@@ -87,6 +87,11 @@ def refused(request: PairRequest, reason: str) -> PairReply:
     return PairReply(request.request_id, "refused", reason=reason)
 
 
+def unchanged(request: PairRequest) -> PairReply:
+    """Answer with the draft as it came, and say so."""
+    return PairReply(request.request_id, files={IMAGE: request.files[DRAFT]}, words={"note": "unchanged"})
+
+
 def failed(request: PairRequest, reason: str, sent: bool = True) -> PairReply:
     """Answer with a failure: the stage is asked again when the build is repeated."""
     return PairReply(request.request_id, "failure", reason=reason, sent=sent)

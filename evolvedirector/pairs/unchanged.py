@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from evolvedirector.pairs.pair_records import DRAFT, DRAFT_MASK, IMAGE, MASK, PairReply, PairRequest
+from evolvedirector.pairs.pair_records import DRAFT_MASK, IMAGE, MASK, PairReply, PairRequest, unchanged
 
 
 class Unchanged:
@@ -21,7 +21,7 @@ class Unchanged:
     def refine(self, requests: Sequence[PairRequest]) -> Iterator[PairReply]:
         """Yield the draft of each pair."""
         for request in requests:
-            yield PairReply(request.request_id, files={IMAGE: request.files[DRAFT]}, words={"note": "unchanged"})
+            yield unchanged(request)
 
     def turn(self, requests: Sequence[PairRequest]) -> Iterator[PairReply]:
         """Yield the picture of each pair as it came, with its outline."""

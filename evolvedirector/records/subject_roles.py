@@ -15,6 +15,8 @@ SOURCE, MASK, DEPTH = "source", "mask", "depth"
 """An edit's picture before it, white where it is drawn anew, and a depth map."""
 SUBJECT_BOX = "subject_box"
 """Where the subject is to stand: left, top, right, bottom as shares of the canvas, an array of 4 floats."""
+FEATURES = "features"
+"""Patch features that a refiner draws from, an array [row, column, dimension]; no role of a subject pair."""
 _REFERENCE = re.compile(r"reference(?:_\d+)?(?:_mask)?")
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from evolvedirector.errors import UserError
 from evolvedirector.lightning_modules.text_encoders.text_encoder import FrozenPart
 
 if TYPE_CHECKING:
@@ -54,6 +55,23 @@ class FeatureEncoder(FrozenPart, Protocol):
     def features(self, images: Tensor) -> PatchFeatures:
         """Return the patches of uint8 pictures [batch, 3, height, width]; on the device of `to`."""
         ...
+
+
+def check_dimension(encoder: FeatureEncoder, values: Tensor) -> None:
+    """Refuse features of another dimension than their encoder says: parts that read them are built for that.
+
+    Args:
+        encoder: Of the features.
+        values: Float[..., dimension].
+
+    Raises:
+        UserError: They differ.
+    """
+    if values.shape[-1] != encoder.dimension:
+        raise UserError(
+            f"{type(encoder).__name__} gives features of dimension {values.shape[-1]}, but says {encoder.dimension}. "
+            f"Both must be the same. Write dimension: {values.shape[-1]}."
+        )
 
 
 def scaled(images: UInt8[Tensor, "batch 3 height width"], side_px: int) -> Float[Tensor, "batch 3 side side"]:

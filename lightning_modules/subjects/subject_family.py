@@ -11,22 +11,21 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from evolvedirector.errors import UserError
-from evolvedirector.lightning_modules.codecs.codec import Codec, latent_shape
-from evolvedirector.lightning_modules.families.family import Family, GuidesItself, KeyMap, Layout, PredictsVariance
-from evolvedirector.lightning_modules.families.pretrained import Pretrained, StartsPretrained
+from evolvedirector.lightning_modules.codecs.codec import latent_shape
+from evolvedirector.lightning_modules.families.family import Family, GuidesItself
 from evolvedirector.lightning_modules.families.surroundings import surroundings
-from evolvedirector.lightning_modules.subjects.feature_encoder import FeatureEncoder
+from evolvedirector.lightning_modules.families.wrapped_family import WrappedFamily
+from evolvedirector.lightning_modules.subjects.feature_encoder import FeatureEncoder, check_dimension
 from evolvedirector.lightning_modules.subjects.placement import box_of_mask, within
+from evolvedirector.lightning_modules.subjects.reading import Reading, without
 from evolvedirector.lightning_modules.subjects.resampler import Resampler
 from evolvedirector.lightning_modules.subjects.subject_reader import (
     NAME,
-    Reading,
     SubjectInputs,
     SubjectReader,
     check_takes_references,
     let_read,
 )
-from evolvedirector.lightning_modules.text_encoders.text_encoder import FrozenPart
 from evolvedirector.records import digest
 from evolvedirector.records.condition import Condition, Extras, Size, TextStates, Tokens
 from evolvedirector.records.part import verify_parts
@@ -36,17 +35,18 @@ from evolvedirector.records.subject_roles import (
     REFERENCES,
     SOURCE,
     SUBJECT_BOX,
+    SUBJECT_ROLES,
     check_edit,
     check_references,
     mask_of,
 )
 
-_FEATURES, _AROUND = f"{NAME}.features", f"{NAME}.around"
-_COORDINATES, _NUMBERS, _BOX, STRENGTH = (f"{NAME}.{word}" for word in ("coordinates", "numbers", "box", "strength"))
+FEATURES, _AROUND = f"{NAME}.features", f"{NAME}.around"
+COORDINATES, _NUMBERS, _BOX, STRENGTH = (f"{NAME}.{word}" for word in ("coordinates", "numbers", "box", "strength"))
 _SHOWN = 0.1  # share of a patch that the subject must fill
 
 
-class SubjectFamily:
+class SubjectFamily(WrappedFamily):
     """Let the networks of another family read a subject (Toffee, Zhou et al. 2024, arXiv:2406.09305; our design).
 
     Patch features of one to four references pass through a resampler into attention layers beside those to the text
@@ -74,7 +74,8 @@ class SubjectFamily:
         UserError: The family guides itself, or a number is out of range.
     """
 
-    roles: Sequence[str] = ()
+    file_roles: Sequence[str] = SUBJECT_ROLES
+    """Files that subjects are read from, where there are some."""
 
     def __init__(
         self,
@@ -89,7 +90,8 @@ class SubjectFamily:
         depth: bool = False,
         cut_out: bool = False,
     ) -> None:
-        self.family, self.features = family, features
+        super().__init__(family)
+        self.features = features
         self.width, self.grid, self.layers, self.heads = width, grid, layers, heads
         self.gain, self.edits, self.depth, self.cut_out = gain, edits, depth, cut_out
         if isinstance(family, GuidesItself):
@@ -111,29 +113,9 @@ class SubjectFamily:
         return f"subject-{digest(self.family.fingerprint, self.features.fingerprint, *map(int, numbers))}"
 
     @property
-    def text_fingerprint(self) -> str:
-        """Name what texts are encoded with."""
-        return self.family.text_fingerprint
-
-    @property
-    def text_encoders(self) -> Mapping[str, FrozenPart]:
-        """Name the text encoders of the family."""
-        return self.family.text_encoders
-
-    @property
-    def codec(self) -> Codec:
-        """Return the codec of the family."""
-        return self.family.codec
-
-    @property
-    def pretrained(self) -> Pretrained | None:
-        """Return the weights that the family's network starts from."""
-        return self.family.pretrained if isinstance(self.family, StartsPretrained) else None
-
-    @property
-    def predicts_variance(self) -> bool:
-        """Whether the family's network predicts a variance."""
-        return isinstance(self.family, PredictsVariance) and self.family.predicts_variance
+    def token_values(self) -> int:
+        """Values of a patch before the resampler."""
+        return self.features.dimension
 
     def verify(self) -> None:
         """Check the weights of the family and of the encoder of features.
@@ -142,26 +124,6 @@ class SubjectFamily:
             ValueError: Some are not there.
         """
         verify_parts(self.family, self.features)
-
-    def check_image_size(self, image_size_px: int) -> None:
-        """Refuse a size that the family's network is not described for.
-
-        Raises:
-            UserError: It is another.
-        """
-        self.family.check_image_size(image_size_px)
-
-    def tokens(self, size: Size) -> int:
-        """Return how many tokens an image has."""
-        return self.family.tokens(size)
-
-    def text_bytes(self) -> int:
-        """Return what the states of a text take."""
-        return self.family.text_bytes()
-
-    def encode_text(self, texts: Sequence[str]) -> TextStates:
-        """Return the states of the family."""
-        return self.family.encode_text(texts)
 
     def condition(self, states: TextStates, sizes: Sequence[Size], extras: Extras) -> Condition:
         """Add subject, place and surroundings to what the family reads.
@@ -199,20 +161,12 @@ class SubjectFamily:
         """
         network = self.family.build()
         check_takes_references(network)
-        resampler = Resampler(self.features.dimension, self.width, self.grid, self.layers, self.heads, len(REFERENCES))
+        resampler = Resampler(self.token_values, self.width, self.grid, self.layers, self.heads, len(REFERENCES))
         config: Any = network.config
         text_dimension = config.get("caption_channels") or config["cross_attention_dim"]
         reader = SubjectReader(resampler, self.width, text_dimension)
         let_read(network, reader, self.width, self.gain, self._further_channels())
         return network
-
-    def blocks(self, network: nn.Module) -> list[nn.Module]:
-        """List the family's blocks; the reader stays with the rest of the network."""
-        return self.family.blocks(network)
-
-    def lora_targets(self) -> Sequence[str]:
-        """Name the family's layers."""
-        return self.family.lora_targets()
 
     def predict(self, network: nn.Module, noisy: Tensor, time: Tensor, condition: Condition) -> Tensor:
         """Run the network."""
@@ -229,20 +183,17 @@ class SubjectFamily:
             time: On the scale 0...1000.
             condition: Of `condition`.
         """
-        rest = Condition(
-            _without_ours(condition.tokens), _without_ours(condition.vectors), _without_ours(condition.spatial)
-        )
-        vectors = condition.vectors
+        rest, vectors = without(condition, NAME), condition.vectors
         inputs = SubjectInputs(
-            condition.tokens[_FEATURES],
-            vectors[_COORDINATES],
+            condition.tokens[FEATURES],
+            vectors[COORDINATES],
             vectors[_NUMBERS],
             vectors[_BOX],
             next(iter(rest.tokens.values())),
             condition.spatial.get(_AROUND),
             vectors.get(STRENGTH),
         )
-        prediction = self.family.predict(Reading(network, inputs), noisy, time, rest)
+        prediction = self.family.predict(Reading(network, **{NAME: inputs}), noisy, time, rest)
         return prediction, inputs.boxes[0]
 
     def pipeline(self, network: nn.Module, scheduler: Any) -> Any:
@@ -256,18 +207,14 @@ class SubjectFamily:
             "SubjectToImage.generate, or `evolvedirector generate` with a checkpoint."
         )
 
-    def key_map(self, layout: Layout) -> KeyMap:
-        """Return the names of the family; the parts that read subjects keep their own."""
-        return self.family.key_map(layout)
-
     def without_reference(self, condition: Condition) -> Condition:
         """Return the same condition with the null reference in place of every reference.
 
         Args:
             condition: Of `condition`.
         """
-        features = condition.tokens[_FEATURES]
-        null = {_FEATURES: Tokens(features.values, torch.zeros_like(features.mask))}
+        features = condition.tokens[FEATURES]
+        null = {FEATURES: Tokens(features.values, torch.zeros_like(features.mask))}
         return Condition({**condition.tokens, **null}, condition.vectors, condition.spatial)
 
     def _further_channels(self) -> int:
@@ -308,7 +255,7 @@ class SubjectFamily:
                 continue
             self.features.to(device)
             found = self.features.features(files[role])
-            self._check_features(found.values)
+            check_dimension(self.features, found.values)
             shown = self._shown(role, files, count)
             fills = functional.adaptive_avg_pool2d(shown.float()[:, None], (found.rows, found.columns)).flatten(1)
             seen = fills >= torch.minimum(fills.amax(1, keepdim=True), torch.full_like(fills, _SHOWN))
@@ -317,9 +264,9 @@ class SubjectFamily:
             coordinates.append(within(found.coordinates().expand(count, -1, -1), box_of_mask(shown)))
             numbers += [number] * found.values.shape[1]
         return (
-            {_FEATURES: Tokens(torch.cat(values, dim=1), torch.cat(masks, dim=1))},
+            {FEATURES: Tokens(torch.cat(values, dim=1), torch.cat(masks, dim=1))},
             {
-                _COORDINATES: torch.cat(coordinates, dim=1),
+                COORDINATES: torch.cat(coordinates, dim=1),
                 _NUMBERS: torch.tensor(numbers, device=device).expand(count, -1),
             },
         )
@@ -341,20 +288,9 @@ class SubjectFamily:
             )
         return (mask[:, 0] >= 128) | ~_has(files, mask_of(role), count)[:, None, None]
 
-    def _check_features(self, values: Tensor) -> None:
-        if values.shape[2] != self.features.dimension:
-            raise UserError(
-                f"{type(self.features).__name__} gives features of dimension {values.shape[2]}, but says "
-                f"{self.features.dimension}. Both must be the same. Write dimension: {values.shape[2]}."
-            )
-
 
 def _has(files: Mapping[str, Tensor], role: str, count: int) -> Tensor:
     """Return which rows have a role, bool[batch]."""
     every = torch.ones(count, dtype=torch.bool, device=files[role].device) if role in files else None
     said = files.get(f"has_{role}", every)
     return torch.zeros(count, dtype=torch.bool) if said is None else said
-
-
-def _without_ours(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: part for name, part in fields.items() if not name.startswith(f"{NAME}.")}

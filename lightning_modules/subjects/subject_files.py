@@ -11,11 +11,11 @@ from torch import Tensor
 from evolvedirector.errors import UserError
 from evolvedirector.lightning_modules.role_files import as_tensor, file_of
 from evolvedirector.records import ImageRequest, LossRequest
+from evolvedirector.records.poses import POSE, check_turn
 from evolvedirector.records.subject_roles import (
     MASK,
     REFERENCES,
     SUBJECT_BOX,
-    SUBJECT_ROLES,
     check_box,
     check_edit,
     check_mask,
@@ -24,11 +24,12 @@ from evolvedirector.records.subject_roles import (
 )
 
 
-def files_of_batch(batch: Mapping[str, Any], device: torch.device) -> dict[str, Tensor]:
+def files_of_batch(batch: Mapping[str, Any], roles: Sequence[str], device: torch.device) -> dict[str, Tensor]:
     """Take the files of a training batch that subjects are read from, with `has_<role>` where it says so.
 
     Args:
         batch: Each role under its name; all but `image` may be left out.
+        roles: That are read.
         device: Where they are wanted.
 
     Raises:
@@ -36,18 +37,23 @@ def files_of_batch(batch: Mapping[str, Any], device: torch.device) -> dict[str, 
     """
     check_references(batch)
     check_edit(batch)
-    roles = [role for role in SUBJECT_ROLES if role in batch]
-    said = [f"has_{role}" for role in roles if f"has_{role}" in batch]
-    return {name: batch[name].to(device, non_blocking=True) for name in (*roles, *said)}
+    found = [role for role in roles if role in batch]
+    said = [f"has_{role}" for role in found if f"has_{role}" in batch]
+    return {name: batch[name].to(device, non_blocking=True) for name in (*found, *said)}
 
 
 def files_of_requests(
-    requests: Sequence[ImageRequest | LossRequest], device: torch.device, reference_px: int, side_px: int | None
+    requests: Sequence[ImageRequest | LossRequest],
+    roles: Sequence[str],
+    device: torch.device,
+    reference_px: int,
+    side_px: int | None,
 ) -> dict[str, Tensor]:
     """Decode the files that come with requests; where only some bring a role, `has_<role>` says which.
 
     Args:
         requests: Drawn or measured together.
+        roles: That are read.
         device: Where they are wanted.
         reference_px: Side of the squares that references and their masks are cut to, as in training.
         side_px: Likewise of the other pictures. None: they stay as they are.
@@ -59,7 +65,7 @@ def files_of_requests(
         check_references(request.files)
         check_edit(request.files)
     found = {}
-    for role in SUBJECT_ROLES:
+    for role in roles:
         having = [role in request.files for request in requests]
         if not any(having):
             continue
@@ -87,7 +93,10 @@ def _checked(request: ImageRequest | LossRequest, role: str, side_px: int | None
             check_mask(value, role, file_of(request, reference).shape[:2], reference)
     if role == MASK and isinstance(request, ImageRequest):
         check_mask(value, role, (request.height_px, request.width_px), "image")
+    if role == POSE:
+        check_turn(value)
     if role == SUBJECT_BOX:
         check_box(value.tolist())
+    if role in (POSE, SUBJECT_BOX):
         return torch.from_numpy(value.copy()).float()
     return as_tensor(value, request.files[role].media_type, side_px)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from evolvedirector.errors import UserError
 from evolvedirector.lightning_modules.subjects.placement import grid_coordinates, onto
 from evolvedirector.lightning_modules.subjects.reference_attention import KEY, References, attach
 from evolvedirector.lightning_modules.subjects.resampler import Resampler
+from evolvedirector.lightning_modules.subjects.widened_convolution import widen_first_convolution
 from evolvedirector.records.condition import Tokens
 
 if TYPE_CHECKING:
@@ -108,37 +109,6 @@ class SubjectReader(nn.Module):
         return torch.cat([middle - size / 2, middle + size / 2], dim=1)
 
 
-class WidenedConv2d(nn.Conv2d):
-    """A network's first convolution that reads further channels; they begin without effect.
-
-    Its own weights keep their names, so weights of the network as it was load into it.
-    """
-
-    surroundings: nn.Conv2d
-
-    @classmethod
-    def around(cls, first: nn.Conv2d, channels: int) -> WidenedConv2d:
-        """Take the weights of a convolution and add channels behind its own.
-
-        Args:
-            first: The convolution.
-            channels: Further ones.
-        """
-        shape: dict[str, Any] = {"kernel_size": first.kernel_size, "stride": first.stride, "padding": first.padding}
-        wide = cls(first.in_channels, first.out_channels, **shape, bias=first.bias is not None)
-        wide.weight, wide.bias = first.weight, first.bias
-        wide.surroundings = nn.Conv2d(channels, first.out_channels, **shape, bias=False)
-        nn.init.zeros_(wide.surroundings.weight)
-        return wide
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Convolve the own channels, and add those behind them where there are some."""
-        found = super().forward(input[:, : self.in_channels])
-        if input.shape[1] == self.in_channels:
-            return found
-        return found + cast(Tensor, self.surroundings(input[:, self.in_channels :]))
-
-
 def let_read(network: nn.Module, reader: SubjectReader, width: int, gain: float, further_channels: int) -> None:
     """Put a reader into a network, whose attentions and first convolution then read what it makes.
 
@@ -157,26 +127,8 @@ def let_read(network: nn.Module, reader: SubjectReader, width: int, gain: float,
     attach(network, width, gain)
     network.add_module(NAME, reader)
     if further_channels:
-        name, first = next((name, part) for name, part in network.named_modules() if isinstance(part, nn.Conv2d))
-        network.set_submodule(name, WidenedConv2d.around(first, further_channels))
+        widen_first_convolution(network, further_channels)
     network.register_forward_pre_hook(_read_subject, with_kwargs=True)
-
-
-class Reading(nn.Module):
-    """A network for one batch: called as its family calls it, it also reads the batch's subjects.
-
-    Args:
-        network: With a reader.
-        inputs: Of the batch.
-    """
-
-    def __init__(self, network: nn.Module, inputs: SubjectInputs) -> None:
-        super().__init__()
-        self.network, self.inputs = network, inputs
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the network."""
-        return self.network(*args, **kwargs, **{NAME: self.inputs})
 
 
 def _read_subject(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
-from evolvedirector.lightning_modules.codecs.codec import latent_shape
 from evolvedirector.lightning_modules.learned_variance import learns_variance
-from evolvedirector.lightning_modules.objectives.resolution_flow import at_resolution
-from evolvedirector.lightning_modules.sampling import Drawing, initial_noise
+from evolvedirector.lightning_modules.sampling import Drawing
 from evolvedirector.lightning_modules.student import Sampling, Student
 from evolvedirector.lightning_modules.subjects.placement import box_weights
 from evolvedirector.lightning_modules.subjects.subject_family import STRENGTH, SubjectFamily
 from evolvedirector.lightning_modules.subjects.subject_files import files_of_batch, files_of_requests
+from evolvedirector.lightning_modules.subjects.two_guidances import drawing_of
 from evolvedirector.records import ImageRequest, LossRequest, seed_of
-from evolvedirector.records.condition import Condition, Extras, Size, join
+from evolvedirector.records.condition import Condition, Extras, Size
 from evolvedirector.records.subject_roles import REFERENCES, SUBJECT_BOX
 
 if TYPE_CHECKING:
@@ -76,7 +74,7 @@ class SubjectStudent(Student):
             condition_dropout: Share of samples that lose text and reference.
         """
         step = self.step(batch, condition_dropout)
-        files = files_of_batch(batch, self.device)
+        files = files_of_batch(batch, cast(SubjectFamily, self.family).file_roles, self.device)
         count = len(step.clean)
         unknown = torch.full((count, 4), torch.nan, device=self.device)
         box = files.get(SUBJECT_BOX, unknown).float()
@@ -112,8 +110,9 @@ class SubjectStudent(Student):
             guidance_scale: For networks that read it.
             size_px: Side of the squares that pictures are cut to, as for training. None: they stay as they are.
         """
-        side_px = cast(SubjectFamily, self.family).features.image_size_px
-        return Extras(files_of_requests(chunk, self.device, side_px, size_px), guidance_scale)
+        family = cast(SubjectFamily, self.family)
+        side_px = family.features.image_size_px
+        return Extras(files_of_requests(chunk, family.file_roles, self.device, side_px, size_px), guidance_scale)
 
     def drawing(self, chunk: Sequence[ImageRequest], sampling: Sampling) -> Drawing:
         """Return what some images are drawn from: predictions with text and reference, text alone, and neither.
@@ -131,19 +130,7 @@ class SubjectStudent(Student):
         empty = self.text_states.get([""], self.device).repeat(len(chunk))
         neither = family.without_reference(self._with_strength(self.condition(empty, size, extras)))
         scale = self.subject.reference_guidance_scale if any(role in chunk[0].files for role in REFERENCES) else 0.0
-        weights = guidance_weights(sampling.guidance_scale, scale)
-        read = [(part, w) for part, w in zip((both, text, neither), weights, strict=True) if w]
-        (first, _), *rest = read
-        return Drawing(
-            self.predict,
-            at_resolution(self.objective, family.tokens(size)),
-            initial_noise([request.seed for request in chunk], latent_shape(family.codec, size)).to(self.device),
-            first,
-            join([part for part, _ in rest]) if rest else None,
-            sampling.steps,
-            sampling.guidance_scale,
-            partial(weighted_sum, weights=[w for _, w in read]),
-        )
+        return drawing_of(self, chunk, sampling, (both, text, neither), scale)
 
     def _with_strength(self, condition: Condition) -> Condition:
         scale = self.subject.attention_scale
@@ -151,31 +138,6 @@ class SubjectStudent(Student):
             return condition
         strength = torch.full((condition.count,), scale, device=self.device)
         return Condition(condition.tokens, {**condition.vectors, STRENGTH: strength}, condition.spatial)
-
-
-def guidance_weights(text_scale: float, reference_scale: float) -> tuple[float, float, float]:
-    """Return the weights of e(text, reference), e(text) and e() in the guided prediction; they add up to 1.
-
-    e = e() + s_t (e(text) - e()) + s_r (e(text, reference) - e(text)): guidance over two conditions, as in
-    InstructPix2Pix (Brooks et al. 2023, arXiv:2211.09800, eq. 3), with the text before the picture.
-
-    Args:
-        text_scale: s_t.
-        reference_scale: s_r.
-    """
-    return reference_scale, text_scale - reference_scale, 1 - text_scale
-
-
-def weighted_sum(first: Tensor, rest: Tensor, _: float, weights: Sequence[float]) -> Tensor:
-    """Return sum_i w_i e_i.
-
-    Args:
-        first: e_0.
-        rest: e_1, e_2 ... one behind the other.
-        weights: All of them.
-    """
-    parts = [first, *rest.chunk(len(weights) - 1)]
-    return sum((w * part for w, part in zip(weights[1:], parts[1:], strict=True)), weights[0] * first)
 
 
 def draw_losses(

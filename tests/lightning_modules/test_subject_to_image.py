@@ -30,7 +30,8 @@ from evolvedirector.lightning_modules import (
     TextToImage,
 )
 from evolvedirector.lightning_modules.sharded_strategy import shard
-from evolvedirector.lightning_modules.subjects.subject_student import guidance_weights, weigh_gradient
+from evolvedirector.lightning_modules.subjects.subject_student import weigh_gradient
+from evolvedirector.lightning_modules.subjects.two_guidances import guidance_weights
 from evolvedirector.records import ImageRequest, LossRequest
 from tests.lightning_modules.subjects.tiny_subject import (
     SIDE,

@@ -57,13 +57,22 @@ class DrawnSubjects:
             for concept in concepts
         ]
 
+    def cut_out(self, name: str, size_px: int) -> np.ndarray:
+        """Draw a subject without a ground, uint8 RGBA [size, size, 4].
+
+        Args:
+            name: Of the subject.
+            size_px: Of the tight square.
+        """
+        concept, look, tint = (*name.split("|"), "")[:3]
+        cut = np.asarray(self.world.cut_out(concept, look, size_px))
+        return tinted(cut, tint) if tint else cut
+
     def load(self, requests: Sequence[PairRequest]) -> Iterator[PairReply]:
         """Yield each subject on a pale background, with its outline."""
         for request in requests:
-            concept, look, tint = (*request.subject.name.split("|"), "")[:3]
             side_px = min(request.width_px, request.height_px)
-            cut = np.asarray(self.world.cut_out(concept, look, max(4, round(_SHARE * side_px))))
-            cut = tinted(cut, tint) if tint else cut
+            cut = self.cut_out(request.subject.name, max(4, round(_SHARE * side_px)))
             level = 238 + seed_of("subject ground", request.subject.name) % 16
             picture, mask = scene(cut, (0.5, 0.5), (level, level, level), side_px)
             yield PairReply(

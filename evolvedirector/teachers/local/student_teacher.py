@@ -115,7 +115,7 @@ class StudentTeacher:
         """
         if not requests:
             return
-        student = self._load()
+        student = self.student()
         by_size: dict[tuple[int, int], list[ImageRequest]] = {}
         for request in requests:
             by_size.setdefault((request.width_px, request.height_px), []).append(request)
@@ -123,16 +123,12 @@ class StudentTeacher:
             for start in range(0, len(alike), student.generation_chunk_size):
                 yield from self._draw(student, alike[start : start + student.generation_chunk_size])
 
-    def close(self) -> Any:
-        """Free the weights; the next call loads them again."""
-        if self._student is None:
-            return
-        student, self._student = self._student, None
-        close_parts(*student.parts().values())
-        del student
-        free_memory()
+    def student(self) -> ExportedStudent:
+        """Return the student with its weights, on its device; loaded where it is not yet.
 
-    def _load(self) -> ExportedStudent:
+        Raises:
+            UserError: It cannot be loaded.
+        """
         if self._student is not None:
             return self._student
         device, began = rank_device(self._device), time.monotonic()
@@ -144,6 +140,15 @@ class StudentTeacher:
         self._student = student
         _log.info("The student in %s was loaded onto %s in %.1f s", self.folder, device, time.monotonic() - began)
         return student
+
+    def close(self) -> Any:
+        """Free the weights; the next call loads them again."""
+        if self._student is None:
+            return
+        student, self._student = self._student, None
+        close_parts(*student.parts().values())
+        del student
+        free_memory()
 
     def _draw(self, student: ExportedStudent, chunk: Sequence[ImageRequest]) -> list[ImageReply]:
         import torch
