@@ -72,7 +72,8 @@ class FolderQuestions:
                 f"references is {references}, and a model reads 1 to {len(REFERENCES)} of a subject. Allowed are the"
                 " first so many of its pictures by name. Write `references: 4`, say."
             )
-        if min(most_subjects or 1, most_prompts or 1) < 1 or not 16 <= image_size_px <= 4096:
+        limits = [limit for limit in (most_subjects, most_prompts) if limit is not None]
+        if min(limits, default=1) < 1 or not 16 <= image_size_px <= 4096:
             raise UserError(
                 f"most_subjects is {most_subjects}, most_prompts {most_prompts} and image_size_px {image_size_px}."
                 " Allowed are 1 or more, or null, and a side of 16 to 4096. Write `image_size_px: 512`, say."

@@ -243,7 +243,7 @@ class SubjectSuite:
         }
         for arm in (BOX, WORDS):
             if (way := way_to_target(table_of_all, arm)) is not None:
-                rows[f"{arm}, way to target"] = Figure(round(way, 6), None, len(questions))
+                rows[f"{arm}, way to target"] = Figure(round(way, 6), None, table_of_all[arm][TO_TARGET].of)
         about = {
             "arms": _plain(table_of_all),
             "by_kind": {kind: _plain(arms) for kind, arms in by_kind.items()},
