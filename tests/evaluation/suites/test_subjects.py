@@ -68,6 +68,11 @@ def measured(suite: SubjectSuite, folder: Path, errors: float | None = None) -> 
     return suite.figures(suite.read(drawn, sitting), sitting)
 
 
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    return measured(suite_of(), tmp_path_factory.mktemp("subjects"), errors=7.5)
+
+
 def test_each_text_is_asked_in_four_ways_from_one_seed() -> None:
     suite = suite_of()
     assert isinstance(suite, Suite) and isinstance(suite, ChoosesFiles) and isinstance(suite, ReadsEdits)
@@ -80,8 +85,8 @@ def test_each_text_is_asked_in_four_ways_from_one_seed() -> None:
     assert len(by_prompt) == len(suite.prompts(Offered()))
 
 
-def test_a_perfect_answer_is_the_upper_end_and_a_copy_is_none(tmp_path: Path) -> None:
-    rows = measured(suite_of(), tmp_path, errors=7.5).rows
+def test_a_perfect_answer_is_the_upper_end_and_a_copy_is_none(outcome: Outcome) -> None:
+    rows = outcome.rows
     for figure in ("all", "identity", "to target", "retrieval", "retrieval by features"):
         assert rows[f"{BOX}, {figure}"] == rows[f"{TARGET}, {figure}"]
         assert rows[f"{WORDS}, {figure}"] == rows[f"{COPY}, {figure}"]
@@ -93,13 +98,12 @@ def test_a_perfect_answer_is_the_upper_end_and_a_copy_is_none(tmp_path: Path) ->
     assert rows[f"{EDIT}, error outside"].value == 7.5 and rows[f"{EDIT}, left outside"].value == 0
 
 
-def test_a_picture_without_a_subject_is_wrong_and_like_nothing(tmp_path: Path) -> None:
-    rows = measured(suite_of(), tmp_path).rows
+def test_a_picture_without_a_subject_is_wrong_and_like_nothing(outcome: Outcome) -> None:
+    rows = outcome.rows
     assert [rows[f"{TEXT_ONLY}, {name}"].value for name in ("all", "identity", "to target")] == [0, 0, 0]
 
 
-def test_kinds_apart_have_rows_and_count_in_no_mean(tmp_path: Path) -> None:
-    outcome = measured(suite_of(), tmp_path)
+def test_kinds_apart_have_rows_and_count_in_no_mean(outcome: Outcome) -> None:
     counted = [q for q in suite_of().questions.questions() if q.prompt.skill != "style"]
     assert outcome.rows[f"{BOX}, all"].of == len(counted)
     assert outcome.rows[f"{BOX}, all (style)"].of == 4
@@ -107,7 +111,7 @@ def test_kinds_apart_have_rows_and_count_in_no_mean(tmp_path: Path) -> None:
 
 
 def test_ends_are_read_once_and_pictures_kept_for_the_report(tmp_path: Path) -> None:
-    suite = suite_of()
+    suite = suite_of(subjects=2)
     reader = suite.measures.reader
     assert isinstance(reader, CountingReader)
     shown = measured(suite, tmp_path).summary[PICTURES]["shown"]
