@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from statistics import fmean
 
 from benchmarks.toffee_plan import ARMS, ATTENTIONS, GUIDANCES, JOINT, SEEDS, Row
@@ -93,7 +94,7 @@ def bars(rows: Sequence[Row]) -> list[str]:
         _bar("edit, error outside before compositing", mean(joint, EDIT, "error outside"), None, "reported"),
     ]
     if guided:
-        rises = all(b >= a for a, b in zip(guided, guided[1:], strict=False))
+        rises = all(b >= a for a, b in pairwise(guided))
         said = " ".join(f"{value:.3f}" for value in guided)
         lines.append(
             f"identity over guidance {_list(GUIDANCES)}: {said} ({'holds' if rises else 'does not hold'}: rises)"
