@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from evolvedirector.evaluation.subjects.measures import ALL, IDENTITY, TEXT, TO_TARGET
 from evolvedirector.evaluation.subjects.questions import NEAREST, PASTED, TARGET, UNTOUCHED
 from evolvedirector.evaluation.suites.subjects import ARMS, BOX, EDIT, FIGURES, PICTURES, SHOWN, TEXT_ONLY, WORDS
 from evolvedirector.pairs.pair_records import REFERENCE
+from evolvedirector.report.kept_pictures import add_kept
 from evolvedirector.report.pairs import clipped
 from evolvedirector.report.run_folder import RunFolder
 from evolvedirector.report.scatter import Scatter, scatter_of
 from evolvedirector.report.thumbnails import Thumbnails
 from evolvedirector.secrecy.page import clean_text
-from evolvedirector.store.images import MAX_IMAGE_BYTES
 
 MODEL = (WORDS, BOX, EDIT, TEXT_ONLY)
 _COLUMNS = (REFERENCE, TARGET, WORDS, BOX, TEXT_ONLY, UNTOUCHED, EDIT, PASTED, NEAREST)
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def subjects_of(runs: Sequence[tuple[str, RunFolder]], thumbnails: Thumbnails) -> list[dict[str, Any]]:
@@ -122,16 +119,5 @@ def _pictures(
     name = key.removesuffix(PICTURES).rstrip("/")
     folder = run.path / "evaluation" / ("" if not name else f"suites/{name}") / PICTURES
     for row in shown[:SHOWN]:
-        cells = []
-        for column in _COLUMNS:
-            sha256 = row["pictures"].get(column)
-            known = isinstance(sha256, str) and _SHA256.fullmatch(sha256) is not None
-            read = partial(_read, folder / f"{sha256}.png")
-            cells.append(thumbnails.add(sha256, read) if known else None)
+        cells = [add_kept(thumbnails, folder, row["pictures"].get(column)) for column in _COLUMNS]
         yield {"prompt": clipped(str(row["prompt"])), "cells": cells}
-
-
-def _read(path: Any) -> bytes:
-    if path.stat().st_size > MAX_IMAGE_BYTES:
-        raise OSError(f"{path} is too large")
-    return bytes(path.read_bytes())

@@ -36,8 +36,8 @@ class FolderQuestions:
 
     A subject is a folder of its pictures, `subjects/dog2/00.jpg`; its word is in `00.txt`, or is the folder's name
     without digits and underscores. A text has `{subject}` where the word goes. The outline of a subject is the alpha of
-    its picture or `00.mask.png`, else the mask stage finds it. Nothing is known of exact answers, so that the ends are
-    a copy of the reference and its cut-out, pasted.
+    its picture or `00.mask.png`, else the mask stage finds it when the run is set up. Nothing is known of exact
+    answers, so that the ends are a copy of the reference and its cut-out, pasted.
     """
 
     def __init__(

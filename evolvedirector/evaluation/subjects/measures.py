@@ -88,7 +88,10 @@ class SubjectMeasures:
         close_parts(*self.parts().values())
 
     def measure(
-        self, seen: Sequence[Seen], subjects: Sequence[SubjectQuestion], rivals: Callable[[SubjectQuestion], object]
+        self,
+        seen: Sequence[Seen],
+        subjects: Sequence[SubjectQuestion],
+        rivals: Callable[[SubjectQuestion], Sequence[np.ndarray]],
     ) -> dict[str, dict[str, float]]:
         """Return the figures of each picture, by its key.
 
@@ -105,7 +108,7 @@ class SubjectMeasures:
             by_question.setdefault(one.question.prompt.id, []).append(one)
         for pictures in by_question.values():
             targets = rivals(pictures[0].question)
-            for one, is_first in zip(pictures, nearest_is_first(pictures, targets), strict=False):  # type: ignore[arg-type]
+            for one, is_first in zip(pictures, nearest_is_first(pictures, targets), strict=False):
                 found[one.key][FOUND] = float(is_first)
         return found
 
