@@ -19,14 +19,13 @@ from evolvedirector.callbacks._run.drawing import student_draw
 from evolvedirector.callbacks.checkpoint import latest_committed
 from evolvedirector.commands.lightning_cli import EvolveDirectorCLI
 from evolvedirector.commands.part_files import build_part
-from evolvedirector.evaluation.subjects import DrawnQuestions
 from evolvedirector.evaluation.suite import Drawn, Offered, Outcome, Sitting
-from evolvedirector.evaluation.suites import SubjectSuite
-from evolvedirector.evaluation.suites.subjects import BOX, EDIT, TEXT_ONLY, WORDS
 from evolvedirector.lightning_modules import SubjectToImage
 from evolvedirector.lightning_modules.subjects.subject_student import SubjectDrawing
 from evolvedirector.models.part_files import read_part
 from evolvedirector.pairs import SubjectPairBuilder
+from evolvedirector.pairs.evaluation import DrawnQuestions, SubjectSuite
+from evolvedirector.pairs.evaluation.subject_suite import BOX, EDIT, TEXT_ONLY, WORDS
 from evolvedirector.pairs.pair_book import PairBook
 from evolvedirector.records.subset import Subset
 from evolvedirector.store import DatasetStore

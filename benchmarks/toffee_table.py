@@ -7,9 +7,9 @@ from itertools import pairwise
 from statistics import fmean
 
 from benchmarks.toffee_plan import ARMS, ATTENTIONS, GUIDANCES, JOINT, SEEDS, Row
-from evolvedirector.evaluation.subjects.questions import TARGET
-from evolvedirector.evaluation.suites.subjects import ARMS as WAYS
-from evolvedirector.evaluation.suites.subjects import BOX, EDIT, FIGURES, TEXT_ONLY, WORDS
+from evolvedirector.pairs.evaluation.questions import TARGET
+from evolvedirector.pairs.evaluation.subject_suite import ARMS as WAYS
+from evolvedirector.pairs.evaluation.subject_suite import BOX, EDIT, FIGURES, TEXT_ONLY, WORDS
 
 NOT_RUN = "not run"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from evolvedirector.evaluation.subjects.measures import ALL, IDENTITY, TEXT, TO_TARGET
-from evolvedirector.evaluation.subjects.questions import NEAREST, PASTED, TARGET, UNTOUCHED
-from evolvedirector.evaluation.suites.subjects import ARMS, BOX, EDIT, FIGURES, PICTURES, SHOWN, TEXT_ONLY, WORDS
+from evolvedirector.pairs.evaluation.measures import ALL, IDENTITY, TEXT, TO_TARGET
+from evolvedirector.pairs.evaluation.questions import NEAREST, PASTED, TARGET, UNTOUCHED
+from evolvedirector.pairs.evaluation.subject_suite import ARMS, BOX, EDIT, FIGURES, PICTURES, SHOWN, TEXT_ONLY, WORDS
 from evolvedirector.pairs.pair_records import REFERENCE
 from evolvedirector.report.kept_pictures import add_kept
 from evolvedirector.report.pairs import clipped

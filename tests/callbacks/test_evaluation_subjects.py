@@ -14,9 +14,9 @@ from torch import Tensor
 
 from evolvedirector.callbacks import EvaluationCallback
 from evolvedirector.datamodules import SubjectPairDataModule
-from evolvedirector.evaluation.subjects import DrawnQuestions
-from evolvedirector.evaluation.suites import HeldOutAccuracy, RewardMeans, SubjectSuite
+from evolvedirector.evaluation.suites import HeldOutAccuracy, RewardMeans
 from evolvedirector.pairs import BorderMask, DrawnReader, RawPatches
+from evolvedirector.pairs.evaluation import DrawnQuestions, SubjectSuite
 from evolvedirector.pairs.pictures import pixels_of
 from evolvedirector.records import ImageAndPrompt, ImageRequest, Score
 from evolvedirector.worlds.shapes.cut_outs import ShapeCutOuts

@@ -7,7 +7,7 @@ import re
 from itertools import pairwise
 from pathlib import Path
 
-from evolvedirector.evaluation.suites.subjects import BOX, EDIT, TEXT_ONLY, WORDS
+from evolvedirector.pairs.evaluation.subject_suite import BOX, EDIT, TEXT_ONLY, WORDS
 from evolvedirector.report.build import build_comparison, build_report
 from evolvedirector.report.run_folder import RunFolder
 from evolvedirector.report.scatter import scatter_of

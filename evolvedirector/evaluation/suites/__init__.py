@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from evolvedirector.evaluation.suites.geneval import GenEval
     from evolvedirector.evaluation.suites.held_out import HeldOutAccuracy
     from evolvedirector.evaluation.suites.reward_means import RewardMeans
-    from evolvedirector.evaluation.suites.subjects import SubjectSuite
     from evolvedirector.evaluation.suites.t2i_compbench import T2ICompBench
     from evolvedirector.evaluation.suites.tifa import TIFA
     from evolvedirector.evaluation.suites.win_rate import TeacherComparison
@@ -25,7 +24,6 @@ _FILES = {
     "HeldOutAccuracy": "held_out",
     "MasteredPrompts": "forgetting",
     "RewardMeans": "reward_means",
-    "SubjectSuite": "subjects",
     "T2ICompBench": "t2i_compbench",
     "TIFA": "tifa",
     "TeacherComparison": "win_rate",
@@ -40,7 +38,6 @@ __all__ = [
     "HeldOutAccuracy",
     "MasteredPrompts",
     "RewardMeans",
-    "SubjectSuite",
     "T2ICompBench",
     "TeacherComparison",
 ]

@@ -11,9 +11,9 @@ from PIL import Image
 
 import evolvedirector.configs
 from evolvedirector.errors import UserError
-from evolvedirector.evaluation.subjects import FolderQuestions
-from evolvedirector.evaluation.subjects.questions import COPY, PASTED
 from evolvedirector.pairs import BorderMask
+from evolvedirector.pairs.evaluation import FolderQuestions
+from evolvedirector.pairs.evaluation.questions import COPY, PASTED
 from evolvedirector.pairs.pictures import pixels_of
 
 SHIPPED = evolvedirector.configs.path() / "prompts" / "subjects.jsonl"

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from evolvedirector.errors import UserError
-from evolvedirector.evaluation.subjects.questions import TARGET, SubjectQuestion
 from evolvedirector.pairs.change_reader import ChangeReader
+from evolvedirector.pairs.evaluation.questions import TARGET, SubjectQuestion
 from evolvedirector.pairs.pair_records import IMAGE, MASK, REFERENCE, REFERENCE_MASK, ChangeKind, PairRequest
 from evolvedirector.pairs.patch_encoder import PatchEncoder, cosine, cosines
 from evolvedirector.pairs.pictures import cut_square, mask_of, pixels_of

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from evolvedirector.errors import UserError
-from evolvedirector.evaluation.subjects import DrawnQuestions
-from evolvedirector.evaluation.subjects.questions import COPY, NEAREST, PASTED, TARGET, UNTOUCHED
 from evolvedirector.pairs import DrawnSubjects
 from evolvedirector.pairs.drawn.drawn_subjects import concepts_of
+from evolvedirector.pairs.evaluation import DrawnQuestions
+from evolvedirector.pairs.evaluation.questions import COPY, NEAREST, PASTED, TARGET, UNTOUCHED
 from evolvedirector.pairs.pictures import mask_of, pixels_of
 from evolvedirector.worlds.shapes.cut_outs import ShapeCutOuts
 

@@ -11,7 +11,9 @@ import numpy as np
 from evolvedirector.errors import UserError
 from evolvedirector.evaluation.kept_pictures import keep_picture
 from evolvedirector.evaluation.prompt_choice import refuse_below
-from evolvedirector.evaluation.subjects.measures import (
+from evolvedirector.evaluation.suite import Asked, Drawn, Figure, Offered, Outcome, Readings, Sitting
+from evolvedirector.pairs.change_reader import ChangeReader
+from evolvedirector.pairs.evaluation.measures import (
     ALL,
     DIVERSITY,
     ERROR_OUTSIDE,
@@ -27,7 +29,7 @@ from evolvedirector.evaluation.subjects.measures import (
     left_outside,
     spread,
 )
-from evolvedirector.evaluation.subjects.questions import (
+from evolvedirector.pairs.evaluation.questions import (
     COPY,
     NEAREST,
     PASTED,
@@ -36,8 +38,6 @@ from evolvedirector.evaluation.subjects.questions import (
     SubjectQuestion,
     SubjectQuestions,
 )
-from evolvedirector.evaluation.suite import Asked, Drawn, Figure, Offered, Outcome, Readings, Sitting
-from evolvedirector.pairs.change_reader import ChangeReader
 from evolvedirector.pairs.pair_records import MASK, REFERENCE, SOURCE
 from evolvedirector.pairs.patch_encoder import PatchEncoder
 from evolvedirector.pairs.pictures import pixels_of
@@ -100,10 +100,10 @@ class SubjectSuite:
           init_args:
             suites:
               subjects:
-                class_path: evolvedirector.evaluation.suites.SubjectSuite
+                class_path: evolvedirector.pairs.evaluation.SubjectSuite
                 init_args:
                   questions:
-                    class_path: evolvedirector.evaluation.subjects.DrawnQuestions
+                    class_path: evolvedirector.pairs.evaluation.DrawnQuestions
                     init_args: {world: {class_path: evolvedirector.worlds.shapes.cut_outs.ShapeCutOuts}}
                   identity: {class_path: evolvedirector.pairs.RawPatches}
                   mask: {class_path: evolvedirector.pairs.BorderMask}

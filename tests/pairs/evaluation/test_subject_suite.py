@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 
 from evolvedirector.errors import UserError
-from evolvedirector.evaluation.subjects import DrawnQuestions
-from evolvedirector.evaluation.subjects.questions import COPY, TARGET, UNTOUCHED, SubjectQuestion
 from evolvedirector.evaluation.suite import ChoosesFiles, Drawn, Offered, Outcome, ReadsEdits, Sitting, Suite
-from evolvedirector.evaluation.suites import SubjectSuite
-from evolvedirector.evaluation.suites.subjects import BOX, EDIT, PICTURES, TEXT_ONLY, WORDS
 from evolvedirector.pairs import BorderMask, DrawnReader, RawPatches
+from evolvedirector.pairs.evaluation import DrawnQuestions, SubjectSuite
+from evolvedirector.pairs.evaluation.questions import COPY, TARGET, UNTOUCHED, SubjectQuestion
+from evolvedirector.pairs.evaluation.subject_suite import BOX, EDIT, PICTURES, TEXT_ONLY, WORDS
 from evolvedirector.pairs.pair_records import PairReply, PairRequest
 from evolvedirector.pairs.pictures import picture_file
 from evolvedirector.records import ImageRequest

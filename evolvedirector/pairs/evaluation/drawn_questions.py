@@ -10,7 +10,11 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from evolvedirector.errors import UserError
-from evolvedirector.evaluation.subjects.questions import (
+from evolvedirector.pairs.drawn.cut_outs import CutOuts
+from evolvedirector.pairs.drawn.drawn_draft import drawn
+from evolvedirector.pairs.drawn.drawn_prompts import DrawnPrompts
+from evolvedirector.pairs.drawn.drawn_subjects import DrawnSubjects, SubjectSplit, concepts_of
+from evolvedirector.pairs.evaluation.questions import (
     COPY,
     NEAREST,
     PASTED,
@@ -19,10 +23,6 @@ from evolvedirector.evaluation.subjects.questions import (
     SubjectQuestion,
     prompt_about,
 )
-from evolvedirector.pairs.drawn.cut_outs import CutOuts
-from evolvedirector.pairs.drawn.drawn_draft import drawn
-from evolvedirector.pairs.drawn.drawn_prompts import DrawnPrompts
-from evolvedirector.pairs.drawn.drawn_subjects import DrawnSubjects, SubjectSplit, concepts_of
 from evolvedirector.pairs.pair_records import MASK, REFERENCE, SOURCE, ChangeKind, PairRequest, Subject
 from evolvedirector.pairs.pair_work import editing_source
 from evolvedirector.pairs.pictures import box_file, mask_file, picture_file

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from evolvedirector.errors import UserError
-from evolvedirector.evaluation.subjects.questions import COPY, PASTED, SubjectQuestion, prompt_about
+from evolvedirector.pairs.evaluation.questions import COPY, PASTED, SubjectQuestion, prompt_about
 from evolvedirector.pairs.folder_subjects import FolderSubjects
 from evolvedirector.pairs.masks import mask_problem, several_subjects
 from evolvedirector.pairs.pair_records import IMAGE, MASK, REFERENCE, REFERENCE_MASK, PairRequest, Subject
