@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 TEST_PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart emoji selma versat2i eclipse test test-slow coverage lint types imports bench bench-policy bench-data bench-claim bench-api bench-train bench-experts bench-eclipse docs wheel-check clean
+.PHONY: help quickstart emoji selma versat2i eclipse toffee test test-slow coverage lint types imports bench bench-policy bench-data bench-claim bench-api bench-train bench-experts bench-eclipse bench-toffee docs wheel-check clean
 
 help:  ## list these words
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -65,6 +65,15 @@ eclipse: runs/joint-space/space.json  ## install, train ECLIPSE's prior and its 
 		$$objective.guidance_scale 2; \
 	$(BIN)/evolvedirector report runs/eclipse runs/eclipse-projection runs/eclipse-diffusion
 
+toffee: $(STAMP)  ## install, fetch real artwork (30 MB, once), build subject pairs of it, train on them, and write the report (25 minutes)
+	@last() { ls runs/$$1/checkpoints >/dev/null 2>&1 && echo --ckpt_path last; }; set -e; \
+	$(BIN)/evolvedirector assets emoji; \
+	for pairs in models drawn; do \
+		$(BIN)/evolvedirector pairs build runs/toffee/pairs --builder configs/pairs/toffee_$$pairs.yaml; \
+	done; \
+	$(BIN)/evolvedirector fit -c configs/method/toffee.yaml $$(last toffee); \
+	$(BIN)/evolvedirector report runs/toffee
+
 test: $(STAMP)  ## install, then run the fast tests
 	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
@@ -108,6 +117,9 @@ bench-experts: $(STAMP)  ## measure experts, merges and gate, three seeds (about
 
 bench-eclipse: $(STAMP)  ## measure ECLIPSE against projection, ridge and diffusion, two spaces and five seeds (an hour of one core; resumes)
 	$(BIN)/python -m benchmarks.eclipse
+
+bench-toffee: $(STAMP)  ## measure a subject-driven model on emoji: ends, guidance, joint against separate, three seeds (hours of one core; resumes)
+	$(BIN)/python -m benchmarks.toffee
 
 bench-api: $(STAMP)  ## measure what share of a service's capacity a teacher reaches
 	$(BIN)/python -m benchmarks.api_throughput

@@ -14,7 +14,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
-from evolvedirector.callbacks._run.drawing import draw_share, embedded_share, encode_png
+from evolvedirector.callbacks._run.drawing import MeasuresEdits, draw_share, embedded_share, encode_png
 from evolvedirector.callbacks._run.evaluation_file import report_evaluation
 from evolvedirector.callbacks._run.finite import refuse_nonfinite_weights
 from evolvedirector.callbacks._run.held_out import (
@@ -24,6 +24,7 @@ from evolvedirector.callbacks._run.held_out import (
     size_to_draw_px,
     training_judges,
     warn_of_training_judge,
+    with_held_out_files,
 )
 from evolvedirector.callbacks._run.host_checks import evolving_data_of, is_smoke_test
 from evolvedirector.callbacks._run.suite_costs import images_of, looks_of, rows_of
@@ -36,10 +37,12 @@ from evolvedirector.evaluation.suite import (
     Asked,
     AsksTeachers,
     AsksTrainingJudge,
+    ChoosesFiles,
     Drawn,
     NeedsMastered,
     Offered,
     Outcome,
+    ReadsEdits,
     ReadsEmbeddings,
     ReadsValidation,
     Sitting,
@@ -379,11 +382,15 @@ class EvaluationCallback(pl.Callback):
         if isinstance(suite, AsksTeachers):
             refuse_nonfinite_weights(trainer, "They are not compared, and nothing is bought for that.")
         asked = suite.requests(offered)
+        if not isinstance(suite, ChoosesFiles):
+            asked = with_held_out_files(trainer, asked)
         images = draw_share(trainer, module, [request for request, _ in asked.values()])
         sitting = self._sitting(trainer, module, name, suite, asked, offered)
         if isinstance(suite, ReadsEmbeddings):
             own = {key: asked[key][0] for key in images}
             sitting = replace(sitting, embeddings=embedded_share(trainer, module, own))
+        if isinstance(suite, ReadsEdits) and isinstance(module, MeasuresEdits):
+            sitting = replace(sitting, errors_outside=from_all_ranks(dict(module.errors_outside)))
         outcome, error = outcome_of(suite, images, sitting)
         if error and strict:  # on all ranks alike: none waits for another
             raise RunError(f"{self._named(name)} broke off: {error}. Mend its reader, or leave the suite out.")

@@ -4,7 +4,8 @@ from pathlib import Path
 
 __all__ = ["path", "recipe_files"]
 
-_PROMPTS = "prompts"
+_PARTS = ("prompts", "pairs")
+"""Folders of files that are no run: prompts with the skills they are written for, and builders of subject pairs."""
 
 
 def path() -> Path:
@@ -13,5 +14,5 @@ def path() -> Path:
 
 
 def recipe_files() -> list[Path]:
-    """List the recipes: every YAML but the skills, which lie with the prompts."""
-    return [file for file in sorted(path().rglob("*.yaml")) if file.relative_to(path()).parts[0] != _PROMPTS]
+    """List the recipes: every YAML that is a run or a part of one."""
+    return [file for file in sorted(path().rglob("*.yaml")) if file.relative_to(path()).parts[0] not in _PARTS]

@@ -28,7 +28,7 @@ from evolvedirector.datamodules.training_shares import (
 )
 from evolvedirector.errors import UserError
 from evolvedirector.planning.roles import Evolves
-from evolvedirector.records import IMAGE_ROLE, Prompt, check_role
+from evolvedirector.records import IMAGE_ROLE, ImageRequest, Prompt, check_role
 from evolvedirector.records.buckets import BucketSize, checked_buckets
 from evolvedirector.records.prompt_source import PromptSource
 from evolvedirector.records.subset import EVERYTHING, Subset
@@ -426,8 +426,10 @@ class EvolvingDataModule(LightningDataModule):
         return self._chunks([] if self._predict_prompts is None else read_prompts(self._predict_prompts))
 
     def _chunks(self, prompts: Sequence[Prompt]) -> RequestLoader:
-        requests = requests_for(prompts, self.image_size_px, self.seed)
-        return RequestLoader(requests, self.generation_chunk_size, *self._rank_and_world_size())
+        return RequestLoader(self._requests(prompts), self.generation_chunk_size, *self._rank_and_world_size())
+
+    def _requests(self, prompts: Sequence[Prompt]) -> list[ImageRequest]:
+        return requests_for(prompts, self.image_size_px, self.seed)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Unpack requests, so that the module gets a plain list."""

@@ -13,9 +13,10 @@ import torch
 
 from evolvedirector.datamodules.batches import BatchForm, collate
 from evolvedirector.datamodules.evolving import EvolvingDataModule
+from evolvedirector.datamodules.requests import requests_for
 from evolvedirector.errors import UserError
-from evolvedirector.records import IMAGE_ROLE, FileRef, Sample, seed_of
-from evolvedirector.records.prompt_source import PromptSource
+from evolvedirector.records import IMAGE_ROLE, FileRef, ImageRequest, Prompt, Sample, seed_of
+from evolvedirector.records.prompt_source import BringsFiles, PromptSource
 from evolvedirector.records.subject_roles import (
     DEPTH,
     MASK,
@@ -70,7 +71,8 @@ class SubjectPairDataModule(EvolvingDataModule):
         Args:
             root: Folder of the dataset, as `evolvedirector pairs build` writes it.
             seeds: First prompts, used once; see `EvolvingDataModule`.
-            held_out: Prompts for evaluation; they never enter the dataset. None: no evaluation.
+            held_out: Prompts for evaluation; they never enter the dataset. A source that brings files with them, such
+                as `DrawnQuestions` or `FolderQuestions`, has them drawn with references. None: no evaluation.
             global_batch_size: Pairs per training batch over all ranks; divisible by their number.
             batches_per_epoch: Length of an epoch in global batches.
             image_size_px: Side of the square training images, sources, masks and depth maps.
@@ -122,6 +124,10 @@ class SubjectPairDataModule(EvolvingDataModule):
         self._rows = replace(self._rows, form=form)
         self._checked = ""
 
+    def held_out_files(self) -> Mapping[str, Mapping[str, FileRef]]:
+        """Return the references of held-out prompts, by the prompt's id; none where their source brings no files."""
+        return self._held_out.files() if isinstance(self._held_out, BringsFiles) else {}
+
     def serve_latents(self, latents: LatentFiles | None) -> None:
         """Put latents into batches in place of images, where no sample is rebuilt from itself.
 
@@ -146,6 +152,14 @@ class SubjectPairDataModule(EvolvingDataModule):
             return moved
         names = [name for role in SUBJECT_ROLES for name in (role, f"has_{role}") if name in moved]
         return {**moved, **{name: moved[name].to(device, non_blocking=True) for name in names}}
+
+    def _requests(self, prompts: Sequence[Prompt]) -> list[ImageRequest]:
+        """Ask for held-out prompts with their files."""
+        files = self.held_out_files()
+        return [
+            replace(request, files=files.get(request.request_id, {}))
+            for request in requests_for(prompts, self.image_size_px, self.seed)
+        ]
 
     def _open(self) -> RevisionReader:
         reader = super()._open()

@@ -55,8 +55,9 @@ class SubjectToImage(TextToImage):
         super().__init__(family, objective, image_size_px, **kwargs)
         self.subject_training = settings_of(SubjectTraining, training or SubjectTraining(), "training")
         self.subject = settings_of(SubjectDrawing, subject or SubjectDrawing(), "subject")
-        self.errors_outside: list[float] = []
-        """Of the edits that were drawn last, before they were composited: mean change outside of the mask, of 255."""
+        self.errors_outside: dict[str, float] = {}
+        """Of the edits that were drawn last, by request id: mean change outside of the mask before they were
+        composited, of 255."""
         if self.trained.adapters:
             raise UserError(
                 "trained names a LoRA, but the parts that read subjects begin at random and must be trained whole. "
@@ -100,7 +101,11 @@ class SubjectToImage(TextToImage):
             ValueError: for a request of a size that they do not take, or with files that do not fit.
         """
         done = [composited(image, request) for image, request in zip(super().generate(requests), requests, strict=True)]
-        self.errors_outside = [error for _, error in done if error is not None and not math.isnan(error)]
+        self.errors_outside = {
+            request.request_id: error
+            for request, (_, error) in zip(requests, done, strict=True)
+            if error is not None and not math.isnan(error)
+        }
         return [image for image, _ in done]
 
     def validation_step(  # type: ignore[override]
@@ -118,7 +123,7 @@ class SubjectToImage(TextToImage):
     def _drawn(self, stage: str, requests: Sequence[ImageRequest]) -> list[Tensor]:
         images = self.generate(requests)
         if self.errors_outside:
-            error = sum(self.errors_outside) / len(self.errors_outside)
+            error = sum(self.errors_outside.values()) / len(self.errors_outside)
             self.log(f"{stage}/error_outside_mask", error, batch_size=len(self.errors_outside))
         return images
 

@@ -182,6 +182,14 @@ def embedded_share(
     return dict(zip(requests, found.float().cpu().tolist(), strict=True))
 
 
+@runtime_checkable
+class MeasuresEdits(Protocol):
+    """A module that edits, and knows what it did outside of the masks of what it drew last."""
+
+    errors_outside: Mapping[str, float]
+    """By request id: mean change before it was composited, of 255."""
+
+
 def chunk_of(module: pl.LightningModule) -> int:
     """Return how many requests a module draws together; 1 where it does not say."""
     return max(1, module.generation_chunk_size) if isinstance(module, DrawsInChunks) else 1

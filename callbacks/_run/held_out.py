@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import TypeVar
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from evolvedirector.callbacks._run.host_checks import trains_on
+from evolvedirector.evaluation.suite import Asked
 from evolvedirector.execution.ranks import from_all_ranks, own_rank
 from evolvedirector.judges.judge import Judge, models_of
-from evolvedirector.planning.roles import EvolutionPlan, Evolves, HoldsOut, SizesImages
+from evolvedirector.planning.roles import EvolutionPlan, Evolves, HoldsOut, HoldsOutFiles, SizesImages
 from evolvedirector.records import Prompt
 from evolvedirector.records.part import Part
 
@@ -22,6 +24,21 @@ def held_out_prompts(trainer: pl.Trainer) -> list[Prompt]:
     """List the datamodule's held-out prompts; none when it has no such method."""
     datamodule = trainer.datamodule  # type: ignore[attr-defined]
     return list(datamodule.held_out_prompts()) if isinstance(datamodule, HoldsOut) else []
+
+
+def with_held_out_files(trainer: pl.Trainer, asked: Asked) -> Asked:
+    """Let requests of held-out prompts bring the files that the datamodule has for them.
+
+    Args:
+        trainer: Knows the datamodule.
+        asked: What a suite asks for; a request that has files keeps its own.
+    """
+    datamodule = trainer.datamodule  # type: ignore[attr-defined]
+    files = datamodule.held_out_files() if isinstance(datamodule, HoldsOutFiles) else {}
+    return {
+        key: (request if request.files or prompt.id not in files else replace(request, files=files[prompt.id]), prompt)
+        for key, (request, prompt) in asked.items()
+    }
 
 
 def evolution_plans(callbacks: Iterable[object]) -> list[EvolutionPlan]:

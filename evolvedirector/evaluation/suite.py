@@ -65,6 +65,8 @@ class Sitting:
             is the first.
         embeddings: What the student predicted for this rank's images, by request id, for a suite that
             `ReadsEmbeddings`; else empty.
+        errors_outside: Of edits, by request id: mean change outside of the mask before they were composited, of 255,
+            for a suite that `ReadsEdits`; else empty.
     """
 
     asked: Asked
@@ -75,6 +77,7 @@ class Sitting:
     training_judge: Judge | None = None
     first_folder: Path | None = None
     embeddings: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    errors_outside: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +217,20 @@ class ReadsEmbeddings(Protocol):
     """A suite that reads the embeddings that a prior predicts, beside the images that its decoder draws of them."""
 
     reads_embeddings: bool
+
+
+@runtime_checkable
+class ReadsEdits(Protocol):
+    """A suite that wants to know what the student did outside of the masks of its edits."""
+
+    reads_edits: bool
+
+
+@runtime_checkable
+class ChoosesFiles(Protocol):
+    """A suite whose requests bring their own files, or none on purpose: those of held-out prompts are not added."""
+
+    chooses_files: bool
 
 
 @runtime_checkable

@@ -16,7 +16,7 @@ from evolvedirector.records import FileRef
 from evolvedirector.store import Blobs
 
 COLUMNS = (REFERENCE, DRAFT, REFINED, MASK, IMAGE, SOURCE)
-_TITLES = {IMAGE: "result", SOURCE: "source (editing)"}
+TITLES = {IMAGE: "result", SOURCE: "source (editing)"}
 _GAP_PX, _LINE_PX = 6, 15
 
 
@@ -34,7 +34,7 @@ def pair_grid(rows: Sequence[PairRow], blobs: Blobs, tile_px: int = 128) -> byte
     page = Image.new("RGB", (width_px, 2 * _LINE_PX + row_px * len(rows)), "white")
     pencil, font = ImageDraw.Draw(page), ImageFont.load_default(size=11)
     for number, role in enumerate(COLUMNS):
-        pencil.text((_GAP_PX + number * step, 6), _TITLES.get(role, role), fill="black", font=font)
+        pencil.text((_GAP_PX + number * step, 6), TITLES.get(role, role), fill="black", font=font)
     for place, row in enumerate(rows):
         top = 2 * _LINE_PX + place * row_px
         for number, role in enumerate(COLUMNS):

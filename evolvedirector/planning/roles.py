@@ -27,7 +27,7 @@ from evolvedirector.planning.memory import (
     sizes_of,
 )
 from evolvedirector.planning.spending import Reader
-from evolvedirector.records import Prompt
+from evolvedirector.records import FileRef, Prompt
 from evolvedirector.records.buckets import BucketSize
 from evolvedirector.teachers.teacher import Teacher
 
@@ -266,6 +266,15 @@ class HoldsOut(Protocol):
 
     def held_out_prompts(self) -> Sequence[Prompt]:
         """List them."""
+        ...
+
+
+@runtime_checkable
+class HoldsOutFiles(Protocol):
+    """A datamodule whose held-out prompts are drawn with files."""
+
+    def held_out_files(self) -> Mapping[str, Mapping[str, FileRef]]:
+        """Return them by role, by the prompt's id; prompts without files are left out."""
         ...
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
-from evolvedirector.records import Prompt
+from evolvedirector.records import FileRef, Prompt
 
 
 @runtime_checkable
@@ -14,4 +14,13 @@ class PromptSource(Protocol):
 
     def prompts(self) -> Sequence[Prompt]:
         """List the seeds; the same source lists the same seeds."""
+        ...
+
+
+@runtime_checkable
+class BringsFiles(Protocol):
+    """A source whose prompts are drawn with files: references of a subject, a source and its mask."""
+
+    def files(self) -> Mapping[str, Mapping[str, FileRef]]:
+        """Return the files of each prompt by role, each with its content, by the prompt's id."""
         ...

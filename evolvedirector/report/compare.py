@@ -12,6 +12,7 @@ from evolvedirector.report.film import film_of
 from evolvedirector.report.gather import gather
 from evolvedirector.report.headline import accuracy_rows, suite_tables
 from evolvedirector.report.run_folder import RunFolder
+from evolvedirector.report.subjects import subjects_of
 from evolvedirector.report.thumbnails import Thumbnails
 
 MAX_RUNS = 12
@@ -54,6 +55,7 @@ def compare_runs(runs: Sequence[RunFolder], thumbnails: Thumbnails, damaged: Col
         for said in page["problems"]
         if "pictures" not in said  # they are not shown here
     ]
+    whole = [(name, run) for place, (name, run) in enumerate(zip(names, runs, strict=True)) if place not in damaged]
     return {
         "names": names,
         "pages": pages,
@@ -61,10 +63,9 @@ def compare_runs(runs: Sequence[RunFolder], thumbnails: Thumbnails, damaged: Col
         "runs": {"names": names, "table": _table([_figures(page) for page in pages])},
         "charts": {"compare": _charts(names, pages)},
         "film": _last_frames(runs, names, thumbnails),
-        "arms": arms_of(
-            [(name, run) for place, (name, run) in enumerate(zip(names, runs, strict=True)) if place not in damaged],
-            thumbnails,
-        ),
+        "arms": arms_of(whole, thumbnails),
+        "subjects": subjects_of(whole, thumbnails),
+        "built_pairs": None,  # each run's own page shows them
         "early": [
             [name, page["state"]["says"]] for name, page in zip(names, pages, strict=True) if page["state"]["early"]
         ],

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from evolvedirector.evaluation.suites.embedding_arms import PICTURES, PRIOR, RIDGE, SHOWN, TEXT, TRUE
+from evolvedirector.report.kept_pictures import add_kept
 from evolvedirector.report.pairs import clipped
 from evolvedirector.report.run_folder import RunFolder
 from evolvedirector.report.thumbnails import Thumbnails
 from evolvedirector.secrecy.page import clean_text
-from evolvedirector.store.images import MAX_IMAGE_BYTES
 
 DRAWN = "drawn"
 _COMMON = {DRAWN: "true image", TRUE: TRUE, TEXT: TEXT, RIDGE: RIDGE}
 """Arms that are the same in every run on the same data; each run adds its own prior."""
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def arms_of(runs: Sequence[tuple[str, RunFolder]], thumbnails: Thumbnails) -> dict[str, Any] | None:
@@ -49,18 +46,9 @@ def arms_of(runs: Sequence[tuple[str, RunFolder]], thumbnails: Thumbnails) -> di
 
 
 def _cell(label: str, run: RunFolder, key: str, row: Mapping[str, Any], thumbnails: Thumbnails) -> dict[str, Any]:
-    sha256 = row["pictures"].get(key)
     right = row["right"].get(key)
-    known = isinstance(sha256, str) and _SHA256.fullmatch(sha256) is not None
     return {
         "arm": clean_text(label),
-        "picture": thumbnails.add(sha256, partial(_read_picture, run, sha256)) if known else None,
+        "picture": add_kept(thumbnails, run.path / "evaluation" / PICTURES, row["pictures"].get(key)),
         "says": "" if right is None else "right" if right else "wrong",
     }
-
-
-def _read_picture(run: RunFolder, sha256: str) -> bytes:
-    path = run.path / "evaluation" / PICTURES / f"{sha256}.png"
-    if path.stat().st_size > MAX_IMAGE_BYTES:
-        raise OSError(f"{path} is too large")
-    return path.read_bytes()

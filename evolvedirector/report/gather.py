@@ -12,6 +12,7 @@ import yaml
 from evolvedirector.records import RoundFigures
 from evolvedirector.report import charts, headline
 from evolvedirector.report.artwork import artwork_of
+from evolvedirector.report.built_pairs import built_pairs_of
 from evolvedirector.report.curves import curves_of
 from evolvedirector.report.embedding_arms import arms_of
 from evolvedirector.report.experts import candidates_shown, experts_of
@@ -25,6 +26,7 @@ from evolvedirector.report.rounds import MAX_ROUNDS, rounds_story
 from evolvedirector.report.run_folder import RunFolder
 from evolvedirector.report.savings import saved_by_looking, savings_sentence
 from evolvedirector.report.spending import spending_of
+from evolvedirector.report.subjects import subjects_of
 from evolvedirector.report.thumbnails import Thumbnails
 from evolvedirector.report.versions import versions
 from evolvedirector.secrecy.page import without_secrets
@@ -71,13 +73,16 @@ def gather(run: RunFolder, thumbnails: Thumbnails, use_summary: bool = True) -> 
     summary = run.summary() if use_summary else {}
     if not summary and (run.path / "summary.json").exists():
         problems.append("summary.json cannot be read; figures that only it holds are missing.")
+    told = [(run.name, run)] if summary else []
     # the first part, so that it finds room in the budget of pictures
     film = _part("The film strips", problems, lambda: film_of(run, thumbnails)) or []
     arms = _part(
         "What the arms of a prior look like",
         problems,
-        lambda: arms_of([(run.name, run)] if summary else [], thumbnails),
+        lambda: arms_of(told, thumbnails),
     )
+    subjects = _part("What was drawn of subjects", problems, lambda: subjects_of(told, thumbnails)) or []
+    built_pairs = _part("The pairs of subjects", problems, lambda: built_pairs_of(run, thumbnails))
     experts = _part("The table of experts", problems, lambda: experts_of(run, thumbnails))
     curves, unread = curves_of(run)
     problems += unread
@@ -91,6 +96,8 @@ def gather(run: RunFolder, thumbnails: Thumbnails, use_summary: bool = True) -> 
         "film": film,
         "arms": arms,
         "experts": experts,
+        "subjects": subjects,
+        "built_pairs": built_pairs,
         "curves": curves,
         **_of_settings(run),
         "problems": problems,

@@ -17,7 +17,8 @@ cost_usd images_seen wall_s accuracy accuracy_interval accuracy_prompts accuracy
 accuracy_by_kind win_rate
 win_rate_interval
 win_rate_held_out win_rate_by_training_judge win_rate_history
-forgetting embedding_arms suites evaluation_teacher_calls evaluation_cost_usd teacher_share teacher_table judge_health
+forgetting embedding_arms subjects suites
+evaluation_teacher_calls evaluation_cost_usd teacher_share teacher_table judge_health
 rounds_detail failed_shares budget saved_by_looking failed_by_origin nonfinite_steps nonfinite_at
 background
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from evolvedirector.errors import UserError
+from evolvedirector.evaluation.kept_pictures import keep_picture
 from evolvedirector.evaluation.negatives import HardNegatives
 from evolvedirector.evaluation.prompt_choice import refuse_below, requests_to_draw, spread_over_skills
 from evolvedirector.evaluation.suite import Asked, Drawn, Figure, Offered, Outcome, Readings, Sitting
@@ -152,17 +152,19 @@ class EmbeddingArms:
             pictures[PRIOR] = [one.image for one in kept]
         negatives = self._embedded_negatives(kept)
         told: dict[str, Any] = {one.request_id: {"prompt": one.prompt.id, "arms": {}, "pictures": {}} for one in kept}
-        shown = list(sitting.asked)[:SHOWN]
+        shown, folder = list(sitting.asked)[:SHOWN], sitting.folder / PICTURES
         for name, embeddings in arms.items():
             figures = _figures(embeddings, texts, arms[TRUE], negatives)
             right = self._right(kept, pictures[name])
             for one, row, is_right, picture in zip(kept, figures, right, pictures[name], strict=True):
                 told[one.request_id]["arms"][name] = row | {"accuracy": float(is_right)}
                 if one.request_id in shown:
-                    told[one.request_id]["pictures"][name] = _keep(sitting.folder, picture)
+                    told[one.request_id]["pictures"][name] = keep_picture(folder, picture)
         for one in kept:
             if one.request_id in shown:
-                told[one.request_id]["pictures"]["drawn"] = _keep(sitting.folder, true[one.request_id])
+                told[one.request_id]["pictures"]["drawn"] = keep_picture(
+                    sitting.folder / PICTURES, true[one.request_id]
+                )
         return told
 
     def figures(self, readings: Readings, sitting: Sitting) -> Outcome:
@@ -279,12 +281,3 @@ def _png(pixels: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def _keep(folder: Path, picture: bytes) -> str:
-    """Write a picture under its sha256, and return that."""
-    name = hashlib.sha256(picture).hexdigest()
-    path = folder / PICTURES / f"{name}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(picture)
-    return name

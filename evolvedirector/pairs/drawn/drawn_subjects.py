@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -13,8 +14,12 @@ from evolvedirector.pairs.pair_records import REFERENCE, REFERENCE_MASK, PairRep
 from evolvedirector.pairs.pictures import mask_file, picture_file
 from evolvedirector.records import seed_of
 
+SubjectSplit = Literal["all", "train", "held_out"]
+
 _SHARE = 0.8
 """Side of the subject, of its reference picture."""
+_HELD_OUT_OF = 5
+"""One concept of so many is held out whole, in every art set and tint."""
 
 
 class DrawnSubjects:
@@ -23,18 +28,22 @@ class DrawnSubjects:
     The subjects of one concept form a group, to be held out together.
     """
 
-    def __init__(self, world: CutOuts, looks: list[str] | None = None, tints: int = 0) -> None:
+    def __init__(
+        self, world: CutOuts, looks: list[str] | None = None, tints: int = 0, split: SubjectSplit = "all"
+    ) -> None:
         """Choose the world.
 
         Args:
             world: Draws the cut-outs.
             looks: Art sets whose pictures become subjects. None: all of the world.
             tints: Further subjects of each picture, in so many of the six tints, 0 to 6.
+            split: `held_out`: about a fifth of the concepts, the same whatever the world lists beside them; `train`:
+                the others.
 
         Raises:
             UserError: An art set is unknown, or `tints` is out of range.
         """
-        self.world, self.looks, self.tints = world, tuple(looks or world.looks), tints
+        self.world, self.looks, self.tints, self.split = world, tuple(looks or world.looks), tints, split
         unknown = [look for look in self.looks if look not in world.looks]
         if unknown or not 0 <= tints <= len(TINTS):
             raise UserError(
@@ -49,7 +58,7 @@ class DrawnSubjects:
 
     def subjects(self) -> Sequence[Subject]:
         """List the subjects: all pictures as they are, concept by concept in turn of the art sets, then the tints."""
-        concepts = self.world.concepts()
+        concepts = concepts_of(self.world, self.split)
         return [
             Subject("|".join(filter(None, (concept, look, tint))), self.world.category(concept), concept, look)
             for tint in ("", *list(TINTS)[: self.tints])
@@ -78,3 +87,14 @@ class DrawnSubjects:
             yield PairReply(
                 request.request_id, files={REFERENCE: picture_file(picture), REFERENCE_MASK: mask_file(mask)}
             )
+
+
+def concepts_of(world: CutOuts, split: SubjectSplit) -> list[str]:
+    """List the concepts of a split, in the order of the world.
+
+    Args:
+        world: Draws them.
+        split: Which ones.
+    """
+    wanted = {"all": (False, True), "train": (False,), "held_out": (True,)}[split]
+    return [name for name in world.concepts() if (seed_of("held-out subject", name) % _HELD_OUT_OF == 0) in wanted]
