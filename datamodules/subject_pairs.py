@@ -14,7 +14,7 @@ import torch
 from evolvedirector.datamodules.batches import BatchForm, collate
 from evolvedirector.datamodules.evolving import EvolvingDataModule
 from evolvedirector.errors import UserError
-from evolvedirector.records import IMAGE_ROLE, FileRef, Sample, seed_of
+from evolvedirector.records import IMAGE_ROLE, FileRef, RevisionChange, Sample, seed_of
 from evolvedirector.records.prompt_source import PromptSource
 from evolvedirector.records.subject_roles import (
     DEPTH,
@@ -29,7 +29,7 @@ from evolvedirector.records.subject_roles import (
     check_references,
     mask_of,
 )
-from evolvedirector.store import RevisionFiles, RevisionReader
+from evolvedirector.store import DatasetStore, RevisionFiles, RevisionReader
 from evolvedirector.store.images import fit_square
 from evolvedirector.store.latents import LatentFiles
 from evolvedirector.store.revision import Place
@@ -121,6 +121,14 @@ class SubjectPairDataModule(EvolvingDataModule):
         )
         self._rows = replace(self._rows, form=form)
         self._checked = ""
+
+    def prepare_data(self) -> None:
+        """Make a root where rounds before the first step are to fill it; else see `EvolvingDataModule`."""
+        files = RevisionFiles(self.data_root)
+        if self.seeds is None and self._waits_for_rounds() and files.current() is None:
+            with DatasetStore(self.data_root, create=True) as store:
+                store.publish(None, "empty", RevisionChange())
+        super().prepare_data()
 
     def serve_latents(self, latents: LatentFiles | None) -> None:
         """Put latents into batches in place of images, where no sample is rebuilt from itself.

@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 
 from evolvedirector.errors import RunError, UserError
 from evolvedirector.evolution import EvolvingData, ImageGenerator, MeasuresLoss
+from evolvedirector.evolution.holds_rounds import HoldsRounds
 from evolvedirector.execution.executor import Cluster
 from evolvedirector.execution.ranks import on_rank_zero
 from evolvedirector.judges.judge import Judge
@@ -74,6 +75,33 @@ def check_placed(cluster: Cluster | None, parts: Mapping[str, Part]) -> None:
             raise UserError(
                 f"The cluster has a place for {place!r}, which takes no part. Allowed are {', '.join(allowed)}. "
                 + (f"Did you mean {near[0]!r}?" if near else "Leave it out.")
+            )
+
+
+def check_pairs(pairs: HoldsRounds | None, others: Mapping[str, object]) -> None:
+    """Refuse rounds that are over prompts and over pairs at once, or over neither.
+
+    Args:
+        pairs: Holds rounds over pairs. None: rounds are over prompts.
+        others: Parts of rounds over prompts by name; None, or empty, where there is none.
+
+    Raises:
+        UserError: A part is missing, or would never be asked.
+    """
+    if pairs is not None:
+        refuse_unbuilt("pairs", pairs, "evolvedirector.pairs.EvolvingPairs")
+        if given := [name for name, part in others.items() if part]:
+            raise UserError(
+                f"pairs is given, and {', '.join(given)} beside it: rounds are over subject pairs or over prompts. "
+                f"Allowed is one of the two. Leave out {', '.join(given)}, or pairs."
+            )
+        return
+    for name, example in (("judge", "MiniatureJudge"), ("writer", "MiniatureWriter")):
+        if others[name] is None:
+            raise UserError(
+                f"{name} is missing. Allowed without one are rounds over subject pairs alone. Write `{name}: "
+                f"{{class_path: evolvedirector.worlds.shapes.{example}}}`, say, or `pairs: {{class_path: "
+                "evolvedirector.pairs.EvolvingPairs}}`."
             )
 
 

@@ -12,11 +12,13 @@ from evolvedirector.judges.health.report import JudgeHealth
 from evolvedirector.judges.judge import Judge
 from evolvedirector.policies.policy import Policy
 from evolvedirector.records import digest
+from evolvedirector.records.part import Part
 from evolvedirector.rewards.reward import Reward
 from evolvedirector.teachers.teacher import Teacher
 from evolvedirector.writers.prompt_writer import PromptWriter
 
 if TYPE_CHECKING:
+    from evolvedirector.evolution.holds_rounds import HoldsRounds
     from evolvedirector.models.embedder import Embedder
 
 
@@ -35,6 +37,7 @@ class RoundSettings:
         seed: Root of every draw of evolution.
         rewards: Score images, by name.
         embedder: Embeds what rounds publish. None: nobody does.
+        pairs: Holds rounds over subject pairs. None: rounds are over prompts.
     """
 
     teachers: Mapping[str, Teacher]
@@ -47,6 +50,11 @@ class RoundSettings:
     seed: int = 0
     rewards: Mapping[str, Reward] = field(default_factory=dict)
     embedder: Embedder | None = None
+    pairs: HoldsRounds | None = None
+
+    def selectors(self) -> list[Part]:
+        """List those whose opinion chooses what is trained on."""
+        return [self.judge, *(self.pairs.selectors() if self.pairs else ())]
 
     def deciders(self, gold: str) -> list[str]:
         """List everything that decides a round, as text.
@@ -59,7 +67,8 @@ class RoundSettings:
         who = [*teachers, *rewards, self.judge.fingerprint, self.writer.fingerprint, self.policy.fingerprint]
         floors = [] if self.judge_health is None else [repr(replace(self.judge_health, gold=None)), gold]
         embedder = [] if self.embedder is None else [f"embedder {self.embedder.fingerprint}"]
-        return [*who, repr(self.budget), *floors, f"tie margin {self.tie_margin}", *embedder]
+        pairs = [] if self.pairs is None else [f"pairs {self.pairs.fingerprint}"]
+        return [*who, repr(self.budget), *floors, f"tie margin {self.tie_margin}", *embedder, *pairs]
 
 
 def round_id_of(settings: RoundSettings, gold: str, student: Sequence[str], global_step: int, revision_sha: str) -> str:

@@ -11,6 +11,8 @@ _FILES = {
     "DrawnPrompts": "drawn.drawn_prompts",
     "DrawnReader": "drawn.drawn_reader",
     "DrawnSubjects": "drawn.drawn_subjects",
+    "EvolvingPairs": "evolving.evolving_pairs",
+    "FailingPairs": "evolving.pair_policy",
     "FolderSubjects": "folder_subjects",
     "JudgeChange": "judge_change",
     "MatchedPixels": "matched_pixels",
