@@ -19,6 +19,7 @@ _FILES = {
     "PairBudget": "pair_budget",
     "PairFilter": "pair_filter",
     "RawPatches": "raw_patches",
+    "SubjectJudge": "subject_judge",
     "SubjectPairBuilder": "builder",
     "TeacherDraft": "teacher_draft",
     "TransformersMask": "transformers_mask",

@@ -292,7 +292,8 @@ _PAIRS = "SELECT pair_id, subject, kind, use, status, cause, image_sha256, looks
 
 
 def _row(row: tuple[Any, ...]) -> PairRow:
-    return PairRow(*row[:-1], json.loads(row[-1]))
+    *columns, body = row
+    return PairRow(*columns, body=json.loads(body))
 
 
 def _unusable(path: Path, problem: str) -> StoreError:

@@ -76,14 +76,18 @@ class ToySubjectStudent(pl.LightningModule):
 
 
 def evolving(stages: dict[str, Any] | None = None, **settings: Any) -> EvolvingPairs:
-    """Return small rounds over drawn pairs; what a builder takes among the settings is the builder's."""
+    """Return small rounds over drawn pairs; what a builder takes among the settings is the builder's.
+
+    `thresholds` are those of looks; without `builder_thresholds` those of the builder are `LIMITS`.
+    """
     own = {"pairs_per_round": 18, "looks_per_round": 18, "look_share": 0.25, "mask": BorderMask()}
     rounds = {
         name: settings.pop(name) for name in (*own, "judge", "thresholds", "policy", "most_pairs") if name in settings
     }
     encoder = RawPatches(8)
     filter = PairFilter(encoder, DrawnReader(WORLD, encoder, learned=12, side_px=48), side_px=48)
-    numbers: dict[str, Any] = {"kinds": KINDS, "thresholds": LIMITS, "image_size_px": SIDE, "most_subjects": 24}
+    limits = settings.pop("builder_thresholds", LIMITS)
+    numbers: dict[str, Any] = {"kinds": KINDS, "thresholds": limits, "image_size_px": SIDE, "most_subjects": 24}
     made = builder({"filter": filter} | (stages or {}), **(numbers | settings))
     return EvolvingPairs(made, **(own | rounds))
 

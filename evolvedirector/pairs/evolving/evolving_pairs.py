@@ -176,6 +176,8 @@ class EvolvingPairs:
             news = [row for row in made.kept if row.pair_id not in there]
             if not news and not there:
                 raise RunError(_nothing_made(made, problem, run))
+            if problem:
+                warnings.warn(f"Pairs were not made, training goes on: {problem}", stacklevel=2)
             round.figures.pairs.update(_told(rates, chosen, made, problem, run))
             round.watch.check()
             child = info.revision_sha
@@ -222,12 +224,11 @@ class EvolvingPairs:
         return max(0, min(self.pairs_per_round, self.most_pairs - asked))
 
     def _make(self, run: StageRun, wishes: Sequence[PairWish]) -> tuple[MadePairs, str]:
-        """Make pairs; a stage that refuses everything ends the round's work and not the training."""
+        """Make pairs; a stage that refuses everything ends the work of the round, and not a training that has pairs."""
         made = MadePairs()
         try:
             self.builder.make(run, wishes, made)
         except StageRefusesAll as error:
-            warnings.warn(f"Pairs were not made, training goes on: {error}", stacklevel=3)
             return made, str(error)
         return made, ""
 
