@@ -149,9 +149,10 @@ class EvolutionCallback(pl.Callback):
             UserError: No teacher, a number out of range, or a part on the cluster that there is none of.
         """
         super().__init__()
-        check_pairs(
-            pairs, {"teachers": teachers, "judge": judge, "writer": writer, "policy": policy, "rewards": rewards}
-        )
+        of_prompts: dict[str, object] = {"teachers": teachers, "judge": judge, "writer": writer, "policy": policy}
+        of_prompts |= {"rewards": rewards, "judge_health": judge_health, "embedder": embedder, "cluster": cluster}
+        limits = settings_of(Budget, budget or {}, "budget")
+        check_pairs(pairs, {**of_prompts, "budget": limits != Budget() and not limits.buys_nothing})
         self.pairs = pairs
         self.teachers = dict(teachers or {})
         self.judge: Judge = judge or NoJudge()
@@ -159,7 +160,7 @@ class EvolutionCallback(pl.Callback):
         self.policy: Policy = NoPrompts() if pairs else policy or ScreeningPolicy()
         if pairs is None:
             check_settings(self.teachers, self.judge, self.writer, policy, rewards or {}, tie_margin)
-        self.budget = with_look_price(settings_of(Budget, budget or {}, "budget"), self.judge)
+        self.budget = with_look_price(limits, self.judge)
         self.judge_health = judge_health
         if isinstance(judge_health, Mapping):  # as Hydra gives it
             self.judge_health = settings_of(JudgeHealth, judge_health, "judge_health")

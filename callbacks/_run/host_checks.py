@@ -83,17 +83,18 @@ def check_pairs(pairs: HoldsRounds | None, others: Mapping[str, object]) -> None
 
     Args:
         pairs: Holds rounds over pairs. None: rounds are over prompts.
-        others: Parts of rounds over prompts by name; None, or empty, where there is none.
+        others: Settings of rounds over prompts by name; None, or empty, where they say nothing.
 
     Raises:
-        UserError: A part is missing, or would never be asked.
+        UserError: A part is missing, or a setting would not be followed.
     """
     if pairs is not None:
         refuse_unbuilt("pairs", pairs, "evolvedirector.pairs.EvolvingPairs")
         if given := [name for name, part in others.items() if part]:
             raise UserError(
-                f"pairs is given, and {', '.join(given)} beside it: rounds are over subject pairs or over prompts. "
-                f"Allowed is one of the two. Leave out {', '.join(given)}, or pairs."
+                f"pairs is given, and {', '.join(given)} beside it, which rounds over pairs do not use. Allowed are "
+                f"rounds over pairs or over prompts; limits of pairs stand in their builder's budget. Leave out "
+                f"{', '.join(given)}, or pairs."
             )
         return
     for name, example in (("judge", "MiniatureJudge"), ("writer", "MiniatureWriter")):

@@ -274,6 +274,16 @@ class PairBook:
         query = "SELECT COUNT(*) FROM pairs WHERE status = 'kept' AND published = 0"
         return int(self._connection.execute(query).fetchone()[0])
 
+    def files(self) -> Iterator[str]:
+        """Yield the sha256 of each file that an answer of a stage names."""
+        for (body,) in self._connection.execute("SELECT body FROM answers WHERE status = 'done'"):
+            yield from (str(file["sha256"]) for file in json.loads(body)["files"].values())
+
+    def problems(self) -> list[str]:
+        """List what SQLite finds wrong with the file."""
+        lines = [line for (line,) in self._connection.execute("PRAGMA integrity_check(5)")]
+        return [line for line in lines if line != "ok"]
+
     def mark_published(self, pair_ids: Sequence[str]) -> None:
         """Record that a revision holds these pairs; it is there already."""
         with self.transaction() as connection:

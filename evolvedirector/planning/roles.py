@@ -75,6 +75,13 @@ def phases_of(
     """
     settings = plan.settings
     rewards = {f"the reward {name}": (f"rewards.{name}", part) for name, part in settings.rewards.items()}
+    tenants = {} if settings.pairs is None else settings.pairs.tenants()
+    of_pairs = {
+        phase: {f"the {name} of pairs": (f"pairs.{name}", part) for name, part in parts.items()}
+        for phase, parts in tenants.items()
+    }
+    rewards |= of_pairs.get("score", {})
+    writers = {"the writer": ("writer", settings.writer), **of_pairs.get("write", {})}
     teachers = {f"the teacher {name}": (f"teachers.{name}", part) for name, part in settings.teachers.items()}
     return phases(
         student,
@@ -84,9 +91,9 @@ def phases_of(
                 {"the judge": ("judge", settings.judge), **rewards, "the embedder": ("embedder", settings.embedder)}
             )
         ),
-        sizes_of(plan.here(teachers)),
+        sizes_of(plan.here(teachers | of_pairs.get("teach", {}))),
         evaluators_of(callback for callback in callbacks if not isinstance(callback, Evolves)),
-        sizes_of(plan.here({"the writer": ("writer", settings.writer)})),
+        sizes_of(plan.here(writers)),
         work,
     )
 

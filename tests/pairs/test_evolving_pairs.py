@@ -15,6 +15,7 @@ import torch
 from evolvedirector.callbacks import EvolutionCallback
 from evolvedirector.callbacks._run.held_out import warn_of_training_judge
 from evolvedirector.errors import RunError, UserError
+from evolvedirector.evolution import Budget
 from evolvedirector.pairs import BorderMask, PairBudget
 from evolvedirector.pairs.drawn.changes import TINTS
 from evolvedirector.pairs.evolving.cells import Cell
@@ -286,6 +287,9 @@ def test_a_student_that_reads_no_reference_is_refused(tmp_path: Path) -> None:
 def test_rounds_are_over_pairs_or_over_prompts() -> None:
     with pytest.raises(UserError, match="pairs is given, and judge beside it"):
         EvolutionCallback(pairs=evolving(), judge=ToyJudge())
+    with pytest.raises(UserError, match="pairs is given, and judge_health, budget beside it"):
+        EvolutionCallback(pairs=evolving(), judge_health=True, budget=Budget(budget_teacher_calls=5))
+    assert EvolutionCallback(pairs=evolving(), budget=Budget(budget_teacher_calls=0)).plan_summary()["rounds"] == "none"
     with pytest.raises(UserError, match="writer is missing"):
         EvolutionCallback({"toy": ToyTeacher()}, ToyJudge())
     with pytest.raises(UserError, match="teachers is empty"):
