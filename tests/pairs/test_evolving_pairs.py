@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,11 +19,12 @@ from evolvedirector.callbacks import EvolutionCallback
 from evolvedirector.callbacks._run.held_out import warn_of_training_judge
 from evolvedirector.errors import RunError, UserError
 from evolvedirector.evolution import Budget
-from evolvedirector.pairs import BorderMask, PairBudget
+from evolvedirector.pairs import BorderMask, FailingPairs, PairBudget
 from evolvedirector.pairs.drawn.changes import TINTS
 from evolvedirector.pairs.evolving.cells import Cell
 from evolvedirector.pairs.pair_book import PairBook
 from evolvedirector.pairs.pair_records import PairReply, PairRequest, failed, refused
+from evolvedirector.report import RunFolder, build, build_report
 from evolvedirector.store import Blobs, DatasetStore
 from tests.pairs.evolving_toys import EPOCHS, KINDS, LIMITS, SIDE, Run, ToySubjectStudent, evolving
 from tests.pairs.pair_toys import counted, parts
@@ -165,12 +169,11 @@ def test_a_round_that_is_killed_goes_on_and_makes_nothing_twice(whole: Run, tmp_
 
 
 @pytest.mark.slow
-def test_an_older_checkpoint_with_another_policy_forks_and_reuses_pairs(whole: Run) -> None:
-    from evolvedirector.pairs import FailingPairs
-
+def test_an_older_checkpoint_with_another_policy_forks_and_reuses_pairs(whole: Run, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(whole.folder, tmp_path / "copy"))
     calls: Counter[str] = Counter()
     other = evolving(counted(calls, filter=evolving().judge), policy=FailingPairs(mastered_below=0.0))
-    again = Run(whole.folder, fails={"texture"}, pairs=other).fit("step-00000002-round")
+    again = Run(folder, fails={"texture"}, pairs=other).fit("step-00000002-round")
     assert again.data.revision_sha != whole.data.revision_sha
     asked = again.rounds()[-1].figures.pairs["asked"]
     assert sum(asked.values()) == 18
@@ -314,3 +317,30 @@ def test_cells_are_those_of_subjects_that_are_built(whole: Run) -> None:
     names = {Cell(cell["category"], cell["kind"]) for cell in whole.rounds()[-1].figures.pairs["cells"]}
     assert {cell.kind for cell in names} == set(KINDS)
     assert isinstance(whole.pairs.mask, BorderMask)
+
+
+# ---- what is told
+
+
+def test_the_page_tells_which_cells_failed_and_shows_drawings_beside_their_references(
+    whole: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "_plotly", lambda: "const Plotly = {};")
+    page = build_report(RunFolder.open(whole.folder))
+    told = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", "", page))
+    assert "Looked at: 18 drawings of subjects that are never trained on; 6 failed." in told
+    asked = whole.rounds()[1].figures.pairs["asked"]["texture"]
+    assert f"{asked} texture" in told and "Kept:" in told
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, flags=re.DOTALL)
+    pairs = json.loads(found.group(1))["pairs"] if found else {}
+    assert pairs["kind"] == "subject" and pairs["total"] == 36
+    failed = [pair for pair in pairs["pairs"] if pair["reading"] == "lacks"]
+    assert {pair["skill"] for pair in failed} == {"texture"} and failed[0]["by"] == "reference"
+    assert "is below" in failed[0]["looks"][0]["reason"] and failed[0]["student"] and failed[0]["teacher"]
+
+
+def test_a_round_leaves_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Run(tmp_path, fails={"texture"}, max_epochs=2).fit()
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("round")]
+    assert re.fullmatch(r"round 1/2: asked for 18 pairs, kept \d+ \(.*texture.*\) \(\d+ s\)", lines[0])
+    assert lines[1].startswith("round 2/2: looked at 18 drawings: 6 failed; asked for ")
