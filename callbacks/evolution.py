@@ -15,6 +15,7 @@ from evolvedirector.callbacks._run.finite import refuse_nonfinite_weights
 from evolvedirector.callbacks._run.held_out import size_px_of
 from evolvedirector.callbacks._run.host_checks import (
     check_before_rounds,
+    check_pairs,
     check_placed,
     check_settings,
     check_sized,
@@ -38,6 +39,7 @@ from evolvedirector.callbacks.checkpoint import (
 from evolvedirector.errors import RunError
 from evolvedirector.evolution.background_rounds import BackgroundRounds
 from evolvedirector.evolution.budget import Budget
+from evolvedirector.evolution.holds_rounds import HoldsRounds, NoPrompts
 from evolvedirector.evolution.host import EvolvingData
 from evolvedirector.evolution.opening import seeding_info
 from evolvedirector.evolution.round_id import RoundSettings, gold_name, round_id_of
@@ -45,6 +47,7 @@ from evolvedirector.evolution.schedule import RoundSchedule
 from evolvedirector.execution.executor import Cluster
 from evolvedirector.judges.health.report import JudgeHealth
 from evolvedirector.judges.judge import Judge
+from evolvedirector.judges.no_judge import NoJudge
 from evolvedirector.models.embedder import Embedder
 from evolvedirector.planning.preflight import SMOKE_TEST
 from evolvedirector.planning.roles import EvolutionPlan
@@ -89,9 +92,9 @@ class EvolutionCallback(pl.Callback):
 
     def __init__(
         self,
-        teachers: dict[str, Teacher],
-        judge: Judge,
-        writer: PromptWriter,
+        teachers: dict[str, Teacher] | None = None,
+        judge: Judge | None = None,
+        writer: PromptWriter | None = None,
         policy: Policy | None = None,
         budget: Budget | None = None,
         judge_health: JudgeHealth | bool | None = None,
@@ -109,11 +112,12 @@ class EvolutionCallback(pl.Callback):
         cluster: Cluster | None = None,
         mode: Literal["between_epochs", "background"] = "between_epochs",
         background: BackgroundRounds | None = None,
+        pairs: HoldsRounds | None = None,
     ) -> None:
         """Set who takes part, how often, and what it may cost.
 
         Args:
-            teachers: Image sources by name, in order of preference.
+            teachers: Image sources by name, in order of preference. Rounds over prompts need them, judge and writer.
             judge: Compares student with teacher; not the judge of the headline figures.
             writer: Writes new prompts.
             policy: Decides what is written, bought, mastered, expanded, deleted. None: `ScreeningPolicy`, which needs
@@ -142,17 +146,26 @@ class EvolutionCallback(pl.Callback):
             cluster: Where judge, writer, teachers or rewards work that do not work beside the student. None: all do.
             mode: Whether training waits for each round, or goes on while its judge, writer and teachers work.
             background: How far such rounds lag behind. None: what they buy is read one epoch after the drawings.
+            pairs: Holds rounds over subject pairs (`EvolvingPairs`), in place of teachers, judge, writer and policy;
+                what they may use up says their builder's budget. None: rounds are over prompts.
 
         Raises:
             UserError: No teacher, a number out of range, or a part on the cluster that there is none of.
         """
         super().__init__()
-        check_settings(teachers, judge, writer, policy, rewards or {}, tie_margin)
-        self.teachers = dict(teachers)
-        self.judge = judge
-        self.writer = writer
-        self.policy: Policy = policy or ScreeningPolicy()
-        self.budget = with_look_price(settings_of(Budget, budget or {}, "budget"), judge)
+        of_prompts: dict[str, object] = {"teachers": teachers, "judge": judge, "writer": writer, "policy": policy}
+        of_prompts |= {"rewards": rewards, "judge_health": judge_health, "embedder": embedder, "cluster": cluster}
+        of_prompts |= {"mode: background": mode == "background"}
+        limits = settings_of(Budget, budget or {}, "budget")
+        check_pairs(pairs, {**of_prompts, "budget": limits != Budget() and not limits.buys_nothing})
+        self.pairs = pairs
+        self.teachers = dict(teachers or {})
+        self.judge: Judge = judge or NoJudge()
+        self.writer: PromptWriter = writer or NoPrompts()
+        self.policy: Policy = NoPrompts() if pairs else policy or ScreeningPolicy()
+        if pairs is None:
+            check_settings(self.teachers, self.judge, self.writer, policy, rewards or {}, tie_margin)
+        self.budget = with_look_price(limits, self.judge)
         self.judge_health = health_of(judge_health, self.policy)
         self.tie_margin = tie_margin
         self.every_n_epochs = every_n_epochs
@@ -236,7 +249,8 @@ class EvolutionCallback(pl.Callback):
             path = Path(trainer.default_root_dir) / CHECKPOINT_FOLDER / "step-rehearsal" / STATE_NAME
             rehearse(trainer, pl_module, self.image_size_px or size_px_of(pl_module), path)
         restored_later = is_restored_later(trainer)
-        if self._pending is None and not self.budget.buys_nothing and not restored_later:
+        buys_seeds = self.pairs is None and not self.budget.buys_nothing
+        if self._pending is None and buys_seeds and not restored_later:
             refuse_nonfinite_weights(trainer, "Nothing is bought for them.")
             revision_sha = self._published_sha or self._opened().revision_sha
             info = seeding_info(self.seed, self.max_rounds, trainer.global_step, revision_sha)
@@ -342,6 +356,8 @@ class EvolutionCallback(pl.Callback):
         teachers = {f"teachers.{name}": teacher for name, teacher in self.teachers.items()}
         rewards = {f"rewards.{name}": reward for name, reward in self.rewards.items()}
         embedder: dict[str, Part] = {} if self.embedder is None else {"embedder": self.embedder}
+        if self.pairs is not None:
+            return {**self.pairs.parts(), **embedder}
         return {**teachers, "judge": self.judge, "writer": self.writer, "policy": self.policy, **rewards, **embedder}
 
     def evolution(self) -> EvolutionPlan:
@@ -358,6 +374,7 @@ class EvolutionCallback(pl.Callback):
             self.rewards,
             self.embedder,
             background=self.background,
+            pairs=self.pairs,
         )
         return EvolutionPlan(
             settings, self._schedule, self.offload_student, self.image_size_px, self.data, self.cluster
@@ -365,8 +382,11 @@ class EvolutionCallback(pl.Callback):
 
     def plan_summary(self) -> dict[str, str]:
         """Say what evolution may do and cost at most, for `evolvedirector check`."""
+        rounds = "none" if self.budget.buys_nothing else self._schedule.told()
+        if self.pairs is not None:
+            return {"rounds": rounds, **self.pairs.summary(), "offload student": self.offload_student}
         return {
-            "rounds": "none" if self.budget.buys_nothing else self._schedule.told(),
+            "rounds": rounds,
             "mode": "between epochs" if self.background is None else self.background.told(),
             "teachers": ", ".join(self.teachers),
             "judge": type(self.judge).__name__,

@@ -15,7 +15,7 @@ from evolvedirector.datamodules.batches import BatchForm, collate
 from evolvedirector.datamodules.evolving import EvolvingDataModule
 from evolvedirector.datamodules.requests import requests_for
 from evolvedirector.errors import UserError
-from evolvedirector.records import IMAGE_ROLE, FileRef, ImageRequest, Prompt, Sample, seed_of
+from evolvedirector.records import IMAGE_ROLE, FileRef, ImageRequest, Prompt, RevisionChange, Sample, seed_of
 from evolvedirector.records.prompt_source import BringsFiles, PromptSource
 from evolvedirector.records.subject_roles import (
     DEPTH,
@@ -30,7 +30,7 @@ from evolvedirector.records.subject_roles import (
     check_references,
     mask_of,
 )
-from evolvedirector.store import RevisionFiles, RevisionReader
+from evolvedirector.store import DatasetStore, RevisionFiles, RevisionReader
 from evolvedirector.store.images import fit_square
 from evolvedirector.store.latents import LatentFiles
 from evolvedirector.store.revision import Place
@@ -127,6 +127,14 @@ class SubjectPairDataModule(EvolvingDataModule):
     def held_out_files(self) -> Mapping[str, Mapping[str, FileRef]]:
         """Return the references of held-out prompts, by the prompt's id; none where their source brings no files."""
         return self._held_out.files() if isinstance(self._held_out, BringsFiles) else {}
+
+    def prepare_data(self) -> None:
+        """Make a root where rounds before the first step are to fill it; else see `EvolvingDataModule`."""
+        files = RevisionFiles(self.data_root)
+        if self.seeds is None and self._waits_for_rounds() and files.current() is None:
+            with DatasetStore(self.data_root, create=True) as store:
+                store.publish(None, "empty", RevisionChange())
+        super().prepare_data()
 
     def serve_latents(self, latents: LatentFiles | None) -> None:
         """Put latents into batches in place of images, where no sample is rebuilt from itself.

@@ -110,14 +110,15 @@ def training_judges(trainer: pl.Trainer) -> list[Judge]:
 
 
 def warn_of_training_judge(trainer: pl.Trainer, reader: Part, where: str) -> None:
-    """Warn when the figures are read by the judge that chose the training data.
+    """Warn when the figures are read by whoever chose the training data: a judge, or the readers of subject pairs.
 
     Args:
         trainer: Knows the callbacks that evolve data.
         reader: Who reads the figures.
         where: The setting that names the reader, for the message.
     """
-    for judge in training_judges(trainer):
+    plans = evolution_plans(trainer.callbacks)  # type: ignore[attr-defined]
+    for judge in (part for plan in plans for part in plan.settings.selectors()):
         if models_of(judge) & models_of(reader):  # a correction or a panel does not make it another judge
             rank_zero_warn(
                 f"{where} is the judge of the training data too ({reader.fingerprint}). What it gets wrong then "

@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 
 from evolvedirector.errors import RunError, UserError
 from evolvedirector.evolution import EvolvingData, ImageGenerator, MeasuresLoss
+from evolvedirector.evolution.holds_rounds import HoldsRounds
 from evolvedirector.execution.executor import Cluster
 from evolvedirector.execution.ranks import on_rank_zero
 from evolvedirector.judges.health.report import JudgeHealth
@@ -75,6 +76,34 @@ def check_placed(cluster: Cluster | None, parts: Mapping[str, Part]) -> None:
             raise UserError(
                 f"The cluster has a place for {place!r}, which takes no part. Allowed are {', '.join(allowed)}. "
                 + (f"Did you mean {near[0]!r}?" if near else "Leave it out.")
+            )
+
+
+def check_pairs(pairs: HoldsRounds | None, others: Mapping[str, object]) -> None:
+    """Refuse rounds that are over prompts and over pairs at once, or over neither.
+
+    Args:
+        pairs: Holds rounds over pairs. None: rounds are over prompts.
+        others: Settings of rounds over prompts by name; None, or empty, where they say nothing.
+
+    Raises:
+        UserError: A part is missing, or a setting would not be followed.
+    """
+    if pairs is not None:
+        refuse_unbuilt("pairs", pairs, "evolvedirector.pairs.EvolvingPairs")
+        if given := [name for name, part in others.items() if part]:
+            raise UserError(
+                f"pairs is given, and {', '.join(given)} beside it, which rounds over pairs do not use. Allowed are "
+                f"rounds over pairs or over prompts; limits of pairs stand in their builder's budget. Leave out "
+                f"{', '.join(given)}, or pairs."
+            )
+        return
+    for name, example in (("judge", "MiniatureJudge"), ("writer", "MiniatureWriter")):
+        if others[name] is None:
+            raise UserError(
+                f"{name} is missing. Allowed without one are rounds over subject pairs alone. Write `{name}: "
+                f"{{class_path: evolvedirector.worlds.shapes.{example}}}`, say, or `pairs: {{class_path: "
+                "evolvedirector.pairs.EvolvingPairs}}`."
             )
 
 

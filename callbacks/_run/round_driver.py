@@ -76,7 +76,8 @@ class RoundDriver:
 
     def run(self, info: RoundInfo) -> str:
         """Run one round on all ranks; every rank returns the sha of the published revision."""
-        return self._together(run_round, info)
+        pairs = self._settings.pairs
+        return self._together(run_round if pairs is None else pairs.hold, info)
 
     def seed(self, info: RoundInfo) -> str:
         """Buy images for seed prompts on all ranks; every rank returns the revision to train on."""
@@ -111,7 +112,8 @@ class RoundDriver:
         if self._plan.cluster is not None and self._trainer.is_global_zero:
             self._plan.cluster.close()
         parts = (*settings.teachers.values(), settings.writer, *settings.rewards.values(), settings.judge)
-        close_parts(*parts, self._embedder)
+        of_pairs = () if settings.pairs is None else settings.pairs.parts().values()
+        close_parts(*parts, self._embedder, *of_pairs)
 
     def _together(self, work: Callable[[Round], str], info: RoundInfo, name: str | None = None) -> str:
         student = student_part(self._trainer, self._module)
@@ -256,7 +258,9 @@ class RoundDriver:
             student: Draws.
         """
         settings = self._settings
-        return tenants_of(student, settings.teachers, settings.judge, settings.writer, settings.rewards, self._embedder)
+        parts = (settings.teachers, settings.judge, settings.writer, settings.rewards, self._embedder)
+        tenants = tenants_of(student, *parts)
+        return tenants if settings.pairs is None else {**settings.pairs.tenants(), "render": tenants["render"]}
 
     def over_cluster(self, executor: Executor, local: LocalExecutor) -> Executor:
         """Return an executor that asks the cluster, where there is one, for the parts placed there.

@@ -81,6 +81,8 @@ def line_of(name: str, outcome: RoundOutcome, seconds: float) -> str:
         parts += [bought, f"retired {retired}"]
     elif figures.skipped:
         parts.append(f"skipped, the judge {'answers nothing' if figures.judge_silent else 'cannot be trusted'}")
+    elif figures.pairs:
+        parts += _of_pairs(figures, outcome.failed, outcome.screened)
     else:
         screened = f", screened {outcome.screened}: {outcome.failed} failed"
         parts.append(f"wrote {figures.written} prompts{screened if outcome.screened else ''}")
@@ -97,8 +99,22 @@ def line_of(name: str, outcome: RoundOutcome, seconds: float) -> str:
         parts.append(f"no answer: {told_faults(outcome.faults)}")
     of = "" if outcome.budget_teacher_calls is None else f" of {outcome.budget_teacher_calls:,}"
     total = outcome.spent_in_all
+    if figures is not None and figures.pairs:
+        return f"{name}: {'; '.join(parts)} ({seconds:.0f} s)"
     parts.append(f"so far {total.teacher_calls:,}{of} calls, ${total.cost_usd:,.2f}")
     return f"{name}: {'; '.join(parts)} ({seconds:.0f} s)"
+
+
+def _of_pairs(figures: RoundFigures, failed: int, looked: int) -> list[str]:
+    """Say what a round over subject pairs saw and built."""
+    told, kept = figures.pairs, figures.pairs["kept"]
+    named = ", ".join(f"{count} {kind}" for kind, count in kept.items())
+    parts = [f"looked at {looked} drawings: {failed} failed"] if looked else []
+    asked = sum(told["asked"].values())
+    parts.append(f"asked for {asked} pairs, kept {sum(kept.values())}{f' ({named})' if named else ''}")
+    if told["open"]:
+        parts.append(f"{told['open']} left open")
+    return parts
 
 
 def scalars_of(outcome: RoundOutcome) -> dict[str, float | None]:
@@ -110,7 +126,7 @@ def scalars_of(outcome: RoundOutcome) -> dict[str, float | None]:
         "rounds/screened": screened,
         "rounds/failed_share": failed / screened if screened else None,
         "rounds/bought": outcome.spent.teacher_calls,
-        "rounds/kept": outcome.kept,
+        "rounds/kept": sum(figures.pairs["kept"].values()) if figures.pairs else outcome.kept,
         "rounds/mastered": _entered(outcome, "mastered"),
         "rounds/retired": _entered(outcome, "retired"),
         "rounds/skipped": int(figures.skipped),

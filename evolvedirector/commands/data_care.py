@@ -42,6 +42,7 @@ def verify(options: argparse.Namespace) -> int:
     Returns:
         Exit code: 0, or 1 where the root is not whole.
     """
+    from evolvedirector.pairs.pair_verify import damages_of_pairs
     from evolvedirector.store.repair import repair_root
     from evolvedirector.store.verify import verify_root
 
@@ -49,11 +50,11 @@ def verify(options: argparse.Namespace) -> int:
         if sys.stderr.isatty():
             print(f"\r\x1b[KReading {line}", end="", file=sys.stderr, flush=True)
 
-    found = verify_root(options.root, options.quick, progress)
+    found = verify_root(options.root, options.quick, progress, [damages_of_pairs])
     done: list[str] = []
     if options.repair and not found.is_whole:
         done = repair_root(options.root, found.damages)
-        found = verify_root(options.root, options.quick, progress)
+        found = verify_root(options.root, options.quick, progress, [damages_of_pairs])
     if sys.stderr.isatty():
         print("\r\x1b[K", end="", file=sys.stderr)
     if options.json:

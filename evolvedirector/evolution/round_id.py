@@ -13,11 +13,13 @@ from evolvedirector.judges.health.report import JudgeHealth
 from evolvedirector.judges.judge import Judge
 from evolvedirector.policies.policy import Policy
 from evolvedirector.records import digest
+from evolvedirector.records.part import Part
 from evolvedirector.rewards.reward import Reward
 from evolvedirector.teachers.teacher import Teacher
 from evolvedirector.writers.prompt_writer import PromptWriter
 
 if TYPE_CHECKING:
+    from evolvedirector.evolution.holds_rounds import HoldsRounds
     from evolvedirector.models.embedder import Embedder
 
 
@@ -37,6 +39,7 @@ class RoundSettings:
         rewards: Score images, by name.
         embedder: Embeds what rounds publish. None: nobody does.
         background: How far rounds lag behind the training. None: training waits for them.
+        pairs: Holds rounds over subject pairs. None: rounds are over prompts.
     """
 
     teachers: Mapping[str, Teacher]
@@ -50,6 +53,11 @@ class RoundSettings:
     rewards: Mapping[str, Reward] = field(default_factory=dict)
     embedder: Embedder | None = None
     background: BackgroundRounds | None = None
+    pairs: HoldsRounds | None = None
+
+    def selectors(self) -> list[Part]:
+        """List those whose opinion chooses what is trained on."""
+        return [self.judge, *(self.pairs.selectors() if self.pairs else ())]
 
     def deciders(self, gold: str) -> list[str]:
         """List everything that decides a round, as text.
@@ -64,7 +72,8 @@ class RoundSettings:
         embedder = [] if self.embedder is None else [f"embedder {self.embedder.fingerprint}"]
         # a round that training waits for decides as one between epochs does, and finds what that one bought
         lag = [repr(self.background)] if self.background is not None and self.background.epochs else []
-        return [*who, repr(self.budget), *floors, f"tie margin {self.tie_margin}", *embedder, *lag]
+        pairs = [] if self.pairs is None else [f"pairs {self.pairs.fingerprint}"]
+        return [*who, repr(self.budget), *floors, f"tie margin {self.tie_margin}", *embedder, *lag, *pairs]
 
 
 def round_id_of(settings: RoundSettings, gold: str, student: Sequence[str], global_step: int, revision_sha: str) -> str:

@@ -102,9 +102,23 @@ def render(round: Round, prompts: Sequence[Prompt], variant: int = 0) -> dict[st
         prompts: What to draw.
         variant: Which of several images of a prompt; each has a seed of its own.
     """
-    parts, student, files = round.parts, round.parts.student, PromptFiles(round)
-    requests = {r.request_id: r for r in (student_request(round, prompt, variant) for prompt in prompts)}
-    drawn_from = {student_request(round, prompt, variant).request_id: files.of(prompt) for prompt in prompts}
+    files = PromptFiles(round)
+    requests = {prompt.id: student_request(round, prompt, variant) for prompt in prompts}
+    drawn = draw(round, {requests[prompt.id]: files.of(prompt) for prompt in prompts}, files)
+    return {prompt_id: drawn[request.request_id] for prompt_id, request in requests.items()}
+
+
+def draw(round: Round, asked: Mapping[ImageRequest, Mapping[str, FileRef]], files: PromptFiles) -> dict[str, str]:
+    """Let the student draw requests, each from its files; returns the image's sha256 by request id.
+
+    Args:
+        round: The round.
+        asked: Requests without files, and the files of each by role, without content.
+        files: Reads their content.
+    """
+    parts, student = round.parts, round.parts.student
+    requests = {request.request_id: request for request in asked}
+    drawn_from = {request.request_id: roles for request, roles in asked.items()}
     # images of one size, from files of the same roles, are drawn together: mixed chunks would be mostly padding
     names = sorted(
         requests, key=lambda name: (requests[name].height_px, requests[name].width_px, sorted(drawn_from[name]))
@@ -116,7 +130,7 @@ def render(round: Round, prompts: Sequence[Prompt], variant: int = 0) -> dict[st
         parts.ledger.rounds.add_renders(round.info.round_id, drawn)
         return drawn
 
-    drawn: dict[str, str] = remembered(
+    return remembered(
         round,
         "render",
         student,
@@ -127,7 +141,6 @@ def render(round: Round, prompts: Sequence[Prompt], variant: int = 0) -> dict[st
         settle=settle,
         group_seconds=math.inf,  # a unit is drawn as a whole: its images come all at once
     )
-    return {prompt.id: drawn[student_request(round, prompt, variant).request_id] for prompt in prompts}
 
 
 def student_request(round: Round, prompt: Prompt, variant: int = 0) -> ImageRequest:

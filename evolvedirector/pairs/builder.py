@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 from evolvedirector.errors import RunError, UserError
 from evolvedirector.execution.executor import Executor
 from evolvedirector.execution.local import LocalExecutor
-from evolvedirector.pairs.pair_book import FateCounts, PairBook, PairRow
+from evolvedirector.pairs.pair_book import PairBook, PairRow
 from evolvedirector.pairs.pair_budget import PairBudget
 from evolvedirector.pairs.pair_figures import PairFigures
 from evolvedirector.pairs.pair_records import (
@@ -23,7 +23,6 @@ from evolvedirector.pairs.pair_records import (
     SOURCE,
     ChangeKind,
     StageName,
-    Subject,
 )
 from evolvedirector.pairs.pair_work import PairPass, PairWork
 from evolvedirector.pairs.stage_run import StageRun
@@ -36,8 +35,9 @@ from evolvedirector.pairs.stages import (
     SubjectSource,
     ViewStage,
 )
-from evolvedirector.pairs.thresholds import check_thresholds
+from evolvedirector.pairs.thresholds import Thresholds, check_thresholds
 from evolvedirector.pairs.unchanged import Unchanged
+from evolvedirector.pairs.wishes import MadePairs, PairWish
 from evolvedirector.records import FileRef, Prompt, RevisionChange, Sample, digest, seed_of
 from evolvedirector.records.part import Part, close_parts, verify_parts
 from evolvedirector.records.subject_roles import SUBJECT_BOX
@@ -193,31 +193,98 @@ class SubjectPairBuilder:
         verify_parts(*self.stages.values())
         with PairBook.for_writing(store.root) as book:
             self._publish(store, book)
-            run = StageRun(book, store.blobs, executor or self._local_executor(), self.budget, spend=dict(book.spend()))
-            taken = PairPass(
-                run, self.stages, (self.image_size_px,) * 2, self.thresholds, self.near_bits, self.several_share
-            )
-            open_pairs = 0
+            run = self.run_over(store, book, executor or self._local_executor())
+
+            def passed(made: MadePairs) -> None:
+                if book.unpublished_count() >= PAIRS_PER_REVISION:
+                    self._publish(store, book)
+                if note is not None:
+                    note(PairFigures.of(book.counts(), run.spend).lines()[0])
+                self._refuse_all_rejected(made)
+
+            made = MadePairs()
             try:
-                for works in self._passes(book):
-                    rows = taken.take(works)
-                    book.record(rows)
-                    open_pairs += len(works) - len(rows)
-                    if book.unpublished_count() >= PAIRS_PER_REVISION:
-                        self._publish(store, book)
-                    counts = book.counts()
-                    if note is not None:
-                        note(PairFigures.of(counts, run.spend).lines()[0])
-                    self._refuse_all_rejected(book, counts)
-                    if self._is_enough(counts, run):
-                        break
+                self.make(run, self._planned(), made, self.most_kept, passed)
             finally:
                 close_parts(*self.stages.values())
             self._publish(store, book)
             failures = {f"{stage}: {reason}": count for (stage, reason), count in run.failures.items()}
             return PairFigures.of(
-                book.counts(), book.spend(), open_pairs=open_pairs, held_back=dict(run.held_back), failures=failures
+                book.counts(), book.spend(), open_pairs=made.open, held_back=dict(run.held_back), failures=failures
             )
+
+    def run_over(
+        self, store: DatasetStore, book: PairBook, executor: Executor, check: Callable[[], None] = lambda: None
+    ) -> StageRun:
+        """Return who asks the stages, within the budget.
+
+        Args:
+            store: The dataset root.
+            book: Of that root.
+            executor: Who carries requests to the stages.
+            check: Called between units of work; raises where the work is to stop.
+        """
+        return StageRun(book, store.blobs, executor, self.budget, spend=dict(book.spend()), check=check)
+
+    def stages_over(self, run: StageRun, thresholds: Thresholds | None = None, **others: Part) -> PairPass:
+        """Return the stages with what is applied to their answers.
+
+        Args:
+            run: Asks them.
+            thresholds: By kind of change. None: the builder's.
+            others: In place of stages, or beside them, by name.
+        """
+        stages: dict[StageName, Any] = {**self.stages, **others}
+        sizes = (self.image_size_px,) * 2
+        return PairPass(run, stages, sizes, thresholds or self.thresholds, self.near_bits, self.several_share)
+
+    def make(
+        self,
+        run: StageRun,
+        wishes: Iterable[PairWish],
+        made: MadePairs,
+        most_kept: int | None = None,
+        passed: Callable[[MadePairs], None] = lambda made: None,
+    ) -> None:
+        """Make the pairs that are wished for, as far as the budget reaches; what was decided before is not made again.
+
+        Nothing is published.
+
+        Args:
+            run: Asks the stages.
+            wishes: Pairs, in their order.
+            made: Told after each pass what became of its pairs.
+            most_kept: Stop when so many of them are kept. None: all are made.
+            passed: Called after each pass with what was made so far.
+
+        Raises:
+            StageRefusesAll: A stage refuses everything.
+        """
+        taken = self.stages_over(run)
+        wished = iter(wishes)
+        while part := list(islice(wished, self.pairs_per_pass)):
+            if most_kept is not None and len(made.kept) >= most_kept:
+                break
+            works = [self._work(wish) for wish in part]
+            decided = run.book.rows([work.pair_id for work in works])
+            left = [work for work in works if work.pair_id not in decided]
+            rows = taken.take(left) if left else []
+            run.book.record(rows)
+            made.add([*decided.values(), *rows], len(left) - len(rows))
+            if left:
+                passed(made)
+                if self._is_too_dear(run):
+                    break
+
+    def samples_of(self, store: DatasetStore, rows: Sequence[PairRow]) -> list[Sample]:
+        """Make samples of kept pairs; the file that says all about each is durable then.
+
+        Args:
+            store: The dataset root.
+            rows: Kept pairs, whose files are there.
+        """
+        about = [FileRef.of(canonical_json(_about(row)), "application/json") for row in rows]
+        return [_sample(row, file) for row, file in zip(rows, store.blobs.put_files(about), strict=True)]
 
     def _local_executor(self) -> Executor:
         """Ask in this process; parts of other phases let go of their memory when one begins."""
@@ -232,48 +299,39 @@ class SubjectPairBuilder:
         }
         return LocalExecutor(tenants, unit=self.batch)
 
-    def _passes(self, book: PairBook) -> Iterator[list[PairWork]]:
-        """Cut the pairs that have not met their fate into passes, in the order of the source."""
+    def _planned(self) -> Iterator[PairWish]:
+        """Plan every subject, in the order of the source."""
         listed = self.source.subjects()[: self.most_subjects]
         if not listed:
             raise UserError(
                 "The source lists no subject. Allowed are one or more. Name a folder with pictures, or another source."
             )
-        planned = (work for subject in listed for work in self._planned(subject))
-        while part := list(islice(planned, self.pairs_per_pass)):
-            decided = book.decided([work.pair_id for work in part])
-            if left := [work for work in part if work.pair_id not in decided]:
-                yield left
+        kinds = [(kind, number) for kind in self.kinds for number in range(self.pairs_per_kind)]
+        return (PairWish(subject, kind, number) for subject in listed for kind, number in kinds)
 
-    def _planned(self, subject: Subject) -> Iterator[PairWork]:
-        for kind in self.kinds:
-            for index in range(self.pairs_per_kind):
-                named = (self.source.fingerprint, subject.name, kind, index)
-                pair_id = digest("pair", self.fingerprint, *named, length=24)
-                lot = seed_of("use", self.seed, *named) / 2**63
-                seed = seed_of("pair", self.seed, *named)
-                yield PairWork(pair_id, subject, kind, "editing" if lot < self.editing_share else "generation", seed)
+    def _work(self, wish: PairWish) -> PairWork:
+        named = (self.source.fingerprint, wish.subject.name, wish.kind, wish.number)
+        pair_id = digest("pair", self.fingerprint, *named, length=24)
+        lot = seed_of("use", self.seed, *named) / 2**63
+        seed = seed_of("pair", self.seed, *named)
+        return PairWork(pair_id, wish.subject, wish.kind, "editing" if lot < self.editing_share else "generation", seed)
 
-    def _is_enough(self, counts: FateCounts, run: StageRun) -> bool:
+    def _is_too_dear(self, run: StageRun) -> bool:
+        counts = run.book.counts()
         kept = sum(count for (_, _, status, _), count in counts.items() if status == "kept")
         if limit := self.budget.too_dear(sum(counts.values()), kept, run.spend):
             run.held_back[limit] += 1
-            return True
-        return self.most_kept is not None and kept >= self.most_kept
+        return bool(limit)
 
-    def _refuse_all_rejected(self, book: PairBook, counts: FateCounts) -> None:
-        decided = sum(counts.values())
-        if decided < ALL_REJECTED_AFTER or any(status == "kept" for _, _, status, _ in counts):
+    def _refuse_all_rejected(self, made: MadePairs) -> None:
+        if len(made.rejected) < ALL_REJECTED_AFTER or made.kept:
             return
-        causes: Counter[str] = Counter()
-        for (_, _, _, cause), count in counts.items():
-            causes[cause] += count
-        cause = causes.most_common(1)[0][0]
-        reason = book.pairs("rejected", cause, limit=1)[0].body["reason"]
+        cause = Counter(row.cause for row in made.rejected).most_common(1)[0][0]
+        reason = next(row.body["reason"] for row in made.rejected if row.cause == cause)
         raise RunError(
-            f"All {decided} pairs were rejected, most of them for '{cause}': {reason.rstrip('.')}. Allowed is a build"
-            " that keeps some. Look at them with `evolvedirector pairs show`, then change the thresholds, the subjects"
-            " or the stage."
+            f"All {len(made.rejected)} pairs were rejected, most of them for '{cause}': {reason.rstrip('.')}. Allowed"
+            " is a build that keeps some. Look at them with `evolvedirector pairs show`, then change the thresholds,"
+            " the subjects or the stage."
         )
 
     def _publish(self, store: DatasetStore, book: PairBook) -> None:
@@ -286,13 +344,17 @@ class SubjectPairBuilder:
         if current is not None:
             entries = store.state(current).entries.values()
             there = {sample.variant for entry in entries for sample in entry.samples}
-        if missing := [row for row in rows if row.pair_id not in there]:
-            about = [FileRef.of(canonical_json(_about(row)), "application/json") for row in missing]
-            kept = store.blobs.put_files(about)
-            samples = [_sample(row, file) for row, file in zip(missing, kept, strict=True)]
+        whole = [row for row in rows if row.pair_id in there or _has_files(store, row)]
+        book.forget([row.pair_id for row in rows if row not in whole])  # decided anew: what is gone is made again
+        if missing := [row for row in whole if row.pair_id not in there]:
             round_id = f"pairs:{digest(*(row.pair_id for row in missing))}"
-            store.publish(current, round_id, RevisionChange(samples=tuple(samples)))
-        book.mark_published([row.pair_id for row in rows])
+            store.publish(current, round_id, RevisionChange(samples=tuple(self.samples_of(store, missing))))
+        book.mark_published([row.pair_id for row in whole])
+
+
+def _has_files(store: DatasetStore, row: PairRow) -> bool:
+    """Whether the files of a pair are there with their own content; one that was changed is taken away."""
+    return all([store.blobs.is_whole(FileRef(**about).sha256) for about in row.body["files"].values()])
 
 
 def _about(row: PairRow) -> dict[str, Any]:

@@ -10,7 +10,15 @@ import numpy as np
 from PIL import Image
 
 from evolvedirector.errors import UserError
-from evolvedirector.pairs.pair_records import REFERENCE, REFERENCE_MASK, PairReply, PairRequest, Subject, refused
+from evolvedirector.pairs.pair_records import (
+    REFERENCE,
+    REFERENCE_MASK,
+    PairReply,
+    PairRequest,
+    Subject,
+    failed,
+    refused,
+)
 from evolvedirector.pairs.pictures import mask_file, picture_file, split_alpha
 from evolvedirector.records import digest
 from evolvedirector.store import StoreError
@@ -74,14 +82,17 @@ class FolderSubjects:
     def load(self, requests: Sequence[PairRequest]) -> Iterator[PairReply]:
         """Yield each picture, scaled down to the size of the pairs where it is larger, with its mask where it has one.
 
-        A picture that cannot be read, or whose mask has another size, is a refusal.
+        A picture that is damaged, or whose mask has another size, is a refusal. One that the disk does not give is a
+        failure: it is asked for again.
         """
         for request in requests:
             path = self._paths[request.subject.name]
             try:
                 yield self._loaded(request, path)
-            except (OSError, StoreError) as error:
+            except StoreError as error:
                 yield refused(request, f"The picture of '{request.subject.name}' cannot be read: {error}")
+            except OSError as error:
+                yield failed(request, f"The picture of '{request.subject.name}' cannot be read now: {error}")
 
     def _loaded(self, request: PairRequest, path: Path) -> PairReply:
         pixels, mask = split_alpha(read_picture(path))

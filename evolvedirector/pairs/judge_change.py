@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from evolvedirector.judges.judge import Judge
+from evolvedirector.judges.judge import Judge, models_of
 from evolvedirector.pairs.pair_records import IMAGE, PairReply, PairRequest, failed
 from evolvedirector.records import ImageAndPrompt
 from evolvedirector.records.looks import is_readable
@@ -26,6 +26,10 @@ class JudgeChange:
     def fingerprint(self) -> str:
         """Name the judge."""
         return f"judge change 1 {self.judge.fingerprint}"
+
+    def models(self) -> frozenset[str]:
+        """Name the models behind the judge."""
+        return models_of(self.judge)
 
     def verify(self) -> None:
         """See that the judge would work."""

@@ -219,9 +219,15 @@ class PairBook:
                 ],
             )  # fmt: skip
 
-    def decided(self, pair_ids: Sequence[str]) -> set[str]:
-        """Return which of these pairs have met their fate."""
-        return {row[0] for row in self._select("SELECT pair_id FROM pairs WHERE pair_id IN ({})", pair_ids)}
+    def rows(self, pair_ids: Sequence[str]) -> dict[str, PairRow]:
+        """Return those of these pairs that have met their fate, by id, in the order of the ids."""
+        found = {row[0]: _row(row) for row in self._select(f"{_PAIRS} WHERE pair_id IN ({{}})", pair_ids)}
+        return {pair_id: found[pair_id] for pair_id in pair_ids if pair_id in found}
+
+    def forget(self, pair_ids: Sequence[str]) -> None:
+        """Take back what became of pairs: they are decided anew."""
+        with self.transaction() as connection:
+            connection.executemany("DELETE FROM pairs WHERE pair_id = ?", [(each,) for each in pair_ids])
 
     def names_of(self, subjects: Sequence[str]) -> dict[str, str]:
         """Return, by id of a subject, the name under which pairs of it were made first."""
@@ -268,23 +274,36 @@ class PairBook:
         query = "SELECT COUNT(*) FROM pairs WHERE status = 'kept' AND published = 0"
         return int(self._connection.execute(query).fetchone()[0])
 
+    def files(self) -> Iterator[str]:
+        """Yield the sha256 of each file that an answer of a stage names."""
+        for (body,) in self._connection.execute("SELECT body FROM answers WHERE status = 'done'"):
+            yield from (str(file["sha256"]) for file in json.loads(body)["files"].values())
+
+    def problems(self) -> list[str]:
+        """List what SQLite finds wrong with the file."""
+        lines = [line for (line,) in self._connection.execute("PRAGMA integrity_check(5)")]
+        return [line for line in lines if line != "ok"]
+
     def mark_published(self, pair_ids: Sequence[str]) -> None:
         """Record that a revision holds these pairs; it is there already."""
         with self.transaction() as connection:
             connection.executemany("UPDATE pairs SET published = 1 WHERE pair_id = ?", [(each,) for each in pair_ids])
 
     def _rows(self, where: str, values: Sequence[Any]) -> list[PairRow]:
-        columns = "pair_id, subject, kind, use, status, cause, image_sha256, looks, body"
-        rows = self._connection.execute(f"SELECT {columns} FROM pairs {where}", values)
-        return [
-            PairRow(pair_id, subject, kind, use, status, cause, image_sha256, looks, json.loads(body))
-            for pair_id, subject, kind, use, status, cause, image_sha256, looks, body in rows
-        ]
+        return [_row(row) for row in self._connection.execute(f"{_PAIRS} {where}", values)]
 
     def _select(self, query: str, keys: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         for start in range(0, len(keys), 500):
             part = keys[start : start + 500]
             yield from self._connection.execute(query.format(",".join("?" * len(part))), part).fetchall()
+
+
+_PAIRS = "SELECT pair_id, subject, kind, use, status, cause, image_sha256, looks, body FROM pairs"
+
+
+def _row(row: tuple[Any, ...]) -> PairRow:
+    *columns, body = row
+    return PairRow(*columns, body=json.loads(body))
 
 
 def _unusable(path: Path, problem: str) -> StoreError:

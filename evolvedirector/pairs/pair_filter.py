@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from evolvedirector.errors import UserError
+from evolvedirector.judges.judge import models_of
 from evolvedirector.pairs.change_reader import ChangeReader
 from evolvedirector.pairs.pair_records import (
     IMAGE,
@@ -62,6 +63,10 @@ class PairFilter:
         """Name encoder, reader, reward and side."""
         text = "" if self.text is None else self.text.fingerprint
         return f"pair filter 1 {self.side_px} {self.identity.fingerprint} {self.change.fingerprint} {text}"
+
+    def models(self) -> frozenset[str]:
+        """Name every model behind it, so that none of them reads the figures unnoticed."""
+        return models_of(self.identity, self.change, self.text) | {self.fingerprint}
 
     def verify(self) -> None:
         """See that all three would work."""

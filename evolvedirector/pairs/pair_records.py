@@ -11,9 +11,9 @@ from evolvedirector.records import FileRef
 ChangeKind = Literal["place", "tint", "texture", "style", "view"]
 """What a pair changes of its subject: `place` is position and background, `tint` its colour, `view` its pose."""
 KINDS: tuple[ChangeKind, ...] = get_args(ChangeKind)
-StageName = Literal["subjects", "prompt", "draft", "refine", "view", "mask", "filter"]
+StageName = Literal["subjects", "prompt", "draft", "refine", "view", "mask", "filter", "look"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
-"""In their order; what they made is recorded after the last."""
+"""In their order; what they made is recorded after the last. To `look` is to score what a student drew of a subject."""
 PairUse = Literal["generation", "editing"]
 """A pair for editing carries a mask and a source, one for generation carries neither."""
 ReplyStatus = Literal["done", "refused", "failure"]

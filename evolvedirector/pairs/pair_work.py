@@ -92,18 +92,32 @@ class PairPass:
 
     def take(self, works: Sequence[PairWork]) -> list[PairRow]:
         """Return what became of the pairs; those that are held back have no row."""
-        self._subjects(works)
-        self._ask("prompt", "write", works, (REFERENCE, REFERENCE_MASK), self._take_prompt)
+        self.begin(works)
         self._ask("draft", "draw", works, (REFERENCE, REFERENCE_MASK), self._take_draft)
         self._outlines([work for work in works if work.goes_on and DRAFT_MASK not in work.files])
         self._ask("refine", "refine", works, (REFERENCE, REFERENCE_MASK, DRAFT, DRAFT_MASK), self._take_image)
         of_view = [work for work in works if work.kind == "view"]
         self._ask("view", "turn", of_view, (REFERENCE, REFERENCE_MASK, IMAGE, DRAFT_MASK), self._take_view)
-        self._ask("mask", "mask", works, (IMAGE, DRAFT_MASK), self._take_mask)
-        roles = (REFERENCE, REFERENCE_MASK, DRAFT, IMAGE, MASK)
-        self._ask("filter", "score", works, roles, lambda work, reply: work.scores.update(reply.scores))
+        self._measure("filter", works)
         self._decide([work for work in works if work.goes_on])
         return [_row(work, self.stages) for work in works if not work.is_open]
+
+    def begin(self, works: Sequence[PairWork]) -> None:
+        """Load the subjects and write what their pairs are to show."""
+        self._subjects(works)
+        self._ask("prompt", "write", works, (REFERENCE, REFERENCE_MASK), self._take_prompt)
+
+    def look(self, works: Sequence[PairWork]) -> None:
+        """Score pictures that somebody drew of the subjects, in `files`; one that fails has its cause and reason."""
+        self._measure("look", works)
+        for work in works:
+            if work.goes_on:
+                work.cause, work.reason = cause_of(work.scores, self.thresholds[work.kind])
+
+    def _measure(self, stage: StageName, works: Sequence[PairWork]) -> None:
+        self._ask("mask", "mask", works, (IMAGE, DRAFT_MASK), self._take_mask)
+        roles = (REFERENCE, REFERENCE_MASK, DRAFT, IMAGE, MASK)
+        self._ask(stage, "score", works, roles, lambda work, reply: work.scores.update(reply.scores))
 
     def _ask(
         self,

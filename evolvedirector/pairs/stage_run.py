@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 
@@ -13,13 +13,24 @@ from evolvedirector.evolution.remembered import in_groups
 from evolvedirector.execution.executor import Executor
 from evolvedirector.pairs.pair_book import PairBook, StageSpend
 from evolvedirector.pairs.pair_budget import PairBudget
-from evolvedirector.pairs.pair_records import PairReply, PairRequest, StageName
+from evolvedirector.pairs.pair_records import IMAGE, MASK, REFERENCE, PairReply, PairRequest, StageName
 from evolvedirector.records import FileRef
 from evolvedirector.records.part import Part, price_of
 from evolvedirector.store import Blobs, DiskFullError, StoreError
 
 ALL_REFUSED_AFTER = 32
 """Answers of a stage in one build, all of them refusals, after which its settings are wrong and not the pairs."""
+
+MADE_BY: Mapping[str, str] = {
+    "subjects": REFERENCE, "draft": IMAGE, "refine": IMAGE, "view": IMAGE, "mask": MASK,
+}  # fmt: skip
+"""File that every answer of a stage has; the others are answered in words or scores."""
+_MISTAKES = (LookupError, TypeError, AttributeError, ArithmeticError, AssertionError)
+"""What a stage of somebody's own raises where it is wrong about one request; everything else ends the build."""
+
+
+class StageRefusesAll(RunError):
+    """Say that a stage refused everything that it was asked."""
 
 
 @dataclass
@@ -35,6 +46,7 @@ class StageRun:
         asked: Calls of this build by stage.
         held_back: Calls that a limit kept from being made, by the limit as it stands in the YAML.
         failures: What kept a stage from answering, by stage and in its own words.
+        check: Called before each unit; raises where the build is to stop.
     """
 
     book: PairBook
@@ -45,6 +57,7 @@ class StageRun:
     asked: Counter[str] = field(default_factory=Counter)
     held_back: Counter[str] = field(default_factory=Counter)
     failures: Counter[tuple[str, str]] = field(default_factory=Counter)
+    check: Callable[[], None] = lambda: None
     _refusals: dict[str, Counter[str]] = field(default_factory=dict)
     _useful: set[str] = field(default_factory=set)
 
@@ -66,7 +79,7 @@ class StageRun:
             The final answers by key; what a limit or an outage held back is left out.
 
         Raises:
-            RunError: The stage refused everything.
+            StageRefusesAll: The stage refused everything.
         """
         held = self.book.answers(list(requests))
         # a file that was damaged and deleted is made again, as one that was bought is bought again
@@ -75,6 +88,7 @@ class StageRun:
         price_usd = price_of(part) or 0.0
         size = self.executor.unit_of(part)
         while missing:
+            self.check()
             unit = missing[:size]
             fitting, limit = self.budget.affords(stage, len(unit), price_usd, self.spend)
             if not fitting:
@@ -95,20 +109,33 @@ class StageRun:
         known: dict[str, PairReply] = {}
         began = time.monotonic()
         sent = [replace(r, request_id=key, files=self._with_content(r.files)) for key, r in requests.items()]
-        with closing(in_groups(self.executor.ask(part, method, sent))) as groups:
-            for group in groups:
-                wanted = list({r.request_id: r for r in group if r.request_id in open_keys}.values())
-                now = time.monotonic()
-                known |= self._settled(stage, wanted, (now - began) / max(1, len(wanted)))
-                began = now
-                for reply in wanted:
-                    open_keys.pop(reply.request_id)
+        try:
+            with closing(in_groups(self.executor.ask(part, method, sent))) as groups:
+                for group in groups:
+                    wanted = list({r.request_id: r for r in group if r.request_id in open_keys}.values())
+                    now = time.monotonic()
+                    known |= self._settled(stage, wanted, (now - began) / max(1, len(wanted)))
+                    began = now
+                    for reply in wanted:
+                        open_keys.pop(reply.request_id)
+        except _MISTAKES as error:
+            if len(keys) > 1:  # whose fault it is, shows when each is asked alone
+                for key in open_keys:
+                    fits, limit = self.budget.affords(stage, 1, price_usd, self.spend)
+                    if fits:
+                        known |= self._unit(stage, part, method, {key: requests[key]}, price_usd)
+                    else:
+                        self.held_back[limit] += 1
+                return known
+            reason = f"{type(part).__name__} broke off: {type(error).__name__}: {error}"
+            self._settled(stage, [PairReply(key, "failure", reason=reason) for key in open_keys], 0.0)
+            return known
         silent = [PairReply(key, "failure", reason="no answer") for key in open_keys]
         self._settled(stage, silent, 0.0)
         return known
 
     def _settled(self, stage: StageName, replies: Sequence[PairReply], seconds: float) -> dict[str, PairReply]:
-        kept = self._with_kept_files(replies)
+        kept = self._with_kept_files([_whole(stage, reply) for reply in replies])
         self.book.settle([(reply, seconds) for reply in kept])
         unsent = sum(not reply.sent for reply in kept)
         usd = sum(reply.cost_usd for reply in kept)
@@ -143,7 +170,7 @@ class StageRun:
         reasons = self._refusals.get(stage, Counter())
         if stage not in self._useful and reasons.total() >= ALL_REFUSED_AFTER:
             reason, _ = reasons.most_common(1)[0]
-            raise RunError(
+            raise StageRefusesAll(
                 f"The stage '{stage}' refused all {reasons.total()} requests, most often with: {reason.rstrip('.')}."
                 " Allowed is a stage that can answer some. Change its settings or its input, then give the same command"
                 " again: what was made is kept."
@@ -152,3 +179,11 @@ class StageRun:
     def _add(self, stage: str, calls: int = 0, seconds: float = 0.0, usd: float = 0.0) -> None:
         own = self.spend.get(stage, StageSpend())
         self.spend[stage] = StageSpend(own.calls + calls, own.lost, own.seconds + seconds, own.usd + usd)
+
+
+def _whole(stage: StageName, reply: PairReply) -> PairReply:
+    """Make a failure of an answer without the file that the stage is there for."""
+    role = MADE_BY.get(stage)
+    if reply.status != "done" or role is None or role in reply.files:
+        return reply
+    return replace(reply, status="failure", files={}, reason=f"the answer has no file '{role}'")

@@ -46,6 +46,10 @@ class TransformersPatches:
         source = self._model.source()
         return f"patches {source.short_name} {digest_of_model(source)} {self._settings.dtype} {self.side_px}"
 
+    def models(self) -> frozenset[str]:
+        """Name the model, so that it is known again under other settings."""
+        return frozenset({self.fingerprint, f"model {self._settings.model}"})
+
     def verify(self) -> None:
         """See that the model is there and has patches; loads no weights.
 

@@ -88,6 +88,13 @@ def phases_of(
         return [phase for phase in listed if phase.phase not in ("judge", "teach")]
     settings = plan.settings
     rewards = {f"the reward {name}": (f"rewards.{name}", part) for name, part in settings.rewards.items()}
+    tenants = {} if settings.pairs is None else settings.pairs.tenants()
+    of_pairs = {
+        phase: {f"the {name} of pairs": (f"pairs.{name}", part) for name, part in parts.items()}
+        for phase, parts in tenants.items()
+    }
+    rewards |= of_pairs.get("score", {})
+    writers = {"the writer": ("writer", settings.writer), **of_pairs.get("write", {})}
     teachers = {f"the teacher {name}": (f"teachers.{name}", part) for name, part in settings.teachers.items()}
     listed = phases(
         student,
@@ -97,9 +104,9 @@ def phases_of(
                 {"the judge": ("judge", settings.judge), **rewards, "the embedder": ("embedder", settings.embedder)}
             )
         ),
-        sizes_of(plan.here(teachers)),
+        sizes_of(plan.here(teachers | of_pairs.get("teach", {}))),
         evaluators,
-        sizes_of(plan.here({"the writer": ("writer", settings.writer)})),
+        sizes_of(plan.here(writers)),
         work,
     )
     return listed if settings.background is None else beside_training(listed)

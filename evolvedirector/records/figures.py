@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from evolvedirector.records.judge_accuracy import JudgeAccuracy
 from evolvedirector.records.looks import Preference, Reading, Verdict
@@ -55,6 +55,9 @@ class RoundFigures:
     skipped: bool = False
     """Whether the judge could not be trusted, so that nothing was decided."""
     skipped_because: str = ""
+    pairs: dict[str, Any] = field(default_factory=dict)
+    """Of a round over subject pairs: `asked` and `kept` by kind of change, `rejected` by cause, `open`, what `held
+    back` calls, `failures` of stages, a `problem`, and `cells`: how often the student fails each kind of a category."""
 
     def add(self, evidence: Iterable[Evidence]) -> None:
         """Count what was learned."""

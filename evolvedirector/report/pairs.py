@@ -28,7 +28,8 @@ def pairs_of(ledger: Ledger, blobs: Blobs, thumbnails: Thumbnails, most: int = M
 
     Returns:
         `pairs` with round, prompt, skill, `verdict` or `reading`, looks and pictures; `total`, how many
-        there are; and their `kind`.
+        there are; and their `kind`: `compare`, `screen`, or `subject` where the student drew a given subject, whose
+        reference then stands in the teacher's place.
     """
     kind = "compare"
     rows, total = evenly(ledger.file, "round_id, prompt_id, verdict, body", "evidence", "kind='compare'", most)
@@ -43,6 +44,8 @@ def pairs_of(ledger: Ledger, blobs: Blobs, thumbnails: Thumbnails, most: int = M
         fields = json.loads(body)
         text, skill, origin = prompts.get(prompt_id, (prompt_id, "?", "?"))
         teacher_sha = fields.get("teacher_sha256")
+        if kind == "screen" and teacher_sha is not None:
+            kind = "subject"
         pairs.append(
             {
                 "round": numbers.get(round_id),
@@ -53,7 +56,7 @@ def pairs_of(ledger: Ledger, blobs: Blobs, thumbnails: Thumbnails, most: int = M
                 "looks": looks_of(body),
                 "student": _picture(thumbnails, blobs, fields.get("student_sha256")),
                 "teacher": _picture(thumbnails, blobs, teacher_sha),
-                "by": sold_by.get((prompt_id, teacher_sha), ""),
+                "by": "reference" if kind == "subject" else sold_by.get((prompt_id, teacher_sha), ""),
             }
         )
     return {"pairs": pairs, "total": total, "kind": kind}

@@ -156,8 +156,22 @@ def _tell(row: RoundRow, facts: dict[str, Any], steps: dict[str, Any]) -> dict[s
         "corrected_by_skill": corrected_shares(facts["looked"], facts["failed"], figures.judge_accuracy),
         "judge": judge_sentence(figures),
         "health": figures.judge,
+        "pairs": pairs_story(figures),
         "dataset": {name: step[name] for name in ("live", "mastered", "retired")} if step else None,
     }
+
+
+def pairs_story(figures: RoundFigures) -> dict[str, Any]:
+    """Tell which subjects and kinds of change a round over pairs saw fail, and what was built; empty for other rounds.
+
+    Args:
+        figures: Of the round.
+    """
+    if not (told := figures.pairs):
+        return {}
+    cells = [{**cell, "category": clean_text(str(cell["category"]))[:80]} for cell in told["cells"]]
+    reasons = {clean_text(reason)[:300]: count for reason, count in told["failures"].items()}
+    return {**told, "problem": clean_text(told["problem"])[:600], "failures": reasons, "cells": cells}
 
 
 def _why(status: str, figures: RoundFigures) -> str:

@@ -96,6 +96,17 @@ class Blobs:
         """Say whether a file is kept."""
         return self._find(sha256) is not None
 
+    def is_whole(self, sha256: str) -> bool:
+        """Say whether a file is kept with its own content; one that was changed is taken away, to be kept anew.
+
+        Only the writer of a root asks.
+        """
+        path = self._find(sha256)
+        if path is not None and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+            path.unlink()
+            return False
+        return path is not None
+
     def path(self, sha256: str) -> Path:
         """Say where a file is kept.
 

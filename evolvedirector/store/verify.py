@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -99,8 +99,16 @@ class _Look:
         return whole.hexdigest()
 
 
+RecordCheck = Callable[[Path, Collection[str], Collection[str]], Iterable[tuple[Path, str, str]]]
+"""Compares a further record of a root with its files: gets the root, the sha256 of every blob that is whole and of
+every file in shards, and yields the record's path, what is wrong, and what to do."""
+
+
 def verify_root(
-    root: str | Path, quick: bool = False, progress: Callable[[str], None] = lambda line: None
+    root: str | Path,
+    quick: bool = False,
+    progress: Callable[[str], None] = lambda line: None,
+    records: Iterable[RecordCheck] = (),
 ) -> Verification:
     """Read a root and say what is missing, short, changed or foreign in it.
 
@@ -112,6 +120,7 @@ def verify_root(
         root: The dataset root.
         quick: Compare names and sizes only; a flipped bit is not found then.
         progress: Is told what is being read, a line at a time.
+        records: Checks of what others keep beside the ledger.
 
     Raises:
         StoreError: It is no dataset root at all.
@@ -123,6 +132,9 @@ def verify_root(
     _verify_shards(look, contents.shards)
     blobs = _verify_blobs(look)
     _verify_ledger(look, contents, blobs)
+    for check in records:
+        for damage in check(root, blobs, contents.files):
+            look.found("ledger", *damage)
     _name_strangers(look, set(contents.shards))
     counts = len(contents.numbers), len(contents.shards), len(blobs)
     return Verification(*counts, look.bytes_read, tuple(look.damages))

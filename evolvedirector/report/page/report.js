@@ -182,9 +182,12 @@
   const outcomeOf = (pair) => pair.verdict ?? pair.reading;
   const words = { student: "student better", teacher: "teacher better", tie: "equal", invalid: "unreadable" };
   const screenWords = { shows: "shows its prompt", lacks: "fails its prompt", unreadable: "unreadable" };
+  const subjectWords = { shows: "subject and change are there", lacks: "subject or change is missing", unreadable: "unreadable" };
+  const outcomeWords = { compare: words, subject: subjectWords }[data.pairs.kind] ?? screenWords;
   const percent = (share) => `${Math.round(100 * share)} %`;
   const sure = (look, share = look.p) => (look.mass < 0.5 ? "unreadable" : percent(share));
   function looksSaid(pair) {
+    if (data.pairs.kind === "subject") return "";
     if (data.pairs.kind !== "compare") return pair.looks.map((look) => `${sure(look)} sure that it shows the prompt`).join(" · ");
     if (pair.looks.length === 2) return `For the student: ${sure(pair.looks[0])} when shown first, ${sure(pair.looks[1], 1 - pair.looks[1].p)} when shown second`;
     return pair.looks.map((look) => `${sure(look)} for the image shown first`).join(" · ");
@@ -192,7 +195,7 @@
   function pairCard(pair) {
     const images = [el("figure", {}, picture(pair.student, "the student's image"), text("student", "figcaption", ""))];
     if (pair.teacher) images.push(el("figure", {}, picture(pair.teacher, "the teacher's image"), text(pair.by || "teacher", "figcaption", "")));
-    const said = (data.pairs.kind === "compare" ? words : screenWords)[outcomeOf(pair)] ?? outcomeOf(pair);
+    const said = outcomeWords[outcomeOf(pair)] ?? outcomeOf(pair);
     return el("article", { class: "pair" }, el("div", { class: "images" }, ...images), text(pair.text),
       text(said, "span", `badge ${outcomeOf(pair)}`),
       text(` ${pair.round === null ? "" : `round ${pair.round} · `}${pair.skill} · ${pair.origin}`, "span", "small"), text(looksSaid(pair), "div", "small"),
@@ -201,7 +204,7 @@
   if (byId("pair-list")) {
     const pairs = data.pairs.pairs;
     const [search, verdict, skill, round] = ["search", "verdict", "skill", "round"].map((name) => byId(`pair-${name}`));
-    const said = data.pairs.kind === "compare" ? words : screenWords;
+    const said = outcomeWords;
     for (const word of Object.keys(said)) if (pairs.some((pair) => outcomeOf(pair) === word)) verdict.append(new Option(said[word], word));
     restore(verdict); restore(search);
     options(skill, pairs.map((pair) => pair.skill).sort());
