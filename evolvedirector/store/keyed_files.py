@@ -27,6 +27,8 @@ _HEADER = struct.Struct("<4s16sQI")
 _CHECKSUM = struct.Struct("<I")
 _HEADER_BYTES = _HEADER.size + _CHECKSUM.size
 _MAGIC = b"EDT1"
+SUFFIXES = (".latents", ".states", ".embeddings")
+"""Of the files of every such store: what `data collect --caches` deletes."""
 _MAX_MAPPED = 32  # files; each map holds a descriptor
 
 

@@ -18,6 +18,7 @@ from evolvedirector.records.subset import EVERYTHING, Subset
 from evolvedirector.store.dataset import check_format
 from evolvedirector.store.errors import MissingRoleError, StoreError
 from evolvedirector.store.files import split_member
+from evolvedirector.store.naming import collected_revisions
 from evolvedirector.store.order import KeyedOrder, Stratum, aspect_bucket
 from evolvedirector.store.paths import user_path
 from evolvedirector.store.revision import Place, Revision, RevisionFiles
@@ -279,6 +280,11 @@ class RevisionReader:
         path = self.root / "shards" / f"{self._shards[number]}.tar"
         return StoreError(f"The sample '{key}' in '{path}' is damaged. Restore the shard from a copy.")
 
+    def _remedy(self) -> str:
+        if self.revision_sha in collected_revisions(self.root):
+            return "`evolvedirector data collect` deleted the files of this revision. Read a newer one (`data show`)."
+        return "Restore it from a copy."
+
     def close(self) -> None:
         """Close all shards; the next read opens what it needs again."""
         while self._open:
@@ -303,11 +309,15 @@ class RevisionReader:
             self._open.move_to_end(number)
             return self._open[number]
         path = self.root / "shards" / f"{self._shards[number]}.tar"
-        records, tar_bytes = open_index(path.with_suffix(".index"))
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise StoreError(f"The shard '{path}' cannot be read: {error}. Restore it from a copy.") from error
+            raise StoreError(f"The shard '{path}' cannot be read: {error}. {self._remedy()}") from error
+        try:
+            records, tar_bytes = open_index(path.with_suffix(".index"))
+        except StoreError:
+            os.close(descriptor)
+            raise
         if os.fstat(descriptor).st_size != tar_bytes:
             os.close(descriptor)
             raise StoreError(f"The shard '{path}' is not {tar_bytes} bytes long. Restore it from a copy.")

@@ -25,7 +25,9 @@ _FORMAT_WITH_WEIGHTS = 3
 """Of a revision that says how often single samples are drawn, for the same reason."""
 _FORMAT_WITH_MAKERS = 4
 """Of a revision with companions that say which part made them: embeddings of two parts must not be taken for one."""
-_FORMATS = (_FORMAT, _FORMAT_WITH_FILES, _FORMAT_WITH_WEIGHTS, _FORMAT_WITH_MAKERS)
+_FORMAT_WITH_DROPPED = 5
+"""Of a revision that drops companions of its parent: what they held lies in others now."""
+_FORMATS = (_FORMAT, _FORMAT_WITH_FILES, _FORMAT_WITH_WEIGHTS, _FORMAT_WITH_MAKERS, _FORMAT_WITH_DROPPED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +169,8 @@ def apply(parent: Revision | None, sha: str, body: Mapping[str, Any]) -> Revisio
         entries.setdefault(prompt_id, PromptEntry(prompt, "candidate"))
     for fields in body["shards"]:
         shards[fields["name"]] = Shard(**fields)
+    for name in body.get("dropped_companions", ()):
+        companions.pop(name, None)
     for fields in body.get("companions", ()):
         companions[fields["name"]] = Shard(**{**fields, "roles": tuple(fields["roles"])})
     for fields in body["samples"]:
@@ -288,6 +292,8 @@ def weights_to_json(sample_weights: Mapping[str, float] | None) -> dict[str, Any
 
 
 def _format_of(body: Mapping[str, Any]) -> int:
+    if "dropped_companions" in body:
+        return _FORMAT_WITH_DROPPED
     if any("made_by" in companion for companion in body.get("companions", ())):
         return _FORMAT_WITH_MAKERS
     if "sample_weights" in body:

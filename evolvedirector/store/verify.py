@@ -19,6 +19,7 @@ import numpy as np
 from evolvedirector.store.dataset import check_format
 from evolvedirector.store.errors import StoreError
 from evolvedirector.store.ledger.file import LedgerFile
+from evolvedirector.store.naming import collected_revisions
 from evolvedirector.store.paths import user_path
 from evolvedirector.store.revision import Revision, RevisionFiles, apply
 from evolvedirector.store.shards import Shard, open_index, regular_members
@@ -28,6 +29,7 @@ DamageKind = Literal["missing", "short", "changed", "index", "revision", "ledger
 cannot be rebuilt; a ledger that says something else; a file of nobody's; what a stopped writer left behind."""
 _HARMLESS = ("foreign", "leftover")
 _BLOCK_BYTES = 2**20
+_STOPPED = "Leave it, or run `evolvedirector data collect ROOT` while nobody writes."
 _RESTORE = "Restore it from a copy of the root."
 
 
@@ -142,8 +144,10 @@ class _Contents:
         self.files: set[str] = set()
         """Sha256 of every image and further file of a sample."""
 
-    def add(self, revision: Revision) -> None:
+    def add(self, revision: Revision, is_collected: bool) -> None:
         self.numbers[revision.state.revision_sha] = revision.number
+        if is_collected:  # its own small file stays, as a part of the history
+            return
         for shard in (*revision.shards.values(), *revision.companions.values()):
             self.shards[shard.name] = (shard, max(revision.number, self.shards.get(shard.name, (shard, 0))[1]))
         for entry in revision.state.entries.values():
@@ -169,7 +173,7 @@ def _verify_revisions(look: _Look) -> _Contents:
         if parent is not None and parent not in parents:
             what = f"its parent {parent[:12]} is not there or was changed"
             look.found("revision", _path_of(files, sha), what, "Restore the parent from a copy of the root.")
-    contents = _Contents()
+    contents, collected = _Contents(), collected_revisions(look.root)
     last: Revision | None = None
     for sha in sorted(parents, key=lambda sha: _path_of(files, sha).name):
         if not _has_all_parents(sha, parents):
@@ -182,7 +186,7 @@ def _verify_revisions(look: _Look) -> _Contents:
             last = None
             look.found("revision", _path_of(files, sha), f"it cannot be rebuilt ({error})", _RESTORE)
         else:
-            contents.add(last)
+            contents.add(last, sha in collected)
     _verify_snapshots(look, files)
     current = files.current()
     if current is not None and current not in contents.numbers:
@@ -329,7 +333,7 @@ def _contradictions(ledger: LedgerFile, contents: _Contents, blobs: set[str]) ->
 
 def _name_strangers(look: _Look, shards: set[str]) -> None:
     for path in sorted((look.root / "blobs").glob("*/.*")):
-        look.found("leftover", path, "a writer was stopped while it wrote this, or is writing it now", "Leave it.")
+        look.found("leftover", path, "a writer was stopped while it wrote this, or is writing it now", _STOPPED)
     kinds = {"shards": (".tar", ".index"), "revisions": (".json", ".snapshot")}
     for folder, suffixes in kinds.items():
         for path in sorted((look.root / folder).glob("*")):
@@ -339,5 +343,7 @@ def _name_strangers(look: _Look, shards: set[str]) -> None:
             elif path.suffix not in suffixes:
                 look.found("foreign", path, "no file of a dataset root", "Move it elsewhere.")
             elif folder == "shards" and path.stem not in shards:
-                what = "no revision names it: it was written for one that was not published"
-                look.found("leftover", path, what, "Leave it: the same round writes the same file. Or delete it.")
+                what = (
+                    "no revision names it: it was written for one that was not published, or whose files were collected"
+                )
+                look.found("leftover", path, what, "Leave it, or run `evolvedirector data collect ROOT`.")
