@@ -150,10 +150,7 @@ class DatasetStore:
         sha = self._revisions.child(parent_sha, number, round_id)
         if sha is None:
             sha = self._publish_new(parent, parent_sha, number, round_id, change, derived, made_by)
-        else:
-            self.ledger.rounds.record_revision(sha, number, parent_sha, round_id)
-        self._revisions.set_current(sha)
-        return sha
+        return self._name(sha, number, parent_sha, round_id)
 
     def _publish_new(
         self,
@@ -198,11 +195,7 @@ class DatasetStore:
         revision = apply(parent, "", body)  # proves that it can be read before anything names it
         keep_card(self.root, (s.files for entry in revision.state.entries.values() for s in entry.samples))
         self.ledger.prompts.add(prompts)
-        sha = self._revisions.write(body)
-        self.ledger.rounds.record_revision(sha, body["number"], body["parent"], body["round_id"])
-        if body["number"] % SNAPSHOT_EVERY == 0:
-            self._revisions.write_snapshot(sha, revision)
-        return sha
+        return self._revisions.write(body)
 
     def publish_companion(
         self, parent_sha: str, name: str, derived: Iterable[tuple[str, Mapping[str, FileRef]]], made_by: str = ""
@@ -272,8 +265,13 @@ class DatasetStore:
                 "replay_share": None,
             }
             sha = self._write_revision(parent, {**body, **content(number)})
-        else:
-            self.ledger.rounds.record_revision(sha, number, parent_sha, round_id)
+        return self._name(sha, number, parent_sha, round_id)
+
+    def _name(self, sha: str, number: int, parent_sha: str | None, round_id: str) -> str:
+        """Do what follows once a revision is there, whoever wrote it and however far that one came."""
+        self.ledger.rounds.record_revision(sha, number, parent_sha, round_id)
+        if number % SNAPSHOT_EVERY == 0:
+            self._revisions.keep_snapshot(sha, self.revision(sha))
         self._revisions.set_current(sha)
         return sha
 

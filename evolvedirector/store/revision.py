@@ -73,8 +73,13 @@ class RevisionFiles:
         write_durably(self.folder / f"{body['number']:06d}-{sha[:12]}.json", data)
         return sha
 
+    def keep_snapshot(self, sha: str, revision: Revision) -> None:
+        """Write a revision in full, unless that is there, so that reading it needs none of its ancestors."""
+        if self._snapshot(sha) is None:
+            self.write_snapshot(sha, revision)
+
     def write_snapshot(self, sha: str, revision: Revision) -> None:
-        """Write a revision in full, so that reading it needs none of its ancestors."""
+        """Write a revision in full."""
         data = canonical_json(_snapshot_to_json(sha, revision))
         # a cache with its own checksum: a damaged one is ignored and the deltas are read instead
         line = hashlib.sha256(data).hexdigest().encode() + b"\n"

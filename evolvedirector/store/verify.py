@@ -143,6 +143,8 @@ class _Contents:
         """By name, with the number of the newest revision that names it."""
         self.files: set[str] = set()
         """Sha256 of every image and further file of a sample."""
+        self.unnamed: set[str] = set()
+        """Revisions that neither `CURRENT` nor another revision names; a fork among them, too."""
 
     def add(self, revision: Revision, is_collected: bool) -> None:
         self.numbers[revision.state.revision_sha] = revision.number
@@ -189,6 +191,7 @@ def _verify_revisions(look: _Look) -> _Contents:
             contents.add(last, sha in collected)
     _verify_snapshots(look, files)
     current = files.current()
+    contents.unnamed = contents.numbers.keys() - set(parents.values()) - {current}
     if current is not None and current not in contents.numbers:
         newest = max(contents.numbers, key=lambda sha: contents.numbers[sha], default=None)
         instead = _RESTORE if newest is None else f"Write {newest} into it: that is the newest whole revision."
@@ -305,6 +308,10 @@ def _verify_ledger(look: _Look, contents: _Contents, blobs: set[str]) -> None:
                 look.found("ledger", path, f"SQLite says: {line}", _RESTORE)
         for damage in _contradictions(ledger, contents, blobs):
             look.found("ledger", path, *damage)
+        for sha in sorted(contents.unnamed - _known_to(ledger)):
+            what = "its writer was stopped before the ledger knew it; nothing else names it"
+            own = _path_of(RevisionFiles(look.root), sha)
+            look.found("leftover", own, what, "Leave it: the same work publishes the same revision.")
     except sqlite3.DatabaseError as error:
         look.found("ledger", path, f"SQLite says: {error}", _RESTORE)
     finally:
@@ -313,11 +320,11 @@ def _verify_ledger(look: _Look, contents: _Contents, blobs: set[str]) -> None:
 
 def _contradictions(ledger: LedgerFile, contents: _Contents, blobs: set[str]) -> Iterator[tuple[str, str]]:
     """Yield what the ledger says and the files do not, and the other way round."""
-    known = {sha for (sha,) in ledger.stream("SELECT sha FROM revisions")}
+    known = _known_to(ledger)
     if lost := sorted(known - contents.numbers.keys()):
         what = f"{len(lost)} revisions that it knows are not there whole, such as {lost[0][:12]}"
         yield what, "Restore their files in revisions/ from a copy of the root."
-    if unknown := sorted(contents.numbers.keys() - known):
+    if unknown := sorted(contents.numbers.keys() - known - contents.unnamed):
         what = f"it knows nothing of {len(unknown)} revisions, such as {unknown[0][:12]}: it is older than they are"
         yield what, "Restore the ledger of the same day as the revisions; else what they cost is counted too low."
     query = "SELECT image_sha256 FROM calls WHERE image_sha256 IS NOT NULL UNION SELECT sha256 FROM call_files"
@@ -326,6 +333,10 @@ def _contradictions(ledger: LedgerFile, contents: _Contents, blobs: set[str]) ->
         kept = sum(sha in contents.files for sha in gone)
         what = f"{len(gone)} files that were paid for are not in blobs/ whole; {kept} of them are still in shards"
         yield what, "Restore blobs/ from a copy of the root; a round that needs one of the others buys it again."
+
+
+def _known_to(ledger: LedgerFile) -> set[str]:
+    return {sha for (sha,) in ledger.stream("SELECT sha FROM revisions")}
 
 
 # ---- what belongs to nobody

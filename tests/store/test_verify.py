@@ -110,7 +110,7 @@ def test_a_ledger_and_revisions_that_contradict_each_other(root: Path) -> None:
         store.ledger.calls.settle([(ImageReply("request", "image"), image.image_sha256)])
     store.blobs.path(image.image_sha256).unlink()
     with sqlite3.connect(root / "ledger.sqlite") as ledger:
-        ledger.execute("DELETE FROM revisions WHERE number = 3")
+        ledger.execute("DELETE FROM revisions WHERE number = 1")
         ledger.execute("INSERT INTO revisions VALUES ('feed', 4, NULL, 'round9')")
     ledger.close()
     said = [damage.what for damage in verify_root(root).damages if damage.kind == "ledger"]
@@ -118,6 +118,22 @@ def test_a_ledger_and_revisions_that_contradict_each_other(root: Path) -> None:
     assert "1 revisions that it knows are not there whole, such as feed" in said[0]
     assert "it knows nothing of 1 revisions" in said[1]
     assert "1 files that were paid for are not in blobs/ whole; 1 of them are still in shards" in said[2]
+
+
+def test_a_revision_whose_writer_was_stopped_before_the_ledger_knew_it(root: Path) -> None:
+    with sqlite3.connect(root / "ledger.sqlite") as ledger:
+        ledger.execute("DELETE FROM revisions WHERE number = 3")  # no child, and CURRENT names another one
+    ledger.close()
+    found = verify_root(root)
+    assert found.is_whole
+    ((kind, path, what),) = [(d.kind, d.path, d.what) for d in found.damages]
+    assert kind == "leftover" and path.startswith("revisions/000003-") and "its writer was stopped" in what
+
+
+def test_an_empty_root_whose_first_writer_was_stopped_is_whole(tmp_path: Path) -> None:
+    DatasetStore(tmp_path / "data", create=True).close()
+    (tmp_path / "data" / "ledger.sqlite").write_bytes(b"")  # before it had its tables
+    assert verify_root(tmp_path / "data").damages == ()
 
 
 def test_shards_are_packed_anew_from_blobs_and_indexes_from_shards(root: Path) -> None:
