@@ -167,8 +167,8 @@ def _content(path: Path, key: str, record: Any) -> bytes:
 
 def _damaged(path: Path, key: str) -> StoreError:
     return StoreError(
-        f"The sample '{key}' in '{path}' is damaged. Only what is whole is written anew. Run `evolvedirector data verify"
-        " ROOT --repair`, or restore the shard from a copy."
+        f"The sample '{key}' in '{path}' is damaged. Only what is whole is written anew. Run `evolvedirector data"
+        " verify ROOT --repair`, or restore the shard from a copy."
     )
 
 

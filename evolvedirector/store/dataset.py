@@ -189,8 +189,8 @@ class DatasetStore:
         """Let the ledger know, then write the revision that makes it true; its shards are durable already."""
         if body["parent"] in collected_revisions(self.root):
             raise StoreError(
-                f"Revision {body['number'] - 1} of '{self.root}' can have no child: `evolvedirector data collect` deleted"
-                " its files. A revision builds on one that is whole. Begin at a newer one (`data show`)."
+                f"Revision {body['number'] - 1} of '{self.root}' can have no child: `evolvedirector data collect` has"
+                " deleted its files. A revision builds on one that is whole. Begin at a newer one (`data show`)."
             )
         revision = apply(parent, "", body)  # proves that it can be read before anything names it
         keep_card(self.root, (s.files for entry in revision.state.entries.values() for s in entry.samples))

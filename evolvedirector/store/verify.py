@@ -7,7 +7,6 @@ meanwhile may leave its newest, still unpublished files among the harmless findi
 from __future__ import annotations
 
 import hashlib
-import json
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -170,7 +169,10 @@ def _verify_revisions(look: _Look) -> _Contents:
         if not path.stem.endswith(f"-{sha[:12]}"):
             look.found("changed", path, "its content is not what its name says", _RESTORE)
             continue
-        parents[sha] = json.loads(data).get("parent")
+        try:
+            parents[sha] = files.body(sha).get("parent")
+        except StoreError as error:
+            look.found("revision", path, str(error), _RESTORE)
     for sha, parent in parents.items():
         if parent is not None and parent not in parents:
             what = f"its parent {parent[:12]} is not there or was changed"

@@ -1,4 +1,4 @@
-"""A disk that fails, a process that dies, a power cut, at every operation: nothing live is lost, nothing torn is read."""
+"""A disk that fails, a process that dies, a power cut, at every operation: nothing is lost, nothing torn is read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.crash.faulty_disk import (
 from tests.crash.operations import OPERATIONS, Reference, copy_of, prepared, wrong_after
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-EVERY, SAMPLE = pytest.mark.crash, pytest.mark.slow
+SAMPLE = pytest.mark.slow
 POWER_CUTS = [("none", "lost"), ("all", "zeros"), ("seed 1", "half"), ("all", "lost"), ("seed 2", "kept")]
 WRITERS = {"evolvedirector.store.durable", "evolvedirector.store.keyed_files"}
 """Who may open a file of a root for writing."""
@@ -71,7 +71,8 @@ def try_all(reference: Reference, faults: Sequence[Fault], name: str) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-@EVERY
+@pytest.mark.crash
+@pytest.mark.timeout(3600)
 def test_every_operation_fails_or_dies_once(reference: Reference, request: pytest.FixtureRequest) -> None:
     faults = faults_of(counted(reference))
     assert faults
@@ -107,7 +108,8 @@ def power_cuts(reference: Reference, every: int, kinds: Sequence[tuple[str, str]
     return states, wrong
 
 
-@EVERY
+@pytest.mark.crash
+@pytest.mark.timeout(3600)
 def test_the_power_fails_after_every_operation(reference: Reference, request: pytest.FixtureRequest) -> None:
     states, wrong = power_cuts(reference, 1, POWER_CUTS)
     report(request.node.name, states)

@@ -1,4 +1,4 @@
-"""Collection: what nothing names goes, and what a checkpoint, a newer revision or a book names stays, whatever happens."""
+"""Collection: what nothing names goes, and what a checkpoint, a newer revision or a book names stays."""
 
 import json
 import shutil
@@ -83,7 +83,7 @@ def test_what_an_earlier_collection_took_is_said_where_it_is_missed(root: Path) 
         RevisionReader(root, old).raw(0)
     with DatasetStore(root) as store:
         sample = kept(store.blobs, 30)
-        with pytest.raises(StoreError, match="Revision 2 of .* can have no child"):
+        with pytest.raises(StoreError, match=r"Revision 2 of .* can have no child"):
             store.publish(old, "fork", RevisionChange(samples=(sample,)))
     commit(root.parent / "checkpoints" / "step-1", old)
     assert collect(root, last=1).named_but_gone == (old,)
@@ -128,7 +128,7 @@ def test_a_run_folder_that_is_gone_is_asked_about(root: Path, tmp_path: Path) ->
     with pytest.raises(StoreError, match=r"moved' trained on .* and is not there now"):
         collect(root, last=1)
     assert collect(root, last=1, forget_missing_runs=True).garbage
-    with pytest.raises(StoreError, match="The run folder .* is not there"):
+    with pytest.raises(StoreError, match=r"The run folder .* is not there"):
         collect(root, runs=[tmp_path / "nowhere"], forget_missing_runs=True)
 
 
@@ -144,7 +144,7 @@ def test_a_checkpoint_that_cannot_be_read_stops_it(root: Path) -> None:
     folder = root.parent / "checkpoints" / "step-1"
     folder.mkdir(parents=True)
     (folder / "state.ckpt").write_bytes(b"half a zip")
-    with pytest.raises(StoreError, match="cannot be read .* so nobody knows which revision it names"):
+    with pytest.raises(StoreError, match=r"cannot be read .* so nobody knows which revision it names"):
         collect(root, last=1)
     assert contents(root) == before
 

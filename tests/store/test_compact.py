@@ -106,7 +106,7 @@ def test_a_damaged_sample_stops_it(root: Path) -> None:
     tar.write_bytes(data)
     with DatasetStore(root) as store:
         before = newest(store)
-        with pytest.raises(StoreError, match="is damaged. Only what is whole is written anew"):
+        with pytest.raises(StoreError, match=r"is damaged\. Only what is whole is written anew"):
             compact(store, before, plan_compaction(root, before))
         assert store.current() == before.state.revision_sha
 
