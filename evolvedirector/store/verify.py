@@ -256,8 +256,16 @@ def _verify_index(look: _Look, shard: Shard, tar: Path) -> None:
         return
     if tar_bytes != shard.tar_bytes:
         look.found("index", path, f"it is of a tar of {tar_bytes} bytes, not {shard.tar_bytes}", advice)
-    elif not look.quick and (problem := _misfit(records, tar)):
-        look.found("index", path, problem, advice)
+        return
+    if look.quick:
+        return
+    try:
+        problem = _misfit(records, tar)
+    except StoreError as error:  # a tar with the bytes of its name that no program of this project wrote
+        look.found("changed", tar, f"it is no shard: {error}", "Use no root of an unknown source.")
+    else:
+        if problem:
+            look.found("index", path, problem, advice)
 
 
 def _misfit(records: np.ndarray, tar: Path) -> str:
