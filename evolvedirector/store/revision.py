@@ -155,9 +155,9 @@ class RevisionFiles:
                 revision = apply(revision, own_sha, body)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 raise StoreError(
-                    f"The revision {own_sha[:12]} in '{self.folder}' cannot be rebuilt: {type(error).__name__}: {error}."
-                    " It has the bytes that its name says, and no program of this project wrote them. Restore the root"
-                    " from a copy."
+                    f"The revision {own_sha[:12]} in '{self.folder}' cannot be rebuilt ({type(error).__name__}:"
+                    f" {error}). It has the bytes that its name says, and no program of this project wrote"
+                    " them. Restore the root from a copy."
                 ) from error
         assert revision is not None
         return revision

@@ -272,7 +272,9 @@ def regular_members(file: BinaryIO) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
                     raise StoreError(f"The tar member '{member.name}' is no regular file. Only such members are read.")
                 if not member.name.isascii():
                     raise StoreError(f"The tar member {member.name!r} has no name that a shard would give it.")
-                if not 0 <= member.size <= there.size_bytes - member.offset_data:  # before as much is read as a header claims
+                if (
+                    not 0 <= member.size <= there.size_bytes - member.offset_data
+                ):  # before as much is read as a header claims
                     raise StoreError(f"The tar member '{member.name}' is cut short. Restore the shard from a copy.")
                 handle = tar.extractfile(member)
                 assert handle is not None

@@ -194,10 +194,15 @@ def _verify_revisions(look: _Look) -> _Contents:
     _verify_snapshots(look, files)
     current = files.current()
     contents.unnamed = contents.numbers.keys() - set(parents.values()) - {current}
+    newest = max(contents.numbers, key=lambda sha: contents.numbers[sha], default=None)
+    instead = _RESTORE if newest is None else f"Write {newest} into it: that is the newest whole revision."
     if current is not None and current not in contents.numbers:
-        newest = max(contents.numbers, key=lambda sha: contents.numbers[sha], default=None)
-        instead = _RESTORE if newest is None else f"Write {newest} into it: that is the newest whole revision."
         look.found("missing", look.root / "CURRENT", f"it names {current[:12]}, which is not there whole", instead)
+    elif current is None and len(contents.numbers) > 1:
+        look.found("missing", look.root / "CURRENT", f"it is not there, and {len(paths)} revisions are", instead)
+    elif current is None and newest is not None:
+        what = "it is not there: the writer of the first revision was stopped before it was named"
+        look.found("leftover", look.root / "CURRENT", what, f"Give the same import again. Or: {instead}")
     return contents
 
 

@@ -13,7 +13,7 @@ from unittest import mock
 
 import numpy as np
 
-from evolvedirector.records import ImageReply, Prompt, RevisionChange, Sample
+from evolvedirector.records import ImageReply, RevisionChange, Sample
 from evolvedirector.store import DatasetStore, RevisionFiles, RevisionReader
 from evolvedirector.store.collect import collect
 from evolvedirector.store.compact import compact, plan_compaction
@@ -72,15 +72,7 @@ def import_pictures(root: Path) -> None:
     if (root / "CURRENT").exists():
         return
     with new_root(root) as store:
-        if store.revisions():  # published, but not named: the same change gives the same revision
-            store.publish(None, "import", RevisionChange(samples=tuple(_imported(store))))
-        else:
-            import_images(store, [CaptionedImage(f"{n}.png", thing(n).text, picture(n)) for n in range(3)])
-
-
-def _imported(store: DatasetStore) -> Iterator[Sample]:
-    for n in range(3):
-        yield Sample.create(Prompt.create(thing(n).text), store.blobs.put(picture(n)), "given")
+        import_images(store, [CaptionedImage(f"{n}.png", thing(n).text, picture(n)) for n in range(3)])
 
 
 def fill_cache(root: Path) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import POINTS
 from tests.crash.faulty_disk import (
     Fault,
     FaultyDisk,
@@ -20,6 +21,7 @@ from tests.crash.operations import OPERATIONS, Reference, copy_of, prepared, wro
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 SAMPLE = pytest.mark.slow
+Note = Callable[[str, object], None]
 POWER_CUTS = [("none", "lost"), ("all", "zeros"), ("seed 1", "half"), ("all", "lost"), ("seed 2", "kept")]
 WRITERS = {"evolvedirector.store.durable", "evolvedirector.store.keyed_files"}
 """Who may open a file of a root for writing."""
@@ -61,28 +63,24 @@ def tried(reference: Reference, fault: Fault) -> list[str]:
     return [f"{fault}: {line}" for line in wrong + wrong_after(reference, root)]
 
 
-def report(what: str, points: int) -> None:
-    print(f"\n{what}: {points} points tried", file=sys.__stdout__, flush=True)
-
-
-def try_all(reference: Reference, faults: Sequence[Fault], name: str) -> None:
+def try_all(reference: Reference, faults: Sequence[Fault], note: Note) -> None:
     wrong = [line for fault in faults for line in tried(reference, fault)]
-    report(name, len(faults))
+    note(POINTS, len(faults))
     assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.crash
 @pytest.mark.timeout(3600)
-def test_every_operation_fails_or_dies_once(reference: Reference, request: pytest.FixtureRequest) -> None:
+def test_every_operation_fails_or_dies_once(reference: Reference, record_property: Note) -> None:
     faults = faults_of(counted(reference))
     assert faults
-    try_all(reference, faults, request.node.name)
+    try_all(reference, faults, record_property)
 
 
 @SAMPLE
-def test_a_sample_of_operations_fails_or_dies(reference: Reference, request: pytest.FixtureRequest) -> None:
+def test_a_sample_of_operations_fails_or_dies(reference: Reference, record_property: Note) -> None:
     faults = faults_of(counted(reference))
-    try_all(reference, faults[:: max(1, len(faults) // 9)], request.node.name)
+    try_all(reference, faults[:: max(1, len(faults) // 9)], record_property)
 
 
 def power_cuts(reference: Reference, every: int, kinds: Sequence[tuple[str, str]]) -> tuple[int, list[str]]:
@@ -110,14 +108,14 @@ def power_cuts(reference: Reference, every: int, kinds: Sequence[tuple[str, str]
 
 @pytest.mark.crash
 @pytest.mark.timeout(3600)
-def test_the_power_fails_after_every_operation(reference: Reference, request: pytest.FixtureRequest) -> None:
+def test_the_power_fails_after_every_operation(reference: Reference, record_property: Note) -> None:
     states, wrong = power_cuts(reference, 1, POWER_CUTS)
-    report(request.node.name, states)
+    record_property(POINTS, states)
     assert not wrong, "\n".join(wrong)
 
 
 @SAMPLE
-def test_the_power_fails_here_and_there(reference: Reference, request: pytest.FixtureRequest) -> None:
+def test_the_power_fails_here_and_there(reference: Reference, record_property: Note) -> None:
     states, wrong = power_cuts(reference, 29, POWER_CUTS[:3])
-    report(request.node.name, states)
+    record_property(POINTS, states)
     assert not wrong, "\n".join(wrong)

@@ -236,7 +236,9 @@ def _cuts() -> Iterator[Hostile]:
     yield Hostile("compressed zeros", gzip.compress(bytes(2**24)), good_ones=0)
     yield Hostile("compressed", gzip.compress(tar()), good_ones=0)
     yield Hostile("two tars, one after the other", tar() + tar(sample("b", "b")), 1, is_told=False, good_ones=2)
-    yield Hostile("noise between", sample() + np.random.default_rng(1).bytes(5 * BLOCK) + tar(sample("b", "b")), 1, good_ones=2)
+    yield Hostile(
+        "noise between", sample() + np.random.default_rng(1).bytes(5 * BLOCK) + tar(sample("b", "b")), 1, good_ones=2
+    )
 
 
 # ---- pictures

@@ -44,6 +44,17 @@ def flip(path: Path, place: int = -1) -> None:
     path.write_bytes(data)
 
 
+def other_index(root: Path) -> None:
+    """Put the index of one shard beside another."""
+    one(root, "shards/r0001-*.index").write_bytes(one(root, "shards/r0002-*.index").read_bytes())
+
+
+def short_ledger(root: Path) -> None:
+    """Cut the ledger in its middle."""
+    path = root / "ledger.sqlite"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
 def test_a_whole_root_is_whole_and_nothing_in_it_is_changed(root: Path) -> None:
     before = contents(root)
     found = verify_root(root)
@@ -66,6 +77,23 @@ def test_a_whole_root_is_whole_and_nothing_in_it_is_changed(root: Path) -> None:
         (lambda r: flip(one(r, "revisions/000002-*.json")), "changed", "revisions/000002-", "what its name says"),
         (lambda r: one(r, "revisions/000001-*.json").unlink(), "revision", "revisions/000002-", "its parent"),
         (lambda r: (r / "CURRENT").write_text("0" * 64), "missing", "CURRENT", "it names 000000000000"),
+        (lambda r: (r / "CURRENT").unlink(), "missing", "CURRENT", "it is not there, and 4 revisions are"),
+        (lambda r: one(r, "shards/c*.tar").unlink(), "missing", "shards/c0003-", "1 samples up to revision 3"),
+        (lambda r: one(r, "shards/c*.index").unlink(), "missing", "shards/c0003-", "cannot be read"),
+        (lambda r: other_index(r), "index", "shards/r0001-", "it is of a tar of"),
+        (
+            lambda r: one(r, "revisions/000003-*.json").rename(r / "revisions" / "000003-0.json"),
+            "changed",
+            "rev",
+            "its",
+        ),
+        (
+            lambda r: (r / "ledger.sqlite").write_bytes(b""),
+            "ledger",
+            "ledger.sqlite",
+            "it knows nothing of 3 revisions",
+        ),
+        (lambda r: short_ledger(r), "ledger", "ledger.sqlite", "cannot be read"),
         (lambda r: flip(one(r, "blobs/*/*.png")), "changed", "blobs/", "its name says"),
         (lambda r: (r / "ledger.sqlite").unlink(), "missing", "ledger.sqlite", "recorded nowhere else"),
         (lambda r: (r / "ledger.sqlite").write_bytes(b"no database at all"), "ledger", "ledger.sqlite", "cannot be"),
@@ -128,6 +156,14 @@ def test_a_revision_whose_writer_was_stopped_before_the_ledger_knew_it(root: Pat
     assert found.is_whole
     ((kind, path, what),) = [(d.kind, d.path, d.what) for d in found.damages]
     assert kind == "leftover" and path.startswith("revisions/000003-") and "its writer was stopped" in what
+
+
+def test_a_first_revision_that_was_not_named_yet_is_told_and_the_same_import_names_it(tmp_path: Path) -> None:
+    with DatasetStore(tmp_path / "data", create=True) as store:
+        store.publish(None, "import", RevisionChange(samples=(kept(store.blobs, 0),)))
+    (tmp_path / "data" / "CURRENT").unlink()
+    found = verify_root(tmp_path / "data")
+    assert found.is_whole and [d.kind for d in found.damages] == ["leftover"]
 
 
 def test_an_empty_root_whose_first_writer_was_stopped_is_whole(tmp_path: Path) -> None:
