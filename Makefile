@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 TEST_PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart emoji selma versat2i eclipse toffee test test-slow coverage lint types imports bench bench-policy bench-data bench-claim bench-api bench-train bench-experts bench-eclipse bench-toffee docs wheel-check clean
+.PHONY: help quickstart emoji selma versat2i eclipse toffee test test-slow test-crash coverage lint types imports bench bench-policy bench-data bench-claim bench-api bench-train bench-experts bench-eclipse bench-toffee docs wheel-check clean
 
 help:  ## list these words
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -80,9 +80,12 @@ test: $(STAMP)  ## install, then run the fast tests
 test-slow: $(STAMP)  ## run the slow tests: crash points, several processes, commands of the README
 	$(BIN)/python -m pytest -m slow --numprocesses $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
+test-crash: $(STAMP)  ## let disk, process and power fail at every single operation of the store, and play with it (ten minutes)
+	$(BIN)/python -m pytest -m crash --numprocesses $(TEST_PROCESSES) $(PYTEST_ARGS)
+
 coverage: $(STAMP)  ## run all tests again and show what they reach, subprocesses included; fail below the bar (twice the time)
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -m 'not gpu' --numprocesses $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/coverage run -m pytest -m 'not gpu and not crash' --numprocesses $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 	$(BIN)/coverage combine --quiet --keep
 	$(BIN)/coverage report
 

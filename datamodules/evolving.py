@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import shlex
@@ -36,6 +37,7 @@ from evolvedirector.store import DatasetStore, RevisionFiles, RevisionReader, St
 from evolvedirector.store.edits import edits_since
 from evolvedirector.store.imports import import_prompts
 from evolvedirector.store.latents import LatentFiles
+from evolvedirector.store.naming import note_run
 from evolvedirector.store.paths import user_path
 from evolvedirector.store.prompt_files import read_prompts
 
@@ -376,7 +378,15 @@ class EvolvingDataModule(LightningDataModule):
         if self._position.revision_sha is None and RevisionFiles(self.data_root).current() is None:
             return {}
         _ = self.revision_sha
+        self._note_run()
         return {**self._position.state_dict(self._processed()), "started_from": self._start_revision}
+
+    def _note_run(self) -> None:
+        """Note in the root where the checkpoint goes, for `data collect` keeps what checkpoints name."""
+        if self.trainer is None or not self.trainer.is_global_zero or "://" in self.trainer.default_root_dir:
+            return
+        with contextlib.suppress(OSError):  # a root that may not be written is not collected either
+            note_run(self.data_root, Path(self.trainer.default_root_dir))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take the position of a checkpoint; the revision it names is opened, whatever the newest one is.

@@ -16,6 +16,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # torch compiles with as many threads as there are cores, and leaves them running
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
+POINTS = "points tried"
+"""Property in which a test says how often it let something fail."""
 _OF_PYTEST = {"PYTEST_CURRENT_TEST", "COV_CORE_SOURCE"}
 # Lightning and libraries set these once, at import or first use; they change nothing for a later test.
 _SET_ONCE = {
@@ -38,6 +40,18 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 def pytest_report_header() -> str:
     """Say which family of networks is tested whole."""
     return f"family tested whole in the fast tier: {family_of_the_run()} ({VARIABLE} chooses another)"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say at how many points something was let fail."""
+    reports = [r for outcome in ("passed", "failed") for r in terminalreporter.getreports(outcome) if r.when == "call"]
+    tried = [
+        (r.nodeid.partition("::")[2], value) for r in reports for name, value in r.user_properties if name == POINTS
+    ]
+    for test, points in tried:
+        terminalreporter.write_line(f"{points} {POINTS}: {test}")
+    if tried:
+        terminalreporter.write_line(f"{sum(points for _, points in tried)} {POINTS} in all")
 
 
 @pytest.hookimpl(tryfirst=True)

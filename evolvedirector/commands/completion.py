@@ -31,6 +31,8 @@ _OPTIONS = {
             "keys",
             "verify",
             "diff",
+            "compact",
+            "collect",
             "show",
             "--prompts",
             "--images",
@@ -39,6 +41,7 @@ _OPTIONS = {
             "--skill",
         ),
         *("--revision", "--samples-per-shard", "--tsv", "--json", "--left-out", "--quick", "--repair", "--help"),
+        *("--dry-run", "--keep", "--runs", "--forget-missing-runs", "--caches"),
     ),
     "embed": (
         *("--embedder", "--model", "--revision", "--image-model", "--image-revision", "--projection-dim"),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from evolvedirector.commands.data_care import add_care_words
 from evolvedirector.commands.data_edits import add_edit_words
+from evolvedirector.commands.data_space import add_space_words
 from evolvedirector.commands.recipes import with_packaged_files
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def main(args: list[str]) -> int:
 
     options.root = user_path(options.root)
     try:
-        if options.action in ("add", "retire", "export", "keys", "verify", "diff"):
+        if options.action in ("add", "retire", "export", "keys", "verify", "diff", "compact", "collect"):
             return options.edit(options)
         return _import(options) if options.action == "import" else _show(options)
     except StoreError as error:
@@ -79,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_edit_words(actions)
     add_care_words(actions)
+    add_space_words(actions)
     showing = actions.add_parser("show", help="print what a dataset root holds and what it cost")
     showing.add_argument("root", help="folder of the dataset")
     showing.add_argument("--revision", metavar="SHA", help="another revision than the newest (its first characters)")

@@ -7,7 +7,7 @@ import json
 import os
 import shlex
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
@@ -23,6 +23,7 @@ from evolvedirector.store.errors import StoreError
 from evolvedirector.store.files import checked_ref
 from evolvedirector.store.images import image_size
 from evolvedirector.store.ledger import Ledger
+from evolvedirector.store.naming import collected_revisions
 from evolvedirector.store.paths import user_path
 from evolvedirector.store.revision import (
     SNAPSHOT_EVERY,
@@ -40,6 +41,8 @@ from evolvedirector.store.shards import MAX_SHARD_SAMPLES, Shard, companion_memb
 FORMAT = 1
 MOST_WEIGHT = 1e6
 """Largest draw weight of a sample: far above what any policy gives, far below what sums up inexactly."""
+COMPACT = "compact"
+"""Begins the round id of a revision that only moved samples to other shards."""
 _FORMAT_NAME = "evolvedirector dataset"
 
 
@@ -148,10 +151,7 @@ class DatasetStore:
         sha = self._revisions.child(parent_sha, number, round_id)
         if sha is None:
             sha = self._publish_new(parent, parent_sha, number, round_id, change, derived, made_by)
-        else:
-            self.ledger.rounds.record_revision(sha, number, parent_sha, round_id)
-        self._revisions.set_current(sha)
-        return sha
+        return self._name(sha, number, parent_sha, round_id)
 
     def _publish_new(
         self,
@@ -188,14 +188,15 @@ class DatasetStore:
 
     def _write_revision(self, parent: Revision | None, body: dict[str, Any], prompts: Sequence[Prompt] = ()) -> str:
         """Let the ledger know, then write the revision that makes it true; its shards are durable already."""
+        if body["parent"] in collected_revisions(self.root):
+            raise StoreError(
+                f"Revision {body['number'] - 1} of '{self.root}' can have no child: `evolvedirector data collect` has"
+                " deleted its files. A revision builds on one that is whole. Begin at a newer one (`data show`)."
+            )
         revision = apply(parent, "", body)  # proves that it can be read before anything names it
         keep_card(self.root, (s.files for entry in revision.state.entries.values() for s in entry.samples))
         self.ledger.prompts.add(prompts)
-        sha = self._revisions.write(body)
-        self.ledger.rounds.record_revision(sha, body["number"], body["parent"], body["round_id"])
-        if body["number"] % SNAPSHOT_EVERY == 0:
-            self._revisions.write_snapshot(sha, revision)
-        return sha
+        return self._revisions.write(body)
 
     def publish_companion(
         self, parent_sha: str, name: str, derived: Iterable[tuple[str, Mapping[str, FileRef]]], made_by: str = ""
@@ -221,15 +222,38 @@ class DatasetStore:
             DiskFullError: If the disk is full; nothing is published then.
         """
         parent = self.revision(parent_sha)
-        number, round_id = parent.number + 1, f"companion:{name}"
-        sha = self._revisions.child(parent_sha, number, round_id)
-        if sha is None:
-            own_roles = _own_roles(_samples_of(parent.state.entries))
-            shards = self._write_companions(number, own_roles, derived, made_by)
+
+        def content(number: int) -> dict[str, Any]:
+            shards = self._write_companions(number, _own_roles(_samples_of(parent.state.entries)), derived, made_by)
             if not shards:
                 raise StoreError(
                     "There is no file to publish. At least one sample must have one. Give (key, files) pairs."
                 )
+            return companions_to_json(shards)
+
+        return self._publish_content(parent, f"companion:{name}", content)
+
+    def publish_compaction(self, parent_sha: str, name: str, pack: Callable[[int], Mapping[str, Any]]) -> str:
+        """Publish what a revision holds in other shards, and point `CURRENT` to the new revision.
+
+        Args:
+            parent_sha: The revision whose prompts, samples, states and weights the new one has.
+            name: Names the work. A parent that already has a compaction of this name gives that child.
+            pack: Writes the shards under the number that it is given; returns the fields of the delta that differ.
+
+        Returns:
+            The sha of the revision.
+
+        Raises:
+            DiskFullError: If the disk is full; nothing is published then.
+        """
+        return self._publish_content(self.revision(parent_sha), f"{COMPACT}:{name}", pack)
+
+    def _publish_content(self, parent: Revision, round_id: str, content: Callable[[int], Mapping[str, Any]]) -> str:
+        """Publish a revision with the prompts of its parent, or take the one that is there."""
+        number, parent_sha = parent.number + 1, parent.state.revision_sha
+        sha = self._revisions.child(parent_sha, number, round_id)
+        if sha is None:
             body: dict[str, Any] = {
                 "number": number,
                 "parent": parent_sha,
@@ -240,11 +264,15 @@ class DatasetStore:
                 "states": {},
                 "skill_weights": None,
                 "replay_share": None,
-                **companions_to_json(shards),
             }
-            sha = self._write_revision(parent, body)
-        else:
-            self.ledger.rounds.record_revision(sha, number, parent_sha, round_id)
+            sha = self._write_revision(parent, {**body, **content(number)})
+        return self._name(sha, number, parent_sha, round_id)
+
+    def _name(self, sha: str, number: int, parent_sha: str | None, round_id: str) -> str:
+        """Do what follows once a revision is there, whoever wrote it and however far that one came."""
+        self.ledger.rounds.record_revision(sha, number, parent_sha, round_id)
+        if number % SNAPSHOT_EVERY == 0:
+            self._revisions.keep_snapshot(sha, self.revision(sha))
         self._revisions.set_current(sha)
         return sha
 

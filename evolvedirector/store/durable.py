@@ -106,3 +106,13 @@ def write_durably(path: Path, data: bytes, name_later: bool = False) -> None:
     """Write a whole file so that a crash leaves the old one or the new one; `name_later` as in `writing`."""
     with writing(path, name_later) as file:
         file.write(data)
+
+
+def delete_files(paths: Iterable[Path]) -> None:
+    """Delete files in this order, and make it durable that they are gone."""
+    folders = set()
+    for path in paths:
+        path.unlink(missing_ok=True)
+        folders.add(path.parent)
+    for folder in folders:
+        sync_folder(folder)

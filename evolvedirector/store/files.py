@@ -167,7 +167,9 @@ def _array(content: bytes) -> np.ndarray:
         file.seek(0)
         array = np.lib.format.read_array(file, allow_pickle=False)
         return array.astype(dtype.newbyteorder("="), copy=False)
-    except (ValueError, OverflowError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged header ends in tokenize.TokenError, SyntaxError, TypeError and others
         raise StoreError(
             f"An npy file cannot be used: {error}. Allowed is one whole array of booleans, integers or floats."
             " Save it with `numpy.save(file, array, allow_pickle=False)`."

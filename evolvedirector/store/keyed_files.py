@@ -27,6 +27,8 @@ _HEADER = struct.Struct("<4s16sQI")
 _CHECKSUM = struct.Struct("<I")
 _HEADER_BYTES = _HEADER.size + _CHECKSUM.size
 _MAGIC = b"EDT1"
+SUFFIXES = (".latents", ".states", ".embeddings")
+"""Of the files of every such store: what `data collect --caches` deletes."""
 _MAX_MAPPED = 32  # files; each map holds a descriptor
 
 
@@ -106,7 +108,7 @@ class KeyedFiles:
                         f"has reached its size of {self._max_bytes / 2**30:g} GiB. {self._what} that are not in it "
                         f"are computed again each time. Write a larger {self._setting}, or empty the folder"
                     )
-                if self._own is None:
+                if self._own is None or not self._own.exists():  # under its old name, others would read old places
                     name = f"{time.time_ns():020d}-{uuid.uuid4().hex}{self._suffix}"  # sorted by name is sorted by age
                     self._own = self.folder / name
                 with self._own.open("ab") as file:

@@ -18,6 +18,7 @@ from evolvedirector.records.subset import EVERYTHING, Subset
 from evolvedirector.store.dataset import check_format
 from evolvedirector.store.errors import MissingRoleError, StoreError
 from evolvedirector.store.files import split_member
+from evolvedirector.store.naming import collected_revisions
 from evolvedirector.store.order import KeyedOrder, Stratum, aspect_bucket
 from evolvedirector.store.paths import user_path
 from evolvedirector.store.revision import Place, Revision, RevisionFiles
@@ -33,6 +34,7 @@ class _OpenShard(NamedTuple):
     """Of the index, [members]."""
     starts: Sequence[int]
     """Where the records of each sample begin, and their number."""
+    tar_bytes: int
 
 
 class RevisionReader:
@@ -265,6 +267,8 @@ class RevisionReader:
     def _members(self, row: int) -> list[tuple[Any, ...]]:
         """Return the records of a row's files in its own shard: key, name, offset, size, sha256."""
         shard, ordinal = self._shard(int(self._shard_of_row[row])), int(self._ordinal_of_row[row])
+        if not 0 <= ordinal < len(shard.starts) - 1:  # an index of another shard
+            raise self._damaged(int(self._shard_of_row[row]), str(self.keys[row]))
         records: list[tuple[Any, ...]] = shard.records[shard.starts[ordinal] : shard.starts[ordinal + 1]].tolist()
         return records
 
@@ -277,9 +281,11 @@ class RevisionReader:
 
     def _read(self, sample: dict[str, Any], number: int, members: Sequence[tuple[Any, ...]], verify: bool) -> None:
         """Read members of one shard, and nothing else, into a sample."""
-        descriptor, key = self._shard(number).descriptor, sample["__key__"]
+        shard, key = self._shard(number), sample["__key__"]
         for member_key, extension, offset, size, sha256 in members:
-            data = os.pread(descriptor, size, offset)
+            if offset + size > shard.tar_bytes:  # before as much is read as a damaged index claims
+                raise self._damaged(number, key)
+            data = os.pread(shard.descriptor, size, offset)
             if len(data) != size or member_key.decode() != key:
                 raise self._damaged(number, key)
             if verify and hashlib.sha256(data).digest() != bytes(sha256):
@@ -289,6 +295,11 @@ class RevisionReader:
     def _damaged(self, number: int, key: str) -> StoreError:
         path = self.root / "shards" / f"{self._shards[number]}.tar"
         return StoreError(f"The sample '{key}' in '{path}' is damaged. Restore the shard from a copy.")
+
+    def _remedy(self) -> str:
+        if self.revision_sha in collected_revisions(self.root):
+            return "`evolvedirector data collect` deleted the files of this revision. Read a newer one (`data show`)."
+        return "Restore it from a copy."
 
     def close(self) -> None:
         """Close all shards; the next read opens what it needs again."""
@@ -314,15 +325,19 @@ class RevisionReader:
             self._open.move_to_end(number)
             return self._open[number]
         path = self.root / "shards" / f"{self._shards[number]}.tar"
-        records, tar_bytes = open_index(path.with_suffix(".index"))
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise StoreError(f"The shard '{path}' cannot be read: {error}. Restore it from a copy.") from error
+            raise StoreError(f"The shard '{path}' cannot be read: {error}. {self._remedy()}") from error
+        try:
+            records, tar_bytes = open_index(path.with_suffix(".index"))
+        except StoreError:
+            os.close(descriptor)
+            raise
         if os.fstat(descriptor).st_size != tar_bytes:
             os.close(descriptor)
             raise StoreError(f"The shard '{path}' is not {tar_bytes} bytes long. Restore it from a copy.")
-        self._open[number] = opened = _OpenShard(descriptor, records, sample_starts(records))
+        self._open[number] = opened = _OpenShard(descriptor, records, sample_starts(records), tar_bytes)
         if len(self._open) > _MAX_OPEN_SHARDS:
             os.close(self._open.popitem(last=False)[1].descriptor)
         return opened

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,7 +26,10 @@ _FORMAT_WITH_WEIGHTS = 3
 """Of a revision that says how often single samples are drawn, for the same reason."""
 _FORMAT_WITH_MAKERS = 4
 """Of a revision with companions that say which part made them: embeddings of two parts must not be taken for one."""
-_FORMATS = (_FORMAT, _FORMAT_WITH_FILES, _FORMAT_WITH_WEIGHTS, _FORMAT_WITH_MAKERS)
+_FORMAT_WITH_DROPPED = 5
+"""Of a revision that drops companions of its parent: what they held lies in others now."""
+_FORMATS = (_FORMAT, _FORMAT_WITH_FILES, _FORMAT_WITH_WEIGHTS, _FORMAT_WITH_MAKERS, _FORMAT_WITH_DROPPED)
+_SHARD_NAME = re.compile(r"[rc][0-9]{4,}-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +75,13 @@ class RevisionFiles:
         write_durably(self.folder / f"{body['number']:06d}-{sha[:12]}.json", data)
         return sha
 
+    def keep_snapshot(self, sha: str, revision: Revision) -> None:
+        """Write a revision in full, unless that is there, so that reading it needs none of its ancestors."""
+        if self._snapshot(sha) is None:
+            self.write_snapshot(sha, revision)
+
     def write_snapshot(self, sha: str, revision: Revision) -> None:
-        """Write a revision in full, so that reading it needs none of its ancestors."""
+        """Write a revision in full."""
         data = canonical_json(_snapshot_to_json(sha, revision))
         # a cache with its own checksum: a damaged one is ignored and the deltas are read instead
         line = hashlib.sha256(data).hexdigest().encode() + b"\n"
@@ -80,7 +89,7 @@ class RevisionFiles:
 
     def current(self) -> str | None:
         """Read the sha of the newest published revision; None before the first."""
-        return self._current.read_text("ascii").strip() if self._current.exists() else None
+        return self._current.read_text("ascii", "replace").strip() if self._current.exists() else None
 
     def set_current(self, sha: str) -> None:
         """Point `CURRENT` to a revision, in one step."""
@@ -114,7 +123,7 @@ class RevisionFiles:
         for path in paths:
             data = path.read_bytes()
             if hashlib.sha256(data).hexdigest() == sha:
-                body = json.loads(data)
+                body = _json_of(path, data)
                 if body.get("format") not in _FORMATS:
                     raise StoreError(
                         f"'{path}' has format {body.get('format')}. This program reads {_FORMATS[0]} to {_FORMATS[-1]}."
@@ -142,7 +151,14 @@ class RevisionFiles:
             next_sha = chain[-1][1]["parent"]
         revision = base
         for own_sha, body in reversed(chain):
-            revision = apply(revision, own_sha, body)
+            try:
+                revision = apply(revision, own_sha, body)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise StoreError(
+                    f"The revision {own_sha[:12]} in '{self.folder}' cannot be rebuilt ({type(error).__name__}:"
+                    f" {error}). It has the bytes that its name says, and no program of this project wrote"
+                    " them. Restore the root from a copy."
+                ) from error
         assert revision is not None
         return revision
 
@@ -166,9 +182,11 @@ def apply(parent: Revision | None, sha: str, body: Mapping[str, Any]) -> Revisio
     for prompt_id, prompt in prompts.items():
         entries.setdefault(prompt_id, PromptEntry(prompt, "candidate"))
     for fields in body["shards"]:
-        shards[fields["name"]] = Shard(**fields)
+        shards[fields["name"]] = _checked_shard(Shard(**fields))
+    for name in body.get("dropped_companions", ()):
+        companions.pop(name, None)
     for fields in body.get("companions", ()):
-        companions[fields["name"]] = Shard(**{**fields, "roles": tuple(fields["roles"])})
+        companions[fields["name"]] = _checked_shard(Shard(**{**fields, "roles": tuple(fields["roles"])}))
     for fields in body["samples"]:
         old = entries[fields["prompt_id"]]
         sample = _sample_from_json(fields, old)
@@ -288,12 +306,34 @@ def weights_to_json(sample_weights: Mapping[str, float] | None) -> dict[str, Any
 
 
 def _format_of(body: Mapping[str, Any]) -> int:
+    if "dropped_companions" in body:
+        return _FORMAT_WITH_DROPPED
     if any("made_by" in companion for companion in body.get("companions", ())):
         return _FORMAT_WITH_MAKERS
     if "sample_weights" in body:
         return _FORMAT_WITH_WEIGHTS
     new = "companions" in body or any("files" in s or "variant" in s for s in body["samples"])
     return _FORMAT_WITH_FILES if new else _FORMAT
+
+
+def _json_of(path: Path, data: bytes) -> dict[str, Any]:
+    try:
+        body = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"'{path}' is no revision: {error}. Restore it from a copy.") from error
+    if not isinstance(body, dict):
+        raise StoreError(f"'{path}' is no revision: it holds no JSON object. Restore it from a copy.")
+    return body
+
+
+def _checked_shard(shard: Shard) -> Shard:
+    """Refuse a name that would lead out of the folder of shards."""
+    if not _SHARD_NAME.fullmatch(shard.name):
+        raise StoreError(
+            f"A revision names the shard {shard.name!r}. Names are r or c, the number of a revision, and the first 12"
+            " characters of a sha256. Use no root of an unknown source."
+        )
+    return shard
 
 
 def _is_hex(text: str) -> bool:

@@ -8,6 +8,7 @@ of samples whose only role is `image` has an index of version 1, as always; furt
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
 import struct
@@ -235,21 +236,51 @@ def _read_back(file: BinaryIO, expected: Sequence[tuple[str, str]], path: Path) 
     return records, whole.hexdigest()
 
 
+class _WhatIsThere(io.RawIOBase):
+    """Read no more of a file than it has: a header may claim any size, and room is taken for what is asked."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, start = file, file.tell()
+        self.size_bytes = file.seek(0, os.SEEK_END)
+        file.seek(start)
+
+    def read(self, count: int = -1) -> bytes:
+        """Read up to `count` bytes; below 0: all that is left."""
+        left = max(0, self.size_bytes - self._file.tell())
+        return self._file.read(left if count < 0 else min(count, left))
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to a place."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return the place."""
+        return self._file.tell()
+
+
 def regular_members(file: BinaryIO) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
     """Yield the members of an open tar with their bytes.
 
     Raises:
-        StoreError: At anything that is not a regular file or that is cut short.
+        StoreError: At anything that is not a regular file or that is cut short, and at damaged headers.
     """
-    with tarfile.open(fileobj=file, mode="r:") as tar:
-        for member in tar:
-            handle = tar.extractfile(member) if member.isreg() else None
-            if handle is None:
-                raise StoreError(f"The tar member '{member.name}' is no regular file. Only such members are read.")
-            data = handle.read()
-            if len(data) != member.size:
-                raise StoreError(f"The tar member '{member.name}' is cut short. Restore the shard from a copy.")
-            yield member, data
+    there = _WhatIsThere(file)
+    try:
+        with tarfile.open(fileobj=there, mode="r:") as tar:
+            for member in tar:
+                if not member.isreg() or member.issparse():
+                    raise StoreError(f"The tar member '{member.name}' is no regular file. Only such members are read.")
+                if not member.name.isascii():
+                    raise StoreError(f"The tar member {member.name!r} has no name that a shard would give it.")
+                if (
+                    not 0 <= member.size <= there.size_bytes - member.offset_data
+                ):  # before as much is read as a header claims
+                    raise StoreError(f"The tar member '{member.name}' is cut short. Restore the shard from a copy.")
+                handle = tar.extractfile(member)
+                assert handle is not None
+                yield member, handle.read()
+    except (tarfile.TarError, ValueError, ArithmeticError, RecursionError, EOFError) as error:
+        raise StoreError(f"A header of a tar cannot be read: {error}. Restore the shard from a copy.") from error
 
 
 def write_index(path: Path, records: np.ndarray, tar_bytes: int) -> None:

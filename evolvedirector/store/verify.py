@@ -7,7 +7,6 @@ meanwhile may leave its newest, still unpublished files among the harmless findi
 from __future__ import annotations
 
 import hashlib
-import json
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import numpy as np
 from evolvedirector.store.dataset import check_format
 from evolvedirector.store.errors import StoreError
 from evolvedirector.store.ledger.file import LedgerFile
+from evolvedirector.store.naming import collected_revisions
 from evolvedirector.store.paths import user_path
 from evolvedirector.store.revision import Revision, RevisionFiles, apply
 from evolvedirector.store.shards import Shard, open_index, regular_members
@@ -28,6 +28,7 @@ DamageKind = Literal["missing", "short", "changed", "index", "revision", "ledger
 cannot be rebuilt; a ledger that says something else; a file of nobody's; what a stopped writer left behind."""
 _HARMLESS = ("foreign", "leftover")
 _BLOCK_BYTES = 2**20
+_STOPPED = "Leave it, or run `evolvedirector data collect ROOT` while nobody writes."
 _RESTORE = "Restore it from a copy of the root."
 
 
@@ -153,9 +154,13 @@ class _Contents:
         """By name, with the number of the newest revision that names it."""
         self.files: set[str] = set()
         """Sha256 of every image and further file of a sample."""
+        self.unnamed: set[str] = set()
+        """Revisions that neither `CURRENT` nor another revision names; a fork among them, too."""
 
-    def add(self, revision: Revision) -> None:
+    def add(self, revision: Revision, is_collected: bool) -> None:
         self.numbers[revision.state.revision_sha] = revision.number
+        if is_collected:  # its own small file stays, as a part of the history
+            return
         for shard in (*revision.shards.values(), *revision.companions.values()):
             self.shards[shard.name] = (shard, max(revision.number, self.shards.get(shard.name, (shard, 0))[1]))
         for entry in revision.state.entries.values():
@@ -176,12 +181,15 @@ def _verify_revisions(look: _Look) -> _Contents:
         if not path.stem.endswith(f"-{sha[:12]}"):
             look.found("changed", path, "its content is not what its name says", _RESTORE)
             continue
-        parents[sha] = json.loads(data).get("parent")
+        try:
+            parents[sha] = files.body(sha).get("parent")
+        except StoreError as error:
+            look.found("revision", path, str(error), _RESTORE)
     for sha, parent in parents.items():
         if parent is not None and parent not in parents:
             what = f"its parent {parent[:12]} is not there or was changed"
             look.found("revision", _path_of(files, sha), what, "Restore the parent from a copy of the root.")
-    contents = _Contents()
+    contents, collected = _Contents(), collected_revisions(look.root)
     last: Revision | None = None
     for sha in sorted(parents, key=lambda sha: _path_of(files, sha).name):
         if not _has_all_parents(sha, parents):
@@ -194,13 +202,19 @@ def _verify_revisions(look: _Look) -> _Contents:
             last = None
             look.found("revision", _path_of(files, sha), f"it cannot be rebuilt ({error})", _RESTORE)
         else:
-            contents.add(last)
+            contents.add(last, sha in collected)
     _verify_snapshots(look, files)
     current = files.current()
+    contents.unnamed = contents.numbers.keys() - set(parents.values()) - {current}
+    newest = max(contents.numbers, key=lambda sha: contents.numbers[sha], default=None)
+    instead = _RESTORE if newest is None else f"Write {newest} into it: that is the newest whole revision."
     if current is not None and current not in contents.numbers:
-        newest = max(contents.numbers, key=lambda sha: contents.numbers[sha], default=None)
-        instead = _RESTORE if newest is None else f"Write {newest} into it: that is the newest whole revision."
         look.found("missing", look.root / "CURRENT", f"it names {current[:12]}, which is not there whole", instead)
+    elif current is None and len(contents.numbers) > 1:
+        look.found("missing", look.root / "CURRENT", f"it is not there, and {len(paths)} revisions are", instead)
+    elif current is None and newest is not None:
+        what = "it is not there: the writer of the first revision was stopped before it was named"
+        look.found("leftover", look.root / "CURRENT", what, f"Give the same import again. Or: {instead}")
     return contents
 
 
@@ -259,8 +273,16 @@ def _verify_index(look: _Look, shard: Shard, tar: Path) -> None:
         return
     if tar_bytes != shard.tar_bytes:
         look.found("index", path, f"it is of a tar of {tar_bytes} bytes, not {shard.tar_bytes}", advice)
-    elif not look.quick and (problem := _misfit(records, tar)):
-        look.found("index", path, problem, advice)
+        return
+    if look.quick:
+        return
+    try:
+        problem = _misfit(records, tar)
+    except StoreError as error:  # a tar with the bytes of its name that no program of this project wrote
+        look.found("changed", tar, f"it is no shard: {error}", "Use no root of an unknown source.")
+    else:
+        if problem:
+            look.found("index", path, problem, advice)
 
 
 def _misfit(records: np.ndarray, tar: Path) -> str:
@@ -313,6 +335,10 @@ def _verify_ledger(look: _Look, contents: _Contents, blobs: set[str]) -> None:
                 look.found("ledger", path, f"SQLite says: {line}", _RESTORE)
         for damage in _contradictions(ledger, contents, blobs):
             look.found("ledger", path, *damage)
+        for sha in sorted(contents.unnamed - _known_to(ledger)):
+            what = "its writer was stopped before the ledger knew it; nothing else names it"
+            own = _path_of(RevisionFiles(look.root), sha)
+            look.found("leftover", own, what, "Leave it: the same work publishes the same revision.")
     except sqlite3.DatabaseError as error:
         look.found("ledger", path, f"SQLite says: {error}", _RESTORE)
     finally:
@@ -321,11 +347,11 @@ def _verify_ledger(look: _Look, contents: _Contents, blobs: set[str]) -> None:
 
 def _contradictions(ledger: LedgerFile, contents: _Contents, blobs: set[str]) -> Iterator[tuple[str, str]]:
     """Yield what the ledger says and the files do not, and the other way round."""
-    known = {sha for (sha,) in ledger.stream("SELECT sha FROM revisions")}
+    known = _known_to(ledger)
     if lost := sorted(known - contents.numbers.keys()):
         what = f"{len(lost)} revisions that it knows are not there whole, such as {lost[0][:12]}"
         yield what, "Restore their files in revisions/ from a copy of the root."
-    if unknown := sorted(contents.numbers.keys() - known):
+    if unknown := sorted(contents.numbers.keys() - known - contents.unnamed):
         what = f"it knows nothing of {len(unknown)} revisions, such as {unknown[0][:12]}: it is older than they are"
         yield what, "Restore the ledger of the same day as the revisions; else what they cost is counted too low."
     query = "SELECT image_sha256 FROM calls WHERE image_sha256 IS NOT NULL UNION SELECT sha256 FROM call_files"
@@ -336,12 +362,16 @@ def _contradictions(ledger: LedgerFile, contents: _Contents, blobs: set[str]) ->
         yield what, "Restore blobs/ from a copy of the root; a round that needs one of the others buys it again."
 
 
+def _known_to(ledger: LedgerFile) -> set[str]:
+    return {sha for (sha,) in ledger.stream("SELECT sha FROM revisions")}
+
+
 # ---- what belongs to nobody
 
 
 def _name_strangers(look: _Look, shards: set[str]) -> None:
     for path in sorted((look.root / "blobs").glob("*/.*")):
-        look.found("leftover", path, "a writer was stopped while it wrote this, or is writing it now", "Leave it.")
+        look.found("leftover", path, "a writer was stopped while it wrote this, or is writing it now", _STOPPED)
     kinds = {"shards": (".tar", ".index"), "revisions": (".json", ".snapshot")}
     for folder, suffixes in kinds.items():
         for path in sorted((look.root / folder).glob("*")):
@@ -351,5 +381,7 @@ def _name_strangers(look: _Look, shards: set[str]) -> None:
             elif path.suffix not in suffixes:
                 look.found("foreign", path, "no file of a dataset root", "Move it elsewhere.")
             elif folder == "shards" and path.stem not in shards:
-                what = "no revision names it: it was written for one that was not published"
-                look.found("leftover", path, what, "Leave it: the same round writes the same file. Or delete it.")
+                what = (
+                    "no revision names it: it was written for one that was not published, or whose files were collected"
+                )
+                look.found("leftover", path, what, "Leave it, or run `evolvedirector data collect ROOT`.")

@@ -48,3 +48,39 @@ def test_diff_tells_what_changed(root: Path, capsys: pytest.CaptureFixture[str])
     assert "nothing: both hold and draw the same" in capsys.readouterr().out
     assert main(["diff", str(root), first, "--json"]) == 0
     assert list(json.loads(capsys.readouterr().out)["states"].values()) == [["live", "mastered"]]
+
+
+def test_compact_says_what_it_writes_and_collect_what_it_deletes(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with DatasetStore(root) as store:
+        for number in (2, 3):
+            added = RevisionChange(samples=(kept(store.blobs, number),))
+            store.publish(store.current(), f"round{number}", added)
+    before = sorted(path for path in root.rglob("*") if ".sqlite-" not in path.name)
+    assert main(["compact", str(root), "--dry-run"]) == 0
+    assert "Would write 4 samples of 3 shards" in capsys.readouterr().out
+    assert main(["collect", str(root), "--dry-run", "--keep", "1"]) == 0
+    assert "Would delete 0 files, 0 bytes. Nothing was deleted." in capsys.readouterr().out
+    assert sorted(path for path in root.rglob("*") if ".sqlite-" not in path.name) == before
+    assert main(["compact", str(root)]) == 0
+    assert "in 1, as revision 5 (" in capsys.readouterr().out
+    assert main(["compact", str(root)]) == 0
+    assert "Revision 5 lies in 1 shard: nothing to compact." in capsys.readouterr().out
+    assert main(["collect", str(root), "--keep", "1", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("\nshard: ") + said.startswith("shard: ") == 6 and "Would delete 6 files" in said
+    assert main(["collect", str(root), "--keep", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "6 files of shards: " in said and "Kept whole: 1 revisions: 1 (newest)" in said
+    assert "Losing files: 4 older ones.\nDeleted 6 files" in said
+    assert main(["verify", str(root)]) == 0
+
+
+@pytest.mark.parametrize("word", [["compact"], ["compact", "--dry-run"], ["collect"], ["collect", "--dry-run"]])
+def test_both_are_refused_while_another_process_writes(
+    root: Path, word: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with DatasetStore(root):
+        assert main([word[0], str(root), *word[1:]]) == 1
+    assert "open for writing" in capsys.readouterr().err

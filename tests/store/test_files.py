@@ -87,6 +87,7 @@ def claimed_array(shape: tuple[int, ...]) -> bytes:
         (claimed_array((10**9, 10**9)), "npy", "cannot be used"),
         (claimed_array((-1, -4)), "npy", "cannot be used"),
         (npy([1, 2, 3])[:-1], "npy", "cannot be used"),
+        (npy([1, 2, 3]).replace(b"(3,), }", b"(((((((", 1), "npy", "cannot be used"),
         (npy([1, 2, 3]) + b"x", "npy", "cannot be used"),
         (npy(["text"], "U4"), "npy", "cannot be used"),
         (b"", "npy", "cannot be used"),
@@ -100,7 +101,7 @@ def claimed_array(shape: tuple[int, ...]) -> bytes:
         (b"cos\nsystem\n(S'false'\ntR.", "pkl", "are not kept"),
         (b"\0" * (MAX_FILE_BYTES + 1), "npy", "too large"),
     ],
-    ids=range(17),
+    ids=range(18),
 )
 def test_what_is_refused(content: bytes, extension: str, reason: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(StoreError, match=reason):

@@ -67,3 +67,14 @@ def test_a_full_folder_is_told_once_and_still_read(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=r"Latents that are not in it .* larger latent_cache_gib"):
         writer.write({writer.key("b", 8, 8): (MEAN, None)})
     assert not writer.writes and writer.read(key) is not None
+
+
+def test_a_folder_that_was_emptied_is_filled_under_other_names(tmp_path: Path) -> None:
+    writer = files(tmp_path)
+    writer.write({writer.key("a", 8, 8): (MEAN, None)})
+    (old,) = tmp_path.glob("*.latents")
+    old.unlink()
+    writer.write({writer.key("b", 8, 8): (MEAN, None)})
+    (new,) = tmp_path.glob("*.latents")
+    assert new != old, "who has read the old file before would find other contents at its places"
+    assert files(tmp_path).read(writer.key("b", 8, 8)) is not None

@@ -44,6 +44,17 @@ def flip(path: Path, place: int = -1) -> None:
     path.write_bytes(data)
 
 
+def other_index(root: Path) -> None:
+    """Put the index of one shard beside another."""
+    one(root, "shards/r0001-*.index").write_bytes(one(root, "shards/r0002-*.index").read_bytes())
+
+
+def short_ledger(root: Path) -> None:
+    """Cut the ledger in its middle."""
+    path = root / "ledger.sqlite"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
 def test_a_whole_root_is_whole_and_nothing_in_it_is_changed(root: Path) -> None:
     before = contents(root)
     found = verify_root(root)
@@ -66,6 +77,23 @@ def test_a_whole_root_is_whole_and_nothing_in_it_is_changed(root: Path) -> None:
         (lambda r: flip(one(r, "revisions/000002-*.json")), "changed", "revisions/000002-", "what its name says"),
         (lambda r: one(r, "revisions/000001-*.json").unlink(), "revision", "revisions/000002-", "its parent"),
         (lambda r: (r / "CURRENT").write_text("0" * 64), "missing", "CURRENT", "it names 000000000000"),
+        (lambda r: (r / "CURRENT").unlink(), "missing", "CURRENT", "it is not there, and 4 revisions are"),
+        (lambda r: one(r, "shards/c*.tar").unlink(), "missing", "shards/c0003-", "1 samples up to revision 3"),
+        (lambda r: one(r, "shards/c*.index").unlink(), "missing", "shards/c0003-", "cannot be read"),
+        (lambda r: other_index(r), "index", "shards/r0001-", "it is of a tar of"),
+        (
+            lambda r: one(r, "revisions/000003-*.json").rename(r / "revisions" / "000003-0.json"),
+            "changed",
+            "rev",
+            "its",
+        ),
+        (
+            lambda r: (r / "ledger.sqlite").write_bytes(b""),
+            "ledger",
+            "ledger.sqlite",
+            "it knows nothing of 3 revisions",
+        ),
+        (lambda r: short_ledger(r), "ledger", "ledger.sqlite", "cannot be read"),
         (lambda r: flip(one(r, "blobs/*/*.png")), "changed", "blobs/", "its name says"),
         (lambda r: (r / "ledger.sqlite").unlink(), "missing", "ledger.sqlite", "recorded nowhere else"),
         (lambda r: (r / "ledger.sqlite").write_bytes(b"no database at all"), "ledger", "ledger.sqlite", "cannot be"),
@@ -110,7 +138,7 @@ def test_a_ledger_and_revisions_that_contradict_each_other(root: Path) -> None:
         store.ledger.calls.settle([(ImageReply("request", "image"), image.image_sha256)])
     store.blobs.path(image.image_sha256).unlink()
     with sqlite3.connect(root / "ledger.sqlite") as ledger:
-        ledger.execute("DELETE FROM revisions WHERE number = 3")
+        ledger.execute("DELETE FROM revisions WHERE number = 1")
         ledger.execute("INSERT INTO revisions VALUES ('feed', 4, NULL, 'round9')")
     ledger.close()
     said = [damage.what for damage in verify_root(root).damages if damage.kind == "ledger"]
@@ -118,6 +146,30 @@ def test_a_ledger_and_revisions_that_contradict_each_other(root: Path) -> None:
     assert "1 revisions that it knows are not there whole, such as feed" in said[0]
     assert "it knows nothing of 1 revisions" in said[1]
     assert "1 files that were paid for are not in blobs/ whole; 1 of them are still in shards" in said[2]
+
+
+def test_a_revision_whose_writer_was_stopped_before_the_ledger_knew_it(root: Path) -> None:
+    with sqlite3.connect(root / "ledger.sqlite") as ledger:
+        ledger.execute("DELETE FROM revisions WHERE number = 3")  # no child, and CURRENT names another one
+    ledger.close()
+    found = verify_root(root)
+    assert found.is_whole
+    ((kind, path, what),) = [(d.kind, d.path, d.what) for d in found.damages]
+    assert kind == "leftover" and path.startswith("revisions/000003-") and "its writer was stopped" in what
+
+
+def test_a_first_revision_that_was_not_named_yet_is_told_and_the_same_import_names_it(tmp_path: Path) -> None:
+    with DatasetStore(tmp_path / "data", create=True) as store:
+        store.publish(None, "import", RevisionChange(samples=(kept(store.blobs, 0),)))
+    (tmp_path / "data" / "CURRENT").unlink()
+    found = verify_root(tmp_path / "data")
+    assert found.is_whole and [d.kind for d in found.damages] == ["leftover"]
+
+
+def test_an_empty_root_whose_first_writer_was_stopped_is_whole(tmp_path: Path) -> None:
+    DatasetStore(tmp_path / "data", create=True).close()
+    (tmp_path / "data" / "ledger.sqlite").write_bytes(b"")  # before it had its tables
+    assert verify_root(tmp_path / "data").damages == ()
 
 
 def test_shards_are_packed_anew_from_blobs_and_indexes_from_shards(root: Path) -> None:

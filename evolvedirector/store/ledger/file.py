@@ -69,7 +69,7 @@ class LedgerFile:
             try:
                 connection = _open_to_read(path, options)
                 version = connection.execute("PRAGMA user_version").fetchone()[0]
-                if version in MIGRATIONS:
+                if version in MIGRATIONS or version == 0:  # 0: its first writer stopped before the tables were made
                     connection = _copy(connection)
                     version = cls(path, connection)._migrate()
                 if version == SCHEMA_VERSION:
