@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from evolvedirector.execution.ranks import leaving_process_group
 from tests.pairs.evolving_toys import Run
 
 
@@ -20,4 +21,5 @@ def main(folder: Path, ranks: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    with leaving_process_group():
+        main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from evolvedirector.store import DatasetStore
+from tests.distributed.launched import launch
 
 SCRIPT = Path(__file__).with_name("pair_ranks.py")
 pytestmark = pytest.mark.slow
@@ -19,13 +17,7 @@ pytestmark = pytest.mark.slow
 
 def run(folder: Path, ranks: int) -> list[dict[str, Any]]:
     folder.mkdir()
-    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"] if ranks > 1 else []
-    done = subprocess.run(
-        [sys.executable, *launch, str(SCRIPT), str(folder), str(ranks)],
-        timeout=400, capture_output=True, text=True, check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[2])},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
+    launch(SCRIPT, folder, ranks, ranks=ranks)
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(ranks)]
 
 
