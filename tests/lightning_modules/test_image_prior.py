@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -155,6 +157,21 @@ def test_dropout_follows_from_the_samples_seeds_and_not_from_the_length_of_texts
 
 def module_inputs(batch: dict[str, Any]) -> list[torch.Tensor]:
     return [torch.ones(8, DIM), *(batch[name] for name in ("text_embedding", "text_states", "text_mask"))]
+
+
+@pytest.mark.filterwarnings("ignore:.*Treespec.*", "ignore:.*treespec.*")
+def test_loggers_get_every_figure_in_the_same_steps(tmp_path: Path) -> None:
+    trainer = Trainer(
+        accelerator="cpu", max_steps=4, accumulate_grad_batches=2, log_every_n_steps=2, gradient_clip_val=1.0,
+        logger=CSVLogger(tmp_path), enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(prior(), DataLoader([pairs(number) for number in range(8)], batch_size=None))  # type: ignore[arg-type]
+    (path,) = tmp_path.rglob("metrics.csv")
+    with path.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["train/loss"]]
+    assert [row["step"] for row in rows] == ["1", "3"]
+    for name in ("projection_loss", "contrastive_loss", "learning_rate", "gradient_norm"):
+        assert all(row[f"train/{name}"] for row in rows), name
 
 
 def test_frozen_parts_are_in_no_checkpoint_but_compared(tmp_path: Path) -> None:

@@ -187,7 +187,7 @@ def test_other_objectives_learn(objective: Any) -> None:
 
 def test_mixed_precision_fused_optimizer_and_clipping_go_together() -> None:
     module = student(optimizer=lambda parameters: torch.optim.AdamW(parameters, 5e-3, fused=True))
-    trainer = fit(module, 3, precision="bf16-mixed", gradient_clip_val=0.1)
+    trainer = fit(module, 3, precision="bf16-mixed", gradient_clip_val=0.1, log_every_n_steps=1)
     assert {"train/loss", "train/learning_rate", "train/gradient_norm"} <= trainer.callback_metrics.keys()
     assert all(parameter.dtype == torch.float32 for parameter in module.parameters())
     assert module.generate([request("colour a", 0)])[0].dtype == torch.uint8
