@@ -39,8 +39,8 @@ class Pose:
     def __post_init__(self) -> None:
         if not all(math.isfinite(value) for value in astuple(self)):
             raise UserError(
-                f"The pose is {astuple(self)}. It must be azimuth, elevation and roll in degrees, all finite, and true "
-                "or false. Write such as [30, 0, 0, false]."
+                f"The pose is {astuple(self)}. It must be azimuth, elevation and roll in degrees, all finite, and 0 "
+                "or 1. Write such as [30, 0, 0, 0]."
             )
 
     def values(self) -> np.ndarray:
@@ -61,7 +61,7 @@ def pose_of(values: Sequence[float], name: str) -> Pose:
     if len(values) != POSE_VALUES or any(isinstance(value, str) for value in values):
         raise UserError(
             f"The pose of {name} is {list(values)}. It must be azimuth, elevation and roll in degrees, and whether it "
-            "is mirrored. Write such as [30, 0, 0, false]."
+            "is mirrored. Write such as [30, 0, 0, 0]."
         )
     azimuth, elevation, roll, mirrored = values
     return Pose(float(azimuth), float(elevation), float(roll), bool(mirrored))
