@@ -19,6 +19,8 @@ STEPS = 1400
 GUIDANCES = (0.0, 0.5, 1.0, 1.5, 3.0)
 ATTENTIONS = (0.25, 0.5, 1.0, 1.5, 2.0)
 """Attention scales, at guidance 1."""
+SUBJECTS_OF_KNOBS = 20
+"""Of the held-out subjects: knobs are drawn with ten times."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any, cast
 import lightning.pytorch as pl
 
 import evolvedirector.configs
-from benchmarks.toffee_plan import ARMS, ATTENTIONS, GUIDANCES, JOINT, Arm, Job, Source
+from benchmarks.toffee_plan import ARMS, ATTENTIONS, GUIDANCES, JOINT, SUBJECTS_OF_KNOBS, Arm, Job, Source
 from evolvedirector.callbacks import EMA, EvaluationCallback, RunCheckpoint
 from evolvedirector.callbacks._run.drawing import student_draw
 from evolvedirector.callbacks.checkpoint import latest_committed
@@ -24,6 +24,7 @@ from evolvedirector.lightning_modules import SubjectToImage
 from evolvedirector.lightning_modules.subjects.subject_student import SubjectDrawing
 from evolvedirector.models.part_files import read_part
 from evolvedirector.pairs import SubjectPairBuilder
+from evolvedirector.pairs.drawn.drawn_subjects import SubjectSplit
 from evolvedirector.pairs.evaluation import DrawnQuestions, SubjectSuite
 from evolvedirector.pairs.evaluation.subject_suite import BOX, EDIT, TEXT_ONLY, WORDS
 from evolvedirector.pairs.pair_book import PairBook
@@ -117,7 +118,7 @@ class Laboratory:
             found[name] = {}
             for value in values:
                 module.subject = SubjectDrawing(*((value, 1.0) if name == "guidance" else (1.0, value)))
-                measured = self._measured(trainer, module, self._suites["held_out"], folder)
+                measured = self._measured(trainer, module, self._suites["knobs"], folder)
                 found[name][str(value)] = {arm: of for arm, of in plain(measured)["arms"].items() if arm in DRAWN}
         module.subject = as_shipped
         return found
@@ -151,11 +152,15 @@ class Laboratory:
         asked = suite.questions
         assert isinstance(asked, DrawnQuestions)
         parts = suite.measures
-        trained = DrawnQuestions(
-            asked.world, "train", asked.subjects, list(asked.kinds), list(asked.looks), asked.image_size_px, False
-        )
+
+        def fewer(split: SubjectSplit, subjects: int) -> SubjectSuite:
+            kinds, looks = list(asked.kinds), list(asked.looks)
+            questions = DrawnQuestions(asked.world, split, subjects, kinds, looks, asked.image_size_px, edits=False)
+            return SubjectSuite(questions, parts.identity, parts.mask, parts.reader, side_px=parts.side_px)
+
         self._suites["held_out"] = suite
-        self._suites["trained"] = SubjectSuite(trained, parts.identity, parts.mask, parts.reader, side_px=parts.side_px)
+        self._suites["trained"] = fewer("train", asked.subjects)
+        self._suites["knobs"] = fewer("held_out", min(SUBJECTS_OF_KNOBS, asked.subjects))
 
     def _measured(self, trainer: pl.Trainer, module: SubjectToImage, suite: SubjectSuite, folder: Path) -> Outcome:
         asked = suite.requests(Offered(size_px=module.image_size_px))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from statistics import fmean
 
-from benchmarks.toffee_plan import ARMS, ATTENTIONS, GUIDANCES, JOINT, SEEDS, Row
+from benchmarks.toffee_plan import ARMS, ATTENTIONS, GUIDANCES, JOINT, SEEDS, SUBJECTS_OF_KNOBS, Row
 from evolvedirector.pairs.evaluation.questions import TARGET
 from evolvedirector.pairs.evaluation.subject_suite import ARMS as WAYS
 from evolvedirector.pairs.evaluation.subject_suite import BOX, EDIT, FIGURES, TEXT_ONLY, WORDS
@@ -27,7 +27,7 @@ def report(rows: Sequence[Row], seeds: Sequence[int] = SEEDS) -> str:
     lines += [f"{JOINT}: {_seeds(joint)}", *_table([row["figures"]["held_out"]["arms"] for row in joint]), ""]
     lines += ["Changes made as asked by kind", *_kinds(joint), ""]
     for name, values in (("guidance", GUIDANCES), ("attention", ATTENTIONS)):
-        lines += [f"{name} over the reference, {BOX}", *_sweep(joint, name, values), ""]
+        lines += [f"{name}, {BOX}, {SUBJECTS_OF_KNOBS} subjects", *_sweep(joint, name, values), ""]
     lines += ["How it was trained", *_arms(own), ""]
     lines += ["Bars", *bars(own)]
     missing = [

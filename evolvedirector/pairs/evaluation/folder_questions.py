@@ -149,7 +149,7 @@ class FolderQuestions:
 
     def _about(self, name: str, pictures: Sequence[Subject]) -> list[SubjectQuestion]:
         read = [self._loaded(picture) for picture in pictures]
-        references = {}
+        references: dict[str, FileRef] = {}
         for role, (pixels, mask) in zip(REFERENCES, read, strict=False):
             references |= {role: picture_file(pixels), mask_role_of(role): mask_file(mask)}
         subject = replace(pictures[0], name=name, category=_word(pictures[0], name), group=name)

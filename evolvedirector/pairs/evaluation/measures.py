@@ -11,7 +11,7 @@ import numpy as np
 from evolvedirector.errors import UserError
 from evolvedirector.pairs.change_reader import ChangeReader
 from evolvedirector.pairs.evaluation.questions import TARGET, SubjectQuestion
-from evolvedirector.pairs.pair_records import IMAGE, MASK, REFERENCE, REFERENCE_MASK, ChangeKind, PairRequest
+from evolvedirector.pairs.pair_records import IMAGE, MASK, REFERENCE, REFERENCE_MASK, PairRequest
 from evolvedirector.pairs.patch_encoder import PatchEncoder, cosine, cosines
 from evolvedirector.pairs.pictures import cut_square, mask_of, pixels_of
 from evolvedirector.pairs.stages import MaskStage
@@ -19,7 +19,7 @@ from evolvedirector.records import FileRef, ImageAndPrompt
 from evolvedirector.records.part import Part, close_parts, verify_parts
 from evolvedirector.rewards.reward import Reward
 
-RIGHT_FROM: Mapping[ChangeKind, float] = {"place": 0.5, "tint": 0.5, "texture": 0.2, "style": 0.0, "view": 0.0}
+RIGHT_FROM: Mapping[str, float] = {"place": 0.5, "tint": 0.5, "texture": 0.2, "style": 0.0, "view": 0.0}
 """Least score `change` of `DrawnReader` that counts as right: so are .98 of exact targets of emoji, of style .5."""
 IDENTITY, TO_TARGET, FOUND, FOUND_BY_FEATURES, ALL, TEXT, DIVERSITY, ERROR_OUTSIDE, LEFT_OUTSIDE = (
     "identity",
@@ -75,7 +75,8 @@ class SubjectMeasures:
 
     def parts(self) -> dict[str, Part]:
         """Name who measures."""
-        named = {"identity": self.identity, "mask": self.mask, "reader": self.reader, "text": self.text}
+        named: dict[str, Part | None] = {"identity": self.identity, "mask": self.mask}
+        named |= {"reader": self.reader, "text": self.text}
         return {name: part for name, part in named.items() if part is not None}
 
     def verify(self) -> None:
