@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any
 
 from evolvedirector.errors import RunError, UserError
-from evolvedirector.execution.executor import Executor
+from evolvedirector.execution.executor import Executor, Phase
 from evolvedirector.execution.local import LocalExecutor
 from evolvedirector.pairs.pair_book import PairBook, PairRow
 from evolvedirector.pairs.pair_budget import PairBudget
@@ -193,7 +193,7 @@ class SubjectPairBuilder:
         verify_parts(*self.stages.values())
         with PairBook.for_writing(store.root) as book:
             self._publish(store, book)
-            run = self.run_over(store, book, executor or self._local_executor())
+            run = self.run_over(store, book, executor or LocalExecutor(self.tenants(), unit=self.batch))
 
             def passed(made: MadePairs) -> None:
                 if book.unpublished_count() >= PAIRS_PER_REVISION:
@@ -234,7 +234,7 @@ class SubjectPairBuilder:
             thresholds: By kind of change. None: the builder's.
             others: In place of stages, or beside them, by name.
         """
-        stages: dict[StageName, Any] = {**self.stages, **others}
+        stages: dict[Any, Part] = {**self.stages, **others}
         sizes = (self.image_size_px,) * 2
         return PairPass(run, stages, sizes, thresholds or self.thresholds, self.near_bits, self.several_share)
 
@@ -286,18 +286,17 @@ class SubjectPairBuilder:
         about = [FileRef.of(canonical_json(_about(row)), "application/json") for row in rows]
         return [_sample(row, file) for row, file in zip(rows, store.blobs.put_files(about), strict=True)]
 
-    def _local_executor(self) -> Executor:
-        """Ask in this process; parts of other phases let go of their memory when one begins."""
-        phases: dict[str, list[StageName]] = {
+    def tenants(self) -> dict[Phase, dict[str, Part]]:
+        """Say which stage is asked in which phase; those of other phases let go of their memory when one begins."""
+        phases: dict[Phase, list[StageName]] = {
             "write": ["subjects", "prompt"],
             "teach": ["draft", "refine", "view"],
             "score": ["mask", "filter"],
         }
-        tenants: Any = {
+        return {
             phase: {stage: self.stages[stage] for stage in stages if stage in self.stages}
             for phase, stages in phases.items()
         }
-        return LocalExecutor(tenants, unit=self.batch)
 
     def _planned(self) -> Iterator[PairWish]:
         """Plan every subject, in the order of the source."""

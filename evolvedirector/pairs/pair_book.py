@@ -302,8 +302,8 @@ _PAIRS = "SELECT pair_id, subject, kind, use, status, cause, image_sha256, looks
 
 
 def _row(row: tuple[Any, ...]) -> PairRow:
-    *columns, body = row
-    return PairRow(*columns, body=json.loads(body))
+    pair_id, subject, kind, use, status, cause, image_sha256, looks, body = row
+    return PairRow(pair_id, subject, kind, use, status, cause, image_sha256, looks, json.loads(body))
 
 
 def _unusable(path: Path, problem: str) -> StoreError:

@@ -87,24 +87,24 @@ def phases_of(
         listed = phases(student, "none", {}, {}, evaluators, None, work)
         return [phase for phase in listed if phase.phase not in ("judge", "teach")]
     settings = plan.settings
-    rewards = {f"the reward {name}": (f"rewards.{name}", part) for name, part in settings.rewards.items()}
-    tenants = {} if settings.pairs is None else settings.pairs.tenants()
-    of_pairs = {
-        phase: {f"the {name} of pairs": (f"pairs.{name}", part) for name, part in parts.items()}
-        for phase, parts in tenants.items()
+    of_pairs = {} if settings.pairs is None else settings.pairs.tenants()
+
+    def named(who: str, place: str, parts: Mapping[str, object]) -> dict[str, tuple[str, object]]:
+        return {f"the {who}{name}": (f"{place}.{name}", part) for name, part in parts.items()}
+
+    judges = {
+        "the judge": ("judge", settings.judge),
+        **named("reward ", "rewards", settings.rewards),
+        "the embedder": ("embedder", settings.embedder),
+        **named("pairs' ", "pairs", of_pairs.get("score", {})),
     }
-    rewards |= of_pairs.get("score", {})
-    writers = {"the writer": ("writer", settings.writer), **of_pairs.get("write", {})}
-    teachers = {f"the teacher {name}": (f"teachers.{name}", part) for name, part in settings.teachers.items()}
+    teachers = named("teacher ", "teachers", settings.teachers) | named("pairs' ", "pairs", of_pairs.get("teach", {}))
+    writers = {"the writer": ("writer", settings.writer), **named("pairs' ", "pairs", of_pairs.get("write", {}))}
     listed = phases(
         student,
         plan.offload_student,
-        sizes_of(
-            plan.here(
-                {"the judge": ("judge", settings.judge), **rewards, "the embedder": ("embedder", settings.embedder)}
-            )
-        ),
-        sizes_of(plan.here(teachers | of_pairs.get("teach", {}))),
+        sizes_of(plan.here(judges)),
+        sizes_of(plan.here(teachers)),
         evaluators,
         sizes_of(plan.here(writers)),
         work,

@@ -106,6 +106,16 @@ def test_the_drawings_are_made_from_reference_and_words_and_kept(whole: Run) -> 
         assert all(blobs.has(item.student_sha256 or "") and blobs.has(item.teacher_sha256 or "") for item in evidence)
 
 
+@pytest.mark.slow
+def test_subjects_that_have_pairs_already_are_left_out_and_that_is_told(tmp_path: Path) -> None:
+    pairs = evolving()
+    with DatasetStore(tmp_path / "data", create=True) as store:
+        evolving(kinds=["tint"], thresholds={"tint": LIMITS["tint"]}).builder.build(store)
+    run = Run(tmp_path, fails={"texture"}, pairs=pairs, max_epochs=2)
+    with pytest.warns(UserWarning, match="have pairs already and are left out: what was trained on tells nothing"):
+        run.fit()
+
+
 # ---- once, and the same again
 
 

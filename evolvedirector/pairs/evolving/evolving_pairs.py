@@ -20,7 +20,7 @@ from evolvedirector.pairs.pair_book import PairBook
 from evolvedirector.pairs.pair_records import REFERENCE, Subject
 from evolvedirector.pairs.stage_run import StageRefusesAll, StageRun
 from evolvedirector.pairs.stages import FilterStage, MaskStage
-from evolvedirector.pairs.thresholds import check_thresholds
+from evolvedirector.pairs.thresholds import Thresholds, check_thresholds
 from evolvedirector.pairs.wishes import MadePairs, PairWish
 from evolvedirector.records import RevisionChange, Tally, digest, seed_of
 from evolvedirector.records.part import Part
@@ -94,10 +94,8 @@ class EvolvingPairs:
             raise UserError(f"most_pairs is {most_pairs}. Allowed are 0 or more. Write `most_pairs: 5000`, or null.")
         self.builder, self.judge = builder, judge or builder.stages["filter"]
         self.mask = mask or builder.stages["mask"]
-        halves = {kind: {"identity": 0.5, "change": 0.5} for kind in builder.kinds}
-        self.thresholds: Mapping[str, Mapping[str, float]] = thresholds or (
-            builder.thresholds if judge is None else halves
-        )
+        halves = {str(kind): {"identity": 0.5, "change": 0.5} for kind in builder.kinds}
+        self.thresholds: Thresholds = thresholds or (builder.thresholds if judge is None else halves)
         check_thresholds(self.thresholds, builder.kinds)
         self.policy: PairPolicy = policy or FailingPairs()
         self.pairs_per_round, self.looks_per_round = pairs_per_round, looks_per_round
@@ -108,7 +106,8 @@ class EvolvingPairs:
         """Name builder, judge, policy and every number."""
         who = (self.builder.fingerprint, self.builder.source.fingerprint, self.judge.fingerprint, self.mask.fingerprint)
         numbers = (self.pairs_per_round, self.looks_per_round, repr(self.look_share), repr(self.most_pairs))
-        limits = (repr(self.thresholds), repr(vars(self.builder.budget)), repr(self.builder.most_subjects))
+        of = self.builder
+        limits = (repr(self.thresholds), repr(vars(of.budget)), repr(of.most_subjects), " ".join(of.kinds))
         return digest("evolving pairs 1", *who, self.policy.fingerprint, *numbers, *limits)
 
     def parts(self) -> Mapping[str, Part]:
@@ -118,18 +117,8 @@ class EvolvingPairs:
 
     def tenants(self) -> Tenants:
         """Say who is asked in which phase."""
-        of = self.builder.stages
-        phases: dict[Any, tuple[str, ...]] = {
-            "write": ("subjects", "prompt"),
-            "teach": ("draft", "refine", "view"),
-            "score": ("mask", "filter"),
-        }
-        named: dict[Any, dict[str, Part]] = {
-            phase: {name: of[name] for name in names if name in of}  # type: ignore[index]
-            for phase, names in phases.items()
-        }
-        named["score"] |= {"judge": self.judge, "mask of drawings": self.mask}
-        return named
+        own = self.builder.tenants()
+        return {**own, "score": {**own["score"], "judge": self.judge, "mask of drawings": self.mask}}
 
     def selectors(self) -> Sequence[Part]:
         """List who chooses what is trained on: who looks at the student, and who filters the pairs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -61,6 +62,13 @@ def looked_at(
     ]
     asks.begin(works)
     trained = asks.run.book.looks_of(list({work.subject_id for work in works if work.goes_on}))
+    if trained:
+        warnings.warn(
+            f"{len(trained)} of {len({work.subject_id for work in works if work.goes_on})} subjects that the student "
+            "was to be looked at with have pairs already and are left out: what was trained on tells nothing. Build "
+            "pairs of other subjects (`pairs build`), or begin with an empty root and `first_rounds: 1`.",
+            stacklevel=4,
+        )
     works = [work for work in works if work.goes_on and work.subject_id not in trained]
     drawn = _drawn(round, works)
     for work in works:
