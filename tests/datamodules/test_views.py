@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -127,7 +126,7 @@ def test_views_without_poses_say_so() -> None:
         def objects(self) -> list[ViewedObject]:
             return [replace(viewed, poses=(None,) * 5) for viewed in super().objects()]
 
-    assert all(np.isnan(batch["pose"]).all() for batch in read(data(views=Unknown())))
+    assert all(batch["pose"].isnan().all() for batch in read(data(views=Unknown())))
 
 
 def test_a_checkpoint_of_other_objects_or_another_order_is_refused() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evolvedirector.pairs import DrawnSubjects, DrawnViews
-from evolvedirector.pairs.key_ground import GROUNDS, centred, framed, key_ground, off_ground, on_ground
+from evolvedirector.pairs.key_ground import GROUNDS, centred, key_ground, off_ground, on_ground
 from evolvedirector.worlds.shapes.cut_outs import ShapeCutOuts
 
 VIEWS = DrawnViews(DrawnSubjects(ShapeCutOuts()))
@@ -17,7 +17,8 @@ def test_outline_and_colours_are_those_that_were_laid_down(number: int) -> None:
     cut = VIEWS.view(VIEWS.objects()[number], 1, 48)
     found = off_ground(on_ground(cut, key_ground(cut)), key_ground(cut))
     inside = cut[..., 3] == 255
-    assert ((found[..., 3] >= 128) == (cut[..., 3] >= 128)).mean() > 0.985
+    clear = np.abs(cut[..., 3].astype(int) - 128) > 64  # half a pixel of an edge may fall to either side
+    assert ((found[..., 3] >= 128) == (cut[..., 3] >= 128))[clear].mean() > 0.985
     assert np.abs(found[inside][:, :3].astype(int) - cut[inside][:, :3]).mean() < 1
     again = on_ground(found, (120, 120, 120)).astype(int)
     assert np.abs(again - on_ground(cut, (120, 120, 120))).mean() < 2.5
@@ -46,7 +47,6 @@ def test_a_subject_stands_in_the_middle_and_fills_four_fifths_whatever_its_pictu
     cut = centred(pixels, mask, 20)
     rows, columns = np.nonzero(cut[..., 3] >= 128)
     assert (columns.min(), columns.max()) == (2, 17) and (rows.min(), rows.max()) == (6, 13)
-    assert np.array_equal(framed(cut, 20), cut)
 
 
 def test_a_picture_without_an_outline_is_opaque_and_cut_to_its_middle_square() -> None:
