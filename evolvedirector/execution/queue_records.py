@@ -68,7 +68,7 @@ def _plain(value: Any) -> Any:
         return [_plain(part) for part in value]
     if isinstance(value, Mapping):
         return {_MAP: {str(key): _plain(part) for key, part in value.items()}}
-    if RECORDS.get(type(value).__name__) is type(value):
+    if RECORDS.get(type(value).__name__) is type(value) and dataclasses.is_dataclass(value):
         fields = {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
         return {_RECORD: type(value).__name__, "fields": fields}
     raise TypeError(f"{type(value).__name__} cannot cross a queue folder")
