@@ -48,9 +48,8 @@ class SubjectPrompts:
             )
         lot = np.random.default_rng(seed_of("subject pictures", seed, part))
         rows = [(concept, look) for concept in names for look in world.looks]
-        self._prompts = tuple(
-            Prompt.create(_text(*rows[row], lot), skill=rows[row][1]) for row in lot.permutation(most)[:count]
-        )
+        chosen = [rows[row] for row in lot.permutation(most)[:count]]
+        self._prompts = tuple(Prompt.create(_text(concept, look, lot), skill=look) for concept, look in chosen)
 
     def prompts(self) -> Sequence[Prompt]:
         """List them, each once."""
