@@ -50,12 +50,13 @@ def in_shapes(value: Any) -> Any:
 def write_small(folder: Path) -> None:
     for path in BUILDERS:
         tree = in_shapes(yaml.safe_load(path.read_text(encoding="utf-8")))
-        tree["init_args"] |= {"most_subjects": 6, "pairs_per_pass": 12}
+        tree["init_args"] |= {"most_subjects": 5, "pairs_per_pass": 20}
         tree["init_args"]["filter"]["init_args"]["change"]["init_args"]["learned"] = 8
         (folder / path.name).write_text(yaml.safe_dump(tree), encoding="utf-8")
     tree = in_shapes(yaml.safe_load((CONFIGS / "method" / "toffee.yaml").read_text(encoding="utf-8")))
-    tree["data"]["init_args"] |= {"global_batch_size": 4, "batches_per_epoch": 2}
-    tree["model"]["init_args"]["sampling_steps"] = 2
+    tree["data"]["init_args"] |= {"global_batch_size": 4, "batches_per_epoch": 2, "generation_chunk_size": 4}
+    tree["data"]["init_args"]["held_out"]["init_args"]["subjects"] = 1
+    tree["model"]["init_args"] |= {"sampling_steps": 2, "generation_chunk_size": 4}
     tree["trainer"] |= {"max_steps": 2, "logger": False}
     for callback in tree["trainer"]["callbacks"]:
         suites = callback.get("init_args", {}).get("suites", {})
@@ -81,15 +82,17 @@ def test_pairs_are_built_trained_on_and_shown_beside_every_end(
     with PairBook.for_reading(Path("runs/toffee/pairs")) as book:
         kept = book.pairs("kept")
     held_out = set(concepts_of(ShapeCutOuts(), "held_out"))
-    assert len(kept) > 20 and not {row.body["subject"]["name"].split("|")[0] for row in kept} & held_out
-    assert main(["check", "-c", "toffee.yaml"]) == 0
+    assert len(kept) > 15 and not {row.body["subject"]["name"].split("|")[0] for row in kept} & held_out
     assert main(["fit", "-c", "toffee.yaml"]) in (None, 0)
     summary = json.loads(Path("runs/toffee/summary.json").read_text(encoding="utf-8"))
     arms = summary["subjects"]["arms"]
     assert {"place from words", "box given", "text only", "edit"} < set(arms)
     assert {"exact target", "copy of the reference", "cut-out pasted", "nearest training subject"} < set(arms)
     assert arms["edit"]["left outside"]["value"] == 0 < arms["edit"]["error outside"]["value"]
-    assert main(["validate", "-c", "toffee.yaml", "--ckpt_path", "last"]) in (None, 0)
+    assert main(["validate", "-c", "toffee.yaml", "--ckpt_path", "last", "--trainer.limit_val_batches", "1"]) in (
+        None,
+        0,
+    )
     measured = json.loads(Path("runs/toffee/evaluation.json").read_text(encoding="utf-8"))
     assert measured["subjects"]["arms"]["box given"] == arms["box given"]
     assert main(["report", "runs/toffee"]) == 0
