@@ -151,7 +151,7 @@ def _planned(root: Path, files: RevisionFiles, kept: KeptRevisions, caches: bool
     for path in sorted((root / "blobs").glob("??/*")):
         if not path.name.startswith(".") and len(path.stem) == _SHA256_CHARACTERS and path.stem not in blobs:
             yield _garbage("blob", path)
-    for folder in ("", "shards", "revisions", "runs", "blobs/*"):
+    for folder in ("", "shards", "revisions", "blobs/*"):  # notes of runs are written beside others, without a lock
         for pattern in (".*.tmp.*", ".*.writing"):
             yield from (_garbage("leftover", path) for path in sorted(root.glob(f"{folder}/{pattern}".lstrip("/"))))
     for name in _CACHES if caches else ():
