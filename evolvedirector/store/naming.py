@@ -145,12 +145,12 @@ def kept_revisions(files: RevisionFiles, named: Collection[str], last: int) -> K
     for sha, parent in parents.items():
         children.setdefault(parent or "", []).append(sha)
     kept: dict[str, str] = {}
-    sha = files.current()
-    if sha is None:  # the first one was written, and its writer stopped before it was named
-        kept = {sha: "newest" for sha in parents}
-    while sha is not None and len(kept) < last:
-        kept[sha] = "newest"
-        sha = parents.get(sha)
+    current = files.current()
+    if current is None:  # the first one was written, and its writer stopped before it was named
+        kept = dict.fromkeys(parents, "newest")
+    while current is not None and len(kept) < last:
+        kept[current] = "newest"
+        current = parents.get(current)
     kept.update({sha: "checkpoint" for sha in named if sha in parents})
     queue = list(kept)
     while queue:
