@@ -99,7 +99,7 @@ def collect(
     try:
         asked = _run_folders(root, runs, forget_missing_runs)
         files = RevisionFiles(root)
-        known = [files.resolve(listed.partition("-")[2]) for listed in files.listed()]
+        known = files.shas()
         named = set[str]()
         for folder, deep in asked.items():
             named |= checkpointed(folder, known, deep)

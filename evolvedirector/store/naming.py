@@ -139,7 +139,7 @@ def kept_revisions(files: RevisionFiles, named: Collection[str], last: int) -> K
         named: By checkpoints.
         last: How many of the newest line (`CURRENT` and its ancestors).
     """
-    parents = dict(_parents(files))
+    parents: dict[str, str | None] = {sha: files.body(sha)["parent"] for sha in files.shas()}
     collected = collected_revisions(files.folder.parent)
     children: dict[str, list[str]] = {}
     for sha, parent in parents.items():
@@ -159,12 +159,6 @@ def kept_revisions(files: RevisionFiles, named: Collection[str], last: int) -> K
                 kept[child] = "after a kept one"
                 queue.append(child)
     return KeptRevisions({sha: why for sha, why in kept.items() if sha not in collected}, collected)
-
-
-def _parents(files: RevisionFiles) -> Iterator[tuple[str, str | None]]:
-    for listed in files.listed():
-        sha = files.resolve(listed.partition("-")[2])
-        yield sha, files.body(sha)["parent"]
 
 
 def collected_revisions(root: Path) -> frozenset[str]:

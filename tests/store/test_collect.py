@@ -36,8 +36,7 @@ def root(made: Path, tmp_path: Path) -> Path:
 
 
 def shas(root: Path) -> list[str]:
-    files = RevisionFiles(root)
-    return [files.resolve(listed.partition("-")[2]) for listed in files.listed()]
+    return RevisionFiles(root).shas()
 
 
 def contents(root: Path) -> dict[str, bytes]:
