@@ -99,7 +99,7 @@ def collect(
     try:
         asked = _run_folders(root, runs, forget_missing_runs)
         files = RevisionFiles(root)
-        known = [files.resolve(listed.partition("-")[2]) for listed in files.listed()]
+        known = files.shas()
         named = set[str]()
         for folder, deep in asked.items():
             named |= checkpointed(folder, known, deep)
@@ -151,7 +151,7 @@ def _planned(root: Path, files: RevisionFiles, kept: KeptRevisions, caches: bool
     for path in sorted((root / "blobs").glob("??/*")):
         if not path.name.startswith(".") and len(path.stem) == _SHA256_CHARACTERS and path.stem not in blobs:
             yield _garbage("blob", path)
-    for folder in ("", "shards", "revisions", "runs", "blobs/*"):
+    for folder in ("", "shards", "revisions", "blobs/*"):  # notes of runs are written beside others, without a lock
         for pattern in (".*.tmp.*", ".*.writing"):
             yield from (_garbage("leftover", path) for path in sorted(root.glob(f"{folder}/{pattern}".lstrip("/"))))
     for name in _CACHES if caches else ():

@@ -186,13 +186,17 @@ class DatasetStore:
         }
         return self._write_revision(parent, body, list(prompts.values()))
 
+    def _refuse_collected(self, sha: str | None) -> None:
+        """Neither build on a revision whose files are gone nor name it as the newest."""
+        if sha in collected_revisions(self.root):
+            raise StoreError(
+                f"Revision {self.number(sha or '')} of '{self.root}' cannot be used: `evolvedirector data collect` has"
+                " deleted its files. Only one that is whole is built on or read. Begin at a newer one (`data show`)."
+            )
+
     def _write_revision(self, parent: Revision | None, body: dict[str, Any], prompts: Sequence[Prompt] = ()) -> str:
         """Let the ledger know, then write the revision that makes it true; its shards are durable already."""
-        if body["parent"] in collected_revisions(self.root):
-            raise StoreError(
-                f"Revision {body['number'] - 1} of '{self.root}' can have no child: `evolvedirector data collect` has"
-                " deleted its files. A revision builds on one that is whole. Begin at a newer one (`data show`)."
-            )
+        self._refuse_collected(body["parent"])
         revision = apply(parent, "", body)  # proves that it can be read before anything names it
         keep_card(self.root, (s.files for entry in revision.state.entries.values() for s in entry.samples))
         self.ledger.prompts.add(prompts)
@@ -270,6 +274,7 @@ class DatasetStore:
 
     def _name(self, sha: str, number: int, parent_sha: str | None, round_id: str) -> str:
         """Do what follows once a revision is there, whoever wrote it and however far that one came."""
+        self._refuse_collected(sha)
         self.ledger.rounds.record_revision(sha, number, parent_sha, round_id)
         if number % SNAPSHOT_EVERY == 0:
             self._revisions.keep_snapshot(sha, self.revision(sha))

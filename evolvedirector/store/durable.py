@@ -102,6 +102,17 @@ def writing(path: Path, name_later: bool = False) -> Iterator[BinaryIO]:
         raise
 
 
+def move_durably(old: Path, new: Path) -> None:
+    """Give a file or folder another name in the same folder, in one step that a power cut does not undo.
+
+    Raises:
+        DiskFullError: If the disk is full.
+    """
+    with disk_full_named(new):
+        os.replace(old, new)
+        sync_folder(new.parent)
+
+
 def write_durably(path: Path, data: bytes, name_later: bool = False) -> None:
     """Write a whole file so that a crash leaves the old one or the new one; `name_later` as in `writing`."""
     with writing(path, name_later) as file:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import uuid
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from typing import Any
 from evolvedirector.records import IMAGE_ROLE
 from evolvedirector.records.subset import EVERYTHING, Subset
 from evolvedirector.store.card import CARD, card
-from evolvedirector.store.durable import disk_full_named, make_folder, sync_folder, write_durably, writing
+from evolvedirector.store.durable import make_folder, move_durably, write_durably, writing
 from evolvedirector.store.errors import StoreError
 from evolvedirector.store.files import split_member
 from evolvedirector.store.reader import RevisionReader
@@ -81,9 +80,7 @@ def freeze(
         write_durably(partial / CARD, card(columns, SHARDS, f"{text}\n{about}" if about else text).encode())
         if out.exists():
             out.rmdir()
-        with disk_full_named(out):
-            os.replace(partial, out)
-            sync_folder(out.parent)
+        move_durably(partial, out)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

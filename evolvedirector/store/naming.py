@@ -139,18 +139,18 @@ def kept_revisions(files: RevisionFiles, named: Collection[str], last: int) -> K
         named: By checkpoints.
         last: How many of the newest line (`CURRENT` and its ancestors).
     """
-    parents = dict(_parents(files))
+    parents: dict[str, str | None] = {sha: files.body(sha)["parent"] for sha in files.shas()}
     collected = collected_revisions(files.folder.parent)
     children: dict[str, list[str]] = {}
     for sha, parent in parents.items():
         children.setdefault(parent or "", []).append(sha)
     kept: dict[str, str] = {}
-    sha = files.current()
-    if sha is None:  # the first one was written, and its writer stopped before it was named
-        kept = {sha: "newest" for sha in parents}
-    while sha is not None and len(kept) < last:
-        kept[sha] = "newest"
-        sha = parents.get(sha)
+    current = files.current()
+    if current is None:  # the first one was written, and its writer stopped before it was named
+        kept = dict.fromkeys(parents, "newest")
+    while current is not None and len(kept) < last:
+        kept[current] = "newest"
+        current = parents.get(current)
     kept.update({sha: "checkpoint" for sha in named if sha in parents})
     queue = list(kept)
     while queue:
@@ -159,12 +159,6 @@ def kept_revisions(files: RevisionFiles, named: Collection[str], last: int) -> K
                 kept[child] = "after a kept one"
                 queue.append(child)
     return KeptRevisions({sha: why for sha, why in kept.items() if sha not in collected}, collected)
-
-
-def _parents(files: RevisionFiles) -> Iterator[tuple[str, str | None]]:
-    for listed in files.listed():
-        sha = files.resolve(listed.partition("-")[2])
-        yield sha, files.body(sha)["parent"]
 
 
 def collected_revisions(root: Path) -> frozenset[str]:

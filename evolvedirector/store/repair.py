@@ -81,8 +81,7 @@ def _pack(root: Path, name: str) -> None:
 
 def _adding(files: RevisionFiles, name: str) -> dict[str, Any]:
     """Return the delta of the revision that added a shard of samples, with its sha."""
-    for listed in files.listed():
-        sha = files.resolve(listed.partition("-")[2])
+    for sha in files.shas():
         body = files.body(sha)
         if any(shard["name"] == name for shard in body["shards"]):
             return {**body, "sha": sha}

@@ -99,6 +99,10 @@ class RevisionFiles:
         """Name all revisions as `<number>-<first 12 of sha>`, oldest first."""
         return sorted(path.stem for path in self.folder.glob("*.json"))
 
+    def shas(self) -> list[str]:
+        """Name all revisions by the whole sha of what their files hold, oldest first."""
+        return [_sha_of(path) for path in sorted(self.folder.glob("*.json"))]
+
     def resolve(self, sha: str) -> str:
         """Turn an abbreviated sha (at least 6 characters) into the full one.
 

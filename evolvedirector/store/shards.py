@@ -23,7 +23,7 @@ import numpy as np
 from evolvedirector.records import FileRef, Sample, check_role
 from evolvedirector.records.files import MAX_ROLE_CHARACTERS
 from evolvedirector.store.codec import canonical_json
-from evolvedirector.store.durable import disk_full_named, make_folder, sync_folder, write_durably, writing
+from evolvedirector.store.durable import make_folder, move_durably, write_durably, writing
 from evolvedirector.store.errors import StoreError
 from evolvedirector.store.files import extension_of
 from evolvedirector.store.images import sniff_format
@@ -169,9 +169,7 @@ def write_shard(folder: Path, number: int, samples: Iterable[dict[str, Any]], co
         if companion:
             records = records[np.argsort(records["key"], kind="stable")]
         write_index(folder / f"{name}.index", records, tar_bytes)
-        with disk_full_named(working):
-            os.replace(working, folder / f"{name}.tar")
-            sync_folder(folder)
+        move_durably(working, folder / f"{name}.tar")
     finally:
         working.unlink(missing_ok=True)
     return Shard(name, len(sample_starts(records)) - 1, tar_bytes, sha256)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from tests.crash.faulty_disk import (
     faults_of,
     in_a_child,
 )
-from tests.crash.operations import OPERATIONS, Reference, copy_of, prepared, wrong_after
+from tests.crash.operations import OPERATIONS, Reference, copy_of, folder_in_memory, prepared, wrong_after
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 SAMPLE = pytest.mark.slow
@@ -28,8 +28,9 @@ WRITERS = {"evolvedirector.store.durable", "evolvedirector.store.keyed_files"}
 
 
 @pytest.fixture(params=list(OPERATIONS))
-def reference(request: pytest.FixtureRequest, tmp_path: Path) -> Reference:
-    return prepared(OPERATIONS[request.param], tmp_path)
+def reference(request: pytest.FixtureRequest) -> Iterator[Reference]:
+    with folder_in_memory() as folder:
+        yield prepared(OPERATIONS[request.param], Path(folder).resolve())
 
 
 def counted(reference: Reference) -> dict[str, int]:

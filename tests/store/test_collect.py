@@ -36,8 +36,7 @@ def root(made: Path, tmp_path: Path) -> Path:
 
 
 def shas(root: Path) -> list[str]:
-    files = RevisionFiles(root)
-    return [files.resolve(listed.partition("-")[2]) for listed in files.listed()]
+    return RevisionFiles(root).shas()
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -83,7 +82,7 @@ def test_what_an_earlier_collection_took_is_said_where_it_is_missed(root: Path) 
         RevisionReader(root, old).raw(0)
     with DatasetStore(root) as store:
         sample = kept(store.blobs, 30)
-        with pytest.raises(StoreError, match=r"Revision 2 of .* can have no child"):
+        with pytest.raises(StoreError, match=r"Revision 2 of .* cannot be used: .* has deleted"):
             store.publish(old, "fork", RevisionChange(samples=(sample,)))
     commit(root.parent / "checkpoints" / "step-1", old)
     assert collect(root, last=1).named_but_gone == (old,)
@@ -121,6 +120,20 @@ def test_a_fork_of_a_checkpoint_is_kept_and_another_one_goes(root: Path) -> None
     collect(root, last=1)
     assert is_readable(root, found) and not is_readable(root, lost)
     assert verify_root(root).is_whole
+
+
+def test_a_revision_that_was_collected_is_not_named_again_by_the_round_that_published_it(root: Path) -> None:
+    with DatasetStore(root.parent / "forked", create=True) as store:
+        first = store.publish(None, "import", RevisionChange(samples=(kept(store.blobs, 0),)))
+        change = RevisionChange(samples=(kept(store.blobs, 1),))
+        store.publish(first, "fork", change)
+        newest_sha = store.publish(first, "round1", RevisionChange(samples=(kept(store.blobs, 2),)))
+    collect(root.parent / "forked", last=1)
+    assert is_readable(root.parent / "forked", first)  # it lost nothing, so that somebody may go on from it
+    with DatasetStore(root.parent / "forked") as store:
+        with pytest.raises(StoreError, match="Revision 2 of"):
+            store.publish(first, "fork", change)
+        assert store.current() == newest_sha
 
 
 def test_a_run_folder_that_is_gone_is_asked_about(root: Path, tmp_path: Path) -> None:

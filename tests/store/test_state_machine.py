@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,6 +27,7 @@ from evolvedirector.store.compact import compact, plan_compaction
 from evolvedirector.store.ledger import Call
 from evolvedirector.store.verify import verify_root
 from tests.crash.faulty_disk import KINDS, Fault, FaultyDisk, Kind, in_a_child
+from tests.crash.operations import folder_in_memory
 from tests.store.sample_files import picture, thing
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -76,7 +75,8 @@ class RootAgainstDictionary(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = Path(tempfile.mkdtemp())
+        self.memory = folder_in_memory()
+        self.folder = Path(self.memory.name).resolve()
         self.root = self.folder / "run" / "data"
         self.fsync = mock.patch.object(os, "fsync", lambda descriptor: None)
         self.fsync.start()
@@ -100,7 +100,7 @@ class RootAgainstDictionary(RuleBasedStateMachine):
             assert verify_root(self.root).is_whole, verify_root(self.root).damages
         finally:
             self.fsync.stop()
-            shutil.rmtree(self.folder)
+            self.memory.cleanup()
 
     # ---- what a round does
 
