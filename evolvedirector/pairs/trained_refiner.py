@@ -97,7 +97,7 @@ class TrainedRefiner:
     @property
     def fingerprint(self) -> str:
         """Name the weights by their content, and the numbers."""
-        return f"trained refiner 1 {self.position_weight} {self.least_cosine} {self._drawer.fingerprint}"
+        return f"trained refiner 2 {self.position_weight} {self.least_cosine} {self._drawer.fingerprint}"
 
     def verify(self) -> None:
         """Check, without loading weights, that the folder is a whole refiner.
@@ -191,6 +191,7 @@ class _Work:
 
     def squares(self, side_px: int) -> Squares:
         subject, inside = pixels_of(self.request.files[REFERENCE]), mask_of(self.request.files[REFERENCE_MASK])
+        subject = _on_ground_of(self.draft, self.outline, subject, inside)
         found = squares_of(self.draft, self.outline, subject, inside, side_px)
         if taken_for(self.request) == "lightness":  # a draft that has another colour is matched by form alone
             return replace(found, draft=grey(found.draft), subject=grey(found.subject))
@@ -202,6 +203,12 @@ class _Work:
         new = np.asarray(Image.fromarray(drawn).resize((right - left, bottom - top), Image.Resampling.LANCZOS))
         own = self.draft[top:bottom, left:right]
         return put_back(self.draft, self.outline, mixed_colours(own, new, taken_for(self.request)))
+
+
+def _on_ground_of(draft: np.ndarray, outline: np.ndarray, subject: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Return the subject on the mean colour around the draft's: patches at its edge show some of what is behind."""
+    around = draft[~outline] if (~outline).any() else draft.reshape(-1, 3)
+    return np.where(inside[..., None], subject, around.mean(axis=0).round().astype(np.uint8))
 
 
 def _has_outline(request: PairRequest) -> bool:

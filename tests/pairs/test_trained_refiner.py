@@ -21,6 +21,7 @@ from evolvedirector.pairs.pair_records import (
     IMAGE,
     MASK,
     REFERENCE,
+    REFERENCE_MASK,
     ChangeKind,
     PairReply,
     PairRequest,
@@ -98,11 +99,7 @@ def test_the_subject_counts_inside_of_its_mask_alone_and_not_at_all_where_nothin
     assert not np.array_equal(*refined(folder, request, swapped))
     assert np.array_equal(*refined(folder, request, swapped, least_cosine=1.0)), "no match: the draft's own features"
     around = pixels_of(request.files[REFERENCE]).copy()
-    inside = mask_of(request.files["reference_mask"])
-    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
-    box = np.zeros_like(inside)
-    box[rows[0] - 2 : rows[-1] + 3, columns[0] - 2 : columns[-1] + 3] = True
-    around[~box] = 0
+    around[~mask_of(request.files[REFERENCE_MASK])] = 0
     painted = replace(request, request_id="painted", files={**request.files, REFERENCE: picture_file(around)})
     assert np.array_equal(*refined(folder, request, painted))
 
