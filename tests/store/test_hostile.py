@@ -10,6 +10,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,8 @@ def _is_import(frame: Any) -> bool:
     return False
 
 
+every_tar = cache(lambda: list(tars()))
+every_picture = cache(lambda: list(pictures()))
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
@@ -89,9 +92,9 @@ def imported(hostile: Hostile, path: Path) -> list[Any]:
 
 @linux
 def test_hostile_tars_are_imported_as_far_as_they_can_be_and_the_rest_is_told(tmp_path: Path) -> None:
-    every = list(tars())
+    every = every_tar()
     assert len({hostile.name for hostile in every}) == len(every) >= 80
-    list(pictures())  # brings the plugins of Pillow in, before nothing may be executed
+    every_picture()  # brings the plugins of Pillow in, before nothing may be executed
     found = guarded(lambda: [imported(hostile, tmp_path / "x.tar") for hostile in every], tmp_path)
     wrong = [
         (hostile.name, captions, problems)
@@ -116,15 +119,15 @@ def picture_read(data: bytes, extension: str) -> str:
 
 @linux
 def test_hostile_pictures_are_refused_or_read_whole(tmp_path: Path) -> None:
-    every = list(pictures())
-    assert len(every) + len(list(tars())) >= 120
+    every = every_picture()
+    assert len(every) + len(every_tar()) >= 120
     found = guarded(lambda: [picture_read(data, extension) for _, extension, data, _ in every], tmp_path)
     pairs = zip(every, found, strict=True)
     assert [(name, reason) for (name, _, _, is_taken), reason in pairs if is_taken == bool(reason)] == []
 
 
 def test_what_a_camera_turned_and_16_bits_are_seen_as_training_would() -> None:
-    by_name = {name: data for name, _, data, _ in pictures()}
+    by_name = {name: data for name, _, data, _ in every_picture()}
     assert decode_image(by_name["turned by its camera"]).shape == (16, 8, 3)
     assert decode_image(by_name["16 bits of grey"])[0, 0].tolist() == [156, 156, 156]
     assert decode_image(by_name["CMYK"]).shape == (8, 16, 3)
@@ -168,7 +171,7 @@ def _reworked(root: Path, shard: bytes) -> Path:
 def test_a_root_with_a_hostile_shard_is_refused_by_reader_and_verify(tmp_path: Path) -> None:
     with DatasetStore(tmp_path / "template", create=True) as store:
         store.publish(None, "import", RevisionChange(samples=(kept(store.blobs, 0),)))
-    every = list(tars())
+    every = every_tar()
     work = tmp_path / "root"
     found = guarded(lambda: [read_and_verified(h.data, work, tmp_path / "template") for h in every], tmp_path)
     names = [hostile.name for hostile, (said, whole) in zip(every, found, strict=True) if whole or not said]
