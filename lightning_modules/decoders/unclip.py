@@ -53,7 +53,9 @@ def draw_unclip(
     """
     device, dtype = parts.decoder.device, parts.decoder.dtype
     guided = guidance_scale > 1
-    pooled, states, mask = _texts(parts, ["" for _ in prompts] + list(prompts) if guided else list(prompts))
+    # apart, as the stock pipeline does: in one batch some processors round otherwise
+    texts = ([["" for _ in prompts]] if guided else []) + [list(prompts)]
+    pooled, states, mask = map(torch.cat, zip(*(_texts(parts, each) for each in texts), strict=True))
     context, added = parts.text_proj(
         image_embeddings=embeddings.to(device=device, dtype=dtype),
         prompt_embeds=pooled,
