@@ -73,7 +73,7 @@ def test_the_options_of_every_word_exist(capsys: pytest.CaptureFixture[str]) -> 
             *(
                 [below]
                 for below in {
-                    "data": ["import", "add", "retire", "export", "keys", "verify", "diff"],
+                    "data": ["import", "add", "retire", "export", "keys", "verify", "diff", "compact", "collect"],
                     "assets": ["emoji", "joint-space"],
                     "judge": ["compare"],
                     "pairs": ["build", "show", "export"],
