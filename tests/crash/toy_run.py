@@ -99,11 +99,15 @@ class NotingStudent(ToyStudent):
 
     def __init__(self, notes: Path, happen: Callable[[str], None]) -> None:
         super().__init__()
-        self._notes, self._happen = notes, happen
+        self._notes, self._happen, self._trains = notes, happen, False
+
+    def on_train_start(self) -> None:
+        self._trains = True  # what came before was a rehearsal
 
     def on_train_batch_start(self, batch: dict, batch_idx: int) -> None:
-        with open(self._notes, "a") as file:
-            file.write(json.dumps([self.trainer.global_step + 1, batch["key"]]) + "\n")
+        if self._trains:
+            with open(self._notes, "a") as file:
+                file.write(json.dumps([self.trainer.global_step + 1, batch["key"]]) + "\n")
         self._happen("batch start")
 
     def on_train_batch_end(self, outputs: Any, batch: dict, batch_idx: int) -> None:
