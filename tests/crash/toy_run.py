@@ -95,18 +95,18 @@ class Events:
 
 
 class NotingStudent(ToyStudent):
-    """Notes the keys of each batch it trains on: before that, since another thread may end the process after it."""
+    """Notes the keys of each batch it has trained on."""
 
     def __init__(self, notes: Path, happen: Callable[[str], None]) -> None:
         super().__init__()
         self._notes, self._happen = notes, happen
 
     def on_train_batch_start(self, batch: dict, batch_idx: int) -> None:
-        with open(self._notes, "a") as file:
-            file.write(json.dumps([self.trainer.global_step + 1, batch["key"]]) + "\n")
         self._happen("batch start")
 
     def on_train_batch_end(self, outputs: Any, batch: dict, batch_idx: int) -> None:
+        with open(self._notes, "a") as file:
+            file.write(json.dumps([self.trainer.global_step, batch["key"]]) + "\n")
         self._happen("batch end")
 
 
