@@ -161,6 +161,7 @@ def test_a_failure_in_the_background_ends_the_run_at_the_next_boundary(tmp_path:
     assert again.trainer.global_step == 4 * PER_EPOCH and changes(again) == [2, 3]
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_elsewhere_ends_its_round_and_goes_on_with_it(tmp_path: Path) -> None:
     reference = beside(tmp_path / "whole", max_epochs=4).fit()
     teacher = Gated()
@@ -177,6 +178,7 @@ def test_a_run_that_fails_elsewhere_ends_its_round_and_goes_on_with_it(tmp_path:
     assert sorted(run.teacher.asked + again.teacher.asked) == sorted(reference.teacher.asked), "nothing bought twice"
 
 
+@pytest.mark.slow
 def test_another_judge_at_a_resume_holds_a_round_of_its_own(tmp_path: Path) -> None:
     """The student draws for it when the next epoch ends, and it is read as long after that as any other."""
     beside(tmp_path, max_epochs=3, every_n_train_steps=2).fit()

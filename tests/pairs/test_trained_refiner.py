@@ -141,6 +141,7 @@ def test_it_is_named_by_its_weights_and_numbers_and_is_a_part(folder: Path, tmp_
     assert len(names) == 4 and TrainedRefiner(str(exported(tmp_path / "same"))).fingerprint == refiner.fingerprint
 
 
+@pytest.mark.slow
 def test_pairs_are_built_with_it(folder: Path, tmp_path: Path) -> None:
     figures = built(tmp_path / "root", stages={"refine": TrainedRefiner(str(folder))}, most_subjects=2)
     assert sum(figures.kept.values()) == 8

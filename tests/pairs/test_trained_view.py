@@ -146,6 +146,7 @@ def test_words_may_mean_any_pose_and_unknown_ones_are_refused(folder: Path) -> N
     stage.close()
 
 
+@pytest.mark.slow
 def test_the_builder_makes_pairs_of_views_with_it(folder: Path, tmp_path: Path) -> None:
     stage = TrainedView(str(folder))
     stage.verify()

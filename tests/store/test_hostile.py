@@ -167,6 +167,7 @@ def _reworked(root: Path, shard: bytes) -> Path:
     return root / "shards" / f"{name}.tar"
 
 
+@pytest.mark.slow
 @linux
 def test_a_root_with_a_hostile_shard_is_refused_by_reader_and_verify(tmp_path: Path) -> None:
     with DatasetStore(tmp_path / "template", create=True) as store:
