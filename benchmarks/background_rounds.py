@@ -6,7 +6,7 @@ are run in turn, seed by seed, in one process. Idle is what the callback takes a
 drawing, over the time from the opening of the first round to that of the last (so each counts with the training beside
 or after it); drawing is work of the student, and so is training. The bar: at most 5 % in the background.
 
-Run: python -m benchmarks.background_rounds [--seeds 0 1 2] [--batches 150] [--write FILE]
+Run: python -m benchmarks.background_rounds [--seeds 0 1] [--batches 400] [--write FILE]
 """
 
 from __future__ import annotations
@@ -158,8 +158,8 @@ def measure(folder: Path, seed: int, batches: int, settings: dict[str, Any]) -> 
 def main() -> None:
     """Run both modes in turn and print what came of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--batches", type=int, default=150, help="batches of an epoch")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--batches", type=int, default=400, help="batches of an epoch")
     parser.add_argument("--write", type=Path, help="file for the figures")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
