@@ -36,7 +36,7 @@ from evolvedirector.cli import main as evolvedirector
 from evolvedirector.evaluation.intervals import mean_interval
 from evolvedirector.pairs import DrawnDraft, DrawnPrompts, DrawnSubjects, MatchedPixels, RawPatches, TrainedRefiner
 from evolvedirector.pairs.drawn.drawn_draft import drawn
-from evolvedirector.pairs.drawn.subject_pictures import held_out_concepts
+from evolvedirector.pairs.drawn.drawn_subjects import concepts_of
 from evolvedirector.pairs.pair_records import DRAFT, DRAFT_MASK, IMAGE, MASK, ChangeKind, PairRequest, Subject
 from evolvedirector.pairs.pictures import cut_square, mask_of, pixels_of
 from evolvedirector.pairs.stages import RefineStage
@@ -102,7 +102,7 @@ def trained(seed: int, folder: Path, steps: int) -> tuple[Path, float]:
 
 def chosen(world: EmojiCutOuts, seed: int) -> list[Subject]:
     """Return held-out subjects, each concept in one art set."""
-    names = sorted(held_out_concepts(world), key=lambda concept: seed_of("refined", seed, concept))[:SUBJECTS]
+    names = sorted(concepts_of(world, "held_out"), key=lambda concept: seed_of("refined", seed, concept))[:SUBJECTS]
     looks = [world.looks[seed_of("refined look", seed, name) % len(world.looks)] for name in names]
     return [Subject(f"{name}|{look}", name, name, look) for name, look in zip(names, looks, strict=True)]
 

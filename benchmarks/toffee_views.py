@@ -1,7 +1,7 @@
 """Measure the trained view generator on subjects that it never saw.
 
 The recipe `configs/method/toffee_views.yaml` is run as a user would: `evolvedirector fit`, `evolvedirector export`, and
-the exported folder as the view stage of the pair builder. 60 objects of those that were held out whole are drawn in
+the exported folder as the view stage of the pair builder. 60 objects of those that are validated on are drawn in
 the four views of `DrawnPrompts`. Beside it stand the reference as it is (the lower end) and `TurnedView`, which turns
 the very pixels (the upper end).
 
@@ -156,7 +156,7 @@ def measure(out: Path, seed: int, world: str) -> dict[str, Any]:
         seed: Of the data, as it was trained.
         world: `shapes` or `emoji`.
     """
-    views = DrawnViews(DrawnSubjects(EmojiCutOuts() if world == "emoji" else ShapeCutOuts()))
+    views = DrawnViews(DrawnSubjects(EmojiCutOuts() if world == "emoji" else ShapeCutOuts(), split="train"))
     held_out = ViewDataModule(views, seed=seed).held_out_objects()
     chosen = sorted(held_out, key=lambda viewed: seed_of("measured", seed, viewed.name))[:SUBJECTS]
     names = [viewed.name for viewed in chosen]

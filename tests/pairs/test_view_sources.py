@@ -54,6 +54,14 @@ def test_drawn_views_are_the_turned_picture_to_the_pixel_and_name_their_pose() -
     assert {v.group for v in views.objects() if v.name.startswith(viewed.group)} == {viewed.group}
 
 
+def test_other_subjects_of_a_world_are_another_source() -> None:
+    names = {
+        DrawnViews(DrawnSubjects(ShapeCutOuts(), **settings)).fingerprint
+        for settings in ({}, {"looks": ["flat"]}, {"tints": 1}, {"split": "train"})  # type: ignore[arg-type]
+    }
+    assert len(names) == 4
+
+
 def test_a_folder_of_folders_gives_objects_with_poses_and_outlines(folder: Path) -> None:
     views = FolderViews(str(folder))
     views.verify()
