@@ -111,6 +111,8 @@ def test_what_cannot_be_learned_from_is_one_sentence_each(folder: Path) -> None:
     ):
         assert reason in said(lambda text=text: (chair / "views.json").write_text(text))
     (chair / "views.json").unlink()
+    assert "The mask '2.mask.jpg' belongs to no picture, or is no" in said(lambda: save(cups / "2.mask.jpg", mask()))
+    (cups / "2.mask.jpg").unlink()
     assert "The view 'cups/1.png' cannot be read" in said(lambda: (cups / "1.png").write_bytes(b"no picture"))
 
 
