@@ -9,7 +9,8 @@ Per view: the mean difference of pixels to the exact view, of 255, both on white
 overlap of the outlines (intersection over union); and retrieval: is the exact view of the true subject, of those of
 all 60, the one with the nearest pixels? Of the 240 views of 60 subjects intervals are over subjects.
 
-Run: python -m benchmarks.toffee_views views [--seed 0] [--world shapes|emoji] [--out FOLDER]
+Run: python -m benchmarks.toffee_views views [--seed 0] [--world shapes|emoji] [--out FOLDER] [options of `fit`]
+Each seed, world and set of options has a folder of its own below FOLDER.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from evolvedirector.pairs.patch_encoder import cosine
 from evolvedirector.pairs.pictures import MASK_LEVEL, mask_file, mask_of, picture_file, pixels_of
 from evolvedirector.pairs.stages import ViewStage
 from evolvedirector.pairs.view_source import ViewedObject
-from evolvedirector.records import seed_of
+from evolvedirector.records import digest, seed_of
 from evolvedirector.worlds.emoji.cut_outs import EmojiCutOuts
 from evolvedirector.worlds.shapes.cut_outs import ShapeCutOuts
 
@@ -195,10 +196,13 @@ def main() -> None:
     word.add_argument("--world", choices=("shapes", "emoji"), default="shapes")
     word.add_argument("--out", type=Path, default=Path("runs/toffee-views-measured"))
     options, overrides = parser.parse_known_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    times = {} if (options.out / "export").exists() else train(options.out, options.seed, options.world, overrides)
-    result = {**measure(options.out, options.seed, options.world), **times}
-    (options.out / "views.json").write_text(json.dumps(result, indent=1) + "\n")
+    # what was trained otherwise is another model, and other objects may be held out from it
+    told = [digest(*overrides, length=8)] if overrides else []
+    out = options.out / "-".join([options.world, str(options.seed), *told])
+    out.mkdir(parents=True, exist_ok=True)
+    times = {} if (out / "export").exists() else train(out, options.seed, options.world, overrides)
+    result = {**measure(out, options.seed, options.world), "overrides": overrides, **times}
+    (out / "views.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
 
 
