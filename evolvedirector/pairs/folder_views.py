@@ -24,6 +24,7 @@ from evolvedirector.store.paths import user_path
 POSES = "views.json"
 _FIELDS = ("azimuth_deg", "elevation_deg", "roll_deg", "mirrored")
 _MOST_POSES_BYTES = 2**24
+_MOST_DEG = 1e6
 _CHECKED = 1000
 """Objects whose sizes are compared before training; those of the others when they are read."""
 
@@ -222,7 +223,7 @@ def _poses(path: Path, views: set[str]) -> dict[str, Pose]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float)
+    return isinstance(value, int | float) and not abs(value) > _MOST_DEG
 
 
 def _pose(fields: Mapping[str, float]) -> Pose:

@@ -108,6 +108,7 @@ def test_what_cannot_be_learned_from_is_one_sentence_each(folder: Path) -> None:
         ('{"01.png": {"azimuth": 3}}', "says {'azimuth': 3} of the view '01.png'"),
         ('{"01.png": {"azimuth_deg": "3"}}', "says {'azimuth_deg': '3'}"),
         ('{"01.png": {"azimuth_deg": NaN}}', "all finite"),
+        (f'{{"01.png": {{"azimuth_deg": 1{"0" * 400}}}}}', "of the view '01.png'"),
     ):
         assert reason in said(lambda text=text: (chair / "views.json").write_text(text))
     (chair / "views.json").unlink()
