@@ -67,7 +67,9 @@ def run(jobs: Sequence[Job], out: Path, work: Path, minutes: float = float("inf"
     while (job := next_job(load(out), jobs)) is not None and monotonic() - begun < 60 * minutes:
         figures = laboratory.run(job)
         keep(out, [*load(out), {**job.key(), "figures": figures}])
-        print(f"{json.dumps(job.key())}: trained in {figures['train_s']:.0f} s of a core", flush=True)
+        seconds = figures["train_s"]
+        said = "in pieces" if seconds is None else f"in {seconds:.0f} s of a core"
+        print(f"{json.dumps(job.key())}: trained {said}", flush=True)
 
 
 if __name__ == "__main__":

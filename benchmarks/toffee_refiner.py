@@ -36,7 +36,7 @@ from evolvedirector.cli import main as evolvedirector
 from evolvedirector.evaluation.intervals import mean_interval
 from evolvedirector.pairs import DrawnDraft, DrawnPrompts, DrawnSubjects, MatchedPixels, RawPatches, TrainedRefiner
 from evolvedirector.pairs.drawn.drawn_draft import drawn
-from evolvedirector.pairs.drawn.subject_pictures import held_out_concepts
+from evolvedirector.pairs.drawn.drawn_subjects import concepts_of
 from evolvedirector.pairs.pair_records import DRAFT, DRAFT_MASK, IMAGE, MASK, ChangeKind, PairRequest, Subject
 from evolvedirector.pairs.pictures import cut_square, mask_of, pixels_of
 from evolvedirector.pairs.stages import RefineStage
@@ -65,7 +65,7 @@ def arms(export: Path) -> dict[str, RefineStage]:
     }
 
 
-def trained(seed: int, folder: Path, steps: int) -> tuple[Path, float]:
+def trained(seed: int, folder: Path, steps: int) -> tuple[Path, float | None]:
     """Train a refiner with the shipped recipe and export it, where that is not done yet.
 
     Args:
@@ -74,10 +74,11 @@ def trained(seed: int, folder: Path, steps: int) -> tuple[Path, float]:
         steps: Of training.
 
     Returns:
-        The exported folder, and the processor time that this call took, in seconds.
+        The exported folder, and the processor time of the training in seconds; None where it was done in pieces.
     """
     began = time.process_time()
     export, run = folder / "export", folder / "run"
+    is_new = not run.exists()
     if not (export / "student.yaml").exists():
         words = [word for recipe in RECIPE for word in ("-c", recipe)]
         numbers = {
@@ -97,12 +98,12 @@ def trained(seed: int, folder: Path, steps: int) -> tuple[Path, float]:
         ):
             if evolvedirector(command):
                 raise SystemExit(f"`evolvedirector {' '.join(command)}` failed: see above.")
-    return export, time.process_time() - began
+    return export, time.process_time() - began if is_new else None
 
 
 def chosen(world: EmojiCutOuts, seed: int) -> list[Subject]:
     """Return held-out subjects, each concept in one art set."""
-    names = sorted(held_out_concepts(world), key=lambda concept: seed_of("refined", seed, concept))[:SUBJECTS]
+    names = sorted(concepts_of(world, "held_out"), key=lambda concept: seed_of("refined", seed, concept))[:SUBJECTS]
     looks = [world.looks[seed_of("refined look", seed, name) % len(world.looks)] for name in names]
     return [Subject(f"{name}|{look}", name, name, look) for name, look in zip(names, looks, strict=True)]
 
@@ -195,7 +196,8 @@ def measure(seed: int, folder: Path, steps: int) -> dict[str, Any]:
             pictures = [pixels_of(replies[r.request_id].files[IMAGE]) for r in requests]
             save_grid(folder / f"{kind} {arm}.png", requests, pictures, world)
             found.setdefault(arm, {})[kind] = targets.judged(requests, pictures)
-    result: dict[str, Any] = {"seed": seed, "steps": steps, "training_processor_s": round(training_s, 1)}
+    result: dict[str, Any] = {"seed": seed, "steps": steps}
+    result["training_processor_s"] = None if training_s is None else round(training_s, 1)
     low = {name: float(np.mean(values)) for name, values in lower.items()}
     drafted = {name: float(np.mean([found["unchanged"][k][name] for k in KINDS])) for name in low}
     result["gate"] = {

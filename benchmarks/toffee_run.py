@@ -66,7 +66,7 @@ class Laboratory:
         self._suites: dict[str, SubjectSuite] = {}
 
     def run(self, job: Job) -> dict[str, Any]:
-        """Train one model, and return its figures.
+        """Train one model, and return its figures; `train_s`, processor time, is None where training was interrupted.
 
         Args:
             job: What to run. A run that was killed goes on from its last checkpoint.
@@ -76,9 +76,10 @@ class Laboratory:
         began = time.process_time()
         root = self.pairs(arm.source)
         built_s = time.process_time() - began
+        is_resumed = latest_committed(folder) is not None
         trainer, module = self._trained(job, arm, root, folder)
         trained_s = time.process_time() - began - built_s
-        figures = self.figures(trainer, module, folder, arm) | {"train_s": round(trained_s, 1)}
+        figures = self.figures(trainer, module, folder, arm) | {"train_s": None if is_resumed else round(trained_s, 1)}
         shutil.rmtree(folder, ignore_errors=True)
         return figures
 

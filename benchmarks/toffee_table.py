@@ -29,7 +29,9 @@ def report(rows: Sequence[Row], seeds: Sequence[int] = SEEDS) -> str:
     for name, values in (("guidance", GUIDANCES), ("attention", ATTENTIONS)):
         lines += [f"{name}, {BOX}, {SUBJECTS_OF_KNOBS} subjects", *_sweep(joint, name, values), ""]
     lines += ["How it was trained", *_arms(own), ""]
-    lines += ["Bars", *bars(own)]
+    # try-outs stand in no bar, whichever seeds are shown
+    barred = [row for row in own if row["seed"] in SEEDS]
+    lines += [f"Bars; {JOINT}: {_seeds(of(barred, JOINT))}", *bars(barred)]
     missing = [
         f"{arm}, seed {seed}" for arm in ARMS for seed in seeds if not any(r["seed"] == seed for r in of(own, arm))
     ]
@@ -102,8 +104,10 @@ def bars(rows: Sequence[Row]) -> list[str]:
     for steps, alone in (("half the steps", True), ("equal steps", False)):
         for use, way in (("generation", BOX), ("editing", EDIT)):
             other = of(rows, f"{use} alone, {steps}")
+            shared = {row["seed"] for row in joint} & {row["seed"] for row in other}
+            first, second = ([row for row in arm if row["seed"] in shared] for arm in (joint, other))
             for figure in ("retrieval", "all"):
-                lead = _less(mean(joint, way, figure), mean(other, way, figure))
+                lead = _less(mean(first, way, figure), mean(second, way, figure))
                 rule = (lambda v: v >= 0) if alone else None
                 limit = "at least 0" if alone else "reported"
                 lines.append(_bar(f"joint less {use} alone, {steps}, {way}, {figure}", lead, rule, limit))

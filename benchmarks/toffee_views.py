@@ -1,7 +1,7 @@
 """Measure the trained view generator on subjects that it never saw.
 
 The recipe `configs/method/toffee_views.yaml` is run as a user would: `evolvedirector fit`, `evolvedirector export`, and
-the exported folder as the view stage of the pair builder. 60 objects of those that were held out whole are drawn in
+the exported folder as the view stage of the pair builder. 60 objects of those that are validated on are drawn in
 the four views of `DrawnPrompts`. Beside it stand the reference as it is (the lower end) and `TurnedView`, which turns
 the very pixels (the upper end).
 
@@ -9,7 +9,8 @@ Per view: the mean difference of pixels to the exact view, of 255, both on white
 overlap of the outlines (intersection over union); and retrieval: is the exact view of the true subject, of those of
 all 60, the one with the nearest pixels? Of the 240 views of 60 subjects intervals are over subjects.
 
-Run: python -m benchmarks.toffee_views views [--seed 0] [--world shapes|emoji] [--out FOLDER]
+Run: python -m benchmarks.toffee_views views [--seed 0] [--world shapes|emoji] [--out FOLDER] [options of `fit`]
+Each seed, world and set of options has a folder of its own below FOLDER.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from evolvedirector.pairs.patch_encoder import cosine
 from evolvedirector.pairs.pictures import MASK_LEVEL, mask_file, mask_of, picture_file, pixels_of
 from evolvedirector.pairs.stages import ViewStage
 from evolvedirector.pairs.view_source import ViewedObject
-from evolvedirector.records import seed_of
+from evolvedirector.records import digest, seed_of
 from evolvedirector.worlds.emoji.cut_outs import EmojiCutOuts
 from evolvedirector.worlds.shapes.cut_outs import ShapeCutOuts
 
@@ -156,7 +157,7 @@ def measure(out: Path, seed: int, world: str) -> dict[str, Any]:
         seed: Of the data, as it was trained.
         world: `shapes` or `emoji`.
     """
-    views = DrawnViews(DrawnSubjects(EmojiCutOuts() if world == "emoji" else ShapeCutOuts()))
+    views = DrawnViews(DrawnSubjects(EmojiCutOuts() if world == "emoji" else ShapeCutOuts(), split="train"))
     held_out = ViewDataModule(views, seed=seed).held_out_objects()
     chosen = sorted(held_out, key=lambda viewed: seed_of("measured", seed, viewed.name))[:SUBJECTS]
     names = [viewed.name for viewed in chosen]
@@ -195,10 +196,13 @@ def main() -> None:
     word.add_argument("--world", choices=("shapes", "emoji"), default="shapes")
     word.add_argument("--out", type=Path, default=Path("runs/toffee-views-measured"))
     options, overrides = parser.parse_known_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    times = {} if (options.out / "export").exists() else train(options.out, options.seed, options.world, overrides)
-    result = {**measure(options.out, options.seed, options.world), **times}
-    (options.out / "views.json").write_text(json.dumps(result, indent=1) + "\n")
+    # what was trained otherwise is another model, and other objects may be held out from it
+    told = [digest(*overrides, length=8)] if overrides else []
+    out = options.out / "-".join([options.world, str(options.seed), *told])
+    out.mkdir(parents=True, exist_ok=True)
+    times = {} if (out / "export").exists() else train(out, options.seed, options.world, overrides)
+    result = {**measure(out, options.seed, options.world), "overrides": overrides, **times}
+    (out / "views.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
 
 

@@ -204,20 +204,25 @@ class ViewDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position in the stream; it names no rank, so the world size may change at resume."""
-        self._position.revision_sha = self.views.fingerprint
+        self._position.revision_sha = self._objects_name
         return self._position.state_dict(processed_batches(self.trainer))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take the position of a checkpoint."""
         self._position = StreamPosition.from_state_dict(state)
 
+    @property
+    def _objects_name(self) -> str:
+        """Name the objects and which of them are held out."""
+        return f"{self.views.fingerprint}, held_out_share {self._split.share}"
+
     def _check_same_objects(self) -> None:
         trained_on = self._position.revision_sha
-        if trained_on not in (None, self.views.fingerprint):
+        if trained_on not in (None, self._objects_name):
             raise UserError(
                 f"The checkpoint was trained on the views '{trained_on}', but the configuration says "
-                f"'{self.views.fingerprint}'. A resumed run must keep its objects, else held-out ones would be trained "
-                "on. Write data.init_args.views as it was, or start a new run (without --ckpt_path)."
+                f"'{self._objects_name}'. A resumed run must keep its objects, else held-out ones would be trained on. "
+                "Write data.init_args.views and held_out_share as they were, or start a new run (without --ckpt_path)."
             )
 
     def _listed(self, held_out: bool) -> list[ViewedObject]:

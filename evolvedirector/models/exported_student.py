@@ -91,10 +91,10 @@ def described_student(folder: Path) -> ExportedStudent:
 
     path = folder / STUDENT
     content = read_part(path, "model")
-    arguments = content.get("init_args", {})
+    arguments = _init_args(content)
     family = arguments.get("family")
     while family:  # one that reads more holds the one whose network it is
-        numbers = family.get("init_args", {})
+        numbers = _init_args(family)
         if numbers.get("pretrained"):  # what it began with is not needed any more
             numbers |= {"pretrained": str(folder.absolute() / NETWORK), "revision": None, "pretrained_subfolder": None}
         family = numbers.get("family")
@@ -113,6 +113,12 @@ def described_student(folder: Path) -> ExportedStudent:
             "ImagePrior. Export the student again."
         )
     return module
+
+
+def _init_args(part: Any) -> dict[str, Any]:
+    """Return the arguments of a part; none where it is written otherwise, which whoever builds it refuses."""
+    found = part.get("init_args") if isinstance(part, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def exported_student(folder: Path) -> ExportedStudent:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from functools import cached_property
 from pathlib import Path
 
@@ -67,13 +67,7 @@ class FolderSubjects:
                 f"The folder '{self.folder}' has no picture. Allowed are png, jpg and webp files, also in folders below"
                 " it. Correct its path."
             )
-
-        read = {file for path in self._paths.values() for file in self._beside(path)}
-        if unread := [path for path in self._found if path.stem.endswith(MASK_SUFFIX) and path not in read]:
-            raise UserError(
-                f"The mask '{unread[0].name}' belongs to no picture, or is no png. Allowed for a picture 'rex.jpg' is"
-                " 'rex.mask.png' beside it. Rename it, or save it as png."
-            )
+        refuse_lone_masks(self._found, {file for path in self._paths.values() for file in self._beside(path)})
 
     def subjects(self) -> Sequence[Subject]:
         """List the pictures by path."""
@@ -116,7 +110,7 @@ class FolderSubjects:
 
     @cached_property
     def _found(self) -> list[Path]:
-        return sorted(path for path in self._root.rglob("*") if path.suffix.lower() in PICTURES and path.is_file())
+        return pictures_below(self._root)
 
     @cached_property
     def _paths(self) -> dict[str, Path]:
@@ -134,6 +128,32 @@ class FolderSubjects:
             if written:
                 return " ".join(written.split())
         return path.parent.name.replace("_", " ")
+
+
+def pictures_below(root: Path) -> list[Path]:
+    """List the pictures and masks of a folder and of those below it, by path.
+
+    Args:
+        root: The folder.
+    """
+    return sorted(path for path in root.rglob("*") if path.suffix.lower() in PICTURES and path.is_file())
+
+
+def refuse_lone_masks(found: Sequence[Path], read: Set[Path]) -> None:
+    """Refuse masks that would not be read: the whole picture would count in silence.
+
+    Args:
+        found: Pictures and masks.
+        read: Masks that belong to a picture.
+
+    Raises:
+        UserError: There is one.
+    """
+    if unread := [path for path in found if path.stem.endswith(MASK_SUFFIX) and path not in read]:
+        raise UserError(
+            f"The mask '{unread[0].name}' belongs to no picture, or is no png. Allowed for a picture 'rex.jpg' is"
+            " 'rex.mask.png' beside it. Rename it, or save it as png."
+        )
 
 
 def read_picture(path: Path) -> bytes:

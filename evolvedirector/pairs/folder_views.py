@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from evolvedirector.errors import UserError
-from evolvedirector.pairs.folder_subjects import MASK_SUFFIX, PICTURES, read_picture
+from evolvedirector.pairs.folder_subjects import MASK_SUFFIX, pictures_below, read_picture, refuse_lone_masks
 from evolvedirector.pairs.key_ground import centred
 from evolvedirector.pairs.pictures import MASK_LEVEL, split_alpha
 from evolvedirector.pairs.view_source import ViewedObject
@@ -24,6 +24,7 @@ from evolvedirector.store.paths import user_path
 POSES = "views.json"
 _FIELDS = ("azimuth_deg", "elevation_deg", "roll_deg", "mirrored")
 _MOST_POSES_BYTES = 2**24
+_MOST_DEG = 1e6
 _CHECKED = 1000
 """Objects whose sizes are compared before training; those of the others when they are read."""
 
@@ -51,13 +52,15 @@ class FolderViews:
         return self._fingerprint
 
     def verify(self) -> None:
-        """See that every object has two views or more, of one size, with poses that can be read.
+        """See that every object has two views or more, of one size, with poses that can be read, and every mask a view.
 
         Raises:
             UserError: One has not.
         """
         for viewed in self.objects()[:_CHECKED]:
             self._sizes(viewed.name)
+        views = [path for paths in self._paths.values() for path in paths]
+        refuse_lone_masks(self._found, set(filter(None, map(_mask_beside, views))))
 
     def objects(self) -> Sequence[ViewedObject]:
         """List the objects by path; each is a group of its own.
@@ -108,10 +111,14 @@ class FolderViews:
         return user_path(self.folder)
 
     @cached_property
+    def _found(self) -> list[Path]:
+        return pictures_below(self._root)
+
+    @cached_property
     def _paths(self) -> dict[str, list[Path]]:
         found: dict[str, list[Path]] = {}
-        for path in sorted(self._root.rglob("*")):
-            if path.suffix.lower() in PICTURES and not path.stem.endswith(MASK_SUFFIX) and path.is_file():
+        for path in self._found:
+            if not path.stem.endswith(MASK_SUFFIX):
                 found.setdefault(path.parent.relative_to(self._root).as_posix(), []).append(path)
         return found
 
@@ -216,7 +223,7 @@ def _poses(path: Path, views: set[str]) -> dict[str, Pose]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float)
+    return isinstance(value, int | float) and not abs(value) > _MOST_DEG
 
 
 def _pose(fields: Mapping[str, float]) -> Pose:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from evolvedirector.records import FileRef
+from evolvedirector.records import FileRef, ImageReply
 
 ChangeKind = Literal["place", "tint", "texture", "style", "view"]
 """What a pair changes of its subject: `place` is position and background, `tint` its colour, `view` its pose."""
@@ -95,6 +95,17 @@ def unchanged(request: PairRequest) -> PairReply:
 def failed(request: PairRequest, reason: str, sent: bool = True) -> PairReply:
     """Answer with a failure: the stage is asked again when the build is repeated."""
     return PairReply(request.request_id, "failure", reason=reason, sent=sent)
+
+
+def without_picture(request_id: str, reply: ImageReply) -> PairReply:
+    """Answer as whoever was to draw a picture did: a refusal stays one, and a failure is asked again.
+
+    Args:
+        request_id: Of the pair's request.
+        reply: Without an image.
+    """
+    status: ReplyStatus = "refused" if reply.status == "refusal" else "failure"
+    return PairReply(request_id, status, reason=reply.reason, cost_usd=reply.cost_usd, sent=reply.sent)
 
 
 def file_to_json(file: FileRef) -> dict[str, Any]:

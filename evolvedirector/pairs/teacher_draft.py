@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from evolvedirector.pairs.pair_records import IMAGE, REFERENCE, REFERENCE_MASK, PairReply, PairRequest
+from evolvedirector.pairs.pair_records import (
+    IMAGE,
+    REFERENCE,
+    REFERENCE_MASK,
+    PairReply,
+    PairRequest,
+    without_picture,
+)
 from evolvedirector.pairs.pictures import picture_file
 from evolvedirector.records import ImageReply, ImageRequest
 from evolvedirector.records.part import close_parts, price_of, requests_in_flight_of, verify_parts
@@ -72,5 +79,4 @@ def _reply(reply: ImageReply) -> PairReply:
     if reply.status == "image" and reply.image is not None:
         files = {IMAGE: picture_file(decode_image(reply.image))}
         return PairReply(reply.request_id, files=files, cost_usd=reply.cost_usd)
-    status = "refused" if reply.status == "refusal" else "failure"
-    return PairReply(reply.request_id, status, reason=reply.reason, cost_usd=reply.cost_usd, sent=reply.sent)  # type: ignore[arg-type]
+    return without_picture(reply.request_id, reply)

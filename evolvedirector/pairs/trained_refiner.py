@@ -22,6 +22,7 @@ from evolvedirector.pairs.pair_records import (
     PairRequest,
     refused,
     unchanged,
+    without_picture,
 )
 from evolvedirector.pairs.patch_matching import (
     Squares,
@@ -150,7 +151,7 @@ class TrainedRefiner:
         for work in works:
             reply = replies[work.key]
             if reply.image is None:
-                yield refused(work.request, reply.reason)
+                yield without_picture(work.key, reply)
             else:
                 yield PairReply(work.key, files={IMAGE: picture_file(work.finished(decode_image(reply.image)))})
 

@@ -20,8 +20,8 @@ from evolvedirector.pairs.pair_records import (
     REFERENCE_MASK,
     PairReply,
     PairRequest,
-    failed,
     refused,
+    without_picture,
 )
 from evolvedirector.pairs.pictures import MASK_LEVEL, mask_file, mask_of, picture_file, pixels_of
 from evolvedirector.records import ImageReply, ImageRequest, digest
@@ -155,7 +155,7 @@ class TrainedView:
 def _reply(request: PairRequest, reply: ImageReply, ground: tuple[int, int, int]) -> PairReply:
     """Take a drawn view off its ground, and lay it on the background of the pair's picture."""
     if reply.status != "image" or reply.image is None:
-        return failed(request, reply.reason, reply.sent)
+        return without_picture(request.request_id, reply)
     cut = scaled(off_ground(decode_image(reply.image), ground), min(request.width_px, request.height_px))
     outline = cut[..., 3] >= MASK_LEVEL
     if not outline.any():

@@ -50,7 +50,8 @@ def scatter_of(points: Sequence[tuple[str, float, float, bool]], across: str, up
     """
     x_low, x_high = _range([x for _, x, _, _ in points])
     y_low, y_high = _range([y for _, _, y, _ in points])
-    left, right, top, bottom = _LEFT, WIDTH_PX - _RIGHT, _TOP, HEIGHT_PX - _BOTTOM
+    height_px = max(HEIGHT_PX, _TOP + _LINE_PX * len(points) + _BOTTOM)  # each name has a line
+    left, right, top, bottom = _LEFT, WIDTH_PX - _RIGHT, _TOP, height_px - _BOTTOM
 
     def place(x: float, y: float) -> tuple[float, float]:
         across_px = left + (x - x_low) / (x_high - x_low) * (right - left)
@@ -64,7 +65,7 @@ def scatter_of(points: Sequence[tuple[str, float, float, bool]], across: str, up
     ]
     x_ticks = [(place(value, y_low)[0], f"{value:g}") for value in _ticks(x_low, x_high)]
     y_ticks = [(place(x_low, value)[1], f"{value:g}") for value in _ticks(y_low, y_high)]
-    return Scatter(across, upwards, placed, x_ticks, y_ticks)
+    return Scatter(across, upwards, placed, x_ticks, y_ticks, bottom=bottom, height=height_px)
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:

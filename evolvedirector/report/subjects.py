@@ -88,14 +88,16 @@ def _row(arm: str, run: str, figures: Mapping[str, Mapping[str, Any]], of_model:
 
 
 def _kinds(told: Sequence[tuple[str, RunFolder, Mapping[str, Any]]], several: bool) -> list[dict[str, Any]]:
-    """Return `all` of each kind of change, by arm of each run."""
+    """Return `all` of each kind of change, by arm of each run; None for a kind that it was not asked for."""
     found = []
+    every = dict.fromkeys(clean_text(kind) for _, _, about in told for kind in about["by_kind"])
     for name, _, about in told:
         kinds = {clean_text(kind): arms for kind, arms in about["by_kind"].items()}
         for arm in (*MODEL, *(arm for arm in ARMS if arm not in MODEL)):
             shares = {k: arms[arm][ALL]["value"] for k, arms in kinds.items() if ALL in arms.get(arm, {})}
             if len(shares) > 1:
-                found.append({"arm": arm, "run": clean_text(name) if several else "", "shares": shares})
+                row = {kind: shares.get(kind) for kind in every}
+                found.append({"arm": arm, "run": clean_text(name) if several else "", "shares": row})
     return found
 
 

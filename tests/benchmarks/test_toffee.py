@@ -61,7 +61,16 @@ def test_a_report_of_nothing_says_that_nothing_was_run() -> None:
 
 def test_try_outs_stand_in_no_table_of_bars() -> None:
     rows = [row_of(Job(JOINT, 1000, 4))]
-    assert "joint: not run" in report(rows) and "joint: seeds 1000" in report(rows, [1000])
+    assert "joint: not run" in report(rows)
+    shown, _, said = report(rows, [1000]).partition("Bars")
+    assert "joint: seeds 1000" in shown and "holds" not in said and said.count("not run") > 15
+
+
+def test_the_joint_model_is_compared_on_seeds_that_both_have() -> None:
+    jobs = [Job(JOINT, 0, STEPS), Job(JOINT, 1, STEPS), Job("generation alone, equal steps", 0, STEPS)]
+    rows = [row_of(job, retrieval=value) for job, value in zip(jobs, (0.5, 1.0, 0.5), strict=True)]
+    (line,) = [each for each in bars(rows) if "generation alone, equal steps, box given, retrieval" in each]
+    assert ": 0.000 (" in line
 
 
 def test_words_that_would_spoil_the_plan_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -132,7 +132,8 @@ def test_views_without_poses_say_so() -> None:
 def test_a_checkpoint_of_other_objects_or_another_order_is_refused() -> None:
     state = data().state_dict()
     for changed, kind, said in (
-        (data(views=FewViews(8)), UserError, "was trained on the views 'few 9', but the configuration says 'few 8'"),
+        (data(views=FewViews(8)), UserError, "trained on the views 'few 9, .*', but the configuration says 'few 8, "),
+        (data(held_out_share=0.2), UserError, r"held_out_share 0\.3', but .* held_out_share 0\.2'"),
         (data(global_batch_size=8), StoreError, "was trained with global_batch_size 4"),
         (data(seed=3), StoreError, "was trained with seed 0"),
     ):

@@ -12,8 +12,9 @@ import torch
 import yaml
 
 from evolvedirector.commands.exported_files import write_whole
+from evolvedirector.errors import UserError
 from evolvedirector.lightning_modules import FlowMatching, SubjectToImage
-from evolvedirector.models.exported_student import check_export, exported_student
+from evolvedirector.models.exported_student import check_export, described_student, exported_student
 from tests.lightning_modules.subjects.tiny_subject import SIDE, family, picture, png, request
 from tests.lightning_modules.tiny_student import student_tree
 
@@ -51,3 +52,12 @@ def test_a_network_with_added_parts_is_exported_and_loaded_whole(tmp_path: Path,
     assert torch.equal(loaded.generate([asked])[0], module.generate([asked])[0])
     described = yaml.safe_load((out / "student.yaml").read_text())["model"]
     assert described["class_path"] == f"{_PLACE}.SubjectToImage"
+
+
+@pytest.mark.parametrize("broken", ["a family", ["PixArt"], {"class_path": f"{_PLACE}.PixArt", "init_args": 3}])
+def test_a_description_of_another_form_is_one_sentence(tmp_path: Path, broken: Any) -> None:
+    described = tree(None)
+    described["init_args"]["family"]["init_args"]["family"] = broken
+    (tmp_path / "student.yaml").write_text(yaml.safe_dump({"model": described}))
+    with pytest.raises(UserError, match="describes no student that can be built"):
+        described_student(tmp_path)

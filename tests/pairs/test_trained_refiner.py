@@ -28,7 +28,9 @@ from evolvedirector.pairs.pair_records import (
 )
 from evolvedirector.pairs.patch_matching import matches
 from evolvedirector.pairs.pictures import mask_file, mask_of, picture_file, pixels_of
+from evolvedirector.records import ImageReply
 from evolvedirector.records.part import Closable, OnDevice, Verifiable
+from evolvedirector.teachers.local.student_teacher import StudentTeacher
 from tests.lightning_modules.subjects.tiny_subject import pixart
 from tests.lightning_modules.tiny_student import student_tree
 from tests.pairs.pair_toys import WORLD, built
@@ -154,6 +156,19 @@ def test_a_draft_without_outline_is_refused_in_one_sentence(folder: Path) -> Non
     for files in (bare, empty):
         (reply,) = TrainedRefiner(str(folder)).refine([replace(request, files=files)])
         assert reply.status == "refused" and "no outline" in reply.reason
+
+
+def test_a_picture_that_failed_is_asked_for_again_and_a_refused_one_is_not(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for status, said, sent in (("failure", "failure", False), ("refusal", "refused", True)):
+
+        def answers(self: Any, requests: list[Any], status: Any = status, sent: bool = sent) -> list[ImageReply]:
+            return [ImageReply(r.request_id, status, reason="Not now.", sent=sent) for r in requests]
+
+        monkeypatch.setattr(StudentTeacher, "generate", answers)
+        (reply,) = TrainedRefiner(str(folder)).refine([asked()])
+        assert (reply.request_id, reply.status, reply.sent, reply.reason) == ("place 0", said, sent, "Not now.")
 
 
 def test_a_folder_that_is_no_refiner_is_refused_in_one_sentence(tmp_path: Path, folder: Path) -> None:

@@ -183,3 +183,17 @@ def test_a_view_without_anything_on_it_is_refused(folder: Path, monkeypatch: pyt
     monkeypatch.setattr(module, "StudentTeacher", Blank)
     reply = drawn(TrainedView(str(folder)), request())["one"]
     assert reply.status == "refused" and "drew nothing of 's'" in reply.reason
+
+
+def test_a_view_that_failed_is_asked_for_again_and_a_refused_one_is_not(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for status, said in (("failure", "failure"), ("refusal", "refused")):
+
+        class Silent(Ideal):
+            def generate(self, requests: list[ImageRequest], status: Any = status) -> list[ImageReply]:
+                return [ImageReply(r.request_id, status, reason="Not now.", sent=False) for r in requests]
+
+        monkeypatch.setattr(module, "StudentTeacher", Silent)
+        reply = drawn(TrainedView(str(folder)), request())["one"]
+        assert (reply.status, reply.reason, reply.sent) == (said, "Not now.", False)

@@ -54,6 +54,14 @@ def test_drawn_views_are_the_turned_picture_to_the_pixel_and_name_their_pose() -
     assert {v.group for v in views.objects() if v.name.startswith(viewed.group)} == {viewed.group}
 
 
+def test_other_subjects_of_a_world_are_another_source() -> None:
+    names = {
+        DrawnViews(DrawnSubjects(ShapeCutOuts(), **settings)).fingerprint
+        for settings in ({}, {"looks": ["flat"]}, {"tints": 1}, {"split": "train"})  # type: ignore[arg-type]
+    }
+    assert len(names) == 4
+
+
 def test_a_folder_of_folders_gives_objects_with_poses_and_outlines(folder: Path) -> None:
     views = FolderViews(str(folder))
     views.verify()
@@ -100,9 +108,12 @@ def test_what_cannot_be_learned_from_is_one_sentence_each(folder: Path) -> None:
         ('{"01.png": {"azimuth": 3}}', "says {'azimuth': 3} of the view '01.png'"),
         ('{"01.png": {"azimuth_deg": "3"}}', "says {'azimuth_deg': '3'}"),
         ('{"01.png": {"azimuth_deg": NaN}}', "all finite"),
+        (f'{{"01.png": {{"azimuth_deg": 1{"0" * 400}}}}}', "of the view '01.png'"),
     ):
         assert reason in said(lambda text=text: (chair / "views.json").write_text(text))
     (chair / "views.json").unlink()
+    assert "The mask '2.mask.jpg' belongs to no picture, or is no" in said(lambda: save(cups / "2.mask.jpg", mask()))
+    (cups / "2.mask.jpg").unlink()
     assert "The view 'cups/1.png' cannot be read" in said(lambda: (cups / "1.png").write_bytes(b"no picture"))
 
 

@@ -65,6 +65,21 @@ def test_suites_of_one_run_and_several_runs_are_told_apart(tmp_path: Path) -> No
     assert page.count("<circle class=") == 9
 
 
+def test_a_kind_that_one_run_alone_was_asked_for_keeps_its_column(tmp_path: Path) -> None:
+    runs = [run_of(tmp_path / name, value) for name, value in (("low", 0.2), ("high", 0.8))]
+    summary = json.loads((tmp_path / "high/summary.json").read_text())
+    kinds = summary["subjects"]["by_kind"]
+    summary["subjects"]["by_kind"] = {"texture": kinds["tint"], **kinds}
+    (tmp_path / "high/summary.json").write_text(json.dumps(summary))
+    (both,) = subjects_of([("low", runs[0]), ("high", runs[1])], Thumbnails())
+    rows = [row["shares"] for row in both["kinds"] if row["arm"] == BOX]
+    assert [list(row) for row in rows] == [["place", "tint", "texture"]] * 2
+    assert rows[0]["texture"] is None and rows[1]["texture"] == 0.8
+    page = build_comparison(runs)
+    table = page[page.index("Changes made as asked, by kind") :]
+    assert {row.count("<td>") for row in table[: table.index("</table>")].split("<tr>")[2:]} == {3}
+
+
 def test_a_summary_of_another_form_costs_no_other_part(tmp_path: Path) -> None:
     run = run_of(tmp_path)
     (tmp_path / "summary.json").write_text(json.dumps({"subjects": {"arms": 3}, "suites": {}}))
@@ -74,6 +89,8 @@ def test_a_summary_of_another_form_costs_no_other_part(tmp_path: Path) -> None:
 
 def test_names_of_a_chart_never_stand_on_each_other() -> None:
     chart = scatter_of([(str(n), 0.5, 0.001 * n, n == 0) for n in range(20)] + [("low", -0.2, -0.4, False)], "x", "y")
+    many = scatter_of([(str(n), 0.5, 0.5, True) for n in range(53)], "x", "y")
+    assert min(point.label_y for point in many.points) >= many.top and many.height > chart.height
     heights = sorted(point.label_y for point in chart.points)
     assert all(b - a >= 15.9 for a, b in pairwise(heights))
     assert all(chart.left <= p.x <= chart.right and chart.top <= p.y <= chart.bottom for p in chart.points)

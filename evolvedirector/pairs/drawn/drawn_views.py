@@ -43,7 +43,8 @@ class DrawnViews:
     @property
     def fingerprint(self) -> str:
         """Name the subjects."""
-        return f"drawn views 1 {self.subjects.fingerprint} {' '.join(self.subjects.looks)} {self.subjects.tints}"
+        shown = f"{' '.join(self.subjects.looks)} {self.subjects.tints} {self.subjects.split}"
+        return f"drawn views 2 {self.subjects.fingerprint} {shown}"
 
     def verify(self) -> None:
         """List the subjects: a world whose pictures are missing says so."""

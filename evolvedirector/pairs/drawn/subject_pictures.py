@@ -10,13 +10,13 @@ import numpy as np
 from evolvedirector.errors import UserError
 from evolvedirector.pairs.drawn.changes import TEXTURES, TINTS, named_background, scene, textured, tinted
 from evolvedirector.pairs.drawn.cut_outs import CutOuts
+from evolvedirector.pairs.drawn.drawn_subjects import concepts_of
 from evolvedirector.pairs.pictures import picture_file
 from evolvedirector.records import ImageReply, ImageRequest, Prompt, digest, seed_of
 from evolvedirector.worlds.emoji.grammar import BACKGROUNDS
 
 Part = Literal["train", "held_out"]
 _IN = " in the style of "
-_HELD_OUT_SHARE = 0.2
 _CHANGED_SHARE = 0.4
 """Of the pictures that have a tint or a texture: a refiner is shown drafts that have one."""
 
@@ -33,13 +33,14 @@ class SubjectPrompts:
         Args:
             world: Names concepts and art sets.
             count: Pictures.
-            part: `train`, or the concepts that are held out from it.
+            part: `train`, or the concepts that are held out from it: those that `DrawnSubjects` holds out, so that no
+                subject of a held-out question is trained on.
             seed: Which of them.
 
         Raises:
             UserError: The part has fewer.
         """
-        names = held_out_concepts(world) if part == "held_out" else training_concepts(world)
+        names = concepts_of(world, part)
         most = len(names) * len(world.looks)
         if not 1 <= count <= most:
             raise UserError(
@@ -123,18 +124,6 @@ def subject_picture(world: CutOuts, concept: str, look: str, change: str, seed: 
     names = list(BACKGROUNDS)
     background = named_background(names[int(lot.integers(len(names)))])
     return scene(cut, (float(lot.uniform(0.4, 0.6)), float(lot.uniform(0.4, 0.6))), background, side_px)[0]
-
-
-def training_concepts(world: CutOuts) -> list[str]:
-    """List the concepts that are not held out."""
-    held_out = set(held_out_concepts(world))
-    return [concept for concept in world.concepts() if concept not in held_out]
-
-
-def held_out_concepts(world: CutOuts) -> list[str]:
-    """List a fifth of the concepts, by lot, always the same."""
-    concepts = sorted(world.concepts(), key=lambda name: seed_of("held-out concept", name))
-    return concepts[: round(_HELD_OUT_SHARE * len(concepts))]
 
 
 def _text(concept: str, look: str, lot: np.random.Generator) -> str:

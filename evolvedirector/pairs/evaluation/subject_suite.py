@@ -43,7 +43,7 @@ from evolvedirector.pairs.patch_encoder import PatchEncoder
 from evolvedirector.pairs.pictures import pixels_of
 from evolvedirector.pairs.stages import MaskStage
 from evolvedirector.records import FileRef, ImageRequest, Prompt, digest, seed_of
-from evolvedirector.records.part import Part
+from evolvedirector.records.part import Part, verify_parts
 from evolvedirector.records.subject_roles import SUBJECT_BOX
 from evolvedirector.rewards.reward import Reward
 
@@ -171,6 +171,7 @@ class SubjectSuite:
             UserError: With what is wrong and what to write.
         """
         self.measures.verify()
+        verify_parts(self.questions)
         if not self.questions.questions():
             raise UserError(_NOTHING)
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
+import evolvedirector.configs
 from evolvedirector.errors import UserError
+from evolvedirector.models.part_files import built_part
 from evolvedirector.pairs import DrawnSubjects
 from evolvedirector.pairs.drawn.drawn_subjects import concepts_of
 from evolvedirector.pairs.evaluation import DrawnQuestions
@@ -76,3 +80,19 @@ def test_rivals_are_the_exact_targets_of_all_subjects_the_own_first() -> None:
 def test_numbers_out_of_range_are_refused() -> None:
     with pytest.raises(UserError, match="subjects is 0"):
         asked(subjects=0)
+
+
+def _found(tree: object, class_path: str) -> dict[str, Any]:
+    """Return the first part of a class in a recipe."""
+    parts = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
+    if isinstance(tree, dict) and tree.get("class_path") == class_path:
+        return tree
+    return next(filter(None, (_found(part, class_path) for part in parts)), {})
+
+
+@pytest.mark.parametrize("recipe", ["method/toffee_views.yaml", "experiment/evolving_pairs.yaml"])
+def test_no_recipe_trains_on_subjects_of_held_out_questions(recipe: str) -> None:
+    tree = yaml.safe_load((evolvedirector.configs.path() / recipe).read_text(encoding="utf-8"))
+    source = built_part(_found(tree, "evolvedirector.pairs.DrawnSubjects"), DrawnSubjects, "subjects")
+    shown = {subject.group for subject in source.subjects()}
+    assert shown and not shown & set(concepts_of(WORLD, "held_out"))

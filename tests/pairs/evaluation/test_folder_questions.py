@@ -11,8 +11,8 @@ from PIL import Image
 
 import evolvedirector.configs
 from evolvedirector.errors import UserError
-from evolvedirector.pairs import BorderMask
-from evolvedirector.pairs.evaluation import FolderQuestions
+from evolvedirector.pairs import BorderMask, RawPatches
+from evolvedirector.pairs.evaluation import FolderQuestions, SubjectSuite
 from evolvedirector.pairs.evaluation.questions import COPY, PASTED
 from evolvedirector.pairs.pictures import pixels_of
 
@@ -107,3 +107,16 @@ def test_settings_and_texts_that_cannot_be_meant_are_refused(tmp_path: Path) -> 
     (tmp_path / "subjects" / "toy_dog0").rename(tmp_path / "flat")
     with pytest.raises(UserError, match="no folder with pictures"):
         FolderQuestions(str(tmp_path / "flat"), str(SHIPPED)).questions()
+
+
+def test_a_suite_has_its_questions_check_their_files_and_who_finds_outlines(tmp_path: Path) -> None:
+    class Missing(BorderMask):
+        def verify(self) -> None:
+            raise UserError("The model is not here.")
+
+    folder(tmp_path, subjects=1)
+    with pytest.raises(UserError, match="The model is not here"):
+        SubjectSuite(asked(tmp_path, mask=Missing()), RawPatches(8), BorderMask()).verify()
+    picture(tmp_path / "subjects" / "toy_dog0" / "00.mask.jpg", alpha=False)
+    with pytest.raises(UserError, match=r"The mask '00\.mask\.jpg' belongs to no picture"):
+        SubjectSuite(asked(tmp_path), RawPatches(8), BorderMask()).verify()
