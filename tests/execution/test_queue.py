@@ -237,6 +237,8 @@ def test_no_worker_is_one_sentence(quick: None, tmp_path: Path) -> None:
         (lambda: QueueCluster("q", {}), "placements is empty"),
         (lambda: QueueCluster("q", {"student": QueuePlacement()}), "placements names 'student'"),
         (lambda: QueueCluster("q", {"embedder": QueuePlacement()}), "placements names 'embedder'"),
+        (lambda: QueueCluster("q", {"teachers.sd 3.5": QueuePlacement()}), "names 'teachers.sd 3.5', which"),
+        (lambda: QueueCluster("q", {"teachers.org/sd3": QueuePlacement()}), "names 'teachers.org/sd3', which"),
         (lambda: QueueCluster("q", {"judge": QueuePlacement()}, lost_after_s=1), "lost_after_s is 1"),
         (lambda: QueuePlacement(batch_size=0), "batch_size of a placement is 0"),
         (lambda: QueueCluster("q", {"judge": {"batch": 2}}), "no setting 'batch'"),
