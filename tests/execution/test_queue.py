@@ -137,9 +137,11 @@ def worker(folder: Path, **parts: Any) -> Iterator[QueueWorker]:
     made, ending = QueueWorker(folder, parts, poll_s=0.02), threading.Event()
     thread = threading.Thread(target=made.serve, args=(ending.is_set,))
     thread.start()
-    yield made
-    ending.set()
-    thread.join()
+    try:
+        yield made
+    finally:
+        ending.set()
+        thread.join()
 
 
 def over(folder: Path, part: Any, **settings: Any) -> tuple[Any, QueueCluster]:
@@ -187,6 +189,99 @@ def test_a_refusal_comes_after_what_was_finished(quick: None, tmp_path: Path) ->
         assert {reply.item_id for reply in executor.ask(part, "check", ITEMS[:2])} == {"i0", "i1"}, "it works on"
     cluster.close()
     assert told == [] or told == ["i0", "i1", "i2"]
+
+
+class RaisingJudge(NotingJudge):
+    """Raises something at an item, once."""
+
+    def __init__(self, folder: Path, error: BaseException) -> None:
+        super().__init__(str(folder))
+        self.errors = [error]
+
+    def check(self, items: Any) -> Iterator[Look]:
+        for look in super().check(items):
+            if look.item_id == "i5" and self.errors:
+                raise self.errors.pop()
+            yield look
+
+
+def told_in_time(executor: Any, part: Any) -> list[Any]:
+    """Ask in a thread of its own, so that a wait without end fails; an error comes back as the last reply."""
+    told: list[Any] = []
+
+    def ask() -> None:
+        try:
+            told.extend(executor.ask(part, "check", ITEMS))
+        except Exception as error:
+            told.append(error)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(10)
+    assert not asking.is_alive(), "the run waits for replies that nobody will give"
+    return told
+
+
+def test_a_file_that_a_part_misses_is_told(quick: None, tmp_path: Path) -> None:
+    executor, cluster = over(tmp_path / "queue", part := NotingJudge(str(tmp_path)))
+    with worker(tmp_path / "queue", judge=RaisingJudge(tmp_path, FileNotFoundError("no judge.safetensors"))):
+        told = told_in_time(executor, part)
+    cluster.close()
+    assert "no judge.safetensors" in str(told[-1]) and isinstance(told[-1], RunError)
+
+
+def test_what_a_worker_leaves_as_it_is_ended_at_once_is_laid_again(
+    quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    executor, cluster = over(tmp_path / "queue", part := NotingJudge(str(tmp_path)))
+    with (  # a second signal raises SystemExit wherever the worker is
+        worker(tmp_path / "queue", judge=RaisingJudge(tmp_path, SystemExit(143))),
+        worker(tmp_path / "queue", judge=RaisingJudge(tmp_path, SystemExit(143))),
+        worker(tmp_path / "queue", judge=NotingJudge(str(tmp_path))),
+    ):
+        told = told_in_time(executor, part)
+    cluster.close()
+    assert {look.item_id for look in told} == {item.item_id for item in ITEMS}
+
+
+def test_what_a_worker_cannot_write_is_laid_again(quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full, writes = [True], queue_folder.write_whole
+
+    def write(path: Path, content: bytes) -> None:
+        if path.name == "end.json" and full:
+            full.clear()
+            raise OSError(122, "Disk quota exceeded")
+        writes(path, content)
+
+    monkeypatch.setattr("evolvedirector.execution.queue_worker.write_whole", write)
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    executor, cluster = over(tmp_path / "queue", part := NotingJudge(str(tmp_path)), lost_after_s=0.5)
+    with (
+        worker(tmp_path / "queue", judge=NotingJudge(str(tmp_path))),
+        worker(tmp_path / "queue", judge=NotingJudge(str(tmp_path))),
+    ):
+        told = told_in_time(executor, part)
+    cluster.close()
+    assert not full and {look.item_id for look in told} == {item.item_id for item in ITEMS}
+
+
+def test_a_batch_that_was_taken_though_the_disk_said_no_is_served(
+    quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = Path.rename
+
+    def renamed_twice(path: Path, to: Path) -> Path:
+        """Answer as NFS does where the answer to the first request was lost and the second found nothing to rename."""
+        rename(path, to)
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(Path, "rename", renamed_twice)
+    executor, cluster = over(tmp_path / "queue", part := NotingJudge(str(tmp_path)))
+    with worker(tmp_path / "queue", judge=NotingJudge(str(tmp_path))):
+        told = told_in_time(executor, part)
+    cluster.close()
+    assert len(told) == len(ITEMS)
 
 
 def test_another_judge_than_the_runs_is_refused(quick: None, tmp_path: Path) -> None:
