@@ -284,6 +284,25 @@ def test_a_batch_that_was_taken_though_the_disk_said_no_is_served(
     assert len(told) == len(ITEMS)
 
 
+def test_a_machine_of_many_workers_is_lost_once(quick: None, tmp_path: Path) -> None:
+    queue = tmp_path / "queue"
+    executor, cluster = over(queue, part := NotingJudge(str(tmp_path)), lost_after_s=0.5)
+    executor.unit_of(part)
+    told: list[Any] = []
+    asking = threading.Thread(target=lambda: told.extend(told_in_time(executor, part)))
+    asking.start()
+    for number in range(3):  # each takes a batch; then their machine is gone
+        while not (lying := sorted((queue / "open").glob("judge.*"))):
+            time.sleep(0.01)
+        (queue / "taken" / f"gone-{number}").mkdir()
+        lying[0].rename(queue / "taken" / f"gone-{number}" / lying[0].name)
+    time.sleep(0.8)
+    with worker(queue, judge=NotingJudge(str(tmp_path))):
+        asking.join()
+    cluster.close()
+    assert {look.item_id for look in told} == {item.item_id for item in ITEMS}
+
+
 def test_another_judge_than_the_runs_is_refused(quick: None, tmp_path: Path) -> None:
     queue = tmp_path / "queue"
     executor, cluster = over(queue, part := NotingJudge(str(tmp_path)))
