@@ -399,6 +399,19 @@ def test_bad_configs_are_one_sentence(tmp_path: Path, placements: Any, wanted: A
         parts_of(config(tmp_path, **placements), wanted)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [("cluster", "QueueCluster", "places nothing in a queue"), ("teachers", ["exact"], "has no teachers.exact")],
+)
+def test_parts_of_another_form_are_one_sentence(tmp_path: Path, name: str, value: Any, said: str) -> None:
+    path = config(tmp_path, **{"teachers.exact": {}})
+    content = yaml.safe_load(path.read_text())
+    content["trainer"]["callbacks"][0]["init_args"][name] = value
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError, match=said):
+        parts_of(path, None)
+
+
 def test_a_folder_without_a_run_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no -c is given.*Put the queue into the run folder"):
         work([str(tmp_path / "queue")])
