@@ -206,7 +206,7 @@ def blobs_of(revision: Revision) -> set[str]:
 def blobs_of_books(root: Path) -> set[str]:
     """Return every sha256 that stands in a book of the root: the ledger, that of pairs, any SQLite file there.
 
-    What was bought, drawn, looked at or derived is kept however the book is laid out.
+    What was bought, drawn, looked at or derived is kept however the book is laid out. Revisions stand there, too.
 
     Raises:
         StoreError: A book cannot be read, so that nobody knows what it names.

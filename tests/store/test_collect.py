@@ -168,6 +168,18 @@ def test_a_folder_that_may_not_be_listed_stops_it(root: Path, monkeypatch: pytes
     assert contents(root) == before
 
 
+@pytest.mark.parametrize("how", ["gone", "empty"])
+def test_a_ledger_that_does_not_know_the_root_stops_it(root: Path, how: str) -> None:
+    for path in root.glob("ledger.sqlite*"):
+        path.unlink()
+    if how == "empty":
+        (root / "ledger.sqlite").touch()
+    before = contents(root)
+    with pytest.raises(StoreError, match=r"ledger\.sqlite' knows nothing of revision .* Nothing is deleted"):
+        collect(root, last=1)
+    assert {**contents(root), ".lock": b""} == {**before, ".lock": b""}
+
+
 def test_root_and_run_folder_may_be_moved_together(root: Path, tmp_path: Path) -> None:
     note_run(root, root.parent / "run")
     commit(root.parent / "run" / "checkpoints" / "step-1", shas(root)[0])
