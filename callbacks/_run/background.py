@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 
 from evolvedirector.callbacks._run.drawing import student_part
 from evolvedirector.callbacks._run.finite import refuse_nonfinite_weights
@@ -74,6 +75,16 @@ def background_of(
 def epochs_of(settings: BackgroundRounds | None) -> int:
     """Return the epochs that are trained while a round is under way; 0 where training waits for it."""
     return 0 if settings is None else settings.epochs
+
+
+def work_on(device: torch.device) -> None:
+    """Let this thread's models lie on the device that trains: a new thread begins at the first one of the machine.
+
+    Args:
+        device: Of this rank.
+    """
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
 
 
 class RoundInBackground:
@@ -179,6 +190,7 @@ class RoundInBackground:
 
     def _work(self, task: BackgroundTask[str], info: RoundInfo, student: StudentPart, drawn: bool) -> str:
         """Run the round; in its thread."""
+        work_on(self._trainer.strategy.root_device)
         if drawn:
             task.release()
         local = LocalExecutor(self._driver.tenants(student))

@@ -45,9 +45,10 @@ def subject_files(subjects: Sequence[str], edge: str | None) -> dict[str, FileRe
 def _picture(given: str) -> FileRef:
     path = user_path(given)
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)  # a device or pipe does not say its size
+        if len(content) > MAX_FILE_BYTES:
             raise StoreError(f"It has over {MAX_FILE_BYTES} bytes.")
-        content = path.read_bytes()
         return checked_file(content, sniff_format(content))
     except (OSError, StoreError) as error:
         raise UserError(

@@ -71,7 +71,7 @@ def parts_of(config: Path, wanted: list[str] | None) -> dict[str, Part]:
         UserError: The config cannot be read, places nothing in a queue, or not what is wanted.
     """
     given = _evolution_in(config)
-    placed = sorted(((given.get("cluster") or {}).get("init_args") or {}).get("placements") or {})
+    placed = sorted(_mapping(_mapping(_mapping(given.get("cluster")).get("init_args")).get("placements")))
     wrong = [name for name in wanted or () if name not in placed]
     if wrong or not placed:
         what = f"--serve names {wrong[0]!r}, which '{config}' does not place" if wrong else f"'{config}' places nothing"
@@ -85,7 +85,7 @@ def parts_of(config: Path, wanted: list[str] | None) -> dict[str, Part]:
 
 def _built(given: Mapping[str, Any], place: str, config: Path) -> Part:
     kind, _, name = place.partition(".")
-    content = (given.get(kind) or {}).get(name) if name else given.get(kind)
+    content = _mapping(given.get(kind)).get(name) if name else given.get(kind)
     if kind not in _KINDS or not isinstance(content, dict) or not isinstance(content.get("class_path"), str):
         raise UserError(
             f"'{config}' has no {place} with a class_path. Allowed are judge, writer, teachers.NAME and rewards.NAME "
@@ -104,8 +104,13 @@ def _evolution_in(config: Path) -> Mapping[str, Any]:
     callbacks = trainer.get("callbacks") if isinstance(trainer, dict) else None
     for entry in callbacks if isinstance(callbacks, list) else ():
         if isinstance(entry, dict) and _is_evolution(str(entry.get("class_path"))):
-            return dict(entry.get("init_args") or {})
+            return _mapping(entry.get("init_args"))
     raise UserError(f"'{config}' has no EvolutionCallback under trainer.callbacks. {form} Write its path after -c.")
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    """Return a part of a config that should be a mapping; empty where it is anything else."""
+    return value if isinstance(value, dict) else {}
 
 
 def _is_evolution(class_path: str) -> bool:

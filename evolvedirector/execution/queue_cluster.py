@@ -24,6 +24,7 @@ from evolvedirector.execution.queue_folder import (
     WORKERS,
     Watch,
     clear,
+    is_place,
     read_beat,
     write_beat,
 )
@@ -102,6 +103,11 @@ class QueueCluster:
                 else "placements is empty. "
                 "Through a queue folder judge, writer, teachers.NAME and rewards.NAME can work. Write `placements: "
                 "{judge: {batch_size: 8}}`."
+            )
+        if unwritable := [name for name in placements if not is_place(name)]:
+            raise UserError(
+                f"placements names {unwritable[0]!r}, which is to stand in the name of a file. Allowed are letters, "
+                "digits, _, - and points, 200 at most. Name the teacher or reward anew: `teachers: {flux-1: ...}`, say."
             )
         if not (lost_after_s >= 2 * BEAT_S and start_timeout_s > 0 and 0 < poll_s <= 60):
             raise UserError(

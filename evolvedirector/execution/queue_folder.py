@@ -30,7 +30,17 @@ from evolvedirector.errors import RunError
 BEAT_S = 2.0
 MAX_FILE_BYTES = 512 * 2**20
 DRIVER, WORKERS, OPEN, TAKEN, REPLIES, END = "driver.json", "workers", "open", "taken", "replies", "end.json"
-_BATCH = re.compile(r"(?P<place>[\w.-]{1,200})\.(?P<session>[0-9a-f]{8})-(?P<number>\d{1,12})\.json")
+_PLACE = r"[\w.-]{1,200}"
+_BATCH = re.compile(rf"(?P<place>{_PLACE})\.(?P<session>[0-9a-f]{{8}})-(?P<number>\d{{1,12}})\.json")
+
+
+def is_place(name: str) -> bool:
+    """Say whether a place can stand in the name of a batch's file.
+
+    Args:
+        name: `teachers.flux`.
+    """
+    return re.fullmatch(_PLACE, name) is not None
 
 
 def batch_file(place: str, session: str, number: int) -> str:

@@ -38,6 +38,7 @@ class _Batch:
     """Requests that lie in the folder, under the name of their file."""
 
     name: str
+    number: int
     replies: Path
     requests: Sequence[Any]
     read: set[str] = field(default_factory=set)
@@ -105,7 +106,7 @@ class QueuePool:
         waiting = deque(requests[start : start + size] for start in range(0, len(requests), size))
         lying: list[_Batch] = []
         error: Exception | None = None
-        lost_in_a_row = 0
+        lost_in_a_row, seen = 0, 0
         self._alone_since = None
         try:
             while lying or (waiting and error is None):
@@ -127,7 +128,8 @@ class QueuePool:
                         waiting.append(batch.requests)
                 for batch in self._lost_among(lying):
                     lying.remove(batch)
-                    lost_in_a_row += 1
+                    if batch.number > seen:  # what lay there already may be of the same machine
+                        lost_in_a_row, seen = lost_in_a_row + 1, self._number
                     if not self._is_paid:  # replies may come in any order: all of it again, doubles are none
                         waiting.append(batch.requests)
                 if lost_in_a_row >= MOST_LOST:
@@ -147,7 +149,7 @@ class QueuePool:
         replies.mkdir(parents=True)
         said = {"method": method, "fingerprint": self._fingerprint, "requests": list(requests)}
         write_whole(self._folder / OPEN / name, to_json(said))
-        return _Batch(name, replies, requests)
+        return _Batch(name, self._number, replies, requests)
 
     def _take_back(self, batch: _Batch) -> None:
         """Remove a batch: what nobody has taken is never begun, and who has taken it stops after the next reply."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
@@ -23,7 +24,6 @@ from evolvedirector.execution.queue_folder import (
     TAKEN,
     WORKERS,
     Watch,
-    clear,
     names_in,
     read_batch_file,
     read_beat,
@@ -85,7 +85,8 @@ class QueueWorker:
             ended.set()
             beats.join()
             (self._folder / WORKERS / f"{self.name}.json").unlink(missing_ok=True)
-            clear(self._folder / TAKEN / self.name)
+            with contextlib.suppress(OSError):  # what is still in it was not ended: the run finds it there as lost
+                (self._folder / TAKEN / self.name).rmdir()
             close_parts(*self._parts.values())
 
     def _beat(self, ended: threading.Event) -> None:
@@ -118,8 +119,9 @@ class QueueWorker:
             taken.parent.mkdir(exist_ok=True)
             try:
                 (self._folder / OPEN / name).rename(taken)
-            except FileNotFoundError:  # somebody else was faster
-                continue
+            except FileNotFoundError:
+                if not taken.exists():  # somebody else was faster; NFS may also say so of what it did at the first try
+                    continue
             self._serve_batch(batch[0], batch[2], taken, must_end)
             self.batches += 1
             return True
@@ -127,33 +129,35 @@ class QueueWorker:
 
     def _serve_batch(self, place: str, batch: str, taken: Path, must_end: Callable[[], bool]) -> None:
         replies = self._folder / REPLIES / batch
-        end: dict[str, Any] = {"ended": "done"}
+        end: dict[str, Any] | None = {"ended": "left"}  # where this process is ended at once
         try:
             content = read_whole(taken)
             if content is None:
+                end = None
                 return
             said = from_json(content)
             part = self._asked(place, said)
             for number, reply in enumerate(getattr(part, said["method"])(said["requests"])):
                 write_whole(replies / f"{number:06d}.json", to_json(reply))
                 if must_end():
-                    end = {"ended": "left"}
                     break
                 if not taken.exists():  # nobody waits for it any more
+                    end = None
                     return
-        except FileNotFoundError:  # the run took its folder for replies away
-            return
+            else:
+                end = {"ended": "done"}
         except Exception as error:
             close_parts(*self._parts.values())  # it may have failed for want of the memory that it still holds
             kind = "user" if isinstance(error, UserError) else "run" if isinstance(error, RunError) else "other"
             text = str(error) if kind != "other" else f"{type(error).__name__}: {error}"
             end = {"ended": "failed", "kind": kind, "message": text[:4000]}
-            _log.warning("A batch of %s failed: %s", place, text)
-        try:
-            write_whole(replies / END, to_json(end))
-        except FileNotFoundError:
-            return
-        taken.unlink(missing_ok=True)
+            if replies.is_dir():  # else the run took it away, and nobody waits
+                _log.warning("A batch of %s failed: %s", place, text)
+        finally:
+            if end is not None and replies.is_dir():
+                with contextlib.suppress(FileNotFoundError):
+                    write_whole(replies / END, to_json(end))
+            taken.unlink(missing_ok=True)
 
     def _asked(self, place: str, said: Mapping[str, Any]) -> Part:
         """Return the part that a batch is for; others of this process let go of their memory.

@@ -144,7 +144,13 @@ def _losing(
 def _planned(root: Path, files: RevisionFiles, kept: KeptRevisions, caches: bool) -> Iterator[Garbage]:
     revisions = [files.load(sha) for sha in kept.kept]
     shards = {name for revision in revisions for name in shards_of(revision)}
-    blobs = blobs_of_books(root) | {name for revision in revisions for name in blobs_of(revision)}
+    books, current = blobs_of_books(root), files.current()
+    if current is not None and current not in books:  # it is written there before it is named
+        raise StoreError(
+            f"'{root / 'ledger.sqlite'}' knows nothing of revision {current[:12]}, so nobody knows which files were "
+            "paid for. Nothing is deleted. Restore the ledger of the same day as the revisions."
+        )
+    blobs = books | {name for revision in revisions for name in blobs_of(revision)}
     for path in sorted((root / "shards").glob("*")):
         if path.suffix in (".tar", ".index") and not path.name.startswith(".") and path.stem not in shards:
             yield _garbage("derived" if path.name.startswith("c") else "shard", path)

@@ -86,9 +86,21 @@ def checkpointed(run_folder: Path, known: Collection[str], deep: bool = True) ->
 
 
 def _files_below(folder: Path, deep: bool) -> Iterator[Path]:
+    """Yield files, also behind links: checkpoints often lie on another disk than the folder of their run."""
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise _unreadable("folder", Path(error.filename), error) from error
+
     below = [folder] if deep else [folder / "checkpoints", *folder.glob("lightning_logs/*/checkpoints")]
+    seen = set[str]()
     for start in below:
-        for where, folders, names in os.walk(start):
+        for where, folders, names in os.walk(start, onerror=refuse, followlinks=True):
+            real = os.path.realpath(where)
+            if real in seen:  # a link to where one came from
+                folders.clear()
+                continue
+            seen.add(real)
             folders[:] = [name for name in folders if not (Path(where) / name / "format.json").exists()]
             yield from (path for path in (Path(where) / name for name in sorted(names)) if path.is_file())
 
@@ -102,10 +114,14 @@ def _plain_part(path: Path) -> bytes:
                 raise StoreError(f"its plain part has over {_MAX_PLAIN_BYTES} bytes")
             return b"\n".join(archive.read(info) for info in members)
     except (OSError, zipfile.BadZipFile, StoreError) as error:
-        raise StoreError(
-            f"The checkpoint '{path}' cannot be read ({error}), so nobody knows which revision it names. Nothing is "
-            "deleted. If it is being written, wait for that; if it is of no use, delete it; or restore it from a copy."
-        ) from error
+        raise _unreadable("checkpoint", path, error) from error
+
+
+def _unreadable(what: str, path: Path, error: Exception) -> StoreError:
+    return StoreError(
+        f"The {what} '{path}' cannot be read ({error}), so nobody knows which revision it names. Nothing is deleted. "
+        "If it is being written, wait for that; if it is of no use, delete it; or restore it from a copy."
+    )
 
 
 def _shas_in(data: bytes, known: Collection[str]) -> set[str]:
@@ -190,7 +206,7 @@ def blobs_of(revision: Revision) -> set[str]:
 def blobs_of_books(root: Path) -> set[str]:
     """Return every sha256 that stands in a book of the root: the ledger, that of pairs, any SQLite file there.
 
-    What was bought, drawn, looked at or derived is kept however the book is laid out.
+    What was bought, drawn, looked at or derived is kept however the book is laid out. Revisions stand there, too.
 
     Raises:
         StoreError: A book cannot be read, so that nobody knows what it names.

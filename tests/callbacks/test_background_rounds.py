@@ -88,6 +88,19 @@ def test_any_checkpoint_goes_on_as_if_never_interrupted(whole: tuple[Run, dict[s
         )
 
 
+def test_the_thread_works_on_the_device_that_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA's current device is each thread's own, the first one in a new one: another run's, perhaps."""
+    chosen: list[object] = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    background.work_on(torch.device("cpu"))
+    background.work_on(torch.device("cuda", 1))
+    assert chosen == [torch.device("cuda", 1)]
+    seen: list[tuple[str, torch.device]] = []
+    monkeypatch.setattr(background, "work_on", lambda device: seen.append((threading.current_thread().name, device)))
+    beside(tmp_path, max_epochs=3).fit()
+    assert seen == [("round 1 in the background", torch.device("cpu"))]
+
+
 # ---- how rounds end
 
 

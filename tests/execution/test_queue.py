@@ -137,9 +137,11 @@ def worker(folder: Path, **parts: Any) -> Iterator[QueueWorker]:
     made, ending = QueueWorker(folder, parts, poll_s=0.02), threading.Event()
     thread = threading.Thread(target=made.serve, args=(ending.is_set,))
     thread.start()
-    yield made
-    ending.set()
-    thread.join()
+    try:
+        yield made
+    finally:
+        ending.set()
+        thread.join()
 
 
 def over(folder: Path, part: Any, **settings: Any) -> tuple[Any, QueueCluster]:
@@ -187,6 +189,118 @@ def test_a_refusal_comes_after_what_was_finished(quick: None, tmp_path: Path) ->
         assert {reply.item_id for reply in executor.ask(part, "check", ITEMS[:2])} == {"i0", "i1"}, "it works on"
     cluster.close()
     assert told == [] or told == ["i0", "i1", "i2"]
+
+
+class RaisingJudge(NotingJudge):
+    """Raises something at an item, once."""
+
+    def __init__(self, folder: Path, error: BaseException) -> None:
+        super().__init__(str(folder))
+        self.errors = [error]
+
+    def check(self, items: Any) -> Iterator[Look]:
+        for look in super().check(items):
+            if look.item_id == "i5" and self.errors:
+                raise self.errors.pop()
+            yield look
+
+
+def told_in_time(executor: Any, part: Any) -> list[Any]:
+    """Ask in a thread of its own, so that a wait without end fails; an error comes back as the last reply."""
+    told: list[Any] = []
+
+    def ask() -> None:
+        try:
+            told.extend(executor.ask(part, "check", ITEMS))
+        except Exception as error:
+            told.append(error)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(10)
+    assert not asking.is_alive(), "the run waits for replies that nobody will give"
+    return told
+
+
+def test_a_file_that_a_part_misses_is_told(quick: None, tmp_path: Path) -> None:
+    executor, cluster = over(tmp_path / "queue", part := NotingJudge(str(tmp_path)))
+    with worker(tmp_path / "queue", judge=RaisingJudge(tmp_path, FileNotFoundError("no judge.safetensors"))):
+        told = told_in_time(executor, part)
+    cluster.close()
+    assert "no judge.safetensors" in str(told[-1]) and isinstance(told[-1], RunError)
+
+
+def test_what_a_worker_leaves_as_it_is_ended_at_once_is_laid_again(
+    quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    executor, cluster = over(tmp_path / "queue", part := NotingJudge(str(tmp_path)))
+    with (  # a second signal raises SystemExit wherever the worker is
+        worker(tmp_path / "queue", judge=RaisingJudge(tmp_path, SystemExit(143))),
+        worker(tmp_path / "queue", judge=RaisingJudge(tmp_path, SystemExit(143))),
+        worker(tmp_path / "queue", judge=NotingJudge(str(tmp_path))),
+    ):
+        told = told_in_time(executor, part)
+    cluster.close()
+    assert {look.item_id for look in told} == {item.item_id for item in ITEMS}
+
+
+def test_what_a_worker_cannot_write_is_laid_again(quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full, writes = [True], queue_folder.write_whole
+
+    def write(path: Path, content: bytes) -> None:
+        if path.name == "end.json" and full:
+            full.clear()
+            raise OSError(122, "Disk quota exceeded")
+        writes(path, content)
+
+    monkeypatch.setattr("evolvedirector.execution.queue_worker.write_whole", write)
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    executor, cluster = over(tmp_path / "queue", part := NotingJudge(str(tmp_path)), lost_after_s=0.5)
+    with (
+        worker(tmp_path / "queue", judge=NotingJudge(str(tmp_path))),
+        worker(tmp_path / "queue", judge=NotingJudge(str(tmp_path))),
+    ):
+        told = told_in_time(executor, part)
+    cluster.close()
+    assert not full and {look.item_id for look in told} == {item.item_id for item in ITEMS}
+
+
+def test_a_batch_that_was_taken_though_the_disk_said_no_is_served(
+    quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = Path.rename
+
+    def renamed_twice(path: Path, to: Path) -> Path:
+        """Answer as NFS does where the answer to the first request was lost and the second found nothing to rename."""
+        rename(path, to)
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(Path, "rename", renamed_twice)
+    executor, cluster = over(tmp_path / "queue", part := NotingJudge(str(tmp_path)))
+    with worker(tmp_path / "queue", judge=NotingJudge(str(tmp_path))):
+        told = told_in_time(executor, part)
+    cluster.close()
+    assert len(told) == len(ITEMS)
+
+
+def test_a_machine_of_many_workers_is_lost_once(quick: None, tmp_path: Path) -> None:
+    queue = tmp_path / "queue"
+    executor, cluster = over(queue, part := NotingJudge(str(tmp_path)), lost_after_s=0.5)
+    executor.unit_of(part)
+    told: list[Any] = []
+    asking = threading.Thread(target=lambda: told.extend(told_in_time(executor, part)))
+    asking.start()
+    for number in range(3):  # each takes a batch; then their machine is gone
+        while not (lying := sorted((queue / "open").glob("judge.*"))):
+            time.sleep(0.01)
+        (queue / "taken" / f"gone-{number}").mkdir()
+        lying[0].rename(queue / "taken" / f"gone-{number}" / lying[0].name)
+    time.sleep(0.8)
+    with worker(queue, judge=NotingJudge(str(tmp_path))):
+        asking.join()
+    cluster.close()
+    assert {look.item_id for look in told} == {item.item_id for item in ITEMS}
 
 
 def test_another_judge_than_the_runs_is_refused(quick: None, tmp_path: Path) -> None:
@@ -237,6 +351,8 @@ def test_no_worker_is_one_sentence(quick: None, tmp_path: Path) -> None:
         (lambda: QueueCluster("q", {}), "placements is empty"),
         (lambda: QueueCluster("q", {"student": QueuePlacement()}), "placements names 'student'"),
         (lambda: QueueCluster("q", {"embedder": QueuePlacement()}), "placements names 'embedder'"),
+        (lambda: QueueCluster("q", {"teachers.sd 3.5": QueuePlacement()}), "names 'teachers.sd 3.5', which"),
+        (lambda: QueueCluster("q", {"teachers.org/sd3": QueuePlacement()}), "names 'teachers.org/sd3', which"),
         (lambda: QueueCluster("q", {"judge": QueuePlacement()}, lost_after_s=1), "lost_after_s is 1"),
         (lambda: QueuePlacement(batch_size=0), "batch_size of a placement is 0"),
         (lambda: QueueCluster("q", {"judge": {"batch": 2}}), "no setting 'batch'"),
@@ -281,6 +397,19 @@ def test_a_worker_builds_what_the_config_places(tmp_path: Path) -> None:
 def test_bad_configs_are_one_sentence(tmp_path: Path, placements: Any, wanted: Any, said: str) -> None:
     with pytest.raises(UserError, match=said):
         parts_of(config(tmp_path, **placements), wanted)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [("cluster", "QueueCluster", "places nothing in a queue"), ("teachers", ["exact"], "has no teachers.exact")],
+)
+def test_parts_of_another_form_are_one_sentence(tmp_path: Path, name: str, value: Any, said: str) -> None:
+    path = config(tmp_path, **{"teachers.exact": {}})
+    content = yaml.safe_load(path.read_text())
+    content["trainer"]["callbacks"][0]["init_args"][name] = value
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError, match=said):
+        parts_of(path, None)
 
 
 def test_a_folder_without_a_run_is_one_sentence(tmp_path: Path) -> None:

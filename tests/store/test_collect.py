@@ -1,6 +1,7 @@
 """Collection: what nothing names goes, and what a checkpoint, a newer revision or a book names stays."""
 
 import json
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -88,12 +89,18 @@ def test_what_an_earlier_collection_took_is_said_where_it_is_missed(root: Path) 
     assert collect(root, last=1).named_but_gone == (old,)
 
 
-@pytest.mark.parametrize("how", ["marker", "file", "noted", "given", "config"])
+@pytest.mark.parametrize("how", ["marker", "file", "noted", "given", "config", "linked"])
 def test_a_checkpoint_keeps_its_revision_and_what_follows_it(root: Path, tmp_path: Path, how: str) -> None:
     named = shas(root)[5]
     elsewhere = tmp_path / "runs" / "other"
     if how == "marker":
         commit(root.parent / "checkpoints" / "step-00000010", named)
+    elif how == "linked":  # checkpoints lie on another disk
+        commit(tmp_path / "scratch" / "checkpoints" / "step-00000010", named)
+        (tmp_path / "scratch" / "checkpoints" / "circle").symlink_to(tmp_path / "scratch")
+        elsewhere.mkdir(parents=True)
+        (elsewhere / "checkpoints").symlink_to(tmp_path / "scratch" / "checkpoints")
+        note_run(root, elsewhere)
     elif how == "config":
         (root.parent / "config.yaml").write_text(f"data: {{init_args: {{revision: {named[:8]}}}}}")
     elif how == "file":  # of Lightning's own callback
@@ -143,6 +150,34 @@ def test_a_run_folder_that_is_gone_is_asked_about(root: Path, tmp_path: Path) ->
     assert collect(root, last=1, forget_missing_runs=True).garbage
     with pytest.raises(StoreError, match=r"The run folder .* is not there"):
         collect(root, runs=[tmp_path / "nowhere"], forget_missing_runs=True)
+
+
+def test_a_folder_that_may_not_be_listed_stops_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed, before, scandir = root.parent / "checkpoints" / "step-1", contents(root), os.scandir
+    commit(closed, shas(root)[0])
+
+    def refuse(path: str | Path) -> object:  # chmod stops no root user
+        if Path(path) == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(StoreError, match=r"step-1' cannot be read .*Permission denied.* nobody knows"):
+        collect(root, last=1)
+    monkeypatch.undo()
+    assert contents(root) == before
+
+
+@pytest.mark.parametrize("how", ["gone", "empty"])
+def test_a_ledger_that_does_not_know_the_root_stops_it(root: Path, how: str) -> None:
+    for path in root.glob("ledger.sqlite*"):
+        path.unlink()
+    if how == "empty":
+        (root / "ledger.sqlite").touch()
+    before = contents(root)
+    with pytest.raises(StoreError, match=r"ledger\.sqlite' knows nothing of revision .* Nothing is deleted"):
+        collect(root, last=1)
+    assert {**contents(root), ".lock": b""} == {**before, ".lock": b""}
 
 
 def test_root_and_run_folder_may_be_moved_together(root: Path, tmp_path: Path) -> None:
