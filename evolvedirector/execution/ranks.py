@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -63,14 +64,16 @@ def _group() -> Iterator[dist.ProcessGroup]:
 def leaving_process_group() -> Iterator[None]:
     """Leave, after a good end, the process group that was joined inside.
 
-    Threads of a gloo group that is still there while the interpreter ends now and then abort the process ("terminate
-    called without an active exception", exit code -6), and the launcher calls a finished run a failed one. A failed
-    run may have sent what no peer will answer, for which leaving would wait. Lightning leaves groups of NCCL at exit.
+    A thread of a gloo group that lets go of a tensor while the interpreter ends aborts the process now and then
+    ("terminate called without an active exception", exit code -6), and the launcher calls a finished run a failed one.
+    A failed run may have sent what no peer will answer, for which leaving would wait. Lightning leaves groups of NCCL
+    at exit.
     """
     before = dist.is_available() and dist.is_initialized()
     yield
     if dist.is_available() and dist.is_initialized() and not before and dist.get_backend() != dist.Backend.NCCL:
         dist.destroy_process_group()
+        gc.collect()  # a sharded module holds its group, in a circle with the trainer: only then its threads are joined
 
 
 class PeerFailed(RunError):

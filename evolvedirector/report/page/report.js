@@ -183,7 +183,7 @@
   const words = { student: "student better", teacher: "teacher better", tie: "equal", invalid: "unreadable" };
   const screenWords = { shows: "shows its prompt", lacks: "fails its prompt", unreadable: "unreadable" };
   const subjectWords = { shows: "subject and change are there", lacks: "subject or change is missing", unreadable: "unreadable" };
-  const outcomeWords = { compare: words, subject: subjectWords }[data.pairs.kind] ?? screenWords;
+  const outcomeWords = { compare: words, subject: subjectWords }[data.pairs?.kind] ?? screenWords;  // a page that compares runs has no pairs
   const percent = (share) => `${Math.round(100 * share)} %`;
   const sure = (look, share = look.p) => (look.mass < 0.5 ? "unreadable" : percent(share));
   function looksSaid(pair) {
