@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gc
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -15,6 +15,8 @@ from evolvedirector.execution.executor import InStep, Phase
 from evolvedirector.execution.local import LocalExecutor
 from evolvedirector.records.part import Part, requests_in_flight_of
 
+_LETTING_GO_S = 0.5
+"""For threads of a group to let go of the tensors of its last work."""
 _TIMEOUT = timedelta(days=30)  # a dead peer ends the wait at once; a slow teacher must not
 
 Key = TypeVar("Key", str, int)
@@ -73,7 +75,7 @@ def leaving_process_group() -> Iterator[None]:
     yield
     if dist.is_available() and dist.is_initialized() and not before and dist.get_backend() != dist.Backend.NCCL:
         dist.destroy_process_group()
-        gc.collect()  # a sharded module holds its group, in a circle with the trainer: only then its threads are joined
+        time.sleep(_LETTING_GO_S)  # a sharded module may hold the group: its threads are not joined
 
 
 class PeerFailed(RunError):

@@ -1,7 +1,5 @@
 """The work of a round through a process group: shares, order and errors (one rank here, two in tests/distributed)."""
 
-import gc
-import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -130,10 +128,6 @@ def test_no_order_goes_out_once_a_peer_is_gone(group: dist.ProcessGroup) -> None
     assert not failure.value.in_step
 
 
-class Held:
-    """Goes with what holds it."""
-
-
 def join(tmp_path: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}", rank=0, world_size=1)
 
@@ -149,20 +143,6 @@ def test_a_group_joined_inside_is_left_but_not_after_a_failure(tmp_path: Path) -
         raise RuntimeError("in between")
     assert dist.is_initialized()  # leaving would wait for what no peer answers
     dist.destroy_process_group()
-
-
-def test_what_holds_the_group_in_a_circle_goes_with_it(tmp_path: Path) -> None:
-    gc.disable()
-    try:
-        with leaving_process_group():
-            join(tmp_path / "store")
-            holder: dict[str, Any] = {"group": dist.group.WORLD, "held": Held()}
-            holder["itself"] = holder
-            held = weakref.ref(holder["held"])
-            del holder
-        assert held() is None
-    finally:
-        gc.enable()
 
 
 def test_a_group_of_before_stays(group: dist.ProcessGroup) -> None:
