@@ -65,7 +65,7 @@ eclipse: runs/joint-space/space.json  ## install, train ECLIPSE's prior and its 
 		$$objective.guidance_scale 2; \
 	$(BIN)/evolvedirector report runs/eclipse runs/eclipse-projection runs/eclipse-diffusion
 
-toffee: $(STAMP)  ## install, fetch real artwork (30 MB, once), build subject pairs of it, train on them, and write the report (25 minutes)
+toffee: $(STAMP)  ## install, fetch real artwork (30 MB, once), build subject pairs of it, train on them, and write the report (an estimated 25 minutes)
 	@last() { ls runs/$$1/checkpoints >/dev/null 2>&1 && echo --ckpt_path last; }; set -e; \
 	$(BIN)/evolvedirector assets emoji; \
 	for pairs in models drawn; do \
