@@ -75,13 +75,18 @@ class Spoiled(TextToImage):
 
 
 class SaveAt(Callback):
-    """Save one checkpoint after `step` optimizer steps."""
+    """Save one checkpoint after `step` optimizer steps.
+
+    Whether the file is there says nothing: the first rank may have written it before the second looks, which would then
+    leave the first alone in the barrier of saving.
+    """
 
     def __init__(self, step: int, path: Path) -> None:
-        self.step, self.path = step, path
+        self.step, self.path, self.saved = step, path, False
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        if trainer.global_step == self.step and not self.path.exists():
+        if trainer.global_step == self.step and not self.saved:
+            self.saved = True
             trainer.save_checkpoint(self.path)
 
 
