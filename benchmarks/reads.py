@@ -21,7 +21,8 @@ from evolvedirector.records import Prompt, Sample
 from evolvedirector.store import RevisionReader
 from evolvedirector.store.codec import prompt_to_json
 from evolvedirector.store.dataset import create_root
-from evolvedirector.store.revision import Place, RevisionFiles, sample_to_json, shard_to_json
+from evolvedirector.store.delta import Place, sample_to_json, shard_to_json
+from evolvedirector.store.revision import RevisionFiles
 from evolvedirector.store.shards import sample_members, write_shard
 
 SAMPLE_BYTES = 48 * 1024

@@ -27,10 +27,10 @@ from evolvedirector.models.embedder import (
 from evolvedirector.models.embedding_part import EmbeddingPart, ImageToEmbed, TextToEmbed
 from evolvedirector.records import IMAGE_ROLE, FileRef, RevisionChange, Sample
 from evolvedirector.records.prompt_subjects import EDGE, SUBJECT_IMAGES, SUBJECTS, read_subjects
+from evolvedirector.store.delta import Revision
 from evolvedirector.store.derived import makers_of
 from evolvedirector.store.embeddings import EmbeddingFiles
 from evolvedirector.store.files import decode_file
-from evolvedirector.store.revision import Revision
 
 EMBEDDING_ROLES = (TEXT_STATES, TEXT_EMBEDDING, IMAGE_EMBEDDING)
 """What an embedder gives every sample."""

@@ -17,9 +17,9 @@ from typing import Any
 
 from evolvedirector.records import Sample, digest
 from evolvedirector.store.dataset import DatasetStore
+from evolvedirector.store.delta import Place, Revision, companions_to_json, sample_to_json, shard_to_json
 from evolvedirector.store.errors import StoreError
 from evolvedirector.store.files import split_member
-from evolvedirector.store.revision import Place, Revision, companions_to_json, sample_to_json, shard_to_json
 from evolvedirector.store.shards import MAX_SHARD_SAMPLES, Shard, open_index, sample_starts, write_shard
 
 _TRAINED = ("live", "mastered")
@@ -69,9 +69,7 @@ def plan_compaction(root: Path, revision: Revision, samples_per_shard: int = MAX
         raise StoreError(
             f"samples_per_shard is {samples_per_shard}. Allowed: 1 to {MAX_SHARD_SAMPLES}. Write {MAX_SHARD_SAMPLES}."
         )
-    held: dict[str, int] = {}
-    for place in revision.places.values():
-        held[place.shard] = held.get(place.shard, 0) + 1
+    held = revision.held
     thin = [name for name in revision.shards if 2 * held[name] < samples_per_shard]
     moved = sum(held[name] for name in thin)
     new_shards = -(-moved // samples_per_shard)

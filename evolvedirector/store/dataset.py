@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import socket
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from itertools import chain, islice
@@ -16,8 +17,17 @@ from typing import Any
 
 from evolvedirector.records import DatasetState, FileRef, Prompt, PromptEntry, RevisionChange, Sample
 from evolvedirector.store.blobs import Blobs
-from evolvedirector.store.card import keep_card
+from evolvedirector.store.card import CARD, keep_card
 from evolvedirector.store.codec import prompt_to_json
+from evolvedirector.store.delta import (
+    Place,
+    Revision,
+    apply,
+    companions_to_json,
+    sample_to_json,
+    shard_to_json,
+    weights_to_json,
+)
 from evolvedirector.store.durable import make_folder, write_durably
 from evolvedirector.store.errors import StoreError
 from evolvedirector.store.files import checked_ref
@@ -25,17 +35,7 @@ from evolvedirector.store.images import image_size
 from evolvedirector.store.ledger import Ledger
 from evolvedirector.store.naming import collected_revisions
 from evolvedirector.store.paths import user_path
-from evolvedirector.store.revision import (
-    SNAPSHOT_EVERY,
-    Place,
-    Revision,
-    RevisionFiles,
-    apply,
-    companions_to_json,
-    sample_to_json,
-    shard_to_json,
-    weights_to_json,
-)
+from evolvedirector.store.revision import RevisionFiles, encoded, wants_snapshot
 from evolvedirector.store.shards import MAX_SHARD_SAMPLES, Shard, companion_members, sample_members, write_shard
 
 FORMAT = 1
@@ -164,13 +164,13 @@ class DatasetStore:
         made_by: str,
     ) -> str:
         entries = parent.state.entries if parent else {}
-        _check_change(entries, change)
+        _check_change(entries, parent.places if parent else {}, change)
         # a prompt that enters with its image is described once, as a prompt
         prompts = {p.id: p for p in (*change.prompts, *(s.prompt for s in change.samples)) if p.id not in entries}
-        places = dict(parent.places) if parent else {}
-        shards = self._write_shards(number, [s for s in change.samples if s.key not in places], places)
-        own_roles = _own_roles(chain(_samples_of(entries), change.samples))
-        companions = self._write_companions(number, own_roles, derived, made_by)
+        new: dict[str, Place] = {}
+        places = ChainMap(new, parent.places if parent else {})  # type: ignore[arg-type]  # only the new ones change
+        shards = self._write_shards(number, [s for s in change.samples if s.key not in places], new)
+        companions = self._write_companions(number, places, derived, made_by)
         body: dict[str, Any] = {
             "number": number,
             "parent": parent_sha,
@@ -197,10 +197,13 @@ class DatasetStore:
     def _write_revision(self, parent: Revision | None, body: dict[str, Any], prompts: Sequence[Prompt] = ()) -> str:
         """Let the ledger know, then write the revision that makes it true; its shards are durable already."""
         self._refuse_collected(body["parent"])
-        revision = apply(parent, "", body)  # proves that it can be read before anything names it
-        keep_card(self.root, (s.files for entry in revision.state.entries.values() for s in entry.samples))
+        sha, data = encoded(body)
+        revision = apply(parent, sha, json.loads(data))  # proves that it can be read before anything names it
+        keep_card(self.root, _files_for_card(self.root, revision, body["samples"]))
         self.ledger.prompts.add(prompts)
-        return self._revisions.write(body)
+        self._revisions.write(body)
+        self._last = revision
+        return sha
 
     def publish_companion(
         self, parent_sha: str, name: str, derived: Iterable[tuple[str, Mapping[str, FileRef]]], made_by: str = ""
@@ -228,7 +231,7 @@ class DatasetStore:
         parent = self.revision(parent_sha)
 
         def content(number: int) -> dict[str, Any]:
-            shards = self._write_companions(number, _own_roles(_samples_of(parent.state.entries)), derived, made_by)
+            shards = self._write_companions(number, parent.places, derived, made_by)
             if not shards:
                 raise StoreError(
                     "There is no file to publish. At least one sample must have one. Give (key, files) pairs."
@@ -276,19 +279,21 @@ class DatasetStore:
         """Do what follows once a revision is there, whoever wrote it and however far that one came."""
         self._refuse_collected(sha)
         self.ledger.rounds.record_revision(sha, number, parent_sha, round_id)
-        if number % SNAPSHOT_EVERY == 0:
-            self._revisions.keep_snapshot(sha, self.revision(sha))
+        revision = self.revision(sha)
+        if wants_snapshot(revision):
+            self._revisions.keep_snapshot(sha, revision)
+            self._last = None  # a large one is held as the columns that were just written
         self._revisions.set_current(sha)
         return sha
 
     def _write_companions(
         self,
         number: int,
-        own_roles: Mapping[str, frozenset[str]],
+        places: Mapping[str, Place],
         derived: Iterable[tuple[str, Mapping[str, FileRef]]],
         made_by: str,
     ) -> list[Shard]:
-        queue = _checked_companions(derived, own_roles)
+        queue = _checked_companions(derived, places)
         shards = []
         for first in queue:
             part = chain([first], islice(queue, MAX_SHARD_SAMPLES - 1))
@@ -306,7 +311,7 @@ class DatasetStore:
             sizes: list[tuple[int, int]] = []
             shard = write_shard(self.root / "shards", number, self._members(part, sizes))
             for ordinal, (sample, size) in enumerate(zip(part, sizes, strict=True)):
-                places[sample.key] = Place(shard.name, ordinal, *size)
+                places[sample.key] = Place(shard.name, ordinal, *size, frozenset(sample.files))
             shards.append(shard)
         return shards
 
@@ -318,28 +323,29 @@ class DatasetStore:
             yield sample_members(sample, image, files)
 
 
-def _samples_of(entries: Mapping[str, PromptEntry]) -> Iterator[Sample]:
-    return (sample for entry in entries.values() for sample in entry.samples)
-
-
-def _own_roles(samples: Iterable[Sample]) -> dict[str, frozenset[str]]:
-    """Return the roles that lie in the shard of each sample itself."""
-    return {sample.key: frozenset(sample.files) for sample in samples}
+def _files_for_card(
+    root: Path, revision: Revision, samples: Sequence[Mapping[str, Any]]
+) -> Iterator[Mapping[str, FileRef]]:
+    """Yield the files of the new samples; those of all of them where there is no card that named the others."""
+    if not (root / CARD).exists():
+        yield from (sample.files for entry in revision.state.entries.values() for sample in entry.samples)
+    for fields in samples:
+        yield {role: FileRef(**about) for role, about in fields.get("files", {}).items()}
 
 
 def _checked_companions(
-    derived: Iterable[tuple[str, Mapping[str, FileRef]]], own_roles: Mapping[str, frozenset[str]]
+    derived: Iterable[tuple[str, Mapping[str, FileRef]]], places: Mapping[str, Place]
 ) -> Iterator[tuple[str, Mapping[str, FileRef]]]:
     """Pass on derived files, each read whole, that can be joined to one sample each."""
     seen: set[str] = set()
     for key, files in derived:
-        if key not in own_roles or key in seen:
+        if key not in places or key in seen:
             what = "comes twice" if key in seen else "is not in the revision"
             raise StoreError(
                 f"The sample '{key}' {what}. Each sample of the revision may have its derived files once."
                 " Take the keys from the revision's state."
             )
-        if not files or (taken := own_roles[key] & files.keys()):
+        if not files or (taken := places[key].roles & files.keys()):
             what = f"already has the role '{min(taken)}' of its own" if files else "comes without a file"
             raise StoreError(
                 f"The sample '{key}' {what}. A companion holds at least one further role per sample."
@@ -428,7 +434,7 @@ def _sweep(root: Path) -> None:
             leftover.unlink(missing_ok=True)
 
 
-def _check_change(entries: Any, change: RevisionChange) -> None:
+def _check_change(entries: Mapping[str, PromptEntry], places: Mapping[str, Place], change: RevisionChange) -> None:
     """Refuse a change that the next revision could not hold."""
     keys: set[str] = set()
     slots: set[tuple[str, str]] = set()
@@ -440,25 +446,23 @@ def _check_change(entries: Any, change: RevisionChange) -> None:
             )
         keys.add(sample.key)
         slots.add((sample.prompt.id, sample.variant))
-    prompt_ids = [sample.prompt.id for sample in change.samples]
-    with_image = {i for i, entry in entries.items() if isinstance(entry, PromptEntry) and entry.sample is not None}
-    with_image.update(prompt_ids)
-    known = entries.keys() | set(prompt_ids) | {prompt.id for prompt in change.prompts}
+    bought = {sample.prompt.id for sample in change.samples}
+    new = bought | {prompt.id for prompt in change.prompts}
     for prompt_id, state in change.states.items():
-        if prompt_id not in known:
+        entry = entries.get(prompt_id)
+        if entry is None and prompt_id not in new:
             raise StoreError(f"The change sets the state of the unknown prompt '{prompt_id}'. Add the prompt first.")
-        if state in ("live", "mastered") and prompt_id not in with_image:
+        if state in ("live", "mastered") and prompt_id not in bought and (entry is None or entry.sample is None):
             raise StoreError(
                 f"The change makes the prompt '{prompt_id}' {state}, but it has no image. Publish a sample for it."
             )
     if change.sample_weights:
-        of_entries = (sample.key for entry in entries.values() for sample in entry.samples)
-        _check_weights(change.sample_weights, keys.union(of_entries))
+        _check_weights(change.sample_weights, keys, places)
 
 
-def _check_weights(weights: Mapping[str, float], keys: Set[str]) -> None:
+def _check_weights(weights: Mapping[str, float], new: Set[str], places: Mapping[str, Place]) -> None:
     for key, weight in weights.items():
-        if key not in keys:
+        if key not in new and key not in places:
             raise StoreError(
                 f"The change weighs the unknown sample '{key}'. Name samples of the revision by their key."
             )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evolvedirector.store.revision import Revision
+from evolvedirector.store.delta import Revision
 from evolvedirector.store.shards import open_index
 
 

@@ -15,10 +15,11 @@ from typing import NamedTuple
 
 from evolvedirector.records import Prompt, PromptEntry, PromptState, RevisionChange, Sample, digest
 from evolvedirector.store.dataset import DatasetStore, check_format
+from evolvedirector.store.delta import Revision
 from evolvedirector.store.errors import StoreError
 from evolvedirector.store.imports import GIVEN, CaptionedImage, ImportReport, kept_samples
 from evolvedirector.store.left_out import first_lines
-from evolvedirector.store.revision import Revision, RevisionFiles
+from evolvedirector.store.revision import RevisionFiles
 from evolvedirector.store.shards import open_index
 
 ADD, RETIRE, COMPANION = "add", "retire", "companion"

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from evolvedirector.records import digest
+from evolvedirector.store.delta import Revision
 from evolvedirector.store.durable import make_folder, write_durably
 from evolvedirector.store.errors import StoreError
-from evolvedirector.store.revision import Revision, RevisionFiles
+from evolvedirector.store.revision import RevisionFiles
 
 RUNS = "runs"
 """Folder of a root with one small file for each run folder whose checkpoints read it."""

@@ -1,62 +1,52 @@
-"""Revisions as deltas: one small JSON file each, named and chained by content; a full snapshot every 32."""
+"""Revisions as deltas: one small JSON file each, named and chained by content; a full snapshot now and then.
+
+A snapshot is a cache of what all deltas up to it say, in columns that readers map into memory.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from evolvedirector.records import DatasetState, FileRef, PromptEntry, Sample
-from evolvedirector.store.codec import canonical_json, prompt_from_json, prompt_to_json, state_from_json
+from evolvedirector.records.layered import Layered
+from evolvedirector.store.codec import canonical_json
+from evolvedirector.store.columnar import MAX_OBJECTS, columns_of, revision_of
+from evolvedirector.store.columns import read_columns, write_columns
+from evolvedirector.store.delta import FORMATS, Folding, Revision, apply, format_of
 from evolvedirector.store.durable import make_folder, write_durably
 from evolvedirector.store.errors import StoreError
 from evolvedirector.store.paths import user_path
-from evolvedirector.store.shards import Shard
 
 SNAPSHOT_EVERY = 32
-_FORMAT = 1
-_FORMAT_WITH_FILES = 2
-"""Of a revision with further roles, variants or companion shards: a program that knows none of them must not read it as
-if they were not there. All others stay as they always were, byte for byte."""
-_FORMAT_WITH_WEIGHTS = 3
-"""Of a revision that says how often single samples are drawn, for the same reason."""
-_FORMAT_WITH_MAKERS = 4
-"""Of a revision with companions that say which part made them: embeddings of two parts must not be taken for one."""
-_FORMAT_WITH_DROPPED = 5
-"""Of a revision that drops companions of its parent: what they held lies in others now."""
-_FORMATS = (_FORMAT, _FORMAT_WITH_FILES, _FORMAT_WITH_WEIGHTS, _FORMAT_WITH_MAKERS, _FORMAT_WITH_DROPPED)
-_SHARD_NAME = re.compile(r"[rc][0-9]{4,}-[0-9a-f]{12}")
+_CHANGED_PART = 32
+"""A large revision is written in full where more than a 32nd of it has changed since that was done last: reading it
+takes the changes, and writing it takes all of it, so each costs little for a change."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a sample lies: the shard, its ordinal there, and its size in pixels (for aspect buckets)."""
+def wants_snapshot(revision: Revision) -> bool:
+    """Say whether a revision is far enough from the last one that was written in full.
 
-    shard: str
-    ordinal: int
-    width_px: int
-    height_px: int
-
-
-@dataclass(frozen=True, slots=True)
-class Revision:
-    """One revision in full: what the policy sees, and where the bytes are."""
-
-    number: int
-    parent_sha: str | None
-    round_id: str
-    state: DatasetState
-    places: Mapping[str, Place] = field(default_factory=dict)
-    """By sample key."""
-    shards: Mapping[str, Shard] = field(default_factory=dict)
-    """By name: every shard that some sample of this revision lies in."""
-    companions: Mapping[str, Shard] = field(default_factory=dict)
-    """By name, oldest first: shards of files derived later. Where two have the same role of a sample, the newer counts.
+    Args:
+        revision: Just published.
     """
+    entries = revision.state.entries
+    if isinstance(entries, Layered):
+        return entries.changes * _CHANGED_PART > len(entries)
+    return revision.number % SNAPSHOT_EVERY == 0 or (isinstance(entries, dict) and len(entries) > MAX_OBJECTS)
+
+
+def encoded(body: Mapping[str, Any]) -> tuple[str, bytes]:
+    """Return the sha and the bytes of a delta; the sha covers the parent's.
+
+    Args:
+        body: Its fields, but for the format.
+    """
+    data = canonical_json({"format": format_of(body), **body})
+    return hashlib.sha256(data).hexdigest(), data
 
 
 class RevisionFiles:
@@ -68,9 +58,8 @@ class RevisionFiles:
         self._current = user_path(root) / "CURRENT"
 
     def write(self, body: Mapping[str, Any]) -> str:
-        """Write one delta durably; returns the sha of the revision, which covers the parent's."""
-        data = canonical_json({"format": _format_of(body), **body})
-        sha = hashlib.sha256(data).hexdigest()
+        """Write one delta durably; returns the sha of the revision."""
+        sha, data = encoded(body)
         make_folder(self.folder)
         write_durably(self.folder / f"{body['number']:06d}-{sha[:12]}.json", data)
         return sha
@@ -82,10 +71,7 @@ class RevisionFiles:
 
     def write_snapshot(self, sha: str, revision: Revision) -> None:
         """Write a revision in full."""
-        data = canonical_json(_snapshot_to_json(sha, revision))
-        # a cache with its own checksum: a damaged one is ignored and the deltas are read instead
-        line = hashlib.sha256(data).hexdigest().encode() + b"\n"
-        write_durably(self.folder / f"{revision.number:06d}-{sha[:12]}.snapshot", line + data)
+        write_columns(self.folder / f"{revision.number:06d}-{sha[:12]}.columns", columns_of(sha, revision))
 
     def current(self) -> str | None:
         """Read the sha of the newest published revision; None before the first."""
@@ -128,9 +114,9 @@ class RevisionFiles:
             data = path.read_bytes()
             if hashlib.sha256(data).hexdigest() == sha:
                 body = _json_of(path, data)
-                if body.get("format") not in _FORMATS:
+                if body.get("format") not in FORMATS:
                     raise StoreError(
-                        f"'{path}' has format {body.get('format')}. This program reads {_FORMATS[0]} to {_FORMATS[-1]}."
+                        f"'{path}' has format {body.get('format')}. This program reads {FORMATS[0]} to {FORMATS[-1]}."
                         " Use the version of evolvedirector that wrote it."
                     )
                 return body
@@ -153,171 +139,32 @@ class RevisionFiles:
         while next_sha is not None and (base := self._snapshot(next_sha)) is None:
             chain.append((next_sha, self.body(next_sha)))
             next_sha = chain[-1][1]["parent"]
-        revision = base
+        folding = Folding(base)
         for own_sha, body in reversed(chain):
             try:
-                revision = apply(revision, own_sha, body)
+                folding.fold(body)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 raise StoreError(
                     f"The revision {own_sha[:12]} in '{self.folder}' cannot be rebuilt ({type(error).__name__}:"
                     f" {error}). It has the bytes that its name says, and no program of this project wrote"
                     " them. Restore the root from a copy."
                 ) from error
-        assert revision is not None
-        return revision
+        return base if base is not None and not chain else folding.finish(sha)
 
     def _snapshot(self, sha: str) -> Revision | None:
-        for path in self.folder.glob(f"*-{sha[:12]}.snapshot"):
+        """Read a revision in full; None: there is no such file that is whole, and the deltas are read instead."""
+        for path in self.folder.glob(f"*-{sha[:12]}.columns"):
+            with contextlib.suppress(KeyError, TypeError, ValueError):  # whole, but nothing that we wrote
+                columns = read_columns(path)
+                if columns and columns.about["sha"] == sha and columns.about["format"] in FORMATS:
+                    return revision_of(columns)
+        for path in self.folder.glob(f"*-{sha[:12]}.snapshot"):  # JSON, as it was written before there were columns
             line, _, data = path.read_bytes().partition(b"\n")
             if hashlib.sha256(data).hexdigest().encode() == line:
                 fields = json.loads(data)
-                if fields["sha"] == sha and fields["format"] in _FORMATS:
-                    return _snapshot_from_json(fields)
+                if fields["sha"] == sha and fields["format"] in FORMATS:
+                    return apply(None, sha, fields)  # one large delta on nothing
         return None
-
-
-def apply(parent: Revision | None, sha: str, body: Mapping[str, Any]) -> Revision:
-    """Apply one delta to its parent (pure; the parent stays as it is)."""
-    entries = dict(parent.state.entries) if parent else {}
-    places = dict(parent.places) if parent else {}
-    shards = dict(parent.shards) if parent else {}
-    companions = dict(parent.companions) if parent else {}
-    prompts = {fields["id"]: prompt_from_json(fields) for fields in body["prompts"]}
-    for prompt_id, prompt in prompts.items():
-        entries.setdefault(prompt_id, PromptEntry(prompt, "candidate"))
-    for fields in body["shards"]:
-        shards[fields["name"]] = _checked_shard(Shard(**fields))
-    for name in body.get("dropped_companions", ()):
-        companions.pop(name, None)
-    for fields in body.get("companions", ()):
-        companions[fields["name"]] = _checked_shard(Shard(**{**fields, "roles": tuple(fields["roles"])}))
-    for fields in body["samples"]:
-        old = entries[fields["prompt_id"]]
-        sample = _sample_from_json(fields, old)
-        for replaced in old.samples:
-            if replaced.variant == sample.variant and replaced.key != sample.key:
-                places.pop(replaced.key, None)
-        entries[old.prompt.id] = _with_sample(old, sample)
-        places[sample.key] = Place(fields["shard"], fields["ordinal"], fields["width_px"], fields["height_px"])
-    for prompt_id, state in body["states"].items():
-        entries[prompt_id] = replace(entries[prompt_id], state=state_from_json(state))
-    used = {place.shard for place in places.values()}
-    weights = body["skill_weights"]
-    share = body["replay_share"]
-    inherited = parent.state.sample_weights if parent else {}
-    state = DatasetState(
-        revision_sha=sha,
-        entries=entries,
-        skill_weights=(parent.state.skill_weights if parent else {}) if weights is None else weights,
-        replay_share=(parent.state.replay_share if parent else 0.0) if share is None else share,
-        sample_weights=body.get("sample_weights", inherited),
-    )
-    kept = {name: shard for name, shard in shards.items() if name in used}
-    return Revision(body["number"], body["parent"], body["round_id"], state, places, kept, companions)
-
-
-def _sample_from_json(fields: Mapping[str, Any], entry: PromptEntry) -> Sample:
-    files = {role: FileRef(**about) for role, about in fields.get("files", {}).items()}
-    variant = fields.get("variant", "")
-    return Sample(fields["key"], entry.prompt, fields["image_sha256"], fields["teacher"], files, variant)
-
-
-def _with_sample(entry: PromptEntry, sample: Sample) -> PromptEntry:
-    """Put a sample in the place of the one with its variant, or behind all others."""
-    samples = list(entry.samples)
-    place = next((n for n, old in enumerate(samples) if old.variant == sample.variant), len(samples))
-    samples[place : place + 1] = [sample]
-    return PromptEntry(entry.prompt, "live", samples[0], tuple(samples[1:]))
-
-
-def _snapshot_to_json(sha: str, revision: Revision) -> dict[str, Any]:
-    state = revision.state
-    fields = {
-        "sha": sha,
-        "number": revision.number,
-        "parent": revision.parent_sha,
-        "round_id": revision.round_id,
-        "skill_weights": dict(state.skill_weights),
-        "replay_share": state.replay_share,
-        "prompts": [prompt_to_json(entry.prompt) for entry in state.entries.values()],
-        "states": {prompt_id: entry.state for prompt_id, entry in state.entries.items()},
-        "samples": [sample_to_json(sample, revision.places[sample.key]) for sample in _samples(state)],
-        "shards": [shard_to_json(shard) for shard in revision.shards.values()],
-        **companions_to_json(list(revision.companions.values())),
-        **weights_to_json(state.sample_weights or None),
-    }
-    return {"format": _format_of(fields), **fields}
-
-
-def _snapshot_from_json(fields: Mapping[str, Any]) -> Revision:
-    """A snapshot is one large delta on nothing, so the same code reads both."""
-    return apply(None, fields["sha"], fields)
-
-
-def _samples(state: DatasetState) -> Iterator[Sample]:
-    return (sample for entry in state.entries.values() for sample in entry.samples)
-
-
-def sample_to_json(sample: Sample, place: Place) -> dict[str, Any]:
-    """Write a sample of a revision, with its place; its prompt is named by id."""
-    fields: dict[str, Any] = {
-        "key": sample.key,
-        "prompt_id": sample.prompt.id,
-        "image_sha256": sample.image_sha256,
-        "teacher": sample.teacher,
-        "shard": place.shard,
-        "ordinal": place.ordinal,
-        "width_px": place.width_px,
-        "height_px": place.height_px,
-    }
-    if sample.files:
-        fields["files"] = {role: _file_to_json(file) for role, file in sample.files.items()}
-    if sample.variant:
-        fields["variant"] = sample.variant
-    return fields
-
-
-def _file_to_json(file: FileRef) -> dict[str, Any]:
-    return {
-        "sha256": file.sha256,
-        "size_bytes": file.size_bytes,
-        "media_type": file.media_type,
-        "width_px": file.width_px,
-        "height_px": file.height_px,
-    }
-
-
-def shard_to_json(shard: Shard) -> dict[str, Any]:
-    """Write a shard of a revision."""
-    return {"name": shard.name, "samples": shard.samples, "tar_bytes": shard.tar_bytes, "sha256": shard.sha256}
-
-
-def companions_to_json(companions: Sequence[Shard]) -> dict[str, Any]:
-    """Write the companion shards of a revision; nothing at all where there are none."""
-    if not companions:
-        return {}
-    return {"companions": [_companion_to_json(shard) for shard in companions]}
-
-
-def _companion_to_json(shard: Shard) -> dict[str, Any]:
-    made_by = {"made_by": shard.made_by} if shard.made_by else {}
-    return {**shard_to_json(shard), "roles": list(shard.roles), **made_by}
-
-
-def weights_to_json(sample_weights: Mapping[str, float] | None) -> dict[str, Any]:
-    """Write the draw weights of single samples; nothing at all where those of the parent are kept."""
-    return {} if sample_weights is None else {"sample_weights": dict(sample_weights)}
-
-
-def _format_of(body: Mapping[str, Any]) -> int:
-    if "dropped_companions" in body:
-        return _FORMAT_WITH_DROPPED
-    if any("made_by" in companion for companion in body.get("companions", ())):
-        return _FORMAT_WITH_MAKERS
-    if "sample_weights" in body:
-        return _FORMAT_WITH_WEIGHTS
-    new = "companions" in body or any("files" in s or "variant" in s for s in body["samples"])
-    return _FORMAT_WITH_FILES if new else _FORMAT
 
 
 def _json_of(path: Path, data: bytes) -> dict[str, Any]:
@@ -328,16 +175,6 @@ def _json_of(path: Path, data: bytes) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise StoreError(f"'{path}' is no revision: it holds no JSON object. Restore it from a copy.")
     return body
-
-
-def _checked_shard(shard: Shard) -> Shard:
-    """Refuse a name that would lead out of the folder of shards."""
-    if not _SHARD_NAME.fullmatch(shard.name):
-        raise StoreError(
-            f"A revision names the shard {shard.name!r}. Names are r or c, the number of a revision, and the first 12"
-            " characters of a sha256. Use no root of an unknown source."
-        )
-    return shard
 
 
 def _is_hex(text: str) -> bool:

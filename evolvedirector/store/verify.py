@@ -15,12 +15,14 @@ from typing import Literal
 
 import numpy as np
 
+from evolvedirector.store.columns import is_whole
 from evolvedirector.store.dataset import check_format
+from evolvedirector.store.delta import Revision, apply
 from evolvedirector.store.errors import StoreError
 from evolvedirector.store.ledger.file import LedgerFile
 from evolvedirector.store.naming import collected_revisions
 from evolvedirector.store.paths import user_path
-from evolvedirector.store.revision import Revision, RevisionFiles, apply
+from evolvedirector.store.revision import RevisionFiles
 from evolvedirector.store.shards import Shard, open_index, regular_members
 
 DamageKind = Literal["missing", "short", "changed", "index", "revision", "ledger", "foreign", "leftover"]
@@ -219,11 +221,16 @@ def _verify_revisions(look: _Look) -> _Contents:
 
 
 def _verify_snapshots(look: _Look, files: RevisionFiles) -> None:
-    for path in sorted(files.folder.glob("*.snapshot")):
-        line, _, data = path.read_bytes().partition(b"\n")
-        if hashlib.sha256(data).hexdigest().encode() != line:
+    for path in sorted((*files.folder.glob("*.columns"), *files.folder.glob("*.snapshot"))):
+        if not (is_whole(path) if path.suffix == ".columns" else _is_whole_json(path)):
             what = "this cache of a revision is damaged; the deltas are read in its place"
             look.found("leftover", path, what, "Delete it, or leave it.")
+
+
+def _is_whole_json(path: Path) -> bool:
+    """Say whether a snapshot of before there were columns is whole."""
+    line, _, data = path.read_bytes().partition(b"\n")
+    return hashlib.sha256(data).hexdigest().encode() == line
 
 
 def _has_all_parents(sha: str | None, parents: Mapping[str, str | None]) -> bool:
@@ -372,7 +379,7 @@ def _known_to(ledger: LedgerFile) -> set[str]:
 def _name_strangers(look: _Look, shards: set[str]) -> None:
     for path in sorted((look.root / "blobs").glob("*/.*")):
         look.found("leftover", path, "a writer was stopped while it wrote this, or is writing it now", _STOPPED)
-    kinds = {"shards": (".tar", ".index"), "revisions": (".json", ".snapshot")}
+    kinds = {"shards": (".tar", ".index"), "revisions": (".json", ".columns", ".snapshot")}
     for folder, suffixes in kinds.items():
         for path in sorted((look.root / folder).glob("*")):
             if path.name.startswith("."):

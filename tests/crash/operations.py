@@ -44,7 +44,7 @@ def buy_and_publish(root: Path) -> None:
         found = store.ledger.calls.replies(list(calls))
         samples = [Sample.create(thing(n), found[f"request{n}"].image_sha256 or "", "toy") for n in BOUGHT]
         derived = [(sample.key, {"image_embedding": embedding(n)}) for n, sample in zip(BOUGHT, samples, strict=True)]
-        with mock.patch("evolvedirector.store.dataset.SNAPSHOT_EVERY", 2):  # so that one is written, too
+        with mock.patch("evolvedirector.store.revision.SNAPSHOT_EVERY", 2):  # so that one is written, too
             store.publish(parent, "round", RevisionChange(samples=tuple(samples)), derived, made_by="clip")
 
 

@@ -8,10 +8,10 @@ import pytest
 from evolvedirector.records import RevisionChange
 from evolvedirector.store import DatasetStore, RevisionReader, StoreError
 from evolvedirector.store.compact import compact, plan_compaction
+from evolvedirector.store.delta import Revision
 from evolvedirector.store.difference import difference
 from evolvedirector.store.edits import newest
 from evolvedirector.store.repair import repair_root
-from evolvedirector.store.revision import Revision
 from evolvedirector.store.verify import verify_root
 from tests.store.sample_files import embedding, kept, mask, thing
 

@@ -170,7 +170,7 @@ def test_a_new_image_replaces_the_old_one(root: Path) -> None:
 
 
 def test_snapshots_say_what_the_deltas_say(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("evolvedirector.store.dataset.SNAPSHOT_EVERY", 3)
+    monkeypatch.setattr("evolvedirector.store.revision.SNAPSHOT_EVERY", 3)
     with DatasetStore(root, create=True) as store:
         sha = None
         for n in range(7):
@@ -178,7 +178,7 @@ def test_snapshots_say_what_the_deltas_say(root: Path, monkeypatch: pytest.Monke
             change = RevisionChange(samples=bought(store, n), states=states, skill_weights={"skill0": float(n)})
             sha = store.publish(sha, f"round{n}", change)
     assert sha is not None
-    snapshots = list((root / "revisions").glob("*.snapshot"))
+    snapshots = list((root / "revisions").glob("*.columns"))
     quick = RevisionFiles(root).load(sha)
     assert len(snapshots) == 2
     snapshots[0].write_bytes(snapshots[0].read_bytes()[:-3])  # a damaged snapshot is ignored

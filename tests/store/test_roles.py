@@ -226,14 +226,14 @@ def test_the_newest_companion_counts_and_several_are_joined(root: Path, monkeypa
 
 
 def test_a_snapshot_keeps_roles_variants_and_companions(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("evolvedirector.store.dataset.SNAPSHOT_EVERY", 3)
+    monkeypatch.setattr("evolvedirector.store.revision.SNAPSHOT_EVERY", 3)
     with DatasetStore(root, create=True) as store:
         samples = (with_mask(store, 0), with_mask(store, 0, "second"), kept(store.blobs, 1))
         sha = store.publish(None, "import", RevisionChange(samples=samples))
         sha = store.publish_companion(sha, "clip", derived(store, sha))
         sha = publish_plain(store, 2, parent=sha)
         expected = store.revision(sha)
-    snapshot = next((root / "revisions").glob("*.snapshot"))
+    snapshot = next((root / "revisions").glob("*.columns"))
     from_snapshot = RevisionFiles(root).load(sha)
     snapshot.unlink()
     assert from_snapshot == RevisionFiles(root).load(sha) == expected
