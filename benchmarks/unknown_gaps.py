@@ -89,7 +89,7 @@ def main() -> None:
         result: Any = pretrained(WORLDS[world], seed, options.work) if arm == "base" else None
         print(json.dumps(str(result) if result else run(world, arm, calls, seed, options.work)))
         return
-    jobs = claim()
+    jobs = [job for job in claim() if job[3] in seeds]
     if not options.claim:
         arms = options.arms.split(";") if options.arms else [name for name, arm in ARMS.items() if not arm.ablation]
         worlds = options.worlds.split(",")

@@ -43,6 +43,7 @@ from evolvedirector.records import (
     digest,
     seed_of,
 )
+from evolvedirector.records.layered import with_changes
 
 MIN_LIVE_SAMPLES = 1
 """A revision nobody can train on is never published: the last live prompts are kept whatever the policy decides."""
@@ -81,7 +82,7 @@ def run_round(round: Round) -> str:
     evidence = _screen(round, plan, drawn, candidates)
     evidence += _probe(round, plan, drawn, state)
     evidence += _compare_live(round, plan, drawn, state)
-    seen = replace(state, entries={**state.entries, **{p.id: PromptEntry(p, "candidate") for p in candidates}})
+    seen = replace(state, entries=with_changes(state.entries, {p.id: PromptEntry(p, "candidate") for p in candidates}))
     allowance = round.opening_allowance()
     evidence = look_again(round, seen, evidence, allowance)
     scored = _draw_to_score(round, plan, state, candidates)

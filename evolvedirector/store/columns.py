@@ -1,13 +1,14 @@
 """A file of named arrays that is mapped into memory: processes that read one share its pages.
 
-The first line has the sha256 of all that follows and the length of the header; the header is JSON and says where each
-array lies. A file that is not whole is as good as none: it is a cache, and its reader makes do without.
+The first line has the length of the header, and the sha256 of that and of all that follows; the header is JSON and says
+where each array lies. A file that is not whole is as good as none: it is a cache, and its reader makes do without.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,7 +20,7 @@ import numpy as np
 
 from evolvedirector.store.durable import writing
 
-_FIRST_LINE = re.compile(rb"([0-9a-f]{64}) ([0-9]{1,12})\n")
+_FIRST_LINE = re.compile(rb"([0-9a-f]{64}) ([0-9]{12})\n")
 _FIRST_LINE_BYTES = 64 + 1 + 12 + 1
 _ALIGNED = 64
 _CHUNK = 1 << 20
@@ -58,11 +59,12 @@ def write_columns(path: Path, columns: Columns) -> None:
     # both lines together end where an array may begin; the first one has a stated width for that
     shortest = _FIRST_LINE_BYTES + len(header) + 1
     header += b" " * (_padded(shortest) - shortest) + b"\n"
-    sha = hashlib.sha256()
+    length = b"%012d" % len(header)
+    sha = hashlib.sha256(length)
     for part in _parts(header, columns.arrays):
         sha.update(part)
     with writing(path) as file:
-        file.write(b"%s %012d\n" % (sha.hexdigest().encode(), len(header)))
+        file.write(sha.hexdigest().encode() + b" " + length + b"\n")
         for part in _parts(header, columns.arrays):
             file.write(part)
 
@@ -78,9 +80,9 @@ def read_columns(path: Path) -> Columns | None:
     """
     with open(path, "rb") as file:
         found = _FIRST_LINE.fullmatch(file.readline(128))
-        if found is None:
+        if found is None or int(found[2]) > os.fstat(file.fileno()).st_size:
             return None
-        start, sha = file.tell(), hashlib.sha256()
+        start, sha = file.tell(), hashlib.sha256(found[2])
         header = file.read(int(found[2]))
         sha.update(header)
         while chunk := file.read(_CHUNK):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -134,7 +135,7 @@ def _parts(revision: Revision, names: _Names, subset: Subset, split: Split | Non
     positions = {key: table.rows_by_id.row_of(key) for key in changed} if table else {}
     if table is not None:
         yield _from_columns(table, names, [row for row in positions.values() if row is not None], subset, split)
-    objects = [(positions[key] or 0, entry) for key, entry in changed.items()]
+    objects = sorted(((positions[key] or 0, entry) for key, entry in changed.items()), key=itemgetter(0))
     objects += [(first + number, entry) for number, entry in enumerate(added.values())]
     yield _from_objects(revision, names, objects, subset, split)
 
