@@ -175,8 +175,6 @@ def edited(path: Path, change: dict[str, Any], about: dict[str, Any] | None = No
         ({"samples_end": np.array([1, 5], np.int32)}, {}),
         ({"shard": np.array([0, 7], np.int32)}, {}),
         ({"ordinal": np.array([0], np.int32)}, {}),
-        ({"id.ends": np.array([5, 2], np.int64)}, {}),
-        ({"id.rows": np.array([0, 9], np.int32)}, {}),
         ({}, {"states": ["live", "alive"]}),
         ({}, {"skills": 5}),
         ({}, {"shards": [{"name": "r0001-0123456789ab"}]}),
@@ -197,6 +195,20 @@ def test_columns_that_nobody_of_ours_wrote_are_not_believed(
     assert isinstance(files.load(sha).state.entries, ColumnarEntries)
     edited(next((tmp_path / "revisions").glob("*.columns")), change, about)
     assert isinstance(files.load(sha).state.entries, dict) and files.load(sha) == plain
+
+
+@pytest.mark.parametrize("change", [{"id.ends": np.array([5, 2], np.int32)}, {"id.rows": np.array([0, 9], np.int32)}])
+def test_texts_that_nobody_of_ours_wrote_are_refused_when_they_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    with DatasetStore(tmp_path, create=True) as store:
+        sha = store.publish(None, "import", RevisionChange(prompts=(Prompt.create("a"), Prompt.create("b"))))
+    files = RevisionFiles(tmp_path)
+    columnar_from_here(monkeypatch)
+    files.write_snapshot(sha, files.load(sha))
+    edited(next((tmp_path / "revisions").glob("*.columns")), change)
+    with pytest.raises(StoreError, match="Delete the `.columns` files"):
+        assert "a" in files.load(sha).state.entries
 
 
 def test_columns_that_name_a_path_as_a_shard_are_refused(tmp_path: Path) -> None:
