@@ -290,7 +290,10 @@ class SnapshotTable:
 
 
 class ColumnarEntries(OrderedPairs[PromptEntry]):
-    """The entries of a revision by prompt id, in the order in which they entered."""
+    """The entries of a revision by prompt id, in the order in which they entered.
+
+    Whoever goes through all of them a second time, as a policy does, will do so again: from then on they are kept.
+    """
 
     def __init__(self, table: SnapshotTable) -> None:
         """Look at the columns of a revision.
@@ -299,6 +302,8 @@ class ColumnarEntries(OrderedPairs[PromptEntry]):
             table: The columns.
         """
         self.table = table
+        self._kept: list[PromptEntry] | None = None
+        self._begun = 0
 
     def __len__(self) -> int:
         return self.table.prompts
@@ -313,13 +318,21 @@ class ColumnarEntries(OrderedPairs[PromptEntry]):
         row = self.table.rows_by_id.row_of(key)
         if row is None:
             raise KeyError(key)
-        return self.table.entries(row, row + 1)[0]
+        return self.table.entries(row, row + 1)[0] if self._kept is None else self._kept[row]
 
     def pairs(self) -> Iterator[tuple[str, PromptEntry]]:
         """Yield ids and entries in the order in which they entered."""
+        if self._kept is not None:
+            yield from ((entry.prompt.id, entry) for entry in self._kept)
+            return
+        self._begun += 1
+        kept: list[PromptEntry] | None = [] if self._begun > 1 else None
         for start in range(0, len(self), _BLOCK):
-            for entry in self.table.entries(start, min(start + _BLOCK, len(self))):
-                yield entry.prompt.id, entry
+            block = self.table.entries(start, min(start + _BLOCK, len(self)))
+            if kept is not None:
+                kept += block
+            yield from ((entry.prompt.id, entry) for entry in block)
+        self._kept = kept
 
 
 class ColumnarPlaces(OrderedPairs[Place]):
