@@ -31,9 +31,9 @@ from evolvedirector.records.subject_roles import (
     mask_of,
 )
 from evolvedirector.store import DatasetStore, RevisionFiles, RevisionReader
+from evolvedirector.store.delta import Place
 from evolvedirector.store.images import fit_square
 from evolvedirector.store.latents import LatentFiles
-from evolvedirector.store.revision import Place
 
 
 class SubjectPairDataModule(EvolvingDataModule):
