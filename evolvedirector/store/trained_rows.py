@@ -112,12 +112,12 @@ def trained_rows(
 
 
 def _buckets(image_px: np.ndarray, bucket_of: Callable[[int, int], int]) -> tuple[list[int], np.ndarray]:
-    """Return all buckets, and the number of that of each image, int32 [images]; there are few sizes."""
+    """Return all buckets, and the number of that of each image, int64 [images]; there are few sizes."""
     size_of = image_px.view(np.int64).reshape(-1)
     sizes = np.unique(size_of)
     found = [bucket_of(width_px, height_px) for height_px, width_px in sizes.view(np.int32).reshape(-1, 2).tolist()]
     buckets, number = np.unique(np.array(found, np.int64), return_inverse=True)
-    return buckets.tolist(), number.astype(np.int32)[np.searchsorted(sizes, size_of)]
+    return buckets.tolist(), number.astype(np.int64)[np.searchsorted(sizes, size_of)]
 
 
 def _parts(revision: Revision, names: _Names, subset: Subset, split: Split | None) -> Iterator[_Part]:
