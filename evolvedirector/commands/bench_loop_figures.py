@@ -29,6 +29,31 @@ def answer_of(place: str) -> str:
     return kinds.get(place.partition(".")[0], "image")
 
 
+def one(what: str) -> str:
+    """Put the article before a word.
+
+    Args:
+        what: A part answers with.
+    """
+    return f"an {what}" if what[0] in "aeiou" else f"a {what}"
+
+
+def rate_told(place: str, requests: float, answers: float, seconds: float, more: str = "") -> str:
+    """Say in words how fast a part answered.
+
+    Args:
+        place: Where it is written.
+        requests: Handed to it.
+        answers: Images, looks, prompts.
+        seconds: In which it worked.
+        more: Said in the brackets.
+    """
+    what = answer_of(place)
+    of = f" of {requests:,} asked" if what == "image" and requests > answers else ""
+    per_s = answers / seconds if seconds else 0.0
+    return f"{per_s:,.2f} {what}s/s ({answers:,}{of} in {seconds_told(seconds)}{more})"
+
+
 @dataclass(frozen=True, slots=True)
 class PartRate:
     """How fast one part answered.
@@ -82,14 +107,12 @@ class PartRate:
         if self.per_s is None:
             if self.cost.is_free:
                 return "not asked"
-            return f"not measured: {self.cost.told(f'a {what}')}; write --calls N to ask it N times at most"
+            return f"not measured: {self.cost.told(one(what))}; ask with --calls N, which asks it N times at most"
         requests = sum(asked.requests for asked in self.asked)
-        of = f" of {requests:,} asked" if what == "image" and requests > self.answers else ""
         where = f", {self.where}" if self.where else ""
-        first = self.asked[0].first_s
+        first = f", the first after {seconds_told(self.asked[0].first_s or 0.0)}"
         return (
-            f"{self.per_s:,.2f} {what}s/s ({self.answers:,}{of} in {_seconds(self.seconds)}, the first after "
-            f"{_seconds(first or 0.0)}){where}; {self.cost.told(f'a {what}' if what != 'image' else 'an image')}"
+            f"{rate_told(self.place, requests, self.answers, self.seconds, first)}{where}; {self.cost.told(one(what))}"
         )
 
 
@@ -176,19 +199,19 @@ class LoopFigures:
         beside = f", {time.epochs_beside} epoch{'s' * (time.epochs_beside > 1)} beside it included"
         beside = beside if time.epochs_beside else ""
         rows = {
-            "idle in a round": f"{time.idle_share_of_round:.1%}: {_seconds(time.idle_s)} of "
-            f"{_seconds(time.round_s)}{beside}",
+            "idle in a round": f"{time.idle_share_of_round:.1%}: {seconds_told(time.idle_s)} of "
+            f"{seconds_told(time.round_s)}{beside}",
         }
         if (share := time.idle_share_of_epoch) is not None:
             rows["idle in an epoch"] = (
-                f"{share:.1%} of {_seconds(time.epoch_with_rounds_s or 0.0)}: {self.epoch_told}, and a round every "
+                f"{share:.1%} of {seconds_told(time.epoch_with_rounds_s or 0.0)}: {self.epoch_told}, and a round every "
                 f"{_epochs(time.every_n_epochs)}"
             )
         took = {**self.phases_s, "drawing": time.drawing_s}
         rest = time.round_s - time.epochs_beside * time.epoch_s - sum(took.values())
-        said = [f"{name} {_seconds(seconds)}" for name, seconds in took.items()]
+        said = [f"{name} {seconds_told(seconds)}" for name, seconds in took.items()]
         if not time.epochs_beside:
-            said.append(f"checkpoint, books and publishing {_seconds(max(0.0, rest))}")
+            said.append(f"checkpoint, books and publishing {seconds_told(max(0.0, rest))}")
         rows["a round takes"] = ", ".join(said)
         return rows
 
@@ -238,7 +261,12 @@ def _each(spent: Spent, play: str) -> str:
     )
 
 
-def _seconds(seconds: float) -> str:
+def seconds_told(seconds: float) -> str:
+    """Write a time, short ones in milliseconds.
+
+    Args:
+        seconds: The time.
+    """
     return f"{seconds * 1000:,.0f} ms" if seconds < 1 else f"{seconds:,.1f} s"
 
 

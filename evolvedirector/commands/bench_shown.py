@@ -11,10 +11,9 @@ from typing import Any
 
 from rich.table import Table
 
-from evolvedirector.commands.bench_loop_figures import money_json, money_rows
+from evolvedirector.commands.bench_loop_figures import money_json, money_rows, rate_told
 from evolvedirector.commands.console import plain_console
 from evolvedirector.errors import UserError
-from evolvedirector.report.headline import duration
 from evolvedirector.report.loop_money import loop_money
 from evolvedirector.report.run_folder import RunFolder
 from evolvedirector.report.summary import without_nan
@@ -90,27 +89,55 @@ def show_run(options: argparse.Namespace, further: Sequence[str]) -> int:
             "that evolved its data. Write `--run runs/quickstart`, say."
         )
     summary = run.summary()
-    rows: dict[str, str] = {}
-    images, wall_s, beside = summary.get("images_seen"), summary.get("wall_s"), summary.get("background") or {}
-    if images and wall_s:
-        rows["images/s over all"] = (
-            f"{images / wall_s:,.1f} ({images:,} trained in {duration(wall_s)}, rounds included)"
-        )
-    share = beside.get("idle_share")
-    if share is not None:
-        rows["idle in a round"] = (
-            f"{share:.1%}: training waited {beside['waited_s']:,.1f} s for {beside['rounds']} rounds"
-        )
-    show_tables({f"the run {run.name}": rows} if rows else {})
+    loop, beside = summary.get("loop") or {}, summary.get("background") or {}
+    try:
+        parts = {name: of for name, of in (loop.get("parts") or {}).items() if name != "student" and of["seconds"]}
+        rates = {name: rate_told(name, of["requests"], of["answers"], of["seconds"]) for name, of in parts.items()}
+        idle = _idle(loop, beside, summary)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"The summary.json of {run.path} is damaged: its times cannot be read ({type(error).__name__}: {error}). "
+            "Allowed is one that a run has written. Go on with the run, which writes it anew, or delete the file."
+        ) from error
+    if rates:
+        show_tables({f"parts in the rounds of {run.name}": rates})
+    if idle:
+        show_tables({"the student's time": idle})
     show_tables({"an accepted sample": money_rows(money)})
-    missing = "" if share is not None else "how long the student waited for rounds, "
-    print(f"Not noted by a run: {missing}how fast its parts answered, memory.")
-    print(f"`evolvedirector bench -c {run.path / 'config.yaml'}` measures them.")
+    if not parts:
+        print("How fast its parts answered was not noted by this run, which an earlier version held.")
+    print(f"Memory is not noted by a run: `evolvedirector bench -c {run.path / 'config.yaml'}` measures it.")
+    told = {"images_seen": summary.get("images_seen"), "wall_s": summary.get("wall_s")}
     figures = {
         "run": run.name,
-        "images_per_s": images / wall_s if images and wall_s else None,
+        **told,
         "background": beside or None,
-        "loop": {"money": money_json(money)},
+        "loop": {
+            "times_of_last_process": {name: loop.get(name) for name in ("rounds", "rounds_s", "drawing_s", "wall_s")},
+            "parts": {name: {**of, "per_s": of["answers"] / of["seconds"]} for name, of in parts.items()},
+            "money": money_json(money),
+        },
     }
     write_figures(target, figures)
     return 0
+
+
+def _idle(loop: Mapping[str, Any], beside: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, str]:
+    """Say how long training waited for rounds, in the process that ran last."""
+    rows: dict[str, str] = {}
+    rounds, took_s, wall_s = loop.get("rounds") or 0, loop.get("rounds_s") or 0.0, loop.get("wall_s") or 0.0
+    idle_s = took_s - (loop.get("drawing_s") or 0.0)
+    if rounds and took_s:
+        rows["idle in a round"] = f"{idle_s / took_s:.1%}: {idle_s:,.1f} s of {took_s:,.1f} s in {rounds:,} rounds"
+    if beside.get("idle_share") is not None:
+        waited_s = beside["waited_s"]
+        rows["idle in a round beside training"] = (
+            f"{beside['idle_share']:.1%}: training waited {waited_s:,.1f} s for {beside['rounds']:,} rounds"
+        )
+        idle_s += waited_s
+    if wall_s and rows:
+        rows["idle in all"] = f"{idle_s / wall_s:.1%} of {wall_s:,.1f} s, evaluation included"
+    images, all_s = summary.get("images_seen"), summary.get("wall_s")
+    if images and all_s:
+        rows["images/s in all"] = f"{images / all_s:,.1f} ({images:,} trained in {all_s:,.1f} s)"
+    return rows

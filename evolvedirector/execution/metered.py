@@ -108,6 +108,17 @@ class Meter:
         with self._lock:
             return [asked for asked in self.asked if asked.place == place]
 
+    def totals(self) -> dict[str, dict[str, float]]:
+        """Add up requests, answers and seconds of each part, by its place, in the order of first calls."""
+        found: dict[str, dict[str, float]] = {}
+        with self._lock:
+            for asked in self.asked:
+                of = found.setdefault(asked.place, {"requests": 0, "answers": 0, "seconds": 0.0})
+                of["requests"] += asked.requests
+                of["answers"] += asked.answers
+                of["seconds"] += asked.seconds
+        return found
+
 
 class MeteredExecutor:
     """Carry requests through another executor, and let a meter note them.

@@ -10,7 +10,10 @@ import lightning.pytorch  # noqa: F401 - first here, so that its log handler kee
 import pytest
 import yaml
 
+from evolvedirector.callbacks import RunSummary
 from evolvedirector.cli import main
+from evolvedirector.records import Prompt, RevisionChange
+from evolvedirector.store import DatasetStore
 from tests.callbacks.test_evolution_resume import Run
 from tests.lightning_modules.tiny_student import student_tree
 from tests.loop_toys import IMAGE_S, LOOK_S, Paid
@@ -102,8 +105,8 @@ def test_paid_parts_are_never_asked_unasked(tmp_path: Path, capsys: pytest.Captu
     assert loop["parts"]["teachers.toy"]["per_s"] is None and loop["round"] is None
     assert loop["parts"]["judge"]["per_s"] > 0, "the free judge is measured all the same"
     said = " ".join(capsys.readouterr().out.split())
-    assert "not measured: 0.04 USD a image" in said.replace("an image", "a image")
-    assert "price of a prompt unknown; write --calls N" in said and "Nothing was bought" in said
+    assert "not measured: 0.04 USD an image; ask with --calls N" in said
+    assert "price of a prompt unknown; ask with --calls N" in said and "Nothing was bought" in said
 
 
 @pytest.mark.slow
@@ -149,14 +152,42 @@ def test_more_seeds_than_images_are_left_out_and_told(tmp_path: Path) -> None:
 
 
 def test_a_finished_run_is_read_at_no_cost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = Run(tmp_path, max_epochs=2, judge_health=False).fit()
+    run = Run(tmp_path, max_epochs=2, judge_health=False, callbacks=[RunSummary()]).fit()
     asked, books = len(run.teacher.asked), (run.root / "ledger.sqlite").read_bytes()
     assert main(["bench", "--run", str(tmp_path), "--json", str(tmp_path / "figures.json")]) == 0
-    whole = json.loads((tmp_path / "figures.json").read_text())["loop"]["money"]["whole"]
+    loop = json.loads((tmp_path / "figures.json").read_text())["loop"]
+    whole, parts, times = loop["money"]["whole"], loop["parts"], loop["times_of_last_process"]
+    assert (parts["teachers.toy"]["answers"], parts["judge"]["answers"]) == (asked, run.judge.asked)
+    assert parts["judge"]["per_s"] == parts["judge"]["answers"] / parts["judge"]["seconds"]
+    assert times["rounds"] == 1 and 0 < times["drawing_s"] < times["rounds_s"] < times["wall_s"]
     assert whole["images"] == asked and whole["looks"] == run.judge.asked and whole["accepted"] > 0
     assert len(run.teacher.asked) == asked and (run.root / "ledger.sqlite").read_bytes() == books
     said = " ".join(capsys.readouterr().out.split())
-    assert f"accepted of {asked})" in said and "Not noted by a run" in said
+    assert f"accepted of {asked})" in said and "looks/s (" in said and "idle in a round" in said
+
+
+@pytest.mark.parametrize(
+    ("summary", "code", "said"),
+    [
+        ('{"loop": {"parts": {"judge": 3}}}', 2, "summary.json of"),
+        ('{"rounds": 1}', 0, "was not noted by this run, which an earlier version held"),
+    ],
+)
+def test_a_run_of_an_earlier_version_or_a_damaged_one(
+    tmp_path: Path, summary: str, code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with DatasetStore(tmp_path / "data", create=True) as store:
+        store.publish(None, "import", RevisionChange(prompts=(Prompt.create("tone 1"),)))
+    (tmp_path / "summary.json").write_text(summary)
+    assert (main(["bench", "--run", str(tmp_path)]) or 0) == code
+    shown = capsys.readouterr()
+    assert said in " ".join((shown.out + shown.err).split())
+
+
+def test_a_run_without_books_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "summary.json").write_text("{}")
+    assert main(["bench", "--run", str(tmp_path)]) == 2
+    assert "has no dataset with books" in capsys.readouterr().err
 
 
 @pytest.mark.slow
