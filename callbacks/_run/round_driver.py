@@ -292,7 +292,7 @@ class RoundDriver:
         """
         cluster = self._plan.cluster
         own = executor if cluster is None else cluster.over(executor, local.place_of)
-        return MeteredExecutor(own, local.place_of, self._meter)
+        return MeteredExecutor(own, local.place_of, self._meter, () if cluster is None else cluster.placed)
 
     def opened_store(self) -> DatasetStore:
         """Return the dataset, which this process alone writes from now on; rank 0 alone asks."""

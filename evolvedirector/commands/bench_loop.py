@@ -321,7 +321,8 @@ def _by_phase(asked: Sequence[Any]) -> dict[str, float]:
         name = names.get(call.place.partition(".")[0])
         if name is not None:
             found[name] = found.get(name, 0.0) + call.seconds
-    return found
+    room_s = sum(call.room_s for call in asked)
+    return {**found, "making room": room_s} if room_s >= 0.001 else found
 
 
 def where_of(evolution: EvolutionCallback, place: str) -> str:

@@ -211,7 +211,7 @@ class LoopFigures:
         rest = time.round_s - time.epochs_beside * time.epoch_s - sum(took.values())
         said = [f"{name} {seconds_told(seconds)}" for name, seconds in took.items()]
         if not time.epochs_beside:
-            said.append(f"checkpoint, books and publishing {seconds_told(max(0.0, rest))}")
+            said.append(f"books and all else {seconds_told(max(0.0, rest))}")
         rows["a round takes"] = ", ".join(said)
         return rows
 

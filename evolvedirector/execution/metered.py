@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,7 +24,8 @@ class Asked:
         requests: Handed to it.
         answers: What its replies came to: images of a teacher, texts of a writer, replies of all others.
         seconds: From the call until its last reply was taken, what the round does with each on the way included.
-        first_s: Until the first reply. None: there was none.
+        first_s: Until the first reply, with the loading of what it needs. None: there was none.
+        room_s: Before the call, in which others let go of memory for it.
     """
 
     place: str
@@ -32,6 +33,7 @@ class Asked:
     answers: int
     seconds: float
     first_s: float | None
+    room_s: float = 0.0
 
 
 def answers_in(reply: Any) -> int:
@@ -127,12 +129,20 @@ class MeteredExecutor:
         inner: Carries them.
         place_of: Returns phase and name of a part.
         meter: Notes.
+        elsewhere: Places of parts that work on a cluster, where nobody has to make room for them here.
     """
 
-    def __init__(self, inner: Executor, place_of: Callable[[Part], tuple[Phase, str]], meter: Meter) -> None:
+    def __init__(
+        self,
+        inner: Executor,
+        place_of: Callable[[Part], tuple[Phase, str]],
+        meter: Meter,
+        elsewhere: Collection[str] = (),
+    ) -> None:
         self._inner = inner
         self._place_of = place_of
         self._meter = meter
+        self._elsewhere = elsewhere
 
     def unit_of(self, part: Part) -> int:
         """Return the unit of the executor below.
@@ -163,6 +173,9 @@ class MeteredExecutor:
         sent = meter.allowed(place, requests)
         if not sent and requests:
             return
+        waited = meter.clock()
+        if place not in self._elsewhere:
+            self._inner.enter(phase)  # the call would begin with it
         began, first_s, answers = meter.clock(), None, 0
         try:
             with meter.working(phase):
@@ -171,7 +184,7 @@ class MeteredExecutor:
                     answers += answers_in(reply)
                     yield reply
         finally:
-            meter.note(Asked(place, len(sent), answers, meter.clock() - began, first_s))
+            meter.note(Asked(place, len(sent), answers, meter.clock() - began, first_s, began - waited))
 
 
 class MeteredCluster:
@@ -204,7 +217,7 @@ class MeteredCluster:
             place_of: Returns phase and name of a part.
         """
         own = inner if self._cluster is None else self._cluster.over(inner, place_of)
-        return MeteredExecutor(own, place_of, self._meter)
+        return MeteredExecutor(own, place_of, self._meter, self.placed)
 
     def close(self) -> None:
         """Let go of the cluster."""

@@ -54,6 +54,45 @@ def metered(part: Any, meter: Meter, phase: Any = "teach", name: str = "slow") -
     return executor
 
 
+class Leaving:
+    """Takes three seconds to let go of its memory."""
+
+    fingerprint = "leaving"
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+
+    def close(self) -> None:
+        self.clock.now += 3.0
+
+
+@pytest.mark.parametrize(("elsewhere", "room_s"), [((), 3.0), (("teachers.slow",), 0.0)])
+def test_making_room_is_no_time_of_whoever_comes_next(elsewhere: tuple[str, ...], room_s: float) -> None:
+    """A part on the cluster needs none, and its local rival keeps its memory."""
+    clock = Clock()
+    meter, part = Meter(clock=clock), Slow(clock, 1.0)
+    local = LocalExecutor({"teach": {"slow": part}, "judge": {"judge": Leaving(clock)}})
+    executor = MeteredExecutor(Elsewhere(part) if elsewhere else local, local.place_of, meter, elsewhere)
+    assert len(list(executor.ask(part, "generate", images(2)))) == 2
+    assert meter.asked == [Asked("teachers.slow", 2, 2, 4.0, 3.0, room_s)] and clock.now == 4.0 + room_s
+
+
+class Elsewhere:
+    """Carries requests to another machine."""
+
+    def __init__(self, part: Slow) -> None:
+        self.part = part
+
+    def unit_of(self, part: Any) -> int:
+        return 8
+
+    def enter(self, phase: Any) -> None:
+        raise AssertionError(f"nobody makes room for {phase}")
+
+    def ask(self, part: Any, method: str, requests: Sequence[Any]) -> Iterator[Any]:
+        yield from self.part.generate(requests)
+
+
 def images(count: int) -> list[ImageRequest]:
     return [ImageRequest(f"r{number}", "a cat", number, 8, 8) for number in range(count)]
 
