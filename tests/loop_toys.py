@@ -110,7 +110,7 @@ class SilentWriter(ToyWriter):
 
 
 class Rule(EvolveDirectorPolicy):
-    """The published rule with one expansion."""
+    """The published rule with few expansions, or many."""
 
-    def __init__(self) -> None:
-        super().__init__(expansions=1)
+    def __init__(self, children: int = 1) -> None:
+        super().__init__(expansions=children)

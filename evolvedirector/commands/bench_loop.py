@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import pkgutil
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -16,7 +15,7 @@ from lightning.pytorch import Callback
 from evolvedirector.callbacks import EvolutionCallback
 from evolvedirector.callbacks._run.loop_clock import LoopClock
 from evolvedirector.callbacks._run.phase_memory import PhaseMemory
-from evolvedirector.commands.bench_loop_figures import PHASE_OF, LoopFigures, PartRate, answer_of
+from evolvedirector.commands.bench_loop_figures import PHASE_OF, LoopFigures, PartRate, answer_of, one
 from evolvedirector.commands.bench_run import BenchRun
 from evolvedirector.datamodules import EvolvingDataModule
 from evolvedirector.errors import RunError, UserError
@@ -71,15 +70,19 @@ class LoopPlan:
 
     def spending(self) -> list[str]:
         """Say, part by part, what the measurement may cost at most."""
-        lines, total = [], 0.0
+        lines, known_usd, unknown = [], 0.0, []
         for place in self.paid(""):
             what, cost = answer_of(place), self.costs[place]
-            price = cost.price_usd
-            said = f"{place}: at most {self.calls} {what}s, "
-            lines.append(said + (cost.told(f"a {what}") if price is None else f"{self.calls} x {price:.4g} USD"))
-            total = math.nan if price is None else total + (self.calls or 0) * price
+            said = f"{place}: at most {self.calls} {what}s"
+            if cost.price_usd is None:
+                unknown.append(place)
+                lines.append(f"{said}, {cost.told(one(what))}")
+            else:
+                known_usd += (self.calls or 0) * cost.price_usd
+                lines.append(f"{said} x {cost.price_usd:.4g} USD = {(self.calls or 0) * cost.price_usd:,.2f} USD")
         if lines:
-            lines.append("in all at most " + ("an unknown amount" if math.isnan(total) else f"{total:,.2f} USD"))
+            more = f", and what {', '.join(unknown)} may charge" if unknown else ""
+            lines.append(f"in all at most {known_usd:,.2f} USD{more}")
         return lines
 
 

@@ -166,11 +166,16 @@ class MeteredExecutor:
         Args:
             part: Who is asked.
             method: Of the part.
-            requests: A unit of work, or less; what the meter's limit does not leave stays without a reply.
+            requests: A unit of work, or less; what the meter's limit does not leave stays without a reply, but for
+                a writer's, which is empty: without one, the round would take it for an outage.
         """
         meter, (phase, name) = self._meter, self._place_of(part)
         place = place_key((phase, name)) or name
         sent = meter.allowed(place, requests)
+        names = {request.request_id for request in sent if isinstance(request, WriteRequest)}
+        for request in requests:
+            if isinstance(request, WriteRequest) and request.request_id not in names:
+                yield WriteReply(request.request_id, refusal="over the limit of a measurement")
         if not sent and requests:
             return
         waited = meter.clock()

@@ -121,15 +121,18 @@ def test_a_free_teacher_is_measured_beside_a_paid_judge(tmp_path: Path) -> None:
 def test_paid_parts_are_asked_as_often_as_is_said_and_the_money_is_told_before(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    loop = measured(tmp_path, "--calls", "5", teacher="PaidTeacher", judge="PaidJudge", writer="SilentWriter")
-    assert 0 < Paid.calls["images"] <= 5 and 0 < Paid.calls["looks"] <= 5 and 0 < Paid.calls["prompts"] <= 5
+    many = {"policy": {"class_path": f"{TOYS}.Rule", "init_args": {"children": 9}}}
+    paid = {"teacher": "PaidTeacher", "judge": "PaidJudge", "writer": "SilentWriter"}
+    loop = measured(tmp_path, "--calls", "5", **paid, evolution=many)
+    assert Paid.calls["images"] == 5 and Paid.calls["prompts"] == 5, "of at least 18 that the round would ask for"
+    assert 0 < Paid.calls["looks"] <= 5
     money = loop["money"]["whole"]
     assert money["images"] == Paid.calls["images"] and money["looks"] == Paid.calls["looks"]
     assert money["cost_usd"] == pytest.approx(Paid.calls["images"] * 0.04 + Paid.calls["looks"] * 0.001)
     said = " ".join(capsys.readouterr().out.split())
-    asking = said.index("teachers.toy: at most 5 images, 5 x 0.04 USD")
-    assert said.index("judge: at most 5 looks, 5 x 0.001 USD") < said.index("parts of a round") > asking
-    assert "in all at most an unknown amount" in said and "answers of paid parts were bought" in said
+    asking = said.index("teachers.toy: at most 5 images x 0.04 USD = 0.20 USD")
+    assert asking < said.index(" USD, and what writer may charge") < said.index("parts of a round")
+    assert "--calls kept" in said and "answers of paid parts were bought" in said
 
 
 @pytest.mark.slow
@@ -143,6 +146,27 @@ def test_a_run_that_holds_no_round_says_why(tmp_path: Path) -> None:
 def test_a_run_that_only_trains_has_no_loop(tmp_path: Path) -> None:
     loop = measured(tmp_path, evolution={"budget": {"budget_teacher_calls": 0}})
     assert loop["problem"] == "budget_teacher_calls is 0, so this run only trains" and not loop["parts"]
+
+
+@pytest.mark.slow
+def test_a_round_before_the_first_step_belongs_to_no_epoch(tmp_path: Path) -> None:
+    loop = measured(tmp_path, evolution={"first_rounds": 2, "max_rounds": 2})
+    assert loop["round"]["idle_share"] > 0 and loop["epoch"] is None
+    assert any("held before the first training step" in note for note in loop["notes"])
+
+
+@pytest.mark.slow
+def test_a_root_without_seeds_lends_its_prompts_and_is_not_touched(tmp_path: Path) -> None:
+    root = tmp_path / "elsewhere"
+    with DatasetStore(root, create=True) as store:
+        prompts = tuple(Prompt.create(f"tone {tone}") for tone in (10, 20, 30))
+        store.publish(None, "import", RevisionChange(prompts=prompts))
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+    here = tmp_path / "here"
+    here.mkdir()
+    loop = measured(here, data={"root": str(root), "seeds": None})
+    assert loop["money"]["whole"]["images"] >= 3 and loop["round"] is not None
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
 
 
 @pytest.mark.slow
