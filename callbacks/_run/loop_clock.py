@@ -62,7 +62,7 @@ class LoopClock:
         self._drawing_s = 0.0
         self._marked = self._drawn_before = 0.0
         self._is_open = False
-        self._epochs = 0
+        self._epochs = 0  # since the round was opened, or since the beginning
 
     def time_drawing(self, module: Any) -> None:
         """Count the seconds in which a module draws.
@@ -119,7 +119,9 @@ class LoopClock:
             if not self._is_open:
                 self._is_open, times.before_training = True, not trained
                 self._epochs = 0
-        self.is_over = trainer.should_stop = is_read
+        never_due = not self._is_open and self._epochs >= self._evolution.every_n_epochs
+        self.is_over = is_read
+        trainer.should_stop = is_read or never_due
         if is_read:
             times.epochs_beside = self._epochs
         else:

@@ -93,7 +93,7 @@ def _measure(
     bought = sum(part.answers for part in loop.parts if not part.cost.is_free) if loop is not None else 0
     said = "Nothing was bought" if not bought else f"{bought:,} answers of paid parts were bought"
     print(f"{said}, and nothing of the run was written.", flush=True)
-    return int(loop is not None and plan is not None and not plan.unasked and bool(loop.problem))
+    return int(loop is not None and loop.failed)
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from lightning.pytorch import Callback
 
 from evolvedirector.callbacks import EvolutionCallback
-from evolvedirector.callbacks._run.loop_clock import LoopClock
+from evolvedirector.callbacks._run.loop_clock import LoopClock, RoundTimes
 from evolvedirector.callbacks._run.phase_memory import PhaseMemory
 from evolvedirector.commands.bench_loop_figures import PHASE_OF, LoopFigures, PartRate, answer_of, one
 from evolvedirector.commands.bench_run import BenchRun
@@ -70,7 +70,9 @@ class LoopPlan:
 
     def spending(self) -> list[str]:
         """Say, part by part, what the measurement may cost at most."""
-        lines, known_usd, unknown = [], 0.0, []
+        lines: list[str] = []
+        unknown: list[str] = []
+        known_usd = 0.0
         for place in self.paid(""):
             what, cost = answer_of(place), self.costs[place]
             said = f"{place}: at most {self.calls} {what}s"
@@ -129,7 +131,9 @@ class FewPrompts:
 class LoopRun(BenchRun):
     """Build a run whose callback holds its first round, in a folder that vanishes."""
 
-    def __init__(self, args: list[str], callbacks: Sequence[Callback], folder: Path, options: argparse.Namespace):
+    def __init__(
+        self, args: list[str], callbacks: Sequence[Callback], folder: Path, options: argparse.Namespace
+    ) -> None:
         """Parse and build.
 
         Args:
@@ -213,56 +217,59 @@ def measure_loop(
     clock = LoopClock(evolution, memory, lambda: len(meter.asked))
     callbacks[:] = [clock.before, *callbacks, clock.behind]
     evolution.cluster = MeteredCluster(evolution.cluster, meter)
-    notes = _shorten(run, plan, evolution, options)
-    problem = ""
+    notes: list[str] = []
+    failure = ""
     with memory:
         try:
+            notes += _shorten(run, plan, evolution, options)
             trainer.fit(run.model, data)
         except (UserError, RunError) as error:
-            problem = str(error)
-    if not clock.is_over and not problem:
-        problem = "training ended before a round was due and read; allow more epochs or rounds"
-    times = clock.times
-    time = None
-    told = f"{run.batches_per_epoch:,} batches"
-    if clock.is_over:
-        short = run.batches_of_this_epoch < run.batches_per_epoch
-        if short and evolution.background is None:
-            epoch_s = step_s * run.batches_per_epoch
-            told += f" of {step_s * 1000:,.1f} ms each, as measured above"
-        else:
-            beside = times.epoch_s[-times.epochs_beside :]  # all of them where training waited
-            epoch_s = sum(beside) / len(beside) if beside else 0.0
-            if short:
-                told = f"{run.batches_of_this_epoch:,} batches, as --epoch-batches says (the config: {told})"
-        every = None if times.before_training else evolution.every_n_epochs
-        time = LoopTime(times.boundary_s, times.drawing_s, epoch_s, times.epochs_beside, every)
-        if times.before_training:
-            notes.append("This round was held before the first training step, as first_rounds says.")
-    of_round = meter.asked[times.asked_before :] if clock.is_over else []
+            failure = str(error)
+    time, told = _time_of(run, evolution, clock.times, step_s) if clock.is_over else (None, "")
+    if clock.times.before_training:
+        notes.append("This round was held before the first training step, as first_rounds says.")
+    if (others := sum(isinstance(callback, Evolves) for callback in run.configured) - 1) > 0:
+        notes.append(f"Of {others + 1} callbacks that evolve data, the first was measured.")
     money = loop_money(Path(data.data_root))
     if money is not None and money.skipped:
         notes.append("The judge was below its floors, so the round bought nothing.")
     notes += [f"--calls kept {count:,} {answer_of(p)}s of {p} from being asked." for p, count in meter.withheld.items()]
+    not_due = "" if clock.is_over else "training ended before one was due and read; allow more epochs or rounds"
     return LoopFigures(
-        parts=[
-            PartRate(place, cost, meter.of(place), where_of(evolution, place)) for place, cost in plan.costs.items()
-        ],
-        mode=evolution.mode if time is not None else "",
+        parts=[PartRate(p, cost, meter.of(p), where_of(evolution, p)) for p, cost in plan.costs.items()],
+        mode="" if time is None else evolution.mode,
         time=time,
-        phases_s=_by_phase(of_round),
+        phases_s={} if time is None else _by_phase(meter.asked[clock.times.asked_before :]),
         epoch_told=told,
         money=money,
         memory_kind=memory.kind,
         peak_bytes=dict(memory.peak_bytes),
         notes=notes,
-        problem=problem,
+        problem=failure or ("max_rounds is 0" if evolution.max_rounds == 0 else not_due),
+        failed=bool(failure),
     )
+
+
+def _time_of(run: LoopRun, evolution: EvolutionCallback, times: RoundTimes, step_s: float) -> tuple[LoopTime, str]:
+    """Return the times of a round, and what an epoch is, in words."""
+    told = f"{run.batches_per_epoch:,} batches"
+    short = run.batches_of_this_epoch < run.batches_per_epoch
+    if short and evolution.background is None:
+        epoch_s = step_s * run.batches_per_epoch
+        told += f" of {step_s * 1000:,.1f} ms each, as measured above"
+    else:
+        beside = times.epoch_s[-times.epochs_beside :]  # all of them where training waited
+        epoch_s = sum(beside) / len(beside) if beside else 0.0
+        if short:
+            told = f"{run.batches_of_this_epoch:,} batches, as --epoch-batches says (the config: {told})"
+    every = None if times.before_training else evolution.every_n_epochs
+    return LoopTime(times.boundary_s, times.drawing_s, epoch_s, times.epochs_beside, every), told
 
 
 def _shorten(run: LoopRun, plan: LoopPlan, evolution: EvolutionCallback, options: argparse.Namespace) -> list[str]:
     """Let the seeds and the round ask for no more than the options say; return what that changes, in words."""
-    data, notes = run.datamodule, []
+    data = run.datamodule
+    notes: list[str] = []
     every = _seeds_of(data, run.root)
     paid_teachers = plan.paid("teachers.")
     most = min(options.images, max(1, (plan.calls or 1) // 2)) if paid_teachers else options.images

@@ -131,6 +131,7 @@ class LoopFigures:
         peak_bytes: By phase.
         notes: What was left out or cut short, and why.
         problem: Why no round was held, or what ended it. Empty: nothing.
+        failed: Whether something went wrong, other than that the config or its prices want no round.
     """
 
     parts: Sequence[PartRate] = ()
@@ -143,6 +144,7 @@ class LoopFigures:
     peak_bytes: dict[str, int] = field(default_factory=dict)
     notes: Sequence[str] = ()
     problem: str = ""
+    failed: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """Return every figure with its unit in its name."""

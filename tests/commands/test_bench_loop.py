@@ -137,9 +137,18 @@ def test_paid_parts_are_asked_as_often_as_is_said_and_the_money_is_told_before(
 
 @pytest.mark.slow
 def test_a_run_that_holds_no_round_says_why(tmp_path: Path) -> None:
-    loop = measured(tmp_path, code=1, trainer={"max_epochs": 1})
-    assert "training ended before a round was due" in loop["problem"] and loop["round"] is None
+    loop = measured(tmp_path, trainer={"max_epochs": 1})
+    assert "training ended before one was due" in loop["problem"] and loop["round"] is None
     assert loop["parts"]["teachers.toy"]["answers"] == SEEDS, "the seeds were bought"
+
+
+@pytest.mark.slow
+def test_what_ends_the_round_is_told_beside_the_figures_of_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loop = measured(tmp_path, code=1, data={"seeds": None})
+    assert "has no revision. Allowed is one of both" in loop["problem"] and loop["round"] is None
+    assert "images/s" in capsys.readouterr().out and json.loads((tmp_path / "figures.json").read_text())["train"]
 
 
 @pytest.mark.slow

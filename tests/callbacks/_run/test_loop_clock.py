@@ -16,6 +16,8 @@ from evolvedirector.callbacks._run.phase_memory import PhaseMemory
 class Evolution:
     """Opens a round at one end of an epoch, and reads it so many ends later."""
 
+    every_n_epochs = 2
+
     def __init__(self, opens: int, reads: int) -> None:
         self.opens, self.reads, self.ends = opens, reads, -1
 
@@ -81,6 +83,7 @@ def test_a_slower_round_is_a_longer_end(end_s: float) -> None:
     assert ran(opens=1, reads=1, end_s=end_s)[0].times.boundary_s == [end_s + 3.0]
 
 
-def test_without_a_round_nothing_is_timed() -> None:
+def test_where_no_round_is_due_training_ends_when_it_would_have_been() -> None:
     clock, trainer = ran(opens=99, reads=99)
-    assert clock.times.boundary_s == [] and not clock.is_over and not trainer.should_stop
+    assert clock.times.boundary_s == [] and not clock.is_over
+    assert trainer.should_stop and clock.times.epoch_s == [10.0, 10.0]
