@@ -63,12 +63,14 @@ class PartRate:
         cost: What it takes to ask it.
         asked: The calls of it, in order; none where it was not measured.
         where: It works elsewhere than beside the student: on the cluster, or behind an address. Empty: here.
+        needs_consent: It may cost money, and nobody has said that it may be asked.
     """
 
     place: str
     cost: AskingCost
     asked: Sequence[Asked] = ()
     where: str = ""
+    needs_consent: bool = False
 
     @property
     def answers(self) -> int:
@@ -105,8 +107,8 @@ class PartRate:
         """Say it in words."""
         what = answer_of(self.place)
         if self.per_s is None:
-            if self.cost.is_free:
-                return "not asked"
+            if not self.needs_consent:
+                return f"not asked; {self.cost.told(one(what))}"
             return f"not measured: {self.cost.told(one(what))}; ask with --calls N, which asks it N times at most"
         requests = sum(asked.requests for asked in self.asked)
         where = f", {self.where}" if self.where else ""

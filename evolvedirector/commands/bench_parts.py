@@ -65,7 +65,10 @@ def measure_parts(
             driver.close()
     said = ", ".join(plan.unasked)
     return LoopFigures(
-        parts=[PartRate(p, cost, meter.of(p), where_of(plan.evolution, p)) for p, cost in plan.costs.items()],
+        parts=[
+            PartRate(place, cost, meter.of(place), where_of(plan.evolution, place), not cost.is_free)
+            for place, cost in plan.costs.items()
+        ],
         memory_kind=memory.kind,
         peak_bytes=dict(memory.peak_bytes),
         problem=f"{said} may cost money and {'were' if len(plan.unasked) > 1 else 'was'} not asked; with --calls N "

@@ -39,7 +39,7 @@ class AskingCost:
         return f"price of {what} unknown" if self.price_usd is None else f"{self.price_usd:.4g} USD {what}"
 
 
-def asking_cost(part: object, listed_usd: float | None = None) -> AskingCost:
+def asking_cost(part: object, listed_usd: float | None = None, within: frozenset[int] = frozenset()) -> AskingCost:
     """Say whether asking a part is known to cost nothing, and what is known of its price.
 
     A price of 0 that it states makes it free, and so does work in this process by a class of ours or by one that says
@@ -49,10 +49,13 @@ def asking_cost(part: object, listed_usd: float | None = None) -> AskingCost:
     Args:
         part: Teacher, judge, writer, reward or embedder.
         listed_usd: What the budget charges for its answers. None: nothing.
+        within: Parts that it belongs to, by `id`: they are looked at already.
     """
-    own = part.price_usd() if isinstance(part, Priced) else None
+    own = _own_price_usd(part)
     price = max((usd for usd in (own, listed_usd) if usd is not None), default=None)
-    if any(not asking_cost(inner).is_free for inner in _held_by(part)):
+    within |= {id(part)}
+    held = [inner for inner in _held_by(part) if id(inner) not in within]
+    if any(not asking_cost(inner, within=within).is_free for inner in held):
         return AskingCost(False, price or None)
     if type(part).__module__.startswith(_EMBEDDED):
         return AskingCost(True, price or 0.0, is_play=bool(price))
@@ -63,6 +66,14 @@ def asking_cost(part: object, listed_usd: float | None = None) -> AskingCost:
     asks_service = requests_in_flight_of(part) > 0 or any(isinstance(value, Endpoint) for value in _values(part))
     works_here = isinstance(part, OnDevice) or type(part).__module__.startswith(_OWN)
     return AskingCost(works_here and not asks_service, 0.0 if works_here and not asks_service else None)
+
+
+def _own_price_usd(part: object) -> float | None:
+    """Return what a part says; what a service is asked with may hold its price as a number."""
+    if not isinstance(part, Priced):
+        return None
+    told: object = part.price_usd
+    return part.price_usd() if callable(told) else told if isinstance(told, int | float) else None
 
 
 def _held_by(part: object) -> Iterator[object]:
