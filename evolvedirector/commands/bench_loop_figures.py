@@ -192,12 +192,17 @@ class LoopFigures:
             peaks = sorted(self.peak_bytes.items(), key=lambda item: ORDER.index(item[0]))
             tables["most memory by phase"] = {name: gib(size) for name, size in peaks} | {"of": self.memory_kind}
         if self.money is not None:
-            play = " of play money" if any(part.cost.is_play for part in self.parts) else ""
-            tables["an accepted sample"] = money_rows(self.money, play)
+            tables["an accepted sample"] = money_rows(self.money, self._play())
         notes = [*self.notes, *([f"No round was timed: {self.problem}"] if self.problem else [])]
         if notes:
             tables["notes"] = {str(number): note for number, note in enumerate(notes, start=1)}
         return tables
+
+    def _play(self) -> str:
+        """Say behind amounts how far nobody pays them."""
+        if not any(part.cost.is_play for part in self.parts):
+            return ""
+        return ", play money included" if any(not part.cost.is_free for part in self.parts) else " of play money"
 
     def _time_rows(self, time: LoopTime) -> Rows:
         beside = f", {time.epochs_beside} epoch{'s' * (time.epochs_beside > 1)} beside it included"

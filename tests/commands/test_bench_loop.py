@@ -12,7 +12,10 @@ import yaml
 
 from evolvedirector.callbacks import RunSummary
 from evolvedirector.cli import main
+from evolvedirector.commands.bench_loop_figures import LoopFigures, PartRate
+from evolvedirector.planning.unasked import AskingCost
 from evolvedirector.records import Prompt, RevisionChange
+from evolvedirector.report.loop_money import LoopMoney, Spent
 from evolvedirector.store import DatasetStore
 from tests.callbacks.test_evolution_resume import Run
 from tests.lightning_modules.tiny_student import student_tree
@@ -133,6 +136,20 @@ def test_paid_parts_are_asked_as_often_as_is_said_and_the_money_is_told_before(
     asking = said.index("teachers.toy: at most 5 images x 0.04 USD = 0.20 USD")
     assert asking < said.index(" USD, and what writer may charge") < said.index("parts of a round")
     assert "--calls kept" in said and "answers of paid parts were bought" in said
+
+
+@pytest.mark.parametrize(
+    ("costs", "said"),
+    [
+        ([AskingCost(True, 0.04, is_play=True), AskingCost(True, 0.0)], "0.5 USD of play money, 2.00 images"),
+        ([AskingCost(True, 0.04, is_play=True), AskingCost(False, 0.1)], "0.5 USD, play money included, 2.00 images"),
+        ([AskingCost(False, 0.1)], "0.5 USD, 2.00 images asked for, 3.0 looks (2 accepted of 4)"),
+    ],
+)
+def test_play_money_is_called_so_and_paid_money_is_not(costs: list[AskingCost], said: str) -> None:
+    parts = [PartRate(f"teachers.{number}", cost) for number, cost in enumerate(costs)]
+    figures = LoopFigures(parts, money=LoopMoney(Spent(4, 6, 1.0, 2), None))
+    assert said in figures.rows()["an accepted sample"]["seeds and rounds"]
 
 
 @pytest.mark.slow
