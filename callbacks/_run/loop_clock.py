@@ -5,13 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import lightning.pytorch as pl
 
 from evolvedirector.callbacks._run.phase_memory import PhaseMemory
-from evolvedirector.callbacks.evolution import EvolutionCallback
 from evolvedirector.records import ImageRequest
+
+
+class Timed(Protocol):
+    """The callback whose round is timed, `EvolutionCallback`: it is told by its state how far the round is."""
+
+    every_n_epochs: int
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return `rounds_done`, and `pending`: the round that is under way, or None."""
+        ...
 
 
 @dataclass(slots=True)
@@ -47,7 +56,7 @@ class LoopClock:
 
     def __init__(
         self,
-        evolution: EvolutionCallback,
+        evolution: Timed,
         memory: PhaseMemory,
         calls: Callable[[], int],
         clock: Callable[[], float] = time.monotonic,

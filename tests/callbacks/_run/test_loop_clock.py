@@ -40,7 +40,7 @@ class Student:
 def ran(opens: int, reads: int, train_s: float = 10.0, end_s: float = 5.0) -> tuple[LoopClock, Any]:
     """Go through the hooks as a trainer does: end 0 is before the first step, each draws and takes `end_s` beside."""
     now, evolution = [0.0], Evolution(opens, reads)
-    clock = LoopClock(evolution, PhaseMemory(torch.device("cpu")), lambda: 7, lambda: now[0])  # type: ignore[arg-type]
+    clock = LoopClock(evolution, PhaseMemory(torch.device("cpu")), lambda: 7, lambda: now[0])
     trainer, student = SimpleNamespace(should_stop=False), Student(now)
 
     def end(number: int) -> None:
