@@ -79,8 +79,9 @@ def test_rates_idle_time_and_money_are_those_of_parts_of_known_cost(
 ) -> None:
     loop = measured(tmp_path, "--mode", mode)
     teacher, judge, writer = (loop["parts"][name] for name in ("teachers.toy", "judge", "writer"))
-    # nobody is faster than it can be, and the loop adds little to it
-    assert 0.4 / IMAGE_S < teacher["per_s"] <= 1 / IMAGE_S and 0.4 / LOOK_S < judge["per_s"] <= 1 / LOOK_S
+    # nobody is faster than it can be; how much the loop adds hangs on the machine and its disk
+    for part, seconds in ((teacher, IMAGE_S), (judge, LOOK_S)):
+        assert 0.1 / seconds < part["per_s"] == part["answers"] / part["seconds"] <= 1 / seconds
     assert teacher["what"] == "images" and judge["what"] == "looks" and writer["answers"] > 0
     round, epoch, money = loop["round"], loop["epoch"], loop["money"]
     # the published rule looks at the six seeds once; the student draws at once
