@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -24,6 +25,7 @@ from evolvedirector.evolution.round_parts import Round, RoundInterrupted, RoundP
 from evolvedirector.execution.executor import Executor, Tenants
 from evolvedirector.execution.heartbeat import Heartbeat
 from evolvedirector.execution.local import LocalExecutor
+from evolvedirector.execution.metered import Meter, MeteredExecutor
 from evolvedirector.execution.ranks import PeerFailed, RankExecutor, on_rank_zero
 from evolvedirector.execution.signals import TermRequest
 from evolvedirector.models.embedding_part import EmbeddingPart
@@ -64,6 +66,10 @@ class RoundDriver:
         self._heartbeat: Heartbeat | None = None
         self._term = TermRequest()
         self._embedder = None if plan.settings.embedder is None else EmbeddingPart(plan.settings.embedder)
+        self._meter = Meter()
+        self._began = time.monotonic()
+        self._held: list[tuple[float, float]] = []
+        """Seconds of each round that training waited for, and those of them in which the student drew."""
 
     def hold(self) -> None:
         """Keep every other writer away from the root until `close`; rank 0 alone does.
@@ -77,7 +83,10 @@ class RoundDriver:
     def run(self, info: RoundInfo) -> str:
         """Run one round on all ranks; every rank returns the sha of the published revision."""
         pairs = self._settings.pairs
-        return self._together(run_round if pairs is None else pairs.hold, info)
+        began, drew_s = time.monotonic(), self._drew_s()
+        child = self._together(run_round if pairs is None else pairs.hold, info)
+        self._held.append((time.monotonic() - began, self._drew_s() - drew_s))
+        return child
 
     def seed(self, info: RoundInfo) -> str:
         """Buy images for seed prompts on all ranks; every rank returns the revision to train on."""
@@ -98,10 +107,22 @@ class RoundDriver:
         return on_rank_zero(lambda: failing_skills(self.opened_store(), revision_sha))
 
     def summary(self, revision_sha: str) -> dict[str, Any]:
-        """Return the figures of evolution so far; empty on ranks without the ledger."""
+        """Return the figures of evolution so far, times in this process; empty on ranks without the ledger."""
         if not self._trainer.is_global_zero:
             return {}
-        return evolution_figures(self.opened_store(), revision_sha, self._settings.budget)
+        return {
+            **evolution_figures(self.opened_store(), revision_sha, self._settings.budget),
+            "loop": {
+                "parts": self._meter.totals(),
+                "rounds": len(self._held),
+                "rounds_s": sum(took for took, _ in self._held),
+                "drawing_s": sum(drew for _, drew in self._held),
+                "wall_s": time.monotonic() - self._began,
+            },
+        }
+
+    def _drew_s(self) -> float:
+        return self._meter.totals().get("student", {}).get("seconds", 0.0)
 
     def close(self) -> None:
         """Let go of the ledger, the teachers, the writer and the judge."""
@@ -263,14 +284,15 @@ class RoundDriver:
         return tenants if settings.pairs is None else {**settings.pairs.tenants(), "render": tenants["render"]}
 
     def over_cluster(self, executor: Executor, local: LocalExecutor) -> Executor:
-        """Return an executor that asks the cluster, where there is one, for the parts placed there.
+        """Return an executor that notes what it asks, and asks the cluster, where there is one, for parts placed there.
 
         Args:
             executor: Carries all other requests.
             local: Knows the place of each part.
         """
         cluster = self._plan.cluster
-        return executor if cluster is None else cluster.over(executor, local.place_of)
+        own = executor if cluster is None else cluster.over(executor, local.place_of)
+        return MeteredExecutor(own, local.place_of, self._meter, () if cluster is None else cluster.placed)
 
     def opened_store(self) -> DatasetStore:
         """Return the dataset, which this process alone writes from now on; rank 0 alone asks."""

@@ -4,35 +4,32 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import logging
-import os
-import pkgutil
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback
 from PIL import Image
-from rich.table import Table
 
 from evolvedirector.callbacks._run.stopwatch import Behind, Stopwatch
 from evolvedirector.commands.bench_embeddings import fill_embeddings
 from evolvedirector.commands.bench_figures import BenchFigures, OtherParts, figures_of, measure_others, no_effect
-from evolvedirector.commands.console import plain_console, readable_console
-from evolvedirector.commands.trained_student import StudentOfRun
+from evolvedirector.commands.bench_loop import LoopPlan, loop_plan, measure_loop
+from evolvedirector.commands.bench_loop_figures import LoopFigures
+from evolvedirector.commands.bench_parts import measure_parts
+from evolvedirector.commands.bench_run import AtEnd, BenchRun
+from evolvedirector.commands.bench_shown import json_target, show_run, show_tables, write_figures
+from evolvedirector.commands.console import readable_console
 from evolvedirector.datamodules import EmbeddingDataModule, EvolvingDataModule
 from evolvedirector.errors import UserError
 from evolvedirector.execution.signals import EndBySignal, run_until_signal
 from evolvedirector.records import IMAGE_ROLE, FileRef, Prompt, RevisionChange, Sample
 from evolvedirector.store import DatasetStore
-from evolvedirector.store.durable import write_durably
 from evolvedirector.store.files import is_mask
-from evolvedirector.store.paths import user_path
 from evolvedirector.store.prompt_files import read_prompts
 
 _PLACEHOLDER = "placeholder {} of a caption of common length: a small red house beside a lake, seen from a hill"
@@ -51,107 +48,86 @@ def main(args: list[str]) -> int | None:
         ValueError: Something in the config cannot work; the message says what and what to write.
     """
     options, further = _parser().parse_known_args(args)
+    if options.run is not None:
+        return show_run(options, further)
     if not any(word.partition("=")[0] in ("-c", "--config", "--model") for word in further):
         raise UserError(
             "No config is given. Allowed is that of a run, whose student is measured. Write "
-            "`evolvedirector bench -c configs/quickstart.yaml`, say."
+            "`evolvedirector bench -c configs/quickstart.yaml`, say, or `--run FOLDER` to read what a run has noted."
         )
+    _check(options)
+    target = json_target(options.json)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    folder = Path(tempfile.mkdtemp(prefix="evolvedirector-bench-"))
+    found: dict[str, Any] = {}
+    outcome: list[int] = []
+
+    def work(ending: EndBySignal) -> None:
+        outcome.append(_measure(further, options, folder, ending, found))
+
+    try:
+        with readable_console():
+            code = run_until_signal(work, ["bench", *args]) or next(iter(outcome), 0)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    write_figures(target, found)
+    return code
+
+
+def _measure(
+    words: Sequence[str], options: argparse.Namespace, folder: Path, ending: EndBySignal, found: dict[str, Any]
+) -> int:
+    """Measure training and drawing, then the loop; show each as soon as it is known, and keep it in `found`."""
+    figures, plan, loop = bench(words, options, folder, ending)
+    show_tables(figures.rows())
+    found |= figures.as_json()
+    if plan is not None and loop is None:
+        for line in plan.spending():
+            print(f"Asking now: {line}.", flush=True)
+        mode = options.mode or plan.evolution.mode
+        print(f"The loop: a run of this config until its first round is read, mode {mode}.", flush=True)
+        loop = measure_loop(words, options, plan, folder / "loop", ending, figures.steps.typical_step_s)
+    if loop is not None:
+        show_tables(loop.rows())
+        found["loop"] = loop.as_json()
+    bought = sum(part.answers for part in loop.parts if not part.cost.is_free) if loop is not None else 0
+    said = "Nothing was bought" if not bought else f"{bought:,} answers of paid parts were bought"
+    print(f"{said}, and nothing of the run was written.", flush=True)
+    return int(loop is not None and loop.failed)
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse numbers that measure nothing.
+
+    Raises:
+        UserError: With what to write.
+    """
     if options.steps < 1 or (options.peak_tflops is not None and options.peak_tflops <= 0):
         raise UserError(
             f"--steps is {options.steps} and --peak-tflops {options.peak_tflops}. Steps are 1 or more, a peak is above "
             "0. Write `--steps 10`, say."
         )
-    target = None if options.json is None else user_path(options.json)
-    if target is not None and not target.parent.is_dir():
-        raise UserError(f"--json is {target}, whose folder does not exist. Allowed is a file in a folder that does.")
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    folder = Path(tempfile.mkdtemp(prefix="evolvedirector-bench-"))
-    found: list[BenchFigures] = []
-    try:
-        with readable_console():
-            code = run_until_signal(
-                lambda ending: found.append(bench(further, options, folder, ending)), ["bench", *args]
-            )
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    for figures in found:
-        _show(figures)
-        if target is not None:
-            write_durably(target, json.dumps(figures.as_json(), indent=2).encode() + b"\n")
-            print(f"Figures: {target}")
-    return code
+    for name in ("calls", "images", "epoch_batches"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            word = f"--{name.replace('_', '-')}"
+            raise UserError(f"{word} is {value}. Allowed is 1 or more. Write `{word} 16`, say, or leave it out.")
 
 
-class BenchRun(StudentOfRun):
-    """Build a run for one process, with a dataset root and run folder that vanish, and steps that can be counted."""
-
-    def __init__(self, args: list[str], callbacks: Sequence[Callback], folder: Path, batches: int) -> None:
-        """Parse and build.
-
-        Args:
-            args: The command line as `fit` takes it.
-            callbacks: That measure.
-            folder: Where everything that the run writes goes.
-            batches: To train on.
-        """
-        self._folder, self._batches_to_train = folder, batches
-        self.devices = 1
-        """Devices of the run, of which one is measured with its share of the batch."""
-        super().__init__(args, callbacks)
-
-    def before_instantiate_classes(self) -> None:
-        """Point the dataset into the folder, and let one process stand for all."""
-        config = self.config[self.subcommand]
-        trainer = config.trainer
-        self.devices = _devices_of(trainer)
-        trainer.devices, trainer.num_nodes = 1, 1
-        trainer.default_root_dir = str(self._folder / "run")
-        data = config.get("data")
-        path = "" if data is None else str(data.get("class_path") or "")
-        if not path or not issubclass(pkgutil.resolve_name(path), EvolvingDataModule):
-            return
-        arguments = data.init_args
-        arguments.root = str(self._folder / "data")
-        for name in ("revision", "held_out", "predict_prompts"):
-            if name in arguments:
-                arguments[name] = None
-        if "validation_share" in arguments:
-            arguments.validation_share = 0.0  # placeholders are few, and none is kept from training
-        arguments.global_batch_size = max(1, arguments.global_batch_size // self.devices)
-
-    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
-        steps = -(-self._batches_to_train // (config.get("accumulate_grad_batches") or 1))
-        # an epoch without a batch ends nothing: then their number ends what no step would
-        short = {"max_steps": steps, "max_epochs": self._batches_to_train}
-        no_longer = {"min_steps": None, "min_epochs": None, "max_time": None}
-        alone = {"limit_val_batches": 0, "num_sanity_val_steps": 0, "enable_model_summary": False, "profiler": None}
-        whole = {"limit_train_batches": None, "overfit_batches": 0.0, "reload_dataloaders_every_n_epochs": 1}
-        return super()._instantiate_trainer({**config, **short, **no_longer, **alone, **whole}, callbacks)
-
-
-class AtEnd(Callback):
-    """Call a function when training has ended and everything is still in place.
-
-    Args:
-        work: Is called once.
-    """
-
-    def __init__(self, work: Callable[[], None]) -> None:
-        self._work = work
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Work."""
-        self._work()
-
-
-def bench(words: Sequence[str], options: argparse.Namespace, folder: Path, ending: EndBySignal) -> BenchFigures:
-    """Train a few steps on placeholder data, draw, and measure both.
+def bench(
+    words: Sequence[str], options: argparse.Namespace, folder: Path, ending: EndBySignal
+) -> tuple[BenchFigures, LoopPlan | None, LoopFigures | None]:
+    """Train a few steps on placeholder data, draw, and measure both; and free parts of a loop that has paid ones.
 
     Args:
         words: Of `fit`.
         options: Of the command line.
         folder: Where everything goes that the run writes; the caller removes it.
         ending: Of the process.
+
+    Returns:
+        The figures; what of the loop may be measured, None for nothing; what is known of the loop already, None where
+        it can be measured as a whole.
     """
     stopwatch = Stopwatch(options.steps)
     run = BenchRun(["fit", *words], [ending, stopwatch], folder, Stopwatch.batches(options.steps))
@@ -167,8 +143,16 @@ def bench(words: Sequence[str], options: argparse.Namespace, folder: Path, endin
         fill_embeddings(data, module, placeholder_texts(data), _png(np.random.default_rng(0), (8, 8), 3))
     elif isinstance(data, EvolvingDataModule):
         fill(data)
+    plan, loop = _loop_of(run, options)
     others: list[OtherParts] = []
-    callbacks.append(AtEnd(lambda: others.append(measure_others(trainer, module, options.steps))))
+    alone: list[LoopFigures] = []
+
+    def at_end() -> None:
+        others.append(measure_others(trainer, module, options.steps))
+        if plan is not None and plan.unasked:
+            alone.append(measure_parts(trainer, module, data, plan, folder, options.images))
+
+    callbacks.append(AtEnd(at_end))
     trainer.fit(module, data)
     steps = stopwatch.figures
     if not steps.peak_bytes or not others:
@@ -177,7 +161,19 @@ def bench(words: Sequence[str], options: argparse.Namespace, folder: Path, endin
             f"{Stopwatch.batches(options.steps)} batches. Write a smaller --steps."
         )
     without = no_effect(trainer, module, steps, run.config[run.subcommand].cpu_threads)
-    return figures_of(trainer, steps, others[0], run.devices, options.peak_tflops, without)
+    figures = figures_of(trainer, steps, others[0], run.devices, options.peak_tflops, without)
+    steps.batch = None  # it lies on the device
+    return figures, plan, next(iter(alone), loop)
+
+
+def _loop_of(run: BenchRun, options: argparse.Namespace) -> tuple[LoopPlan | None, LoopFigures | None]:
+    """Say what of the loop may be measured, and why nothing."""
+    plan = None if options.without_loop else loop_plan(run.configured, options.calls)
+    if isinstance(plan, LoopPlan) and not isinstance(run.datamodule, EvolvingDataModule):
+        plan = f"{type(run.datamodule).__name__} is no EvolvingDataModule, whose root could be put elsewhere for it"
+    if isinstance(plan, str):
+        return None, LoopFigures(problem=plan)
+    return plan, None
 
 
 def fill(data: EvolvingDataModule) -> None:
@@ -231,36 +227,29 @@ def _png(draw: np.random.Generator, size: tuple[int, int], channels: int) -> byt
     return buffer.getvalue()
 
 
-def _devices_of(trainer: Any) -> int:
-    """Return how many devices a config names; `auto` is all GPUs here, or one CPU."""
-    devices, nodes = trainer.devices, int(trainer.num_nodes or 1)
-    if isinstance(devices, list):
-        return max(1, len(devices)) * nodes
-    if str(devices).isdigit() and int(devices) > 0:
-        return int(devices) * nodes
-    on_gpu = str(trainer.accelerator) in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    return (torch.cuda.device_count() if on_gpu else 1) * nodes
-
-
-def _show(figures: BenchFigures) -> None:
-    console = plain_console(None if os.isatty(1) else 120)
-    for title, rows in figures.rows().items():
-        table = Table("", "", title=title, title_justify="left", title_style="bold", show_header=False, box=None)
-        for name, value in rows.items():
-            table.add_row(f"  {name}", value)
-        console.print(table)
-    console.print("Nothing was bought, and nothing of the run was written.")
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="evolvedirector bench",
         allow_abbrev=False,
         description="Measure how fast the student of a config trains and draws on this machine, and what memory it "
-        "takes: a few steps on placeholder data in a folder that is removed again. Nothing is bought.",
+        "takes: a few steps on placeholder data in a folder that is removed again. Then its loop: the first round of a "
+        "run, its teachers, judge and writer, how long the student idles, and what an accepted sample takes. Parts "
+        "that may cost money are not asked without --calls.",
         epilog="All other options are those of fit: -c FILE, --trainer.accelerator ...",
     )
     parser.add_argument("--steps", type=int, default=10, help="training steps to time (10), each way")
     parser.add_argument("--peak-tflops", type=float, help="peak of the device for the MFU, in TFLOP/s; none: its sheet")
     parser.add_argument("--json", metavar="FILE", help="also write all figures there")
+    parser.add_argument("--without-loop", action="store_true", help="measure training and drawing alone")
+    parser.add_argument(
+        "--calls", type=int, metavar="N", help="let each part that may cost money be asked, N times at most (never)"
+    )
+    parser.add_argument(
+        "--images", type=int, default=64, metavar="N", help="most seeds, and most images of the round (64)"
+    )
+    parser.add_argument("--mode", choices=("between_epochs", "background"), help="of the round (the config's)")
+    parser.add_argument(
+        "--epoch-batches", type=int, metavar="N", help="batches of an epoch beside a round (the config's)"
+    )
+    parser.add_argument("--run", metavar="RUN", help="measure nothing: show what the books of this run folder say")
     return parser

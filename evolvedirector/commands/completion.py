@@ -74,7 +74,10 @@ _OPTIONS = {
 }
 _PROBE_OPTIONS = ("--looks", "--usd", "--within", "--skills", "--seed", "--untrained", "--plan")
 """Beside those of a run."""
-_BENCH_OPTIONS = ("--steps", "--peak-tflops", "--json")
+_BENCH_OPTIONS = (
+    *("--steps", "--peak-tflops", "--json", "--without-loop", "--calls", "--images", "--mode", "--epoch-batches"),
+    "--run",
+)
 """Likewise."""
 _FOLDER_WORDS = ("compare", "report", "data", "embed", "generate", "export", "merge", "work", "copy-configs")
 """Words that take run folders or dataset roots."""

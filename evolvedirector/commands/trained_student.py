@@ -41,10 +41,18 @@ class StudentOfRun(EvolveDirectorCLI):
         named = config.get("callbacks") or []
         self.configured = [*callbacks, *(named if isinstance(named, list) else [named])]
         self.save_config_callback = None  # the config.yaml of the run stays as its training wrote it
-        kept = [callback for callback in self.configured if isinstance(callback, AveragesWeights)]
+        kept = [callback for callback in self.configured if self.takes_part(callback)]
         quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
         looking = {"limit_predict_batches": 1, "fast_dev_run": False, "inference_mode": False, "barebones": False}
         return super()._instantiate_trainer({**config, **quiet, **looking, "callbacks": [*self._further, *kept]}, [])
+
+    def takes_part(self, callback: Callback) -> bool:
+        """Say which callbacks of the run take part.
+
+        Args:
+            callback: Of the run.
+        """
+        return isinstance(callback, AveragesWeights)
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run nothing yet."""

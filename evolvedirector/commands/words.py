@@ -31,7 +31,7 @@ _MERGE = "`evolvedirector merge A.safetensors B.safetensors -o C.safetensors` ma
 _FIT = "`evolvedirector fit -c quickstart` trains a student; `--ckpt_path last` goes on with a run"
 _MEASURE = "`evolvedirector validate -c ... --ckpt_path last` measures a student without training it"
 _CHECK = "`evolvedirector check -c ...` says what a run would do and cost, without starting it"
-_BENCH = "`evolvedirector bench -c ...` measures how fast a run trains and draws, and its memory"
+_BENCH = "`evolvedirector bench -c ...` measures how fast a run trains, draws, judges and buys"
 _RECIPES = "`-c quickstart` takes a packaged recipe, `evolvedirector copy-configs configs` copies all of them"
 HINTS = {
     **dict.fromkeys(("train", "finetune", "fine-tune", "run", "start", "resume", "continue"), _FIT),

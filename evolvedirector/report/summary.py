@@ -84,7 +84,7 @@ SUMMARY_KEYS = (
     "suites",
     "evaluation_teacher_calls", "evaluation_cost_usd", "teacher_share", "teacher_table", "judge_health",
     "rounds_detail", "failed_shares", "budget", "saved_by_looking", "failed_by_origin",
-    "nonfinite_steps", "nonfinite_at", "background",
+    "nonfinite_steps", "nonfinite_at", "background", "loop",
 )  # fmt: skip
 """Keys of `summary.json`; a figure that a run has no reader for is null."""
 

@@ -20,7 +20,7 @@ win_rate_held_out win_rate_by_training_judge win_rate_history
 forgetting embedding_arms subjects suites
 evaluation_teacher_calls evaluation_cost_usd teacher_share teacher_table judge_health
 rounds_detail failed_shares budget saved_by_looking failed_by_origin nonfinite_steps nonfinite_at
-background
+background loop
 """
 
 
