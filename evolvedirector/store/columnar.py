@@ -7,7 +7,7 @@ that map the same file share it. Entries are made when they are asked for, and f
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -132,7 +132,7 @@ class _Builder:
         return iter_texts(strings_of(arrays, "key", self._samples))
 
     def arrays(self) -> dict[str, np.ndarray]:
-        texts = {}
+        texts: dict[str, np.ndarray] = {}
         for name, builder in self._texts.items():
             texts |= builder.arrays(name)
         return texts | {name: np.array(values, np.int32) for name, values in self._numbers.items()}
@@ -225,7 +225,7 @@ class SnapshotTable:
         return _believed(lambda: index_of(self.arrays, "key", self.texts("key")))
 
     def _check(self) -> None:
-        tables = {
+        tables: dict[str, Sequence[object]] = {
             "origin": self.origins, "state": self.states, "skill": self.skills, "teacher": self.teachers,
             "variant": self.variants, "shard": self.shards, "roles": self.roles,
         }  # fmt: skip

@@ -24,7 +24,12 @@ _FIRST_LINE = re.compile(rb"([0-9a-f]{64}) ([0-9]{12})\n")
 _FIRST_LINE_BYTES = 64 + 1 + 12 + 1
 _ALIGNED = 64
 _CHUNK = 1 << 20
-_TYPES = {"u1": np.dtype("u1"), "i4": np.dtype("<i4"), "i8": np.dtype("<i8"), "u8": np.dtype("<u8")}
+_TYPES: dict[str, np.dtype[Any]] = {
+    "u1": np.dtype("u1"),
+    "i4": np.dtype("<i4"),
+    "i8": np.dtype("<i8"),
+    "u8": np.dtype("<u8"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +118,7 @@ def is_whole(path: Path) -> bool:
 def _parts(header: bytes, arrays: Mapping[str, np.ndarray]) -> Iterator[Any]:
     yield header
     for values in arrays.values():
-        yield memoryview(np.ascontiguousarray(values)).cast("B") if len(values) else b""
+        yield np.ascontiguousarray(values).view(np.uint8).data
         yield bytes(_padded(values.nbytes) - values.nbytes)
 
 

@@ -190,8 +190,8 @@ def _from_objects(
             numbers = (names.shards[place.shard], place.ordinal, place.width_px, place.height_px)
             rows.append((position, *numbers, skill, TRAINED.index(entry.state), roles))
     table = np.array(rows, np.int64).reshape(-1, 8)
-    position, *columns = (table[:, number].astype(np.int32) for number in range(8))
-    return _Part(position, np.array(keys, "S") if keys else np.empty(0, "S1"), *columns)
+    first, *rest = np.moveaxis(table.astype(np.int32), 1, 0)
+    return _Part(first, np.array(keys, "S") if keys else np.empty(0, "S1"), *rest)
 
 
 def _in_order(parts: list[_Part]) -> _Part:
