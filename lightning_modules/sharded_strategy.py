@@ -1,4 +1,4 @@
-"""Fully sharded data parallel training (FSDP2)."""
+"""Fully sharded data parallel training (FSDP2), over all ranks or over each of several replicas (HSDP)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
@@ -28,10 +30,20 @@ class ShardedStrategy(ModelParallelStrategy):
     Lightning's `ModelParallelStrategy` takes the ranks of a node as tensor-parallel by default, so that all of them
     would train on the same data; here data-parallel size is the world size, and set-up asserts it.
 
+    With `replicas` (HSDP, `HYBRID_SHARD` of FSDP1) the ranks form groups, each of which holds the whole model in its
+    shards: weights are gathered inside a group, on the fast links of one machine, and only gradients cross to the
+    others. The price is memory. Ranks that follow each other form a group, so one replica per machine is
+    `replicas: NUMBER_OF_MACHINES`. Every rank still reads its own samples, and the mean is over all of them.
+
     Args:
         save_distributed_checkpoint: each rank saves its own shard (a folder); false gathers one file on rank 0.
         process_group_backend: None follows the device (`nccl` on GPUs, `gloo` on CPUs).
         timeout_minutes: how long a collective waits for a rank.
+        replicas: how many copies of the model are trained, each sharded over an equal part of the ranks; it holds for
+            training alone, since drawing and exporting take nothing from it.
+
+    Raises:
+        UserError: there is no such number of replicas.
     """
 
     def __init__(
@@ -39,8 +51,15 @@ class ShardedStrategy(ModelParallelStrategy):
         save_distributed_checkpoint: bool = True,
         process_group_backend: str | None = None,
         timeout_minutes: float = 30,
+        replicas: int = 1,
     ) -> None:
+        if replicas < 1:
+            raise UserError(
+                f"replicas is {replicas}. It is how many copies of the model are trained, from 1 up. Write replicas: 1 "
+                "to shard over all ranks."
+            )
         self.saves_shards = save_distributed_checkpoint
+        self.replicas = replicas
         super().__init__(
             tensor_parallel_size=1,
             save_distributed_checkpoint=save_distributed_checkpoint,
@@ -49,9 +68,26 @@ class ShardedStrategy(ModelParallelStrategy):
         )
 
     def setup_environment(self) -> None:
-        """Set data-parallel size to the number of ranks, which is known only now."""
-        self._data_parallel_size = self.num_nodes * self.num_processes
+        """Set data-parallel size to the number of ranks, which is known only now, and part them into replicas.
+
+        Raises:
+            UserError: if the ranks cannot form so many replicas.
+        """
+        ranks = self.num_nodes * self.num_processes
+        fits = self.lightning_module is not None and self.lightning_module.trainer.state.fn == TrainerFn.FITTING
+        if fits and self.replicas > 1:
+            check_replicas(self.replicas, ranks)
+        self._data_parallel_size = ranks
         super().setup_environment()
+        if fits and self.replicas > 1:
+            sizes = (self.replicas, ranks // self.replicas)
+            mesh = init_device_mesh(self.root_device.type, sizes, mesh_dim_names=("replica", "shard"))
+            self._device_mesh = self.lightning_module._device_mesh = mesh
+
+    @property
+    def distributed_sampler_kwargs(self) -> dict[str, Any]:
+        """Say which part of the data is this rank's: one of as many as there are ranks, replicas or not."""
+        return {"num_replicas": self.world_size, "rank": self.global_rank}
 
     def setup(self, trainer: Trainer) -> None:
         """Assert that every rank is a data-parallel rank.
@@ -59,10 +95,10 @@ class ShardedStrategy(ModelParallelStrategy):
         Raises:
             RunError: if the mesh is another.
         """
-        sizes = (self.device_mesh["data_parallel"].size(), self.device_mesh["tensor_parallel"].size())
-        if sizes != (self.world_size, 1):
+        mesh = self.device_mesh
+        if sharded_over(mesh).size() != self.world_size:
             raise RunError(
-                f"The device mesh is {sizes[0]} data-parallel x {sizes[1]} tensor-parallel ranks. Every one of the "
+                f"The device mesh is {dict(zip(mesh.mesh_dim_names or (), mesh.shape, strict=False))}. Every one of the "
                 f"{self.world_size} ranks must be data-parallel. Launch as many processes per node as trainer.devices."
             )
         parts = [] if self.model is None else list(self.model.parameters())
@@ -135,6 +171,36 @@ _MISFITS = (
 )
 
 
+def check_replicas(replicas: int, ranks: int) -> None:
+    """Refuse replicas that ranks cannot form.
+
+    Args:
+        replicas: Copies of the model.
+        ranks: In all.
+
+    Raises:
+        UserError: They do not divide the ranks, or leave one rank to each, which is DDP.
+    """
+    allowed = [count for count in range(1, ranks // 2 + 1) if ranks % count == 0] or [1]
+    if replicas not in allowed:
+        raise UserError(
+            f"replicas is {replicas}, but there {'are' if ranks > 1 else 'is'} {ranks} rank{'s' * (ranks > 1)}. Each "
+            f"replica is sharded over an equal part of them, of two or more: {', '.join(map(str, allowed))} here. Write "
+            f"replicas: {max(count for count in allowed if count <= replicas)}, or take configs/strategy/ddp.yaml for a "
+            "whole copy on every rank."
+        )
+
+
+def sharded_over(device_mesh: DeviceMesh) -> DeviceMesh:
+    """Return the mesh that `fully_shard` takes: one axis, or replicas x shards.
+
+    Args:
+        device_mesh: Of a `ShardedStrategy`, or one with an axis `data_parallel`.
+    """
+    named = device_mesh.mesh_dim_names or ()
+    return device_mesh["data_parallel"] if "data_parallel" in named else device_mesh
+
+
 def shard(
     transformer: nn.Module,
     blocks: Sequence[nn.Module],
@@ -147,7 +213,7 @@ def shard(
     Args:
         transformer: sharded in place.
         blocks: units that are gathered one at a time.
-        device_mesh: holds an axis `data_parallel`.
+        device_mesh: holds an axis `data_parallel`, or has the axes `replica` and `shard`.
         precision: Lightning's precision; with bf16 the gathered parameters and activations are bfloat16.
         frozen: parameters that every rank keeps whole: gathering a frozen base for every pass costs more than it saves,
             and quantised weights cannot be cut.
@@ -157,7 +223,7 @@ def shard(
     half = torch.bfloat16 if precision == "bf16-mixed" else None
     # Inputs are not cast: times up to 1000 do not fit the 8 bits of bfloat16; autocast casts where it is safe.
     policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False)
-    mesh = device_mesh["data_parallel"]
+    mesh = sharded_over(device_mesh)
     for block in blocks:
         fully_shard(block, mesh=mesh, mp_policy=policy, ignored_params=set(frozen))
     # Reshard the root, too: left gathered after drawing images, it would hide averaged weights that are swapped out.

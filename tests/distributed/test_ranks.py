@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 def start(strategy: str, folder: Path, resume: Path | None, precision: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     ranks = 1 if strategy.startswith("single") else 2
-    launch(SCRIPT, strategy, folder, resume or "-", precision, ranks=ranks)
+    launch(SCRIPT, strategy, folder, resume or "-", precision, "cpu", ranks=ranks)
 
 
 @pytest.fixture(scope="module")
