@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from lightning.fabric.utilities.device_dtype_mixin import _update_properties
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
@@ -22,6 +23,9 @@ from evolvedirector.errors import RunError, UserError
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
+
+BOTH_BACKENDS = "cpu:gloo,cuda:nccl"
+"""Moves tensors of main memory and of devices."""
 
 
 class ShardedStrategy(ModelParallelStrategy):
@@ -41,9 +45,12 @@ class ShardedStrategy(ModelParallelStrategy):
         timeout_minutes: how long a collective waits for a rank.
         replicas: how many copies of the model are trained, each sharded over an equal part of the ranks; it holds for
             training alone, since drawing and exporting take nothing from it.
+        cpu_offload: shards of weights, gradients, optimizer state and averages lie in main memory; a block's weights
+            come to the device while it works, and the optimizer steps on the CPU. Slow, for a model that fits no other
+            way. A frozen base stays on the device.
 
     Raises:
-        UserError: there is no such number of replicas.
+        UserError: there is no such number of replicas, or no backend moves what lies in main memory.
     """
 
     def __init__(
@@ -52,14 +59,21 @@ class ShardedStrategy(ModelParallelStrategy):
         process_group_backend: str | None = None,
         timeout_minutes: float = 30,
         replicas: int = 1,
+        cpu_offload: bool = False,
     ) -> None:
         if replicas < 1:
             raise UserError(
                 f"replicas is {replicas}. It is how many copies of the model are trained, from 1 up. Write replicas: 1 "
                 "to shard over all ranks."
             )
+        if cpu_offload and process_group_backend == "nccl":
+            raise UserError(
+                "process_group_backend is nccl and cpu_offload is true. NCCL moves nothing that lies in main memory, "
+                f"where gradients and averages are then. Leave process_group_backend out, which takes {BOTH_BACKENDS}."
+            )
         self.saves_shards = save_distributed_checkpoint
         self.replicas = replicas
+        self.cpu_offload = cpu_offload
         super().__init__(
             tensor_parallel_size=1,
             save_distributed_checkpoint=save_distributed_checkpoint,
@@ -94,12 +108,19 @@ class ShardedStrategy(ModelParallelStrategy):
 
         Raises:
             RunError: if the mesh is another.
+            UserError: if something that is configured does not go with this strategy.
         """
         mesh = self.device_mesh
         if sharded_over(mesh).size() != self.world_size:
+            axes = dict(zip(mesh.mesh_dim_names or (), mesh.shape, strict=False))
             raise RunError(
-                f"The device mesh is {dict(zip(mesh.mesh_dim_names or (), mesh.shape, strict=False))}. Every one of the "
-                f"{self.world_size} ranks must be data-parallel. Launch as many processes per node as trainer.devices."
+                f"The device mesh is {axes}. Every one of the {self.world_size} ranks must be data-parallel. Launch as "
+                "many processes per node as trainer.devices."
+            )
+        if self.cpu_offload and str(trainer.precision) == "16-mixed":
+            raise UserError(
+                "trainer.precision is 16-mixed and cpu_offload is true. The loss scaler works on a device's gradients, "
+                "and these lie in main memory. Write trainer.precision: bf16-mixed, or cpu_offload: false."
             )
         parts = [] if self.model is None else list(self.model.parameters())
         has_base = any(not part.requires_grad and not isinstance(part, DTensor) for part in parts)
@@ -110,6 +131,21 @@ class ShardedStrategy(ModelParallelStrategy):
                 "save_distributed_checkpoint: true."
             )
         super().setup(trainer)
+
+    def model_to_device(self) -> None:
+        """Move what is not sharded; shards lie where `fully_shard` put them, in main memory perhaps."""
+        if not self.cpu_offload:
+            super().model_to_device()
+            return
+        assert self.model is not None
+        self.model._apply(lambda tensor: tensor if isinstance(tensor, DTensor) else tensor.to(self.root_device))
+        _update_properties(self.model, device=self.root_device)  # what `module.device` says, as `module.to` does
+
+    def _get_process_group_backend(self) -> str:
+        on_cuda = self.root_device.type == "cuda"
+        if self.cpu_offload and on_cuda and self._process_group_backend is None:
+            return BOTH_BACKENDS  # norms of gradients and whole averages are gathered from main memory
+        return super()._get_process_group_backend()
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """Return the optimizer's state, with zeros for parameters that had no gradient while others had one.
@@ -183,11 +219,12 @@ def check_replicas(replicas: int, ranks: int) -> None:
     """
     allowed = [count for count in range(1, ranks // 2 + 1) if ranks % count == 0] or [1]
     if replicas not in allowed:
+        there_are = f"there are {ranks} ranks" if ranks > 1 else "there is 1 rank"
         raise UserError(
-            f"replicas is {replicas}, but there {'are' if ranks > 1 else 'is'} {ranks} rank{'s' * (ranks > 1)}. Each "
-            f"replica is sharded over an equal part of them, of two or more: {', '.join(map(str, allowed))} here. Write "
-            f"replicas: {max(count for count in allowed if count <= replicas)}, or take configs/strategy/ddp.yaml for a "
-            "whole copy on every rank."
+            f"replicas is {replicas}, but {there_are}. Each replica is sharded over an equal part of them, of two or "
+            f"more: {', '.join(map(str, allowed))} here. Write replicas: "
+            f"{max(count for count in allowed if count <= replicas)}, or take configs/strategy/ddp.yaml for a whole "
+            "copy on every rank."
         )
 
 
@@ -207,6 +244,7 @@ def shard(
     device_mesh: DeviceMesh,
     precision: str,
     frozen: Set[nn.Parameter] = frozenset(),
+    cpu_offload: bool = False,
 ) -> None:
     """Shard each block, then the rest, over the data-parallel ranks; master parameters stay fp32.
 
@@ -217,17 +255,25 @@ def shard(
         precision: Lightning's precision; with bf16 the gathered parameters and activations are bfloat16.
         frozen: parameters that every rank keeps whole: gathering a frozen base for every pass costs more than it saves,
             and quantised weights cannot be cut.
+        cpu_offload: shards lie in main memory, page-locked where the device is a GPU.
     """
-    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+    from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 
     half = torch.bfloat16 if precision == "bf16-mixed" else None
     # Inputs are not cast: times up to 1000 do not fit the 8 bits of bfloat16; autocast casts where it is safe.
     policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False)
     mesh = sharded_over(device_mesh)
+    lies = CPUOffloadPolicy(pin_memory=mesh.device_type == "cuda") if cpu_offload else OffloadPolicy()
+    options: dict[str, Any] = {
+        "mesh": mesh,
+        "mp_policy": policy,
+        "offload_policy": lies,
+        "ignored_params": set(frozen),
+    }
     for block in blocks:
-        fully_shard(block, mesh=mesh, mp_policy=policy, ignored_params=set(frozen))
+        fully_shard(block, **options)
     # Reshard the root, too: left gathered after drawing images, it would hide averaged weights that are swapped out.
-    fully_shard(transformer, mesh=mesh, mp_policy=policy, reshard_after_forward=True, ignored_params=set(frozen))
+    fully_shard(transformer, reshard_after_forward=True, **options)
 
 
 def refuse_unshardable_optimizer(optimizer: torch.optim.Optimizer) -> None:

@@ -6,8 +6,22 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
 
 TIMEOUT_S = 280
+
+
+def accelerators(ranks: int) -> list[Any]:
+    """Return what to run the same test on: CPU processes, and, under the mark `gpu`, one GPU for each rank.
+
+    Args:
+        ranks: Processes.
+    """
+    too_few = pytest.mark.skipif(torch.cuda.device_count() < ranks, reason=f"needs {ranks} CUDA devices")
+    return ["cpu", pytest.param("gpu", marks=[pytest.mark.gpu, too_few])]
 
 
 def launch(script: Path, *words: object, ranks: int = 1) -> None:

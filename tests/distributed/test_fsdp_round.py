@@ -44,7 +44,8 @@ class Reads(pl.Callback):
 
 trainer = pl.Trainer(
     default_root_dir=folder, accelerator="cpu", devices=int(os.environ["WORLD_SIZE"]),
-    strategy=ShardedStrategy(replicas=int(sys.argv[3])), max_epochs=4, logger=False, reload_dataloaders_every_n_epochs=1, use_distributed_sampler=False, gradient_clip_val=1.0,
+    strategy=ShardedStrategy(replicas=int(sys.argv[3])), max_epochs=4, logger=False,
+    reload_dataloaders_every_n_epochs=1, use_distributed_sampler=False, gradient_clip_val=1.0,
     enable_progress_bar=False, enable_model_summary=False, 
     callbacks=[EMA(), evolution, RunSummary(), RunCheckpoint(), Reads()],
 )

@@ -8,18 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from tests.distributed.launched import launch
-from tests.distributed.test_ranks import SCRIPT, largest_difference
+from tests.distributed.launched import accelerators, launch
+from tests.distributed.test_ranks import SCRIPT, assert_equal, largest_difference
 
 pytestmark = pytest.mark.crash
 RANKS = 4
-ON = [
-    "cpu",
-    pytest.param(
-        "gpu",
-        marks=[pytest.mark.gpu, pytest.mark.skipif(torch.cuda.device_count() < RANKS, reason="needs four GPUs")],
-    ),
-]
 
 
 def trained(strategy: str, folder: Path, accelerator: str, resume: Path | None = None) -> dict[str, Any]:
@@ -29,7 +22,7 @@ def trained(strategy: str, folder: Path, accelerator: str, resume: Path | None =
     return torch.load(folder / "result.pt", weights_only=True)
 
 
-@pytest.mark.parametrize("accelerator", ON)
+@pytest.mark.parametrize("accelerator", accelerators(RANKS))
 def test_replicas_of_shards_equal_one_process_and_resume_exactly(tmp_path: Path, accelerator: str) -> None:
     one = trained("single", tmp_path / "one", accelerator)
     four = trained("hsdp", tmp_path / "four", accelerator)
@@ -40,6 +33,4 @@ def test_replicas_of_shards_equal_one_process_and_resume_exactly(tmp_path: Path,
     for image, other in zip(four["images"], one["images"], strict=True):  # drawn in the middle, on averaged weights
         assert (image.int() - other.int()).abs().max() <= 1
     again = trained("hsdp", tmp_path / "again", accelerator, tmp_path / "four" / "middle.ckpt")
-    for part in ("weights", "average"):
-        assert all(torch.equal(again[part][name], four[part][name]) for name in four[part])
-    assert again["images_seen"] == four["images_seen"] and again["updates"] == four["updates"]
+    assert_equal(again, four)

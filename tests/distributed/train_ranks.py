@@ -98,7 +98,9 @@ def full(tensor: torch.Tensor) -> torch.Tensor:
 def strategy_of(name: str) -> Any:
     if name == "ddp":
         return DDPStrategy()
-    return "auto" if name == "single" else ShardedStrategy(replicas=2 if name == "hsdp" else 1)
+    if name == "single":
+        return "auto"
+    return ShardedStrategy(replicas=2 if name == "hsdp" else 1, cpu_offload=name == "offloaded")
 
 
 def main(strategy_name: str, output: Path, resume: Path | None, precision: Any, accelerator: str) -> None:
@@ -147,6 +149,7 @@ def main(strategy_name: str, output: Path, resume: Path | None, precision: Any, 
                 "sharded": sharded,
                 "nonfinite": module.summary_entries(),
                 "loss": float(trainer.callback_metrics["train/loss"]),
+                "lies_on": sorted({part.device.type for part in module.parameters()}),
                 "placements": sorted({str(p.placements) for p in module.parameters() if isinstance(p, DTensor)}),
             },
             output / "result.pt",

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 
@@ -14,8 +15,8 @@ from evolvedirector.errors import UserError
 from evolvedirector.lightning_modules import ShardedStrategy
 
 
-def strategy_of(ranks: int, replicas: int) -> ShardedStrategy:
-    strategy = ShardedStrategy(replicas=replicas)
+def strategy_of(ranks: int, replicas: int, **options: Any) -> ShardedStrategy:
+    strategy = ShardedStrategy(replicas=replicas, **options)
     strategy.parallel_devices = [torch.device("cpu")] * ranks
     module: Any = LightningModule()
     module._trainer = SimpleNamespace(state=SimpleNamespace(fn=TrainerFn.FITTING))
@@ -33,7 +34,34 @@ def test_replicas_that_ranks_cannot_form_are_refused(ranks: int, replicas: int, 
 
 
 def test_one_process_has_no_replicas() -> None:
-    with pytest.raises(UserError, match="replicas is 2, but there is 1 rank.*Write replicas: 1"):
+    with pytest.raises(UserError, match=r"replicas is 2, but there is 1 rank.*Write replicas: 1"):
         strategy_of(1, 2).setup_environment()
     with pytest.raises(UserError, match="replicas is 0"):
         ShardedStrategy(replicas=0)
+
+
+def test_what_does_not_go_with_shards_in_main_memory_is_refused() -> None:
+    with pytest.raises(UserError, match="process_group_backend is nccl and cpu_offload is true"):
+        ShardedStrategy(cpu_offload=True, process_group_backend="nccl")
+    strategy = strategy_of(1, 1, cpu_offload=True)
+    strategy._device_mesh = SimpleNamespace(size=lambda: 1, mesh_dim_names=("replica", "shard"))  # type: ignore[assignment]
+    with pytest.raises(UserError, match="precision is 16-mixed and cpu_offload is true"):
+        strategy.setup(SimpleNamespace(precision="16-mixed"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("device", "offload", "chosen", "backend"),
+    [
+        ("cuda", True, None, "cpu:gloo,cuda:nccl"),
+        ("cuda", False, None, "nccl"),
+        ("cpu", True, None, "gloo"),
+        ("cuda", True, "gloo", "gloo"),
+    ],
+)
+def test_shards_in_main_memory_have_a_backend_that_moves_them(
+    device: str, offload: bool, chosen: str | None, backend: str
+) -> None:
+    strategy = ShardedStrategy(cpu_offload=offload, process_group_backend=chosen)
+    strategy.parallel_devices = [torch.device(device)]
+    strategy.cluster_environment = LightningEnvironment()
+    assert strategy._get_process_group_backend() == backend
