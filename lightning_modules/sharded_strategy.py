@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from evolvedirector.errors import RunError, UserError
+from evolvedirector.lightning_modules.asynchronous_save import AsynchronousSave, reason_of
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -80,6 +82,8 @@ class ShardedStrategy(ModelParallelStrategy):
             process_group_backend=process_group_backend,
             timeout=timedelta(minutes=timeout_minutes),
         )
+        self._saving = AsynchronousSave(self._timeout)
+        self._then: Callable[[], None] | None = None
 
     def setup_environment(self) -> None:
         """Set data-parallel size to the number of ranks, which is known only now, and part them into replicas.
@@ -170,6 +174,55 @@ class ShardedStrategy(ModelParallelStrategy):
                 if isinstance(value, Tensor)
             }
         return found
+
+    @contextmanager
+    def saving_beside(self, then: Callable[[], None]) -> Iterator[None]:
+        """Let `save_checkpoint` inside return as soon as the state is copied, and write it while training goes on.
+
+        Args:
+            then: called in a thread of rank 0 when every rank has written its shards.
+        """
+        self._then = then
+        try:
+            yield
+        finally:
+            self._then = None
+
+    def finish_saving(self) -> tuple[Path, str] | None:
+        """Wait for what is written beside training; every rank calls it and returns the same.
+
+        Returns:
+            Which checkpoint could not be written, and why. None: all is well, or there was none.
+        """
+        return self._saving.finish()
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
+    ) -> None:
+        """Write a checkpoint, or copy it and begin to write it; every rank calls it.
+
+        Args:
+            checkpoint: as the trainer gathers it.
+            filepath: a folder of shards, or one file.
+            storage_options: None; others are refused.
+
+        Raises:
+            OSError: if it could not be written.
+        """
+        if self._then is None or not self.saves_shards:
+            try:
+                super().save_checkpoint(checkpoint, filepath, storage_options)
+            except CheckpointException as error:  # which nothing but BaseException catches
+                raise OSError(reason_of(error)) from error
+            return
+        optimizers = {f"optimizer_{n}": state for n, state in enumerate(checkpoint.pop("optimizer_states", []))}
+        state = {"state_dict": checkpoint.pop("state_dict"), **optimizers}
+        self._saving.begin(Path(self.broadcast(filepath)), state, checkpoint, self._then)
+
+    def teardown(self) -> None:
+        """Let a checkpoint that is being written come to its end, however training ended."""
+        self._saving.wait()
+        super().teardown()
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
         """Load weights and optimizer; say in one paragraph where they do not fit what is configured.

@@ -9,8 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from evolvedirector.callbacks.checkpoint import latest_committed
 from tests.distributed import cli_ranks
-from tests.distributed.cli_ranks import averages_of, weights_of, write_config
+from tests.distributed.cli_ranks import averages_of, optimizer_of, weights_of, write_config
 from tests.distributed.launched import accelerators, launch
 from tests.distributed.test_ranks import largest_difference
 
@@ -42,3 +43,35 @@ def test_two_ranks_then_one_then_two_train_what_one_trains_and_are_exported_whol
     written = load_file(tmp_path / "out/transformer/diffusion_pytorch_model.safetensors")
     averages = {name.removeprefix("transformer."): part for name, part in averages_of(tmp_path / "parts", 4).items()}
     assert all(torch.equal(written[name], part) for name, part in averages.items())
+
+
+# Each write is held back until training has gone on by a step.
+@pytest.mark.parametrize("accelerator", accelerators(2))
+def test_what_is_written_beside_training_is_the_state_of_its_step(tmp_path: Path, accelerator: str) -> None:
+    waits = write_config(tmp_path / "waits", accelerator)
+    beside = write_config(tmp_path / "beside", accelerator, fault="", asynchronous=True)
+    killed = write_config(tmp_path / "killed", accelerator, fault="killed", asynchronous=True)
+    run(fit(waits), fit(beside), ranks=2)
+    for step in (2, 4, 6, 8):
+        for read in (averages_of, weights_of, optimizer_of):
+            one, other = read(tmp_path / "waits", step), read(tmp_path / "beside", step)
+            assert one and one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+        assert (tmp_path / f"beside/checkpoints/step-{step:08d}/COMMIT.json").is_file()
+
+    with pytest.raises(AssertionError):
+        run(fit(killed), ranks=2)
+    assert latest_committed(tmp_path / "killed") == tmp_path / "killed/checkpoints/step-00000002/state.ckpt"
+    assert (tmp_path / "killed/checkpoints/step-00000004/state.ckpt").is_dir()
+    run(fit(killed, "--ckpt_path=last", "--trainer.callbacks.init_args.fault="), ranks=2)
+    for read in (averages_of, weights_of, optimizer_of):
+        one, other = read(tmp_path / "waits", 8), read(tmp_path / "killed", 8)
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_write_that_fails_on_one_rank_ends_all_and_leaves_the_earlier_one(tmp_path: Path) -> None:
+    config = write_config(tmp_path / "run", fault="fails", asynchronous=True)
+    told = r"The checkpoint step-00000004 could not be written \(\[Errno 28\] No space left on device\)"
+    with pytest.raises(AssertionError, match=told):
+        run(fit(config), ranks=2)
+    assert [(tmp_path / f"run/rank{rank}.code").read_text() for rank in (0, 1)] == ["1", "1"]
+    assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["step-00000002"]
