@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 
 from evolvedirector.errors import RunError, UserError
 from evolvedirector.lightning_modules.asynchronous_save import AsynchronousSave, reason_of
+from evolvedirector.models.quantised import quantised_layers
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -309,9 +310,20 @@ def shard(
         frozen: parameters that every rank keeps whole: gathering a frozen base for every pass costs more than it saves,
             and quantised weights cannot be cut.
         cpu_offload: shards lie in main memory, page-locked where the device is a GPU.
+
+    Raises:
+        UserError: if quantised weights would be cut: bitsandbytes reads them as whole blocks and computes something
+            else from a part, without a word.
     """
     from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 
+    cut = [part for layer in quantised_layers(transformer) for part in layer.parameters() if part not in frozen]
+    if any(not part.is_floating_point() for part in cut):
+        raise UserError(
+            f"{type(transformer).__name__} has weights quantised by bitsandbytes, which no shards can be cut of. Every "
+            "rank must keep them whole, as the frozen base of a LoRA. Write them under model.init_args.trained, with "
+            "base_precision: nf4, or load the network unquantised."
+        )
     half = torch.bfloat16 if precision == "bf16-mixed" else None
     # Inputs are not cast: times up to 1000 do not fit the 8 bits of bfloat16; autocast casts where it is safe.
     policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False)

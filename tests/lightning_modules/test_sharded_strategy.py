@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor
 
 from evolvedirector.errors import UserError
-from evolvedirector.lightning_modules import ShardedStrategy
+from evolvedirector.experts import LoRA, Trained
+from evolvedirector.lightning_modules import Compute, ShardedStrategy
+from evolvedirector.lightning_modules.assemble import Where, assemble
+from evolvedirector.lightning_modules.sharded_strategy import shard
+from tests.lightning_modules.tiny_student import family
 
 
 def strategy_of(ranks: int, replicas: int, **options: Any) -> ShardedStrategy:
@@ -65,3 +73,21 @@ def test_shards_in_main_memory_have_a_backend_that_moves_them(
     strategy.parallel_devices = [torch.device(device)]
     strategy.cluster_environment = LightningEnvironment()
     assert strategy._get_process_group_backend() == backend
+
+
+@pytest.fixture
+def one_rank() -> Iterator[Any]:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1, 1), mesh_dim_names=("replica", "shard"))
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("rows_of_any_length")
+@pytest.mark.parametrize("precision", ["nf4", "int8"])
+def test_quantised_weights_stay_whole_on_every_rank(one_rank: Any, precision: Any) -> None:
+    whole, _ = assemble(family(), 0, Trained(LoRA(2), precision), Compute(), Where(mesh=one_rank))
+    assert {isinstance(part, DTensor) for part in whole.parameters() if part.requires_grad} == {True}
+    assert {isinstance(part, DTensor) for part in whole.parameters() if not part.requires_grad} == {False}
+    network, _ = assemble(family(), 0, Trained(LoRA(2), precision), Compute(), Where())
+    with pytest.raises(UserError, match=r"quantised by bitsandbytes.*Every rank must keep them whole"):
+        shard(network, family().blocks(network), one_rank, "32-true")
