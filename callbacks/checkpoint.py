@@ -117,7 +117,7 @@ class RunCheckpoint(Checkpoint):
             UserError: The strategy writes no checkpoint beside training.
         """
         strategy = trainer.strategy
-        if self.asynchronous and not (isinstance(strategy, SavesBeside) and strategy.saves_shards):
+        if stage == "fit" and self.asynchronous and not (isinstance(strategy, SavesBeside) and strategy.saves_shards):
             raise UserError(
                 f"asynchronous is true, but {type(strategy).__name__} writes one file, while training waits. Allowed "
                 "are shards, which are written beside it. Write asynchronous: false, or take "

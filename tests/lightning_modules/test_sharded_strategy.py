@@ -48,6 +48,13 @@ def test_one_process_has_no_replicas() -> None:
         ShardedStrategy(replicas=0)
 
 
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_every_rank_reads_its_own_samples_in_whatever_replica(replicas: int) -> None:
+    strategy = strategy_of(4, replicas)
+    strategy.cluster_environment = SimpleNamespace(world_size=lambda: 4, global_rank=lambda: 3)  # type: ignore[assignment]
+    assert strategy.distributed_sampler_kwargs == {"num_replicas": 4, "rank": 3}
+
+
 def test_what_does_not_go_with_shards_in_main_memory_is_refused() -> None:
     with pytest.raises(UserError, match="process_group_backend is nccl and cpu_offload is true"):
         ShardedStrategy(cpu_offload=True, process_group_backend="nccl")
