@@ -66,12 +66,3 @@ def test_what_is_written_beside_training_is_the_state_of_its_step(tmp_path: Path
     for read in (averages_of, weights_of, optimizer_of):
         one, other = read(tmp_path / "waits", 8), read(tmp_path / "killed", 8)
         assert all(torch.equal(one[name], other[name]) for name in one)
-
-
-def test_a_write_that_fails_on_one_rank_ends_all_and_leaves_the_earlier_one(tmp_path: Path) -> None:
-    config = write_config(tmp_path / "run", fault="fails", asynchronous=True)
-    told = r"The checkpoint step-00000004 could not be written \(\[Errno 28\] No space left on device\)"
-    with pytest.raises(AssertionError, match=told):
-        run(fit(config), ranks=2)
-    assert [(tmp_path / f"run/rank{rank}.code").read_text() for rank in (0, 1)] == ["1", "1"]
-    assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["step-00000002"]
