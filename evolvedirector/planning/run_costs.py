@@ -215,8 +215,10 @@ def class_of(setting: Any) -> str:
     """Return the class path of a setting that is written as a word or as `class_path` and `init_args`.
 
     Args:
-        setting: A node of a parsed config; None names nothing.
+        setting: A node of a parsed config, or the class that is the default; None names nothing.
     """
+    if isinstance(setting, type):
+        return f"{setting.__module__}.{setting.__qualname__}"
     if setting is None or isinstance(setting, str):
         return setting or ""
     return str(setting.get("class_path", ""))
