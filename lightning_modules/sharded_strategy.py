@@ -122,11 +122,7 @@ class ShardedStrategy(ModelParallelStrategy):
                 f"The device mesh is {axes}. Every one of the {self.world_size} ranks must be data-parallel. Launch as "
                 "many processes per node as trainer.devices."
             )
-        if self.cpu_offload and str(trainer.precision) == "16-mixed":
-            raise UserError(
-                "trainer.precision is 16-mixed and cpu_offload is true. The loss scaler works on a device's gradients, "
-                "and these lie in main memory. Write trainer.precision: bf16-mixed, or cpu_offload: false."
-            )
+        check_offload(self.cpu_offload, str(trainer.precision))
         parts = [] if self.model is None else list(self.model.parameters())
         has_base = any(not part.requires_grad and not isinstance(part, DTensor) for part in parts)
         if has_base and not self.saves_shards:
@@ -279,6 +275,23 @@ def check_replicas(replicas: int, ranks: int) -> None:
             f"more: {', '.join(map(str, allowed))} here. Write replicas: "
             f"{max(count for count in allowed if count <= replicas)}, or take configs/strategy/ddp.yaml for a whole "
             "copy on every rank."
+        )
+
+
+def check_offload(cpu_offload: bool, precision: str) -> None:
+    """Refuse a precision that does not go with gradients in main memory.
+
+    Args:
+        cpu_offload: Whether they lie there.
+        precision: Lightning's.
+
+    Raises:
+        UserError: It does not.
+    """
+    if cpu_offload and precision == "16-mixed":
+        raise UserError(
+            "trainer.precision is 16-mixed and cpu_offload is true. The loss scaler works on a device's gradients, and "
+            "these lie in main memory. Write trainer.precision: bf16-mixed, or cpu_offload: false."
         )
 
 

@@ -164,7 +164,7 @@ def memory_of(
         weight_bytes=parameters[2],
         shards=shards_of(run),
         base_is_whole="ShardedStrategy" in strategy,
-        offloaded=bool(_argument(config.trainer.strategy, "cpu_offload", False)),
+        offloaded=bool(of_strategy(run, "cpu_offload", False)),
         averaged_copies=averaged_copies,
         optimizer_bytes=by_name if optimizer is None else state_bytes(optimizer),
         frozen=frozen_bytes(run.model),
@@ -233,13 +233,29 @@ def shards_of(run: Any) -> int:
     strategy = run.config[run.subcommand].trainer.strategy
     if not any(word in class_of(strategy) for word in _SHARDING):
         return 1
-    return max(1, devices_of(run) // max(1, int(_argument(strategy, "replicas", 1))))
+    return max(1, devices_of(run) // max(1, int(of_strategy(run, "replicas", 1))))
+
+
+def of_strategy(run: Any, name: str, otherwise: Any) -> Any:
+    """Return what the strategy is given under a name, be its devices on this machine or not.
+
+    Args:
+        run: Built, not started.
+        name: Of the argument.
+        otherwise: Taken where the strategy is a word, or is not given it.
+    """
+    return _argument(run.config[run.subcommand].trainer.strategy, name, otherwise)
 
 
 def devices_of(run: Any) -> int:
-    """Return how many devices train."""
+    """Return how many devices train.
+
+    Args:
+        run: Built, not started.
+    """
     wanted = run.config[run.subcommand].trainer
-    devices = wanted.devices if isinstance(wanted.devices, int) and wanted.devices > 0 else run.trainer.num_devices
+    written = str(wanted.devices)  # a flag is text: `--trainer.devices 8`
+    devices = int(written) if written.isdecimal() and int(written) > 0 else run.trainer.num_devices
     return int(devices) * int(wanted.num_nodes or 1)
 
 
