@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 from torch.distributed import checkpoint as sharded
 from torch.distributed.checkpoint.api import CheckpointException
@@ -55,7 +54,7 @@ class AsynchronousSave:
         if is_first:
             torch.save(beside, packed)  # plain values of callbacks and loops change with the next step, too
         path.mkdir(parents=True, exist_ok=True)
-        copied = apply_to_collection(state, Tensor, _copied)
+        copied = _copied(state)
         self._path, self._error = path, None
 
         def write() -> None:
@@ -90,8 +89,12 @@ class AsynchronousSave:
             self._thread.join()
 
 
-def _copied(tensor: Tensor) -> Tensor:
-    return tensor.detach().clone()
+def _copied(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {name: _copied(part) for name, part in value.items()}
+    return [_copied(part) for part in value] if isinstance(value, list) else value  # plain values do not change
 
 
 def _write(path: Path, packed: io.BytesIO) -> None:

@@ -92,16 +92,17 @@ class ShardedStrategy(ModelParallelStrategy):
         Raises:
             UserError: if the ranks cannot form so many replicas.
         """
-        ranks = self.num_nodes * self.num_processes
-        fits = self.lightning_module is not None and self.lightning_module.trainer.state.fn == TrainerFn.FITTING
-        if fits and self.replicas > 1:
+        ranks, module = self.num_nodes * self.num_processes, self.lightning_module
+        assert module is not None
+        forms_replicas = self.replicas > 1 and module.trainer.state.fn == TrainerFn.FITTING
+        if forms_replicas:
             check_replicas(self.replicas, ranks)
         self._data_parallel_size = ranks
         super().setup_environment()
-        if fits and self.replicas > 1:
+        if forms_replicas:
             sizes = (self.replicas, ranks // self.replicas)
             mesh = init_device_mesh(self.root_device.type, sizes, mesh_dim_names=("replica", "shard"))
-            self._device_mesh = self.lightning_module._device_mesh = mesh
+            self._device_mesh = module._device_mesh = mesh
 
     @property
     def distributed_sampler_kwargs(self) -> dict[str, Any]:

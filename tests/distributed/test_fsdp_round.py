@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from evolvedirector.callbacks.checkpoint import is_whole
+
 SCRIPT = """
 import json, os, sys
 from pathlib import Path
@@ -47,7 +49,7 @@ trainer = pl.Trainer(
     strategy=ShardedStrategy(replicas=int(sys.argv[3])), max_epochs=4, logger=False,
     reload_dataloaders_every_n_epochs=1, use_distributed_sampler=False, gradient_clip_val=1.0,
     enable_progress_bar=False, enable_model_summary=False, 
-    callbacks=[EMA(), evolution, RunSummary(), RunCheckpoint(), Reads()],
+    callbacks=[EMA(), evolution, RunSummary(), RunCheckpoint(asynchronous=sys.argv[3] != "1"), Reads()],
 )
 trainer.fit(module, datamodule=data)
 report = {"drawn": drawn, "steps": trainer.global_step, "revisions": read}
@@ -66,6 +68,8 @@ def test_both_ranks_render_and_training_goes_on(tmp_path: Path, mode: str, round
 @pytest.mark.crash
 def test_ranks_of_replicas_render_and_training_goes_on(tmp_path: Path) -> None:
     hold_rounds(tmp_path, "between_epochs", 3, ranks=4, replicas=2)
+    saved = [path.name for path in (tmp_path / "checkpoints").iterdir() if is_whole(path)]  # beside training, too
+    assert sorted(saved) == ["step-00000009", "step-00000012"] == sorted(os.listdir(tmp_path / "checkpoints"))
 
 
 def hold_rounds(tmp_path: Path, mode: str, rounds: int, ranks: int, replicas: int) -> None:
