@@ -104,7 +104,7 @@ class BenchRun(StudentOfRun):
         config = self.config[self.subcommand]
         trainer = config.trainer
         self.devices = _devices_of(trainer)
-        trainer.devices, trainer.num_nodes = 1, 1
+        _for_one_process(trainer)
         trainer.default_root_dir = str(self._folder / "run")
         data = config.get("data")
         path = "" if data is None else str(data.get("class_path") or "")
@@ -229,6 +229,15 @@ def _png(draw: np.random.Generator, size: tuple[int, int], channels: int) -> byt
     buffer = io.BytesIO()
     Image.fromarray(values[..., 0] if channels == 1 else values).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
+
+
+def _for_one_process(trainer: Any) -> None:
+    """Let a config train on one device, as one replica."""
+    trainer.devices, trainer.num_nodes = 1, 1
+    strategy = trainer.strategy
+    arguments = None if strategy is None or isinstance(strategy, str) else strategy.get("init_args")
+    if arguments is not None and "replicas" in arguments:
+        arguments["replicas"] = 1
 
 
 def _devices_of(trainer: Any) -> int:
