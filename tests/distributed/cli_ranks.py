@@ -17,6 +17,7 @@ from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter, loa
 
 from evolvedirector.cli import main
 from evolvedirector.execution.ranks import leaving_process_group
+from tests.distributed.launched import end
 from tests.distributed.lora_ranks import Sliced
 from tests.lightning_modules.tiny_student import student_tree
 
@@ -143,4 +144,4 @@ if __name__ == "__main__":
         if "RANK" in os.environ:  # one group for all of them: it cannot be made a second time
             torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
         ended_with = run_all(json.loads(sys.argv[1]))
-    sys.exit(ended_with)
+    end(ended_with)

@@ -19,6 +19,7 @@ from evolvedirector.execution.ranks import leaving_process_group
 from evolvedirector.experts import LoRA, Trained
 from evolvedirector.lightning_modules import FlowMatching, ShardedStrategy, TextToImage
 from evolvedirector.records import ImageRequest
+from tests.distributed.launched import end
 from tests.lightning_modules.tiny_student import SIDE, Batches, family
 
 
@@ -85,3 +86,4 @@ def frozen_of(module: LightningModule) -> list[str]:
 if __name__ == "__main__":
     with leaving_process_group():
         main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), *sys.argv[4:])
+    end()

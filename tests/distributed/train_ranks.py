@@ -18,6 +18,7 @@ from evolvedirector.callbacks.ema import EMA
 from evolvedirector.execution.ranks import leaving_process_group
 from evolvedirector.lightning_modules import FlowMatching, PixArt, RandomTextEncoder, ShardedStrategy, TextToImage
 from evolvedirector.records import ImageRequest
+from tests.distributed.launched import end
 
 GLOBAL_BATCH = 8
 BATCHES = 40  # with accumulation 2: 20 optimizer steps
@@ -160,3 +161,4 @@ if __name__ == "__main__":
     warnings.filterwarnings("ignore")
     with leaving_process_group():
         main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]) if sys.argv[3] != "-" else None, *sys.argv[4:])
+    end()
