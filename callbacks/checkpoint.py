@@ -7,6 +7,9 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -34,6 +37,23 @@ class ReadsRevision(Protocol):
         ...
 
 
+@runtime_checkable
+class SavesBeside(Protocol):
+    """A strategy that can write a checkpoint while training goes on."""
+
+    saves_shards: bool
+    """Whether it does: one gathered file is written at once."""
+
+    def saving_beside(self, then: Callable[[], None]) -> AbstractContextManager[None]:
+        """Let the trainer's `save_checkpoint` inside return when the state is copied; call `then` when it is written,
+        in a thread of rank 0."""
+        ...
+
+    def finish_saving(self) -> tuple[Path, str] | None:
+        """Wait for it on every rank; say which one could not be written, and why."""
+        ...
+
+
 class RunCheckpoint(Checkpoint):
     """Save the whole training state into the run folder, so that `--ckpt_path last` goes on after any kind of end.
 
@@ -54,13 +74,22 @@ class RunCheckpoint(Checkpoint):
         ```
     """
 
-    def __init__(self, every_n_epochs: int = 1, every_n_train_steps: int | None = None, keep_last: int = 2) -> None:
+    def __init__(
+        self,
+        every_n_epochs: int = 1,
+        every_n_train_steps: int | None = None,
+        keep_last: int = 2,
+        asynchronous: bool = False,
+    ) -> None:
         """Set how often to save.
 
         Args:
             every_n_epochs: Save at the end of every n-th epoch, and at the end of training. 0 only at the end.
             every_n_train_steps: Also save each n optimizer steps. None: at epochs only.
             keep_last: How many committed checkpoints to keep; older ones go, except pinned ones.
+            asynchronous: Copy the state and write it in a thread while training goes on, for the shards of
+                `ShardedStrategy`. It takes main memory for the copy. The next checkpoint, a round and the end of
+                training wait for it; one that is not yet committed does not count.
 
         Raises:
             UserError: A number is out of range.
@@ -78,10 +107,22 @@ class RunCheckpoint(Checkpoint):
         self.every_n_epochs = every_n_epochs
         self.every_n_train_steps = every_n_train_steps
         self.keep_last = keep_last
+        self.asynchronous = asynchronous
         self._last_saved_step = -1
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Clear what an interrupted save left behind."""
+        """Clear what an interrupted save left behind.
+
+        Raises:
+            UserError: The strategy writes no checkpoint beside training.
+        """
+        strategy = trainer.strategy
+        if stage == "fit" and self.asynchronous and not (isinstance(strategy, SavesBeside) and strategy.saves_shards):
+            raise UserError(
+                f"asynchronous is true, but {type(strategy).__name__} writes one file, while training waits. Allowed "
+                "are shards, which are written beside it. Write asynchronous: false, or take "
+                "configs/strategy/fsdp.yaml with save_distributed_checkpoint: true."
+            )
         if stage == "fit" and trainer.is_global_zero:
             remove_uncommitted(Path(trainer.default_root_dir))
 
@@ -108,6 +149,9 @@ class RunCheckpoint(Checkpoint):
         """Save the finished state unless it is saved already."""
         if trainer.global_step != self._last_saved_step:
             self._save(trainer)
+        finish_saving(trainer)
+        if trainer.is_global_zero:
+            prune(Path(trainer.default_root_dir), self.keep_last)
 
     def _step_is_due(self, trainer: Trainer) -> bool:
         step = trainer.global_step
@@ -118,19 +162,21 @@ class RunCheckpoint(Checkpoint):
         if getattr(trainer, "fast_dev_run", False) or trainer.sanity_checking:
             return
         run_folder = Path(trainer.default_root_dir)
-        save_committed(trainer, run_folder, f"step-{trainer.global_step:08d}")
+        save_committed(trainer, run_folder, f"step-{trainer.global_step:08d}", self.asynchronous)
         self._last_saved_step = trainer.global_step
         if trainer.is_global_zero:
-            prune(run_folder, self.keep_last)
+            prune(run_folder, self.keep_last)  # one that is still being written does not count yet
 
 
-def save_committed(trainer: Trainer, run_folder: Path, name: str) -> Path:
+def save_committed(trainer: Trainer, run_folder: Path, name: str, beside: bool = False) -> Path:
     """Save the training state under a new name and commit it; call it on every rank.
 
     Args:
         trainer: The running trainer.
         run_folder: Folder of the run; the checkpoint goes to `checkpoints/<name>/` in it.
         name: Wanted name (`step-00001200`, `step-00001200-round`); a taken one gets `-2`, `-3`, ...
+        beside: Return when the state is copied; it is written and committed while training goes on, until
+            `finish_saving`.
 
     Returns:
         The path that `ckpt_path` takes: a file, or a folder for sharded strategies.
@@ -138,21 +184,27 @@ def save_committed(trainer: Trainer, run_folder: Path, name: str) -> Path:
     Raises:
         RunError: The weights are not finite. Older checkpoints are untouched.
         UserError: The name does not begin with `step-` (leftovers are recognised by it).
-        OSError: It could not be written (full disk, ...). Older checkpoints are untouched.
+        OSError: It, or one begun beside training, could not be written (full disk, ...). Older checkpoints are
+            untouched.
     """
     if not re.fullmatch(r"step-[A-Za-z0-9_-]+", name):
         raise UserError(
             f"{name!r} is no checkpoint name. It is step- and letters, digits, - or _. Write step-00001200."
         )
+    finish_saving(trainer)  # commits are counted one after the other
     refuse_nonfinite_weights(trainer, "They are not saved.")
     folder: Path | None = None
     if trainer.is_global_zero:
         folder = _new_folder(run_folder / CHECKPOINT_FOLDER, name)
     folder = Path(trainer.strategy.broadcast(str(folder)))
+    commit = partial(_commit, folder, _marker_of(trainer))
+    strategy = trainer.strategy
+    later = strategy.saving_beside(commit) if beside and isinstance(strategy, SavesBeside) else None
     try:
-        trainer.save_checkpoint(folder / STATE_NAME, weights_only=False)  # with optimizer, loops and loader
-        if trainer.is_global_zero:
-            _commit(folder, trainer)
+        with later or nullcontext():
+            trainer.save_checkpoint(folder / STATE_NAME, weights_only=False)  # with optimizer, loops and loader
+        if later is None and trainer.is_global_zero:
+            commit()
     except (OSError, RuntimeError) as error:
         if trainer.is_global_zero:
             shutil.rmtree(folder, ignore_errors=True)
@@ -160,6 +212,25 @@ def save_committed(trainer: Trainer, run_folder: Path, name: str) -> Path:
         raise
     trainer.strategy.barrier("save_committed")
     return folder / STATE_NAME
+
+
+def finish_saving(trainer: Trainer) -> None:
+    """Wait until a checkpoint that is written beside training is committed; call it on every rank.
+
+    Args:
+        trainer: The running trainer.
+
+    Raises:
+        OSError: It could not be written. Older checkpoints are untouched.
+    """
+    strategy = trainer.strategy
+    failed = strategy.finish_saving() if isinstance(strategy, SavesBeside) else None
+    if failed is None:
+        return
+    state, reason = failed
+    if trainer.is_global_zero:
+        shutil.rmtree(state.parent, ignore_errors=True)
+    raise _unwritable(state.parent, OSError(reason))
 
 
 def latest_committed(run_folder: Path) -> Path | None:
@@ -246,22 +317,28 @@ def _new_folder(root: Path, name: str) -> Path:
     raise RunError(f"{root} holds 9999 checkpoints named {name}. One run folder serves one run. Name another one.")
 
 
-def _commit(folder: Path, trainer: Trainer) -> None:
-    state = folder / STATE_NAME
-    files = sorted(path for path in (state.rglob("*") if state.is_dir() else [state]) if path.is_file())
-    for path in files:
-        _fsync(path)
-    earlier = _commits(folder.parent.parent)
+def _marker_of(trainer: Trainer) -> dict[str, Any]:
+    """Return what a marker says of the training at this moment."""
     data = trainer.datamodule  # type: ignore[attr-defined]
-    marker = {
+    return {
         "finite": last_step_was_finite(trainer),
-        "files": {path.relative_to(folder).as_posix(): path.stat().st_size for path in files},
         "global_step": trainer.global_step,
-        "order": 1 + max((commit["order"] for commit, _ in earlier), default=0),
         "revision_sha": data.revision_sha if isinstance(data, ReadsRevision) else None,
     }
+
+
+def _commit(folder: Path, marker: dict[str, Any]) -> None:
+    state = folder / STATE_NAME
+    files = sorted(path for path in (state.rglob("*") if state.is_dir() else [state]) if path.is_file())
+    for path in (*files, *([state] if state.is_dir() else [])):
+        _fsync(path)
+    earlier = _commits(folder.parent.parent)
+    marker = marker | {
+        "files": {path.relative_to(folder).as_posix(): path.stat().st_size for path in files},
+        "order": 1 + max((commit["order"] for commit, _ in earlier), default=0),
+    }
     partial = folder / f"{COMMIT_NAME}.tmp"
-    partial.write_text(json.dumps(marker, indent=1), encoding="utf-8")
+    partial.write_text(json.dumps(marker, indent=1, sort_keys=True), encoding="utf-8")
     _fsync(partial)
     os.replace(partial, folder / COMMIT_NAME)
     _fsync(folder)

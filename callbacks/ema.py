@@ -243,9 +243,10 @@ def local(tensors: dict[str, Tensor]) -> list[Tensor]:
 
 
 def like(full: Tensor, parameter: Tensor) -> Tensor:
-    """Place a full tensor as `parameter` is placed: on its device, and sharded the same way."""
+    """Place a full tensor as `parameter` is placed: on its device, in main memory say, and sharded the same way."""
     full = full.to(device=parameter.device, dtype=parameter.dtype, copy=True)
     if not isinstance(parameter, DTensor):
         return full
     # every rank has read the whole tensor, so each cuts its own shard and nothing is sent
-    return distribute_tensor(full, parameter.device_mesh, parameter.placements, src_data_rank=None)
+    cut = distribute_tensor(full, parameter.device_mesh, parameter.placements, src_data_rank=None)
+    return cut.to(parameter.device)  # of shards that are offloaded the mesh is one of GPUs

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from lightning.pytorch import Trainer
 from torch import nn
 
 from evolvedirector.experts.gate import install_gates
@@ -17,7 +18,7 @@ from evolvedirector.experts.trained import Trained
 from evolvedirector.lightning_modules.compute import Compute, set_up
 from evolvedirector.lightning_modules.families.family import Family
 from evolvedirector.lightning_modules.families.pretrained import on_meta
-from evolvedirector.lightning_modules.sharded_strategy import shard
+from evolvedirector.lightning_modules.sharded_strategy import ShardedStrategy, shard
 from evolvedirector.models.quantised import BasePrecision, quantise, to_bfloat16
 
 if TYPE_CHECKING:
@@ -34,11 +35,25 @@ class Where:
         precision: Lightning's.
         device: Of this rank.
         mesh: Over which it is sharded. None: it is not.
+        cpu_offload: Whether its shards lie in main memory.
     """
 
     precision: str = "32-true"
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     mesh: DeviceMesh | None = None
+    cpu_offload: bool = False
+
+    @classmethod
+    def of(cls, trainer: Trainer, mesh: DeviceMesh | None) -> Where:
+        """Say where a trainer lets its module work.
+
+        Args:
+            trainer: Its strategy has set up the devices.
+            mesh: That the module was given. None: the strategy gives none.
+        """
+        strategy = trainer.strategy
+        offload = isinstance(strategy, ShardedStrategy) and strategy.cpu_offload
+        return cls(str(trainer.precision), strategy.root_device, mesh, offload)
 
 
 def assemble(family: Family, seed: int, trained: Trained, compute: Compute, where: Where) -> tuple[nn.Module, str]:
@@ -114,7 +129,7 @@ def make_ready(
     set_up(network, blocks, compute)
     _warn_of_half_precision(network)
     if where.mesh is not None:
-        shard(network, blocks, where.mesh, where.precision, whole)
+        shard(network, blocks, where.mesh, where.precision, whole, where.cpu_offload)
 
 
 def autocast(trained: Trained, device: torch.device) -> AbstractContextManager[Any]:

@@ -192,9 +192,7 @@ class ImagePrior(LightningModule):
         """Build the network with weights named by `seed`, or the pretrained ones, and its shards where there are."""
         if self.transformer is not None:
             return
-        where = Where()
-        if self._trainer is not None:
-            where = Where(str(self.trainer.precision), self.trainer.strategy.root_device, self._device_mesh)
+        where = Where() if self._trainer is None else Where.of(self.trainer, self._device_mesh)
         build = partial(self.network.build, self.objective.reads_time, self.pretrained)
         network: Any = built_by_seed(build, self.seed, torch.get_default_device())
         make_ready(network, list(network.transformer_blocks), self.compute, where)

@@ -259,9 +259,7 @@ class TextToImage(LightningModule):
         """Build the network with weights named by `seed`, its adapters, and its shards where there is a device mesh."""
         if self.transformer is not None:
             return
-        where = Where()
-        if self._trainer is not None:
-            where = Where(str(self.trainer.precision), self.trainer.strategy.root_device, self._device_mesh)
+        where = Where() if self._trainer is None else Where.of(self.trainer, self._device_mesh)
         self.transformer, self._base_digest = assemble(self.family, self.seed, self.trained, self.compute, where)
 
     def configure_without_weights(self, precision: str) -> None:

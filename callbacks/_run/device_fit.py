@@ -27,7 +27,7 @@ from evolvedirector.planning.roles import EvolutionPlan, phases_of
 
 
 def student_on_device(trainer: pl.Trainer, module: pl.LightningModule) -> StudentBytes:
-    """Count what the student takes on this rank's device, sharded parameters by their local part.
+    """Count what the student takes on this rank's device, sharded parameters by their local part, offloaded ones not.
 
     Args:
         trainer: Knows averages; its optimizers exist.
@@ -81,4 +81,7 @@ def averages(callbacks: Iterable[object]) -> int:
 def _local(part: torch.Tensor) -> int:
     if is_lazy(part):
         return 0  # a lazy layer has no size before its first batch
-    return (part.to_local() if isinstance(part, DTensor) else part).numel()
+    if not isinstance(part, DTensor):
+        return part.numel()
+    offloaded = part.device.type != part.device_mesh.device_type
+    return 0 if offloaded else part.to_local().numel()

@@ -221,22 +221,24 @@ def offloader(
     home = module.device
     if what == "none" or home.type == "cpu":
         return None
+    # a strategy may keep shards in main memory anyway: what does not lie on the device does not come to it either
+    lent = [part for part in (*module.parameters(), *module.buffers()) if part.device.type != "cpu"]
 
     def move(away: bool) -> None:
         device = torch.device("cpu") if away else home
-        for optimizer in trainer.optimizers:
-            for state in optimizer.state.values():
-                for name, value in state.items():
-                    if isinstance(value, Tensor) and value.dim() > 0:
-                        state[name] = value.to(device)
         if what == "all":
             for layer in quantised_layers(module):
                 layer.to(device)  # their scales are no parameters
-            for part in [*module.parameters(), *module.buffers()]:
+            for part in lent:
                 part.data = part.data.to(device)
             for frozen in module.parts().values() if isinstance(module, HoldsParts) else ():
                 if isinstance(frozen, Moves):
                     frozen.to(device)
+        for optimizer in trainer.optimizers:
+            for parameter, state in optimizer.state.items():
+                for name, value in state.items():
+                    if isinstance(value, Tensor) and value.dim() > 0:
+                        state[name] = value.to(device if away else parameter.device)
         if away and home.type == "cuda":
             torch.cuda.empty_cache()
 

@@ -36,7 +36,7 @@ class BenchRun(StudentOfRun):
         config = self.config[self.subcommand]
         trainer = config.trainer
         self.devices = _devices_of(trainer)
-        trainer.devices, trainer.num_nodes = 1, 1
+        _for_one_process(trainer)
         trainer.default_root_dir = str(self._folder / "run")
         data = config.get("data")
         path = "" if data is None else str(data.get("class_path") or "")
@@ -81,6 +81,15 @@ class AtEnd(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Work."""
         self._work()
+
+
+def _for_one_process(trainer: Any) -> None:
+    """Let a config train on one device, as one replica."""
+    trainer.devices, trainer.num_nodes = 1, 1
+    strategy = trainer.strategy
+    arguments = None if strategy is None or isinstance(strategy, str) else strategy.get("init_args")
+    if arguments is not None and "replicas" in arguments:
+        arguments["replicas"] = 1
 
 
 def _devices_of(trainer: Any) -> int:

@@ -28,6 +28,7 @@ from evolvedirector.errors import UserError
 from evolvedirector.lightning_modules import ImagePrior, TextToImage
 from evolvedirector.lightning_modules.optimizers.factory import OptimizerFactory
 from evolvedirector.lightning_modules.part_checks import check_device
+from evolvedirector.lightning_modules.sharded_strategy import check_offload, check_replicas
 from evolvedirector.planning.memory import BuildsWithoutWeights
 from evolvedirector.planning.preflight import SMOKE_TEST, problems_of, problems_of_options
 from evolvedirector.planning.roles import (
@@ -40,7 +41,14 @@ from evolvedirector.planning.roles import (
     WeighsLosses,
     loss_in_words,
 )
-from evolvedirector.planning.run_costs import class_of, looks_and_money, memory_of, precision_of
+from evolvedirector.planning.run_costs import (
+    class_of,
+    devices_of,
+    looks_and_money,
+    memory_of,
+    of_strategy,
+    precision_of,
+)
 from evolvedirector.planning.text_states import CachesLatents, CachesTexts, text_states_bytes
 from evolvedirector.records import Prompt
 from evolvedirector.store.revision import RevisionFiles
@@ -99,7 +107,7 @@ def main(args: list[str]) -> int | None:
     )
     sections["on disk"] = disk_rows(run, sections["evolution"])
     problems = [*problems_of(run.callbacks, (run.model, run.datamodule)), *([misfit] if misfit else [])]
-    problems += [*option_problems(run), *device_problems(run)]
+    problems += [*option_problems(run), *device_problems(run), *strategy_problems(run)]
     console = plain_console(None if os.isatty(1) else 120)
     for title, rows in ((title, rows) for title, rows in sections.items() if rows):
         table = Table("", "", title=title, title_justify="left", title_style="bold", show_header=False, box=None)
@@ -132,6 +140,18 @@ def device_problems(run: BuiltRun) -> list[str]:
         return []
     try:
         check_device(str(run.trainer.precision), run.trainer.strategy.root_device)
+    except UserError as error:
+        return [str(error)]
+    return []
+
+
+def strategy_problems(run: BuiltRun) -> list[str]:
+    """List what a strategy that shards cannot do with so many devices and this precision, be they here or not."""
+    replicas = int(of_strategy(run, "replicas", 1))
+    try:
+        if replicas > 1:
+            check_replicas(replicas, devices_of(run))
+        check_offload(bool(of_strategy(run, "cpu_offload", False)), precision_of(run))
     except UserError as error:
         return [str(error)]
     return []

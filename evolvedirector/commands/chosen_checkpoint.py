@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 
 from evolvedirector.callbacks.checkpoint import COMMIT_NAME, STATE_NAME, is_whole, latest_committed
 from evolvedirector.errors import UserError
@@ -101,6 +102,25 @@ def read_head(path: str, weights_only: bool) -> dict[str, Any]:
     if not isinstance(head, Mapping) or "pytorch-lightning_version" not in head:
         raise _unreadable(path, "was not saved by a trainer of Lightning (weights alone are no checkpoint)")
     return dict(head)
+
+
+def check_reader(path: str, strategy: object) -> None:
+    """Refuse shards under a strategy that reads one file.
+
+    Args:
+        path: As `choose_checkpoint` returns it.
+        strategy: Of the trainer that is to read it.
+
+    Raises:
+        UserError: It cannot read them.
+    """
+    if not (Path(path) / _SHARDED).is_file() or isinstance(strategy, ModelParallelStrategy | FSDPStrategy):
+        return
+    raise UserError(
+        f"The checkpoint {path} is a folder of shards, which {type(strategy).__name__} cannot read. Allowed is the "
+        "strategy that wrote it, on any number of devices. Write -c configs/strategy/fsdp.yaml --trainer.devices 1, "
+        "say; `evolvedirector export` makes whole weights of it."
+    )
 
 
 def check_resumable(head: Mapping[str, Any], path: str) -> None:

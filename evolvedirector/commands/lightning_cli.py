@@ -29,6 +29,7 @@ from evolvedirector.callbacks.written_settings import WrittenSettings
 from evolvedirector.commands.chosen_checkpoint import (
     UNTRAINED,
     averages_in,
+    check_reader,
     check_resumable,
     choose_checkpoint,
     mismatch_of,
@@ -262,6 +263,7 @@ class EvolveDirectorCLI(LightningCLI):
             return kwargs
         if written in (None, "last") and (later := passed_over(run_folder)):
             say(f"Passed over, because loss or gradient was not finite when they were saved: {', '.join(later)}.")
+        check_reader(chosen, trainer.strategy)  # type: ignore[attr-defined]
         head = read_head(chosen, bool(kwargs.get("weights_only"))) if "://" not in chosen else {}
         if subcommand != "fit":
             self._name_weights(subcommand, chosen, head)

@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from evolvedirector.callbacks import EMA
 from evolvedirector.callbacks._run.drawing import AveragesWeights
 from evolvedirector.callbacks.checkpoint import COMMIT_NAME, STATE_NAME, latest_committed
-from evolvedirector.commands.chosen_checkpoint import averages_in, read_head
+from evolvedirector.commands.chosen_checkpoint import averages_in, check_reader, read_head
 from evolvedirector.commands.lightning_cli import EvolveDirectorCLI
 from evolvedirector.errors import UserError
 from evolvedirector.planning.preflight import verifiable_parts
@@ -180,6 +180,7 @@ def trained_student(source: Path, averaged: bool, words: Sequence[str]) -> Train
     checkpoint = _checkpoint_of(source, folder)
     head = read_head(checkpoint, weights_only=True)
     run = StudentOfRun(["fit", "-c", str(folder / CONFIG), f"--trainer.default_root_dir={folder}", *words])
+    check_reader(checkpoint, run.trainer.strategy)
     for _, part in verifiable_parts([run.model]):
         part.verify()  # a base or an encoder that is not here, in one sentence
     callbacks: list[Callback] = run.trainer.callbacks  # type: ignore[attr-defined]

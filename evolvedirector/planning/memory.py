@@ -127,6 +127,7 @@ def student_bytes(
     frozen: int = 0,
     weight_bytes: int | None = None,
     base_is_whole: bool = False,
+    offloaded: bool = False,
 ) -> StudentBytes:
     """Count what a student keeps on one device: fp32 master weights, gradients, two moments of Adam, averages.
 
@@ -142,6 +143,7 @@ def student_bytes(
             each.
         base_is_whole: Whether every device keeps all frozen values, as under `ShardedStrategy`; else they are divided
             like the others.
+        offloaded: Whether shards, gradients, optimizer and averages lie in main memory, and only a whole base here.
     """
 
     def share(values: int) -> int:
@@ -149,6 +151,8 @@ def student_bytes(
 
     whole = parameters * bytes_per_value if weight_bytes is None else weight_bytes
     base = whole - trainable * bytes_per_value if base_is_whole else 0
+    if offloaded:
+        return StudentBytes(weights=base, gradients=0, optimizer=0, others=frozen, frozen=frozen)
     return StudentBytes(
         weights=base + share(whole - base),
         gradients=share(trainable * bytes_per_value),

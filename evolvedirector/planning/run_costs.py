@@ -162,8 +162,9 @@ def memory_of(
     student = student_bytes(
         *parameters[:2],
         weight_bytes=parameters[2],
-        shards=devices_of(run) if any(word in strategy for word in _SHARDING) else 1,
+        shards=shards_of(run),
         base_is_whole="ShardedStrategy" in strategy,
+        offloaded=bool(of_strategy(run, "cpu_offload", False)),
         averaged_copies=averaged_copies,
         optimizer_bytes=by_name if optimizer is None else state_bytes(optimizer),
         frozen=frozen_bytes(run.model),
@@ -214,17 +215,47 @@ def class_of(setting: Any) -> str:
     """Return the class path of a setting that is written as a word or as `class_path` and `init_args`.
 
     Args:
-        setting: A node of a parsed config; None names nothing.
+        setting: A node of a parsed config, or the class that is the default; None names nothing.
     """
+    if isinstance(setting, type):
+        return f"{setting.__module__}.{setting.__qualname__}"
     if setting is None or isinstance(setting, str):
         return setting or ""
     return str(setting.get("class_path", ""))
 
 
+def shards_of(run: Any) -> int:
+    """Return over how many devices the strategy divides the student: all of them, or those of one replica.
+
+    Args:
+        run: Built, not started.
+    """
+    strategy = run.config[run.subcommand].trainer.strategy
+    if not any(word in class_of(strategy) for word in _SHARDING):
+        return 1
+    return max(1, devices_of(run) // max(1, int(of_strategy(run, "replicas", 1))))
+
+
+def of_strategy(run: Any, name: str, otherwise: Any) -> Any:
+    """Return what the strategy is given under a name, be its devices on this machine or not.
+
+    Args:
+        run: Built, not started.
+        name: Of the argument.
+        otherwise: Taken where the strategy is a word, or is not given it.
+    """
+    return _argument(run.config[run.subcommand].trainer.strategy, name, otherwise)
+
+
 def devices_of(run: Any) -> int:
-    """Return over how many devices a sharding strategy divides the student."""
+    """Return how many devices train.
+
+    Args:
+        run: Built, not started.
+    """
     wanted = run.config[run.subcommand].trainer
-    devices = wanted.devices if isinstance(wanted.devices, int) and wanted.devices > 0 else run.trainer.num_devices
+    written = str(wanted.devices)  # a flag is text: `--trainer.devices 8`
+    devices = int(written) if written.isdecimal() and int(written) > 0 else run.trainer.num_devices
     return int(devices) * int(wanted.num_nodes or 1)
 
 
@@ -243,5 +274,10 @@ def _misfit(listed: Iterable[PhaseBytes], offload: Any, accelerator: str, rows: 
 
 
 def _optimizer(model: Any) -> Any:
-    arguments = model.get("init_args") if model is not None else None
-    return None if arguments is None else arguments.get("optimizer")
+    return _argument(model, "optimizer", None)
+
+
+def _argument(setting: Any, name: str, otherwise: Any) -> Any:
+    """Return what a setting is given under a name; `otherwise` where it is a word or says nothing."""
+    arguments = None if setting is None or isinstance(setting, str) else setting.get("init_args")
+    return otherwise if arguments is None else arguments.get(name, otherwise)

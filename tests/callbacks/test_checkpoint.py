@@ -13,6 +13,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from evolvedirector.callbacks.checkpoint import RunCheckpoint, latest_committed, prune, save_committed
+from evolvedirector.errors import UserError
 
 
 class Line(LightningModule):
@@ -112,6 +113,11 @@ def test_steps_count_optimizer_steps_not_accumulated_batches(tmp_path: Path) -> 
 def test_the_end_of_training_is_saved_when_no_epoch_was(tmp_path: Path) -> None:
     fit(tmp_path, RunCheckpoint(every_n_epochs=2))
     assert names(tmp_path) == ["step-00000006", "step-00000009"]
+
+
+def test_one_file_is_not_written_beside_training(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"asynchronous is true, but SingleDeviceStrategy writes one file"):
+        fit(tmp_path, RunCheckpoint(asynchronous=True))
 
 
 def test_files_without_a_commit_do_not_count_and_are_cleared_at_the_next_start(tmp_path: Path) -> None:

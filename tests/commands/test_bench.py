@@ -12,10 +12,11 @@ import lightning.pytorch  # noqa: F401 - first here, so that its log handler kee
 import pytest
 import torch
 import yaml
+from jsonargparse import Namespace
 
 from evolvedirector.callbacks._run.stopwatch import PARTS, StepFigures
 from evolvedirector.cli import main
-from evolvedirector.commands.bench import fill
+from evolvedirector.commands.bench import _for_one_process, fill
 from evolvedirector.commands.bench_figures import BenchFigures, OtherParts, PartFigures, no_effect
 from evolvedirector.datamodules import EvolvingDataModule
 from evolvedirector.errors import UserError
@@ -104,6 +105,15 @@ def test_an_update_that_one_batch_of_four_makes_is_counted_in() -> None:
     figures = BenchFigures("cpu", 1, "32-true", steps, OtherParts(), 1.0, None, "")
     assert figures.images_per_s == pytest.approx(6 / 1.5) and figures.parts_s() == {"optimizer": 0.5}
     assert "mean of 9 batches, 4 an update" in figures.rows()["training"]["images/s"]
+
+
+def test_one_process_is_one_replica() -> None:
+    strategy = Namespace(class_path="evolvedirector.lightning_modules.ShardedStrategy", init_args=Namespace(replicas=2))
+    for written in (strategy, Namespace(class_path="Other"), "ddp", None):
+        trainer = Namespace(devices=8, num_nodes=2, strategy=written)
+        _for_one_process(trainer)
+        assert (trainer.devices, trainer.num_nodes) == (1, 1)
+    assert strategy.init_args.replicas == 1
 
 
 def test_options_that_were_seen_to_change_nothing_are_named() -> None:

@@ -208,6 +208,23 @@ def test_devices_that_are_not_here_are_planned_for_all_the_same(capsys: pytest.C
     assert "precision bf16-mixed" in plan
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"replicas": "3"}, "replicas is 3, but there are 4 ranks"),
+        ({"cpu_offload": "true"}, "precision is 16-mixed and cpu_offload is true"),
+    ],
+)
+def test_what_a_strategy_that_shards_cannot_do_is_found(
+    capsys: pytest.CaptureFixture[str], arguments: dict[str, str], said: str
+) -> None:
+    words = [f"--trainer.strategy.{name}={value}" for name, value in arguments.items()]
+    sharded = ["--trainer.strategy=evolvedirector.lightning_modules.ShardedStrategy", *words]
+    ranks = ["--trainer.accelerator=cuda", "--trainer.devices=4", "--trainer.precision=16-mixed"]
+    assert check("--config=run.yaml", *sharded, *ranks) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_run_without_evolution_or_end_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert check("--trainer.callbacks=[]", "--trainer.max_epochs=-1", "--trainer.max_steps=-1") == 0
     plan = printed(capsys)

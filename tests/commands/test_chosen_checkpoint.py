@@ -9,10 +9,18 @@ from typing import Any
 import lightning.pytorch  # noqa: F401 - first here, so that its log handler keeps no test's captured stderr
 import pytest
 import torch
+from lightning.pytorch.strategies import DDPStrategy
 
 from evolvedirector.cli import main
-from evolvedirector.commands.chosen_checkpoint import averages_in, check_resumable, choose_checkpoint, read_head
+from evolvedirector.commands.chosen_checkpoint import (
+    averages_in,
+    check_reader,
+    check_resumable,
+    choose_checkpoint,
+    read_head,
+)
 from evolvedirector.errors import UserError
+from evolvedirector.lightning_modules import ShardedStrategy
 
 WHOLE = {
     "pytorch-lightning_version": "2.6.6",
@@ -94,6 +102,16 @@ def test_sharded_checkpoints_are_read_by_what_lies_beside_the_weights(tmp_path: 
         {key: WHOLE[key] for key in WHOLE if key not in ("state_dict", "optimizer_states")}, tmp_path / "meta.pt"
     )
     check_resumable(read_head(str(tmp_path), weights_only=True), str(tmp_path))
+
+
+def test_shards_are_refused_under_a_strategy_that_reads_one_file(tmp_path: Path) -> None:
+    torch.save(WHOLE, tmp_path / "meta.pt")
+    check_reader(str(tmp_path), ShardedStrategy())
+    with pytest.raises(
+        UserError, match=r"folder of shards, which DDPStrategy cannot read.*configs/strategy/fsdp\.yaml"
+    ):
+        check_reader(str(tmp_path), DDPStrategy())
+    check_reader(str(tmp_path / "meta.pt"), DDPStrategy())  # a file
 
 
 def test_weights_alone_are_evaluated_and_not_trained_on(tmp_path: Path) -> None:

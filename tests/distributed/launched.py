@@ -2,12 +2,42 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+import torch
 
 TIMEOUT_S = 280
+
+
+def accelerators(ranks: int) -> list[Any]:
+    """Return what to run the same test on: CPU processes, and, under the mark `gpu`, one GPU for each rank.
+
+    Args:
+        ranks: Processes.
+    """
+    too_few = pytest.mark.skipif(torch.cuda.device_count() < ranks, reason=f"needs {ranks} CUDA devices")
+    return ["cpu", pytest.param("gpu", marks=[pytest.mark.gpu, too_few])]
+
+
+def end(code: int = 0) -> NoReturn:
+    """End a rank that is done, as its last act.
+
+    A sharded module holds its group even when it was left; a thread of it that is at work while the interpreter ends
+    aborts the process.
+
+    Args:
+        code: Exit code.
+    """
+    atexit._run_exitfuncs()  # what was measured is written
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def launch(script: Path, *words: object, ranks: int = 1) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from evolvedirector.execution.ranks import leaving_process_group
 from evolvedirector.experts import LoRA, Trained
 from evolvedirector.lightning_modules import FlowMatching, ShardedStrategy, TextToImage
 from evolvedirector.records import ImageRequest
+from tests.distributed.launched import end
 from tests.lightning_modules.tiny_student import SIDE, Batches, family
 
 
@@ -44,10 +46,10 @@ class SaveAt(Callback):
 
 
 def full(tensor: torch.Tensor) -> torch.Tensor:
-    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().clone()
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().cpu().clone()
 
 
-def main(strategy: str, what: str, output: Path, resume: str) -> None:
+def main(strategy: str, what: str, output: Path, resume: str, accelerator: str) -> None:
     torch.set_num_threads(1)
     precision: Any = what.partition("+")[2]
     module = TextToImage(
@@ -62,11 +64,11 @@ def main(strategy: str, what: str, output: Path, resume: str) -> None:
     devices = 1 if strategy == "single" else 2
     average = EMA(0.5)
     trainer = Trainer(
-        accelerator="cpu", devices=devices, strategy=made[strategy], max_steps=6, gradient_clip_val=0.5,
+        accelerator=accelerator, devices=devices, strategy=made[strategy], max_steps=6, gradient_clip_val=0.5,
         callbacks=[average, SaveAt(output / "middle.ckpt")], logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
     )  # fmt: skip
-    rank = int(__import__("os").environ.get("LOCAL_RANK", 0))
+    rank = int(os.environ.get("LOCAL_RANK", "0"))
     trainer.fit(module, Sliced(rank, devices), ckpt_path=None if resume == "-" else resume, weights_only=True)
     sharded = [name for name, part in module.named_parameters() if isinstance(part, DTensor)]
     weights = {name: full(part) for name, part in module.named_parameters() if part.requires_grad}
@@ -83,4 +85,5 @@ def frozen_of(module: LightningModule) -> list[str]:
 
 if __name__ == "__main__":
     with leaving_process_group():
-        main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), sys.argv[4])
+        main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), *sys.argv[4:])
+    end()

@@ -1,4 +1,4 @@
-"""Two processes on the CPU train the LoRA that one process trains; only the adapter is sharded and saved."""
+"""Two processes, on CPU or GPUs, train the LoRA that one process trains; only the adapter is sharded and saved."""
 
 from __future__ import annotations
 
@@ -12,21 +12,24 @@ import torch
 from torch.distributed.checkpoint import FileSystemReader
 
 from evolvedirector.experts.lora import is_adapter
-from tests.distributed.launched import launch
+from tests.distributed.launched import accelerators, launch
 
 SCRIPT = Path(__file__).with_name("lora_ranks.py")
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[dict[str, Any], Path]]:
+@pytest.fixture(scope="module", params=accelerators(2))
+def run(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., tuple[dict[str, Any], Path]]:
     root, finished = tmp_path_factory.mktemp("lora"), {}
 
     def once(strategy: str, what: str, resume: Path | None = None) -> tuple[dict[str, Any], Path]:
         folder = root / f"{strategy}-{what}-{resume is not None}"
         if folder not in finished:
             folder.mkdir(exist_ok=True)
-            launch(SCRIPT, strategy, what, folder, resume or "-", ranks=1 if strategy == "single" else 2)
+            ranks = 1 if strategy == "single" else 2
+            launch(SCRIPT, strategy, what, folder, resume or "-", request.param, ranks=ranks)
             finished[folder] = torch.load(folder / "result.pt", weights_only=True)
         return finished[folder], folder
 

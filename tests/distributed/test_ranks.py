@@ -1,4 +1,4 @@
-"""Two processes on the CPU: DDP and FSDP2 train what one process trains, and resume exactly."""
+"""Two processes, on CPU or GPUs: DDP and FSDP2 train what one process trains, and resume exactly."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 import pytest
 import torch
 
-from tests.distributed.launched import launch
+from tests.distributed.launched import accelerators, launch
 
 SCRIPT = Path(__file__).with_name("train_ranks.py")
 pytestmark = pytest.mark.slow
 
 
-def start(strategy: str, folder: Path, resume: Path | None, precision: str) -> None:
+def start(strategy: str, folder: Path, resume: Path | None, precision: str, accelerator: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     ranks = 1 if strategy.startswith("single") else 2
-    launch(SCRIPT, strategy, folder, resume or "-", precision, ranks=ranks)
+    launch(SCRIPT, strategy, folder, resume or "-", precision, accelerator, ranks=ranks)
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]]:
+@pytest.fixture(scope="module", params=accelerators(2))
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]]:
     root = tmp_path_factory.mktemp("ranks")
     finished: dict[tuple[str, bool, str], dict[str, Any]] = {}
 
@@ -34,7 +34,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any
             if resumed:
                 run_once(strategy, False, precision)
                 checkpoint = root / "-".join(map(str, (strategy, False, precision))) / "middle.ckpt"
-            start(strategy, folder, checkpoint, precision)
+            start(strategy, folder, checkpoint, precision, request.param)
             finished[key] = torch.load(folder / "result.pt", weights_only=True)
         return finished[key]
 
@@ -45,6 +45,12 @@ def largest_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tens
     """Return the largest difference of any weight, relative to the largest weight of its tensor."""
     assert one.keys() == other.keys()
     return max(float((one[name] - other[name]).abs().max() / other[name].abs().max().clamp_min(1e-6)) for name in one)
+
+
+def assert_equal(one: dict[str, Any], other: dict[str, Any]) -> None:
+    for part in ("weights", "average"):
+        assert all(torch.equal(one[part][name], other[part][name]) for name in other[part])
+    assert one["images_seen"] == other["images_seen"] and one["updates"] == other["updates"]
 
 
 # Clipping, accumulation over two batches and EMA are on in all of these; the shards are uneven.
@@ -61,11 +67,17 @@ def test_two_ranks_equal_one_process(run: Callable[..., dict[str, Any]], strateg
         assert (image.int() - other.int()).abs().max() <= 1
 
 
-def test_sharded_resume_equals_uninterrupted(run: Callable[..., dict[str, Any]]) -> None:
-    whole, resumed = run("fsdp"), run("fsdp", resumed=True)
+def test_shards_in_main_memory_train_as_others_do(run: Callable[..., dict[str, Any]]) -> None:
+    one, two = run("single"), run("offloaded")
+    assert two["lies_on"] == ["cpu"] and run("fsdp")["lies_on"] == one["lies_on"]
     for part in ("weights", "average"):
-        assert all(torch.equal(resumed[part][name], whole[part][name]) for name in whole[part])
-    assert resumed["images_seen"] == whole["images_seen"] and resumed["updates"] == whole["updates"]
+        assert largest_difference(two[part], one[part]) < 1e-4
+    for image, other in zip(two["images"], one["images"], strict=True):
+        assert (image.int() - other.int()).abs().max() <= 1
+
+
+def test_sharded_resume_equals_uninterrupted(run: Callable[..., dict[str, Any]]) -> None:
+    assert_equal(run("fsdp", resumed=True), run("fsdp"))
 
 
 def test_sharded_mixed_precision_keeps_fp32_weights(run: Callable[..., dict[str, Any]]) -> None:

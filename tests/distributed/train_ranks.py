@@ -1,7 +1,8 @@
-"""Train a tiny student in one or two processes and write its weights: run by the tests, not collected by pytest."""
+"""Train a tiny student in one or several processes and write its weights: run by the tests, not collected by pytest."""
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from evolvedirector.callbacks.ema import EMA
 from evolvedirector.execution.ranks import leaving_process_group
 from evolvedirector.lightning_modules import FlowMatching, PixArt, RandomTextEncoder, ShardedStrategy, TextToImage
 from evolvedirector.records import ImageRequest
+from tests.distributed.launched import end
 
 GLOBAL_BATCH = 8
 BATCHES = 40  # with accumulation 2: 20 optimizer steps
@@ -91,10 +93,18 @@ class SaveAt(Callback):
 
 
 def full(tensor: torch.Tensor) -> torch.Tensor:
-    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().clone()
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().cpu().clone()
 
 
-def main(strategy_name: str, output: Path, resume: Path | None, precision: Any = "32-true") -> None:
+def strategy_of(name: str) -> Any:
+    if name == "ddp":
+        return DDPStrategy()
+    if name == "single":
+        return "auto"
+    return ShardedStrategy(replicas=2 if name == "hsdp" else 1, cpu_offload=name == "offloaded")
+
+
+def main(strategy_name: str, output: Path, resume: Path | None, precision: Any, accelerator: str) -> None:
     torch.set_num_threads(1)
     strategy_name, _, spoiled = strategy_name.partition("-")
     module = (Spoiled if spoiled else TextToImage)(
@@ -107,12 +117,11 @@ def main(strategy_name: str, output: Path, resume: Path | None, precision: Any =
     )
     ema = EMA(decay=0.9)
     drawing = DrawInTheMiddle(ema)
-    strategies: dict[str, Any] = {"single": "auto", "ddp": DDPStrategy(), "fsdp": ShardedStrategy()}
-    devices = 1 if strategy_name == "single" else 2
+    devices = int(os.environ.get("WORLD_SIZE", "1"))
     trainer = Trainer(
-        accelerator="cpu",
+        accelerator=accelerator,
         devices=devices,
-        strategy=strategies[strategy_name],
+        strategy=strategy_of(strategy_name),
         precision=precision,
         max_steps=20,
         accumulate_grad_batches=2,
@@ -124,8 +133,7 @@ def main(strategy_name: str, output: Path, resume: Path | None, precision: Any =
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    rank = trainer.global_rank if devices == 1 else int(__import__("os").environ.get("LOCAL_RANK", 0))
-    loader = SlicedBatches(rank, devices)
+    loader = SlicedBatches(int(os.environ.get("LOCAL_RANK", "0")), devices)
     trainer.fit(module, loader, ckpt_path=resume)
     weights = {name: full(parameter) for name, parameter in module.named_parameters()}
     sharded = any(isinstance(parameter, DTensor) for parameter in module.parameters())
@@ -137,11 +145,13 @@ def main(strategy_name: str, output: Path, resume: Path | None, precision: Any =
                 "weights": weights,
                 "average": average,
                 "updates": ema.updates,
-                "images": drawing.images,
+                "images": [image.cpu() for image in drawing.images],
                 "images_seen": module.images_seen,
                 "sharded": sharded,
                 "nonfinite": module.summary_entries(),
                 "loss": float(trainer.callback_metrics["train/loss"]),
+                "lies_on": sorted({part.device.type for part in module.parameters()}),
+                "placements": sorted({str(p.placements) for p in module.parameters() if isinstance(p, DTensor)}),
             },
             output / "result.pt",
         )
@@ -150,4 +160,5 @@ def main(strategy_name: str, output: Path, resume: Path | None, precision: Any =
 if __name__ == "__main__":
     warnings.filterwarnings("ignore")
     with leaving_process_group():
-        main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]) if sys.argv[3] != "-" else None, sys.argv[4])
+        main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]) if sys.argv[3] != "-" else None, *sys.argv[4:])
+    end()

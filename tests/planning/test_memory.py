@@ -48,6 +48,11 @@ def test_a_frozen_base_lies_whole_on_every_device_where_only_the_adapter_is_shar
     assert student_bytes(**rest).weights == -(-370 // 4), "other strategies divide all of it"
 
 
+def test_of_offloaded_shards_nothing_but_a_whole_base_lies_on_the_device() -> None:
+    lora = {"parameters": 600, "trainable": 20, "weight_bytes": 290 + 80, "shards": 4, "averaged_copies": 1}
+    assert student_bytes(**lora, base_is_whole=True, offloaded=True, frozen=7).total == 290 + 7
+
+
 @pytest.mark.parametrize(("offload", "left"), [("none", 15), ("optimizer", 7), ("all", 3)])
 def test_offloading_leaves_gradients_and_averages(offload: str, left: int) -> None:
     assert StudentBytes(4, 2, 8, 1).staying(offload) == left  # type: ignore[arg-type]
