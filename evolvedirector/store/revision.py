@@ -111,8 +111,9 @@ class RevisionFiles:
         if len(found) == 1:
             return found[0]
         known = ", ".join(self.listed()[-20:]) or "none"
+        where = self.folder.parent if self._mirror is None else self._mirror.objects.url
         raise StoreError(
-            f"The revision '{sha}' {'is ambiguous' if found else 'does not exist'} in '{self.folder.parent}'."
+            f"The revision '{sha}' {'is ambiguous' if found else 'does not exist'} in '{where}'."
             f" The revisions there are: {known}. Name one of them by its sha."
         )
 
