@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evolvedirector.errors import UserError
 from evolvedirector.store.dataset import check_format
 from evolvedirector.store.delta import checked_shard
 from evolvedirector.store.errors import StoreError
 from evolvedirector.store.mirror import CHECKSUM_SUFFIX, checksum_line, mirror_of
 from evolvedirector.store.naming import collected_revisions
-from evolvedirector.store.objects import ObjectFiles
+from evolvedirector.store.objects import ObjectFiles, checked_url, is_url
 from evolvedirector.store.paths import user_path
 from evolvedirector.store.revision import RevisionFiles
 from evolvedirector.store.shards import Shard, open_index
@@ -71,6 +72,28 @@ def push_root(
         raise StoreError(f"'{root}' is a cache of another root, and only that one is pushed. Name the root itself.")
     push = _Push(root, ObjectFiles(url), thorough, progress)
     return push.all()
+
+
+def checked_remote(root: str | Path, remote: str | None) -> str | None:
+    """Refuse a place to push a root to that is none.
+
+    Args:
+        root: As it was given.
+        remote: Likewise. None: nowhere.
+
+    Raises:
+        UserError: It is no URL, or the root lies at one itself.
+    """
+    if remote is None:
+        return None
+    if not is_url(remote):
+        raise UserError(f"remote is '{remote}'. Allowed is a URL. Write 's3://bucket/folder', say, or leave it out.")
+    if is_url(root):
+        raise UserError(
+            f"root is '{root}' and remote '{checked_url(remote)}'. What lies at a URL is only read, and pushed nowhere."
+            " Name a folder as root, or leave remote out."
+        )
+    return checked_url(remote)
 
 
 class _Push:
