@@ -7,6 +7,7 @@ What a backend tells about failure is turned into one error that names the objec
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -103,7 +104,9 @@ class ObjectFiles:
                 found = system.find(f"{base}/{below}" if below else base, detail=True)
             except FileNotFoundError:
                 return {}
-        return {path[len(base) :].lstrip("/"): int(about["size"]) for path, about in found.items()}
+        files = {path: about for path, about in found.items() if about.get("type", "file") == "file"}
+        # s3fs lists the folder itself where the first file comes while it looks
+        return {p[len(base) + 1 :]: int(a["size"]) for p, a in files.items() if p.startswith(f"{base}/") and a["size"]}
 
     def read(self, name: str, most_bytes: int) -> bytes:
         """Read a small file whole.
@@ -214,6 +217,10 @@ class ObjectFiles:
                     system.pipe_file(f"{base}/{name}", data, mode="create")
             except FileExistsError:
                 return False
+            except OSError as error:  # some servers that speak S3 do not say which condition it was
+                if error.errno == errno.EINVAL and system.exists(f"{base}/{name}"):
+                    return False
+                raise
         return True
 
     def _system(self) -> tuple[Any, str]:
@@ -239,12 +246,14 @@ class ObjectFiles:
 
     @contextlib.contextmanager
     def _asking(self, done: str, name: str) -> Iterator[None]:
-        """Name the object in whatever a backend raises; what says that it is there or not is passed on."""
+        """Name the object in whatever a backend raises; that something is not there is passed on to who reads it."""
         try:
             yield
-        except (FileNotFoundError, FileExistsError, StoreError):
+        except StoreError:
             raise
         except Exception as error:  # each backend has classes of its own, many below none but Exception
+            if isinstance(error, FileNotFoundError) and done != "written":
+                raise
             told = str(error)[:_MOST_TOLD_CHARACTERS] or type(error).__name__
             raise StoreError(
                 f"'{self.url}/{name}' cannot be {done}: {told}. Look at the network, and at keys and rights of the"
