@@ -48,7 +48,7 @@ class EvolvingDataset:
                 place of [height, width, 3]; masks likewise.
             buckets: Sizes (width, height) in px. Each image is scaled and cropped to the one of the nearest aspect
                 ratio, in place of a square, and a batch of `batch_sampler` holds one of them. Empty: none.
-            cache: Where what lies at a URL is kept on this machine. None: where it is already, or the defaults.
+            cache: Where what lies at a URL is kept on this machine. None: the default folder.
 
         Raises:
             StoreError: If there is no such revision, or a sample lacks one of the roles.

@@ -8,13 +8,11 @@ was compared with its checksum before it got that name. A tar that goes stays re
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
 import os
 import re
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +24,7 @@ from evolvedirector.store.errors import StoreError
 from evolvedirector.store.objects import ObjectFiles, checked_url, is_url
 from evolvedirector.store.paths import user_path
 from evolvedirector.store.shards import Shard
+from evolvedirector.store.tar_cache import TRIES, TarCache, alone, damaged, gone
 
 MARKER = "remote.json"
 """In the folder: where its files come from, and how large it may be."""
@@ -33,10 +32,9 @@ CHECKSUM_SUFFIX = ".sha256"
 """Of the object that holds the checksum of an index, as `sha256sum` writes it: no revision states it."""
 DEFAULT_GIB = 50.0
 _CACHE_VARIABLE = "EVOLVEDIRECTOR_CACHE"
-_MOST_BYTES = {".json": 2**32, ".index": 2**27, CHECKSUM_SUFFIX: 256, "": 4096}
+_MOST_BYTES = {".json": 2**32, ".index": 2**26, CHECKSUM_SUFFIX: 256, "": 4096}
+_LOCK = ".mirror.lock"
 _TOGETHER = 32
-_TRIES = 2
-_WAIT_S = 0.1
 _SHA = re.compile(r"[0-9a-f]{64}")
 _START = re.compile(r"[0-9a-f]{6,64}")
 _STEM = re.compile(r"([0-9]{6,})-([0-9a-f]{12})")
@@ -65,7 +63,7 @@ def local_root(root: str | os.PathLike[str], cache: RootCache | None = None) -> 
 
     Args:
         root: A folder or a URL of fsspec.
-        cache: None: as the folder has it already, or the defaults.
+        cache: None: the default folder, with the size that was last said for it.
 
     Raises:
         UserError: The path or URL cannot be used.
@@ -93,10 +91,17 @@ def mirror_of(root: Path) -> Mirror | None:
         root: Of a dataset.
     """
     try:
-        about = json.loads((root / MARKER).read_bytes())
+        data = (root / MARKER).read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return Mirror(root, ObjectFiles(about["url"]), int(about["max_bytes"]))
+    try:
+        about = json.loads(data)
+        return Mirror(root, ObjectFiles(about["url"]), int(about["max_bytes"]))
+    except (ValueError, TypeError, KeyError, AttributeError, UserError) as error:
+        raise StoreError(
+            f"'{root / MARKER}' does not say where a root lies ({error}). Delete the folder: it is a cache, and its"
+            " files are fetched again."
+        ) from error
 
 
 def checksum_line(name: str, data: bytes) -> bytes:
@@ -202,16 +207,16 @@ class Mirror:
 
     def _bring_body(self, stem: str) -> None:
         name = f"revisions/{stem}.json"
-        for _ in range(_TRIES):
+        for _ in range(TRIES):
             try:
                 data = self.objects.read(name, _MOST_BYTES[".json"])
             except FileNotFoundError:
-                raise self._gone(name) from None
+                raise gone(self.objects, name) from None
             if hashlib.sha256(data).hexdigest()[:12] == stem[-12:]:
                 make_folder(self.root / "revisions")
                 write_durably(self.root / name, data)
                 return
-        raise self._damaged(name)
+        raise damaged(self.objects, name)
 
     def _bring_snapshot(self, stem: str) -> None:
         """Fetch the cache of a revision; one that is damaged is left out, for the revision says the same."""
@@ -222,7 +227,7 @@ class Mirror:
         make_folder(path.parent)
         working = path.with_name(f".{path.name}.{os.getpid()}.writing")
         try:
-            for _ in range(_TRIES):
+            for _ in range(TRIES):
                 with contextlib.suppress(FileNotFoundError), disk_full_named(path):
                     with open(working, "wb") as file:
                         for chunk in self.objects.chunks(name, size):
@@ -298,20 +303,18 @@ class Mirror:
             paths = [f"shards/{name}" for name in names]
             contents = self.objects.read_many(paths, _MOST_BYTES[".index"])
             sums = self.objects.read_many([path + CHECKSUM_SUFFIX for path in paths], _MOST_BYTES[CHECKSUM_SUFFIX])
-            damaged = []
+            wrong = []
             for name, data, line in zip(names, contents, sums, strict=True):
                 if data is not None and line == checksum_line(name, data):
                     write_durably(self.root / "shards" / name, data, name_later=True)
                 else:
-                    damaged.append(name)
+                    wrong.append(name)
                     if last:
                         path = f"shards/{name}"
-                        raise self._gone(path) if data is None or line is None else self._damaged(path)
-            if not damaged:
+                        raise (gone if data is None or line is None else damaged)(self.objects, path)
+            if not wrong:
                 return
-            names = damaged
-
-    # ---- tars
+            names = wrong
 
     def open_tar(self, shard: Shard) -> int:
         """Open a tar, fetched first where it is not here; returns a descriptor.
@@ -323,162 +326,16 @@ class Mirror:
             StoreError: It is damaged there or gone, has no room, or nobody answers.
             DiskFullError: The disk is full.
         """
-        path = self.root / "shards" / f"{shard.name}.tar"
-        while True:
-            if (descriptor := _opened(path, shard.tar_bytes)) is not None:
-                return descriptor
-            if (descriptor := self._fetched(shard, path)) is not None:
-                return descriptor
-
-    def _fetched(self, shard: Shard, path: Path) -> int | None:
-        """Fetch a tar, alone of all processes; None: another one was quicker, or left it."""
-        working = path.with_name(f".{path.name}.fetching")
-        make_folder(path.parent)
-        file = os.open(working, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            if not _is_still(file, working):
-                os.close(file)
-                return None
-            try:
-                self._make_room(shard, file)
-                self._download(shard, file, path)
-                os.fsync(file)
-                os.replace(working, path)
-            except BaseException:
-                working.unlink(missing_ok=True)
-                raise
-            fcntl.flock(file, fcntl.LOCK_UN)
-        except BaseException:
-            os.close(file)
-            raise
-        return file
-
-    def _download(self, shard: Shard, file: int, path: Path) -> None:
-        name = f"shards/{shard.name}.tar"
-        for _ in range(_TRIES):
-            sha256, offset = hashlib.sha256(), 0
-            try:
-                for chunk in self.objects.chunks(name, shard.tar_bytes):
-                    with disk_full_named(path):
-                        os.pwrite(file, chunk, offset)
-                    sha256.update(chunk)
-                    offset += len(chunk)
-            except FileNotFoundError:
-                raise self._gone(name) from None
-            if offset == shard.tar_bytes and sha256.hexdigest() == shard.sha256:
-                return
-        raise self._damaged(name)
-
-    def _make_room(self, shard: Shard, file: int) -> None:
-        """Take the room that a tar needs; the least recently used ones go for it, and what dead processes left."""
-        if shard.tar_bytes > self.max_bytes:
-            raise StoreError(
-                f"The shard '{shard.name}' has {shard.tar_bytes / 2**30:.3f} GiB, and the cache '{self.root}' may have"
-                f" {self.max_bytes / 2**30:.3f}. It must have room for one at least. Write a larger `max_gib`."
-            )
-        while True:
-            with self._alone():
-                os.ftruncate(file, 0)
-                held = _sizes_by_use(self.root / "shards")
-                left = self.max_bytes - shard.tar_bytes - sum(size for _, size, _ in held)
-                for _, size, path in held:
-                    if left >= 0:
-                        break
-                    if path.suffix == ".tar" or _is_left_over(path):
-                        path.unlink(missing_ok=True)
-                        left += size
-                if left >= 0:
-                    with disk_full_named(self.root / "shards" / f"{shard.name}.tar"):
-                        os.ftruncate(file, shard.tar_bytes)  # counted from now on
-                    return
-            time.sleep(_WAIT_S)  # what others are fetching takes the rest, until they have it
-
-    # ---- shared
+        return TarCache(self.root / "shards", self.objects, self.max_bytes).open(shard)
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Keep the other processes of this machine from doing the same; ends with the process, however it ends."""
-        descriptor = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        """Fetch revisions and indexes alone of all processes; what a killed one left of these goes."""
+        with alone(self.root / _LOCK):
+            for folder in (self.root / "revisions", self.root / "shards"):
+                for left in (*folder.glob(".*.tmp.*"), *folder.glob(".*.writing")):
+                    left.unlink(missing_ok=True)
             yield
-        finally:
-            os.close(descriptor)
-
-    def _damaged(self, name: str) -> StoreError:
-        return StoreError(
-            f"'{self.objects.url}/{name}' is damaged: it was fetched {_TRIES} times and is not what its revision"
-            " states. Delete that object, and write `evolvedirector data push --thorough ROOT URL` where the root lies."
-        )
-
-    def _gone(self, name: str) -> StoreError:
-        return StoreError(
-            f"'{self.objects.url}/{name}' is not there. Somebody deleted it, or its revision was collected before it"
-            " was pushed. Write `evolvedirector data push --thorough ROOT URL` where the root lies, or read a newer"
-            " revision."
-        )
-
-
-def touch(descriptor: int) -> bool:
-    """Note that an open tar is in use; returns whether it is still in the cache.
-
-    Args:
-        descriptor: Of the tar.
-    """
-    if os.fstat(descriptor).st_nlink == 0:
-        return False
-    os.utime(descriptor)
-    return True
-
-
-def _opened(path: Path, size_bytes: int) -> int | None:
-    """Open a file that has the size that it must have; None: there is none."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    if os.fstat(descriptor).st_size != size_bytes:
-        os.close(descriptor)
-        path.unlink(missing_ok=True)  # it was cut after it had been fetched
-        return None
-    with contextlib.suppress(PermissionError):  # of another user's cache: it counts as older than it is
-        os.utime(descriptor)
-    return descriptor
-
-
-def _is_still(descriptor: int, path: Path) -> bool:
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return False
-    own = os.fstat(descriptor)
-    return (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino)
-
-
-def _sizes_by_use(folder: Path) -> list[tuple[float, int, Path]]:
-    """List tars and those that are being fetched, with time of use and size, least recently used first."""
-    found = []
-    for path in (*folder.glob("*.tar"), *folder.glob(".*.fetching")):
-        with contextlib.suppress(FileNotFoundError):
-            about = path.stat()
-            found.append((about.st_mtime, about.st_size, path))
-    return sorted(found)
-
-
-def _is_left_over(path: Path) -> bool:
-    """Say whether nobody is fetching this any more: whoever does holds a lock on it."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True
 
 
 def _caches(folder: str | None) -> Path:

@@ -20,11 +20,12 @@ from evolvedirector.store.dataset import check_format
 from evolvedirector.store.delta import Revision
 from evolvedirector.store.errors import MissingRoleError, StoreError
 from evolvedirector.store.files import split_member
-from evolvedirector.store.mirror import RootCache, local_root, mirror_of, touch
+from evolvedirector.store.mirror import RootCache, local_root, mirror_of
 from evolvedirector.store.naming import collected_revisions
 from evolvedirector.store.order import KeyedOrder, aspect_bucket
 from evolvedirector.store.revision import RevisionFiles
 from evolvedirector.store.shards import MEMBERS_OF_AN_IMAGE, open_index, sample_starts
+from evolvedirector.store.tar_cache import touch
 from evolvedirector.store.trained_rows import trained_rows
 
 _MAX_OPEN_SHARDS = 256  # well under the usual limit of 1024 open files
@@ -72,7 +73,7 @@ class RevisionReader:
             subset: Samples that have rows; the others are as if they were not there.
             split: Likewise, by their prompt. None: all.
             optional_roles: Further files to read of the samples that have them.
-            cache: Where what lies at a URL is kept on this machine. None: where it is already, or the defaults.
+            cache: Where what lies at a URL is kept on this machine. None: the default folder.
 
         Raises:
             StoreError: If there is no such revision or root, or a sample lacks one of the roles.

@@ -1,12 +1,15 @@
 """Reading a root at a URL: the same rows, bytes and order, through a cache that several processes share."""
 
+import errno
 import logging
 import multiprocessing
 import os
 import pickle
 import shutil
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
@@ -24,7 +27,9 @@ ROLES = ("image", "note")
 
 
 @pytest.fixture(autouse=True)
-def empty_memory() -> Iterator[None]:
+def empty_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Each test begins with nothing at any URL; what is checked is read from the page cache, so no disk is waited for."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     clear_memory()
     yield
     clear_memory()
@@ -185,7 +190,7 @@ def test_processes_share_a_small_cache(root: Path, cache: RootCache, tmp_path: P
         assert all(result.get(60) == wanted for result in asked)
     folder = local_root(url, small)
     assert len(tars(folder)) == 1
-    assert not list((folder / "shards").glob(".*"))
+    assert not list((folder / "shards").glob(".*fetching"))
 
 
 # ---- what is not as it should be
@@ -196,7 +201,6 @@ def test_any_call_may_fail_and_reading_again_does_the_rest(
 ) -> None:
     push_root(root, URL)
     wanted = rows(RevisionReader(root, newest(root), ROLES))
-    names = {path.name for path in root.rglob("*")}
     for at in range(1, 200):
         own = RootCache(str(tmp_path / "caches" / str(at)))
         with failing(at, "before", monkeypatch) as calls:
@@ -208,10 +212,7 @@ def test_any_call_may_fail_and_reading_again_does_the_rest(
                 failed = True
         assert failed == (calls() >= at)
         folder = local_root(URL, own)
-        for path in (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")):
-            if path.name != "remote.json":
-                assert path.name in names
-                assert path.read_bytes() == next(root.rglob(path.name)).read_bytes()
+        only_whole_files(folder, root)
         assert not list((folder / "shards").glob(".*fetching"))
         if not failed:
             assert found == wanted
@@ -219,6 +220,89 @@ def test_any_call_may_fail_and_reading_again_does_the_rest(
         assert rows(RevisionReader(URL, newest(root), ROLES, cache=own)) == wanted
     assert not failed
     assert at > 15
+
+
+DISK = ("fsync", "replace", "pwrite", "ftruncate", "mkdir")
+
+
+def at_the_disk(at: int, what: Callable[[], None], patched: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Do something before the N-th operation of the disk; returns what counts them."""
+    count = 0
+
+    def wrapped(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count == at:
+                what()
+            return real(*args, **options)
+
+        return call
+
+    for name in DISK:
+        patched.setattr(os, name, wrapped(getattr(os, name)))
+    return lambda: count
+
+
+def only_whole_files(folder: Path, root: Path) -> None:
+    for path in (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")):
+        if path.name != "remote.json":
+            assert path.read_bytes() == next(root.rglob(path.name)).read_bytes(), path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_a_disk_may_fail_at_any_operation_while_the_cache_is_filled(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    push_root(root, URL)
+    wanted = rows(RevisionReader(root, newest(root), ROLES))
+
+    def fails() -> None:
+        raise OSError(number, os.strerror(number))
+
+    for at in range(1, 500):
+        own = RootCache(str(tmp_path / "caches" / str(at)))
+        failed = False
+        with monkeypatch.context() as patched:
+            calls = at_the_disk(at, fails, patched)
+            try:
+                found = rows(RevisionReader(URL, newest(root), ROLES, cache=own))
+            except (OSError, StoreError):
+                failed = True
+        assert failed == (calls() >= at)
+        only_whole_files(tmp_path / "caches" / str(at), root)
+        left = [path for path in (tmp_path / "caches" / str(at)).rglob(".*") if not path.name.endswith(".lock")]
+        assert left == []
+        if not failed:
+            break
+        assert rows(RevisionReader(URL, newest(root), ROLES, cache=own)) == wanted
+    assert found == wanted
+    assert at > 40
+
+
+@pytest.mark.slow
+def test_a_reader_may_be_killed_at_any_operation_of_the_disk(root: Path, tmp_path: Path) -> None:
+    push_root(root, URL)
+    wanted = rows(RevisionReader(root, newest(root), ROLES))
+
+    def read(at: int, own: RootCache) -> None:
+        at_the_disk(at, lambda: os.kill(os.getpid(), signal.SIGKILL), pytest.MonkeyPatch())
+        assert rows(RevisionReader(URL, newest(root), ROLES, cache=own)) == wanted
+
+    for at in range(1, 500):
+        folder = tmp_path / "caches" / str(at)
+        process = multiprocessing.get_context("fork").Process(target=read, args=(at, RootCache(str(folder))))
+        process.start()
+        process.join(60)
+        assert process.exitcode in (0, -signal.SIGKILL)
+        only_whole_files(folder, root)
+        if process.exitcode == 0:
+            break
+        assert rows(RevisionReader(URL, newest(root), ROLES, cache=RootCache(str(folder)))) == wanted
+        left = [path.name for path in folder.rglob(".*") if not path.name.endswith(".lock")]
+        assert all(name.startswith((".format.json", ".remote.json")) for name in left)
+    assert at > 40
 
 
 @pytest.mark.parametrize("name", ["revisions/000002-*.json", "*.index", "*.index.sha256", "shards/r0001*.tar"])
@@ -333,6 +417,14 @@ def test_nobody_writes_to_what_lies_at_a_url(root: Path, cache: RootCache) -> No
         push_root(local_root(URL, cache), "memory://bucket/copy")
 
 
+@pytest.mark.parametrize("text", ["", "[]", '{"url": 3, "max_bytes": 1}', '{"url": "s3://a:b@c/d", "max_bytes": 1}'])
+def test_a_folder_that_does_not_say_where_it_comes_from(cache: RootCache, text: str) -> None:
+    folder = local_root(URL, cache)
+    (folder / "remote.json").write_text(text)
+    with pytest.raises(StoreError, match="does not say where a root lies"):
+        mirror_of(folder)
+
+
 def test_the_folder_of_the_environment_is_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVOLVEDIRECTOR_CACHE", str(tmp_path / "all"))
     folder = local_root(URL)
@@ -340,6 +432,7 @@ def test_the_folder_of_the_environment_is_the_default(tmp_path: Path, monkeypatc
     assert folder == local_root(URL + "/") != local_root(URL + "2")
     mirror = mirror_of(folder)
     assert mirror is not None
+    assert mirror_of(tmp_path) is None
     assert mirror.max_bytes == 50 * 2**30
     local_root(URL, RootCache(None, 2))
     assert local_root(URL) == folder
