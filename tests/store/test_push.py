@@ -23,7 +23,7 @@ URL = "memory://bucket/data"
 
 @pytest.fixture(autouse=True)
 def empty_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Each test begins with nothing at any URL; what is checked is read from the page cache, so no disk is waited for."""
+    """Begin with nothing at any URL; no disk is waited for, since what is checked is read from the page cache."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     clear_memory()
     yield
