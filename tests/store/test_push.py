@@ -253,6 +253,11 @@ def test_no_url_with_a_secret_is_taken_or_repeated(url: str, what: str) -> None:
     assert "secret" not in str(told.value)
 
 
+def test_a_backend_that_is_not_installed_is_named() -> None:
+    with pytest.raises(UserError, match=r"'nosuch://bucket' cannot be used: Protocol not known: nosuch.*pip install"):
+        ObjectFiles("nosuch://bucket").sizes()
+
+
 def test_a_container_before_the_host_is_no_password() -> None:
     assert ObjectFiles("abfs://box@account.dfs.core.windows.net/data/").url.endswith("net/data")
 
