@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 TEST_PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart emoji selma versat2i eclipse toffee test test-slow test-crash coverage lint types imports bench bench-policy bench-data bench-claim bench-api bench-train bench-experts bench-eclipse bench-toffee docs wheel-check clean
+.PHONY: help quickstart emoji selma versat2i eclipse toffee test test-slow test-crash coverage lint types imports bench bench-policy bench-data bench-store bench-claim bench-api bench-train bench-experts bench-eclipse bench-toffee docs wheel-check clean
 
 help:  ## list these words
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -123,6 +123,9 @@ bench-eclipse: $(STAMP)  ## measure ECLIPSE against projection, ridge and diffus
 
 bench-toffee: $(STAMP)  ## measure a subject-driven model on emoji: ends, guidance, joint against separate, three seeds (hours of one core; resumes)
 	$(BIN)/python -m benchmarks.toffee
+
+bench-store: $(STAMP)  ## measure how opening, publishing and reading grow up to a million prompts (about 15 minutes, 6 GB of disk)
+	$(BIN)/python -m benchmarks.store_scale --write benchmarks/results/store_scale.json
 
 bench-api: $(STAMP)  ## measure what share of a service's capacity a teacher reaches
 	$(BIN)/python -m benchmarks.api_throughput

@@ -32,6 +32,7 @@ from evolvedirector.policies import ScreeningPolicy
 from evolvedirector.records import Allowance, Evidence, Prompt, PromptEntry, RevisionChange, RoundInfo, Sample
 from evolvedirector.records.layered import with_changes
 from evolvedirector.store import DatasetStore, EvolvingDataset, RevisionReader, columnar
+from evolvedirector.store.card import keep_card
 from evolvedirector.store.codec import prompt_to_json
 from evolvedirector.store.dataset import create_root
 from evolvedirector.store.delta import Place, sample_to_json, shard_to_json
@@ -84,6 +85,7 @@ def make_root(root: Path, samples: int) -> None:
     files = RevisionFiles(root)
     body = {"number": 1, "parent": None, "round_id": "import", "prompts": prompts, "samples": rows, "shards": shards}
     sha = files.write({**body, "states": {}, "skill_weights": None, "replay_share": None})
+    keep_card(root, ())
     files.write_snapshot(sha, files.load(sha))
     files.set_current(sha)
 
@@ -127,7 +129,7 @@ def deciding(root: Path) -> Figures:
         policy = ScreeningPolicy()
         info = RoundInfo("round", 3, 10, 0, 3000, sha, budget_teacher_calls=10 * CHANGED, seed_calls=0)
         before = time.process_time()
-        plan = policy.plan(state, info)
+        plan = policy.plan(state, info)  # goes through the prompts first, and makes objects of them
         planned = time.process_time() - before
         candidates = [replace(prompt_of(-1 - n), origin="mutation") for n in range(CHANGED)]
         seen = replace(

@@ -52,6 +52,9 @@ class SampleCache:
             self._left_bytes -= size
             self._samples[sample["key"]] = sample
 
+    def __len__(self) -> int:
+        return len(self._samples)
+
     def keep_only(self, keys: Iterable[str]) -> None:
         """Make space: forget samples that the revision does not hold."""
         wanted = set(keys)

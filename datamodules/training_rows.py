@@ -190,7 +190,8 @@ class TrainingRows:
         reader = RevisionReader(self.root, revision_sha, self.roles, self.buckets, subset, self.split, optional)
         # a newer companion may have other files for the same sample
         same_files = before is None or before.companions == reader.companions
-        self._cache.keep_only(reader.keys.tolist() if same_files else [])
+        if len(self._cache):  # the keys of a large revision are many texts
+            self._cache.keep_only(reader.keys.tolist() if same_files else [])
         if len(reader) > 0:
             _log.info(describe_epoch(reader, self.seed, self.global_batch_size, self.batches_per_epoch))
         self._reader = reader

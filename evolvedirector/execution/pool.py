@@ -10,16 +10,20 @@ from evolvedirector.records.part import Part, requests_in_flight_of
 
 MOST_LOST = 3
 """Workers lost in a row, without a reply between, after which a part is taken to be what ends them."""
+OF_PAIRS = "pairs."
+"""Begins the names of parts that make subject pairs, each of which is its place: `pairs.builder.draft`."""
 _PREFIX: Mapping[str, str] = {"teach": "teachers.", "score": "rewards."}
 
 
 def place_key(place: tuple[Phase, str]) -> str | None:
-    """Return the place where a part is written: `judge`, `writer`, `teachers.NAME`, `rewards.NAME`.
+    """Return the place where a part is written: `judge`, `writer`, `teachers.NAME`, `rewards.NAME`, `pairs.PART`.
 
     Args:
         place: Phase and name. A student works nowhere else: None.
     """
     phase, name = place
+    if name.startswith(OF_PAIRS):
+        return name
     return None if phase in ("render", "measure") else _PREFIX.get(phase, "") + name
 
 

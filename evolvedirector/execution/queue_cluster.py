@@ -97,12 +97,10 @@ class QueueCluster:
         """
         wrong = [n for n in placements if n not in ("judge", "writer") and not n.startswith(("teachers.", "rewards."))]
         if wrong or not placements:
+            what = f"names {wrong[0]!r}" if wrong else "is empty"
             raise UserError(
-                f"placements names {wrong[0]!r}. "
-                if wrong
-                else "placements is empty. "
-                "Through a queue folder judge, writer, teachers.NAME and rewards.NAME can work. Write `placements: "
-                "{judge: {batch_size: 8}}`."
+                f"placements {what}. Through a queue folder judge, writer, teachers.NAME and rewards.NAME can work. "
+                "Write `placements: {judge: {batch_size: 8}}`."
             )
         if unwritable := [name for name in placements if not is_place(name)]:
             raise UserError(

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any
 
 from evolvedirector.errors import RunError, UserError
-from evolvedirector.execution.executor import Executor, Phase
+from evolvedirector.execution.executor import Cluster, Executor, Phase
 from evolvedirector.execution.local import LocalExecutor
 from evolvedirector.pairs.pair_book import PairBook, PairRow
 from evolvedirector.pairs.pair_budget import PairBudget
@@ -51,6 +51,8 @@ ABOUT = "pair"
 ALL_REJECTED_AFTER = 64
 PAIRS_PER_REVISION = 4096
 """Kept pairs that wait for a revision at most; the book has them durably already."""
+_PLACE = "pairs.builder."
+"""Before the name of a stage: where it is written in the config of a run, and where a cluster has a place for it."""
 
 
 class SubjectPairBuilder:
@@ -92,6 +94,7 @@ class SubjectPairBuilder:
         budget: PairBudget | None = None,
         pairs_per_pass: int = 256,
         batch: int = 32,
+        cluster: Cluster | None = None,
     ) -> None:
         """Choose the stages and what is to be made.
 
@@ -117,9 +120,11 @@ class SubjectPairBuilder:
             budget: What the stages may use up. None: no limit.
             pairs_per_pass: Pairs that go through the stages together; each pass ends in a revision of the dataset.
             batch: Requests that a stage is handed at once; between them a build may stop.
+            cluster: Where stages work in `pairs build`, by `pairs.builder.draft` and the like: a `RayCluster`. In
+                rounds that of `EvolutionCallback` counts. None: here.
 
         Raises:
-            UserError: Something is out of range, or a kind lacks its thresholds or its stage.
+            UserError: Something is out of range, a kind lacks its thresholds or its stage, or the cluster names none.
         """
         self.kinds: tuple[ChangeKind, ...] = tuple(kinds or [k for k in KINDS if k != "view" or view is not None])
         self.stages: dict[StageName, Part] = {
@@ -140,6 +145,7 @@ class SubjectPairBuilder:
         self.near_bits, self.several_share = near_bits, several_share
         self.budget = budget or PairBudget()
         self.pairs_per_pass, self.batch = pairs_per_pass, batch
+        self.cluster = cluster
         self._check()
 
     def _check(self) -> None:
@@ -160,6 +166,12 @@ class SubjectPairBuilder:
                 " one, such as evolvedirector.pairs.TurnedView, or leave 'view' out."
             )
         check_thresholds(self.thresholds, self.kinds)
+        places = [f"{_PLACE}{stage}" for stage in self.stages]
+        if strange := sorted(set(() if self.cluster is None else self.cluster.placed) - set(places)):
+            raise UserError(
+                f"The cluster has a place for {strange[0]!r}, which is no stage. Allowed are {', '.join(places)}. "
+                f"Write `placements: {{{_PLACE}draft: {{replicas: 2}}}}`, say."
+            )
 
     def parts(self) -> Mapping[str, Part]:
         """Name each stage, so that it is verified before anything is spent."""
@@ -183,17 +195,20 @@ class SubjectPairBuilder:
 
         Args:
             store: An open dataset root.
-            executor: Who carries requests to the stages. None: this process, one model in memory at a time.
+            executor: Who carries requests to the stages. None: this process, one model in memory at a time, but for
+                what the cluster has a place for.
             note: Is told one line after each pass. None: nobody.
 
         Raises:
             UserError: No subject can be used, or a stage cannot work.
             RunError: A stage refuses everything, or the filter rejects everything.
         """
-        verify_parts(*self.stages.values())
+        verify_parts(*self.stages.values(), *([] if self.cluster is None else [self.cluster]))
+        local = LocalExecutor(self.tenants(), unit=self.batch)
+        spread = local if self.cluster is None else self.cluster.over(local, local.place_of)
         with PairBook.for_writing(store.root) as book:
             self._publish(store, book)
-            run = self.run_over(store, book, executor or LocalExecutor(self.tenants(), unit=self.batch))
+            run = self.run_over(store, book, executor or spread)
 
             def passed(made: MadePairs) -> None:
                 if book.unpublished_count() >= PAIRS_PER_REVISION:
@@ -207,6 +222,8 @@ class SubjectPairBuilder:
                 self.make(run, self._planned(), made, self.most_kept, passed)
             finally:
                 close_parts(*self.stages.values())
+                if self.cluster is not None:
+                    self.cluster.close()
             self._publish(store, book)
             failures = {f"{stage}: {reason}": count for (stage, reason), count in run.failures.items()}
             return PairFigures.of(
@@ -294,7 +311,7 @@ class SubjectPairBuilder:
             "score": ["mask", "filter"],
         }
         return {
-            phase: {stage: self.stages[stage] for stage in stages if stage in self.stages}
+            phase: {f"{_PLACE}{stage}": self.stages[stage] for stage in stages if stage in self.stages}
             for phase, stages in phases.items()
         }
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 from evolvedirector.evolution.budget import Budget
 from evolvedirector.evolution.round_id import RoundSettings
 from evolvedirector.evolution.schedule import RoundSchedule
-from evolvedirector.execution.executor import Cluster
+from evolvedirector.execution.executor import Cluster, Phase
 from evolvedirector.judges.judge import Judge
 from evolvedirector.planning.memory import (
     Offload,
@@ -87,19 +87,23 @@ def phases_of(
         listed = phases(student, "none", {}, {}, evaluators, None, work)
         return [phase for phase in listed if phase.phase not in ("judge", "teach")]
     settings = plan.settings
-    of_pairs = {} if settings.pairs is None else settings.pairs.tenants()
+    tenants = {} if settings.pairs is None else settings.pairs.tenants()
 
     def named(who: str, place: str, parts: Mapping[str, object]) -> dict[str, tuple[str, object]]:
         return {f"the {who}{name}": (f"{place}.{name}", part) for name, part in parts.items()}
+
+    def of_pairs(phase: Phase) -> dict[str, tuple[str, object]]:
+        parts = tenants.get(phase, {})
+        return {f"the pairs' {place.rpartition('.')[2]}": (place, part) for place, part in parts.items()}
 
     judges = {
         "the judge": ("judge", settings.judge),
         **named("reward ", "rewards", settings.rewards),
         "the embedder": ("embedder", settings.embedder),
-        **named("pairs' ", "pairs", of_pairs.get("score", {})),
+        **of_pairs("score"),
     }
-    teachers = named("teacher ", "teachers", settings.teachers) | named("pairs' ", "pairs", of_pairs.get("teach", {}))
-    writers = {"the writer": ("writer", settings.writer), **named("pairs' ", "pairs", of_pairs.get("write", {}))}
+    teachers = named("teacher ", "teachers", settings.teachers) | of_pairs("teach")
+    writers = {"the writer": ("writer", settings.writer), **of_pairs("write")}
     listed = phases(
         student,
         plan.offload_student,

@@ -7,15 +7,16 @@ that map the same file share it. Entries are made when they are asked for, and f
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 
 from evolvedirector.records import DatasetState, FileRef, Origin, Prompt, PromptEntry, PromptState, Sample
 from evolvedirector.records.layered import OrderedPairs
 from evolvedirector.store.codec import checked
-from evolvedirector.store.columns import Columns, Strings, StringsBuilder, index_arrays, index_of, strings_of
+from evolvedirector.store.columns import Columns, KeyIndex, Strings, StringsBuilder, index_arrays, index_of, strings_of
 from evolvedirector.store.delta import (
     FORMATS,
     Place,
@@ -34,6 +35,7 @@ MAX_OBJECTS = 1 << 16
 _BLOCK = 4096
 _TABLES = ("origins", "states", "skills", "teachers", "variants", "roles")
 _NO_SIZE = -1
+_Column = TypeVar("_Column")
 _PROMPT_TEXTS = ("id", "text", "parent", "lineage")
 _SAMPLE_TEXTS = ("key", "image", "files")
 _PROMPT_NUMBERS = ("has_parent", "origin", "state", "skill", "width_px", "height_px", "samples_end")
@@ -195,11 +197,32 @@ class SnapshotTable:
         )
         self.roles = [frozenset(str(words).split()) for words in columns.about["roles"]]
         """Sets of further roles that samples have in their own shard."""
-        self.texts = {name: strings_of(arrays, name, self.prompts) for name in _PROMPT_TEXTS}
-        self.texts |= {name: strings_of(arrays, name, self.samples) for name in _SAMPLE_TEXTS}
-        self.rows_by_id = index_of(arrays, "id", self.texts["id"])
-        self.rows_by_key = index_of(arrays, "key", self.texts["key"])
+        self._texts: dict[str, Strings] = {}
         self._check()
+
+    def texts(self, name: str) -> Strings:
+        """Return a column of texts; each is checked when it is first asked for, as most readers need one or two.
+
+        Args:
+            name: Of the column.
+
+        Raises:
+            StoreError: It is no such column.
+        """
+        if name not in self._texts:
+            count = self.samples if name in _SAMPLE_TEXTS else self.prompts
+            self._texts[name] = _believed(lambda: strings_of(self.arrays, name, count))
+        return self._texts[name]
+
+    @cached_property
+    def rows_by_id(self) -> KeyIndex:
+        """Find the row of a prompt by its id."""
+        return _believed(lambda: index_of(self.arrays, "id", self.texts("id")))
+
+    @cached_property
+    def rows_by_key(self) -> KeyIndex:
+        """Find the number of a sample by its key."""
+        return _believed(lambda: index_of(self.arrays, "key", self.texts("key")))
 
     def _check(self) -> None:
         tables = {
@@ -215,7 +238,8 @@ class SnapshotTable:
                 if name in tables and count and values.min() < 0:
                     raise ValueError(f"the column '{name}' names what is not there")
         ends = self.arrays["samples_end"]
-        if (np.diff(ends, prepend=0) < 0).any() or (int(ends[-1]) if len(ends) else 0) != self.samples:
+        last = int(ends[-1]) if self.prompts else 0
+        if (ends[1:] < ends[:-1]).any() or (self.prompts and ends[0] < 0) or last != self.samples:
             raise ValueError("samples do not belong to one prompt each")
 
     def entries(self, start: int, stop: int) -> list[PromptEntry]:
@@ -225,7 +249,7 @@ class SnapshotTable:
             start: Row of the first one.
             stop: Row behind the last one.
         """
-        texts = zip(*(self.texts[name].block(start, stop) for name in _PROMPT_TEXTS), strict=True)
+        texts = zip(*(self.texts(name).block(start, stop) for name in _PROMPT_TEXTS), strict=True)
         numbers = zip(*(self.arrays[name][start:stop].tolist() for name in _PROMPT_NUMBERS), strict=True)
         first = int(self.arrays["samples_end"][start - 1]) if start else 0
         drawn = self._samples(first, int(self.arrays["samples_end"][stop - 1]) if stop > start else first)
@@ -244,7 +268,7 @@ class SnapshotTable:
     def _samples(self, start: int, stop: int) -> list[tuple[Any, ...]]:
         """Return the fields of neighbouring samples, without their prompts."""
         teachers, variants = (self.arrays[name][start:stop].tolist() for name in ("teacher", "variant"))
-        keys, images, files = (self.texts[name].block(start, stop) for name in _SAMPLE_TEXTS)
+        keys, images, files = (self.texts(name).block(start, stop) for name in _SAMPLE_TEXTS)
         return [
             (key, image, self.teachers[teacher], _files_of(about), self.variants[variant])
             for key, image, teacher, about, variant in zip(keys, images, teachers, files, variants, strict=True)
@@ -266,7 +290,10 @@ class SnapshotTable:
 
 
 class ColumnarEntries(OrderedPairs[PromptEntry]):
-    """The entries of a revision by prompt id, in the order in which they entered."""
+    """The entries of a revision by prompt id, in the order in which they entered.
+
+    Whoever goes through all of them a second time, as a policy does, will do so again: from then on they are kept.
+    """
 
     def __init__(self, table: SnapshotTable) -> None:
         """Look at the columns of a revision.
@@ -275,12 +302,14 @@ class ColumnarEntries(OrderedPairs[PromptEntry]):
             table: The columns.
         """
         self.table = table
+        self._kept: list[PromptEntry] | None = None
+        self._begun = 0
 
     def __len__(self) -> int:
         return self.table.prompts
 
     def __iter__(self) -> Iterator[str]:
-        return iter_texts(self.table.texts["id"])
+        return iter_texts(self.table.texts("id"))
 
     def __contains__(self, key: object) -> bool:
         return self.table.rows_by_id.row_of(key) is not None
@@ -289,13 +318,21 @@ class ColumnarEntries(OrderedPairs[PromptEntry]):
         row = self.table.rows_by_id.row_of(key)
         if row is None:
             raise KeyError(key)
-        return self.table.entries(row, row + 1)[0]
+        return self.table.entries(row, row + 1)[0] if self._kept is None else self._kept[row]
 
     def pairs(self) -> Iterator[tuple[str, PromptEntry]]:
         """Yield ids and entries in the order in which they entered."""
+        if self._kept is not None:
+            yield from ((entry.prompt.id, entry) for entry in self._kept)
+            return
+        self._begun += 1
+        kept: list[PromptEntry] | None = [] if self._begun > 1 else None
         for start in range(0, len(self), _BLOCK):
-            for entry in self.table.entries(start, min(start + _BLOCK, len(self))):
-                yield entry.prompt.id, entry
+            block = self.table.entries(start, min(start + _BLOCK, len(self)))
+            if kept is not None:
+                kept += block
+            yield from ((entry.prompt.id, entry) for entry in block)
+        self._kept = kept
 
 
 class ColumnarPlaces(OrderedPairs[Place]):
@@ -313,7 +350,7 @@ class ColumnarPlaces(OrderedPairs[Place]):
         return self._table.samples
 
     def __iter__(self) -> Iterator[str]:
-        return iter_texts(self._table.texts["key"])
+        return iter_texts(self._table.texts("key"))
 
     def __contains__(self, key: object) -> bool:
         return self._table.rows_by_key.row_of(key) is not None
@@ -328,8 +365,19 @@ class ColumnarPlaces(OrderedPairs[Place]):
         """Yield keys and places in the order in which their prompts entered."""
         for start in range(0, len(self), _BLOCK):
             stop = min(start + _BLOCK, len(self))
-            keys = self._table.texts["key"].block(start, stop)
+            keys = self._table.texts("key").block(start, stop)
             yield from zip(keys, self._table.places(start, stop), strict=True)
+
+
+def _believed(read: Callable[[], _Column]) -> _Column:
+    """Read a column of a file that has the content it was written with."""
+    try:
+        return read()
+    except (KeyError, ValueError) as error:
+        raise StoreError(
+            f"A snapshot of a revision cannot be read ({error}), and no program of this project wrote it. Delete the"
+            " `.columns` files in `revisions`: the revisions are read without them."
+        ) from error
 
 
 def iter_texts(texts: Strings) -> Iterator[str]:

@@ -128,7 +128,7 @@ class Strings:
         """Take the two arrays.
 
         Args:
-            ends: int64 [texts].
+            ends: int32 or int64 [texts].
             data: uint8 [bytes].
         """
         self._ends = ends
@@ -161,7 +161,7 @@ class Strings:
         """
         if not len(rows):
             return np.empty(0, "S1")
-        starts = np.concatenate([np.zeros(1, np.int64), self._ends[:-1]])[rows]
+        starts = np.where(rows > 0, self._ends[rows - 1], 0)
         lengths = self._ends[rows] - starts
         width = max(int(lengths.max()), 1)
         table = np.zeros((len(rows), width), np.uint8)
@@ -194,7 +194,8 @@ class StringsBuilder:
         Args:
             name: Of the column.
         """
-        ends = np.frombuffer(self._ends, np.int64) if self._ends else np.empty(0, np.int64)
+        small = len(self._data) <= np.iinfo(np.int32).max
+        ends = np.array(self._ends, np.int32 if small else np.int64)
         return {f"{name}.ends": ends, f"{name}.text": np.frombuffer(bytes(self._data), np.uint8)}
 
 
@@ -210,7 +211,7 @@ def strings_of(arrays: Mapping[str, np.ndarray], name: str, count: int) -> Strin
         ValueError: The arrays are no such column.
     """
     ends, data = arrays[f"{name}.ends"], arrays[f"{name}.text"]
-    if len(ends) != count or (count and (ends[0] < 0 or ends[-1] != len(data) or (np.diff(ends) < 0).any())):
+    if len(ends) != count or (count and (ends[0] < 0 or ends[-1] != len(data) or (ends[1:] < ends[:-1]).any())):
         raise ValueError(f"the texts of '{name}' do not end where they should")
     return Strings(ends, data)
 

@@ -198,4 +198,5 @@ def _is_hex(text: str) -> bool:
 
 
 def _sha_of(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with open(path, "rb") as file:  # the delta of a large import is large
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -57,7 +57,7 @@ class _Part(NamedTuple):
     """Some of the rows: names that repeat are numbers."""
 
     position: np.ndarray
-    """Of the prompt, int64 [rows]."""
+    """Of the prompt, int32 [rows]."""
     keys: np.ndarray
     shard: np.ndarray
     ordinal: np.ndarray
@@ -91,10 +91,13 @@ def trained_rows(
     names = _Names(revision.shards)
     part = _in_order([part for part in _parts(revision, names, subset, split)])
     skills = list(names.skills)
-    bucket = _buckets(part.width_px, part.height_px, bucket_of)
-    buckets, bucket_code = np.unique(bucket, return_inverse=True)
-    code = (bucket_code * max(len(skills), 1) + part.skill) * len(TRAINED) + part.state
-    codes, first, number = np.unique(code, return_index=True, return_inverse=True)
+    image_px = np.stack([part.height_px, part.width_px], 1)
+    buckets, number = _buckets(image_px, bucket_of)
+    number *= max(len(skills), 1)
+    number += part.skill
+    number *= len(TRAINED)
+    number += part.state
+    codes, first = np.unique(number, return_index=True)
     by_first = np.argsort(first)
     rank = np.empty(len(codes), np.int32)
     rank[by_first] = np.arange(len(codes), dtype=np.int32)
@@ -102,24 +105,19 @@ def trained_rows(
     for value in codes[by_first].tolist():
         rest, state = divmod(value, len(TRAINED))
         place, skill = divmod(rest, len(skills))
-        strata.append(Stratum(int(buckets[place]), skills[skill], TRAINED[state]))
-    return TrainedRows(
-        part.keys,
-        part.shard,
-        part.ordinal,
-        np.stack([part.height_px, part.width_px], 1),
-        tuple(strata),
-        rank[number],
-        tuple(names.roles),
-        part.roles,
-    )
+        strata.append(Stratum(buckets[place], skills[skill], TRAINED[state]))
+    stratum = rank[np.searchsorted(codes, number)]
+    roles = tuple(names.roles)
+    return TrainedRows(part.keys, part.shard, part.ordinal, image_px, tuple(strata), stratum, roles, part.roles)
 
 
-def _buckets(width_px: np.ndarray, height_px: np.ndarray, bucket_of: Callable[[int, int], int]) -> np.ndarray:
-    """Return the bucket of each image; there are few sizes."""
-    sizes, number = np.unique((width_px.astype(np.int64) << 32) | height_px, return_inverse=True)
-    found = [bucket_of(size >> 32, size & 0xFFFFFFFF) for size in sizes.tolist()]
-    return np.array(found, np.int64)[number] if found else np.empty(0, np.int64)
+def _buckets(image_px: np.ndarray, bucket_of: Callable[[int, int], int]) -> tuple[list[int], np.ndarray]:
+    """Return all buckets, and the number of that of each image, int64 [images]; there are few sizes."""
+    size_of = image_px.view(np.int64).reshape(-1)
+    sizes = np.unique(size_of)
+    found = [bucket_of(width_px, height_px) for height_px, width_px in sizes.view(np.int32).reshape(-1, 2).tolist()]
+    buckets, number = np.unique(np.array(found, np.int64), return_inverse=True)
+    return buckets.tolist(), number.astype(np.int64)[np.searchsorted(sizes, size_of)]
 
 
 def _parts(revision: Revision, names: _Names, subset: Subset, split: Split | None) -> Iterator[_Part]:
@@ -151,7 +149,7 @@ def _from_columns(
     taken[changed] = False
     if split is not None:
         for row in np.flatnonzero(taken).tolist():
-            taken[row] = split.takes(table.texts["text"][row])
+            taken[row] = split.takes(table.texts("text")[row])
     allowed = np.array([[subset.takes(skill, variant) for variant in table.variants] for skill in table.skills], bool)
     rows = np.flatnonzero(taken[prompt_of])
     if allowed.size and not allowed.all():
@@ -162,8 +160,8 @@ def _from_columns(
     state_numbers = np.array([TRAINED.index(state) if state in TRAINED else 0 for state in table.states] or [0])
     role_numbers = np.array([names.roles.setdefault(roles, len(names.roles)) for roles in table.roles] or [0])
     return _Part(
-        prompts.astype(np.int64),
-        table.texts["key"].ascii_rows(rows),
+        prompts,
+        table.texts("key").ascii_rows(rows),
         shard_numbers[arrays["shard"][rows]],
         arrays["ordinal"][rows],
         arrays["image_width_px"][rows],
@@ -192,8 +190,8 @@ def _from_objects(
             numbers = (names.shards[place.shard], place.ordinal, place.width_px, place.height_px)
             rows.append((position, *numbers, skill, TRAINED.index(entry.state), roles))
     table = np.array(rows, np.int64).reshape(-1, 8)
-    columns = [table[:, number].astype(np.int32) for number in range(1, 8)]
-    return _Part(table[:, 0], np.array(keys, "S") if keys else np.empty(0, "S1"), *columns)
+    position, *columns = (table[:, number].astype(np.int32) for number in range(8))
+    return _Part(position, np.array(keys, "S") if keys else np.empty(0, "S1"), *columns)
 
 
 def _in_order(parts: list[_Part]) -> _Part:

@@ -142,6 +142,21 @@ def test_a_revision_built_on_columns_makes_no_entry_that_it_does_not_change(
     assert {stop - start for start, stop in made} == {1} and {start for start, _ in made} == {0, 1}
 
 
+def test_entries_are_kept_from_the_second_time_that_all_are_gone_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sha = published(tmp_path, 6, 5)[-1]
+    files = RevisionFiles(tmp_path)
+    files.write_snapshot(sha, files.load(sha))
+    columnar_from_here(monkeypatch)
+    entries = files.load(sha).state.entries
+    passes = [list(entries.values()) for _ in range(4)]
+    assert next(iter(entries.items()))[1] is passes[1][0] is entries[passes[0][0].prompt.id]
+    assert passes[0] == passes[1] == passes[2] == passes[3]
+    made = [[one is other for one, other in zip(passes[1], later, strict=True)] for later in passes]
+    assert [all(same) for same in made] == [False, True, True, True]
+
+
 def test_a_large_revision_is_written_in_columns_at_once_and_again_as_it_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,8 +190,6 @@ def edited(path: Path, change: dict[str, Any], about: dict[str, Any] | None = No
         ({"samples_end": np.array([1, 5], np.int32)}, {}),
         ({"shard": np.array([0, 7], np.int32)}, {}),
         ({"ordinal": np.array([0], np.int32)}, {}),
-        ({"id.ends": np.array([5, 2], np.int64)}, {}),
-        ({"id.rows": np.array([0, 9], np.int32)}, {}),
         ({}, {"states": ["live", "alive"]}),
         ({}, {"skills": 5}),
         ({}, {"shards": [{"name": "r0001-0123456789ab"}]}),
@@ -197,6 +210,20 @@ def test_columns_that_nobody_of_ours_wrote_are_not_believed(
     assert isinstance(files.load(sha).state.entries, ColumnarEntries)
     edited(next((tmp_path / "revisions").glob("*.columns")), change, about)
     assert isinstance(files.load(sha).state.entries, dict) and files.load(sha) == plain
+
+
+@pytest.mark.parametrize("change", [{"id.ends": np.array([5, 2], np.int32)}, {"id.rows": np.array([0, 9], np.int32)}])
+def test_texts_that_nobody_of_ours_wrote_are_refused_when_they_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    with DatasetStore(tmp_path, create=True) as store:
+        sha = store.publish(None, "import", RevisionChange(prompts=(Prompt.create("a"), Prompt.create("b"))))
+    files = RevisionFiles(tmp_path)
+    columnar_from_here(monkeypatch)
+    files.write_snapshot(sha, files.load(sha))
+    edited(next((tmp_path / "revisions").glob("*.columns")), change)
+    with pytest.raises(StoreError, match=r"Delete the `\.columns` files"):
+        assert "a" in files.load(sha).state.entries
 
 
 def test_columns_that_name_a_path_as_a_shard_are_refused(tmp_path: Path) -> None:

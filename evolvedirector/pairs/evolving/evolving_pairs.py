@@ -118,7 +118,7 @@ class EvolvingPairs:
     def tenants(self) -> Tenants:
         """Say who is asked in which phase."""
         own = self.builder.tenants()
-        return {**own, "score": {**own["score"], "judge": self.judge, "mask of drawings": self.mask}}
+        return {**own, "score": {**own["score"], "pairs.judge": self.judge, "pairs.mask": self.mask}}
 
     def selectors(self) -> Sequence[Part]:
         """List who chooses what is trained on: who looks at the student, and who filters the pairs."""
