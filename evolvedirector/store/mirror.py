@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from evolvedirector.errors import UserError
 from evolvedirector.store.columns import is_whole
@@ -35,6 +36,8 @@ _CACHE_VARIABLE = "EVOLVEDIRECTOR_CACHE"
 _MOST_BYTES = {".json": 2**32, ".index": 2**26, CHECKSUM_SUFFIX: 256, "": 4096}
 _LOCK = ".mirror.lock"
 _TOGETHER = 32
+_MOST_GAP_BYTES = 2**16
+"""Read for nothing between files of a sample, rather than asking once more."""
 _SHA = re.compile(r"[0-9a-f]{64}")
 _START = re.compile(r"[0-9a-f]{6,64}")
 _STEM = re.compile(r"([0-9]{6,})-([0-9a-f]{12})")
@@ -50,10 +53,13 @@ class RootCache:
             in the environment's EVOLVEDIRECTOR_CACHE.
         max_gib: Size of the tars in GiB that are kept at a time; revisions and indexes come on top. A run reads all
             tars of its revision in turn, so a size below theirs fetches them again and again.
+        fetch: `tars` are fetched whole and kept; `samples` alone each time, for a revision that is larger than any
+            disk here, or of which little is read.
     """
 
     folder: str | None = None
     max_gib: float = DEFAULT_GIB
+    fetch: Literal["tars", "samples"] = "tars"
 
 
 def local_root(root: str | os.PathLike[str], cache: RootCache | None = None) -> Path:
@@ -77,7 +83,7 @@ def local_root(root: str | os.PathLike[str], cache: RootCache | None = None) -> 
     name = f"{slug}-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
     folder = _caches(chosen.folder) / name
     marker = folder / MARKER
-    about = json.dumps({"url": url, "max_bytes": int(chosen.max_gib * 2**30)}).encode() + b"\n"
+    about = json.dumps({"url": url, "max_bytes": int(chosen.max_gib * 2**30), "fetch": chosen.fetch}).encode()
     if not marker.exists() or (cache is not None and marker.read_bytes() != about):
         make_folder(folder)
         write_durably(marker, about)
@@ -96,7 +102,7 @@ def mirror_of(root: Path) -> Mirror | None:
         return None
     try:
         about = json.loads(data)
-        return Mirror(root, ObjectFiles(about["url"]), int(about["max_bytes"]))
+        return Mirror(root, ObjectFiles(about["url"]), int(about["max_bytes"]), about["fetch"] == "samples")
     except (ValueError, TypeError, KeyError, AttributeError, UserError) as error:
         raise StoreError(
             f"'{root / MARKER}' does not say where a root lies ({error}). Delete the folder: it is a cache, and its"
@@ -117,14 +123,16 @@ def checksum_line(name: str, data: bytes) -> bytes:
 class Mirror:
     """Fetch files of a root at a URL into a folder."""
 
-    def __init__(self, root: Path, objects: ObjectFiles, max_bytes: int) -> None:
+    def __init__(self, root: Path, objects: ObjectFiles, max_bytes: int, by_sample: bool = False) -> None:
         """Name both; nothing is asked yet.
 
         Args:
             root: The folder.
             objects: Where the files come from.
             max_bytes: Of the tars in the folder, those that are being fetched included.
+            by_sample: Fetch no tars; read samples out of them where they are.
         """
+        self.by_sample = by_sample
         self.root = root
         self.objects = objects
         self.max_bytes = max_bytes
@@ -289,10 +297,10 @@ class Mirror:
             for start in range(0, len(missing), _TOGETHER):
                 self._bring_group([f"{name}.index" for name in missing[start : start + _TOGETHER]])
             sync_folder(folder)
-        if (size := sum(shard.tar_bytes for shard in shards)) > self.max_bytes:
+        if (size := sum(shard.tar_bytes for shard in shards)) > self.max_bytes and not self.by_sample:
             _log.warning(
                 "The tars of a revision at '%s' have %.1f GiB, and the cache here may have %.1f: they will be fetched "
-                "again and again. A larger `max_gib` keeps them.",
+                "again and again. A larger `max_gib` keeps them, and `fetch: samples` reads no more than it takes.",
                 self.objects.url,
                 size / 2**30,
                 self.max_bytes / 2**30,
@@ -327,6 +335,32 @@ class Mirror:
             DiskFullError: The disk is full.
         """
         return TarCache(self.root / "shards", self.objects, self.max_bytes).open(shard)
+
+    def read_members(self, shard: Shard, places: Sequence[tuple[int, int, bytes]]) -> list[bytes]:
+        """Read files out of a tar that is not here, each compared with its checksum.
+
+        Args:
+            shard: As the revision states it.
+            places: Offset, size and sha256 of each.
+
+        Raises:
+            StoreError: One is damaged there, the tar is gone, or nobody answers.
+        """
+        name = f"shards/{shard.name}.tar"
+        start, end = min(place[0] for place in places), max(offset + size for offset, size, _ in places)
+        apart = end - start > 2 * sum(size for _, size, _ in places) + _MOST_GAP_BYTES
+        for _ in range(TRIES):
+            try:
+                if apart:  # what lies between was not asked for
+                    parts = [self.objects.read_part(name, offset, size) for offset, size, _ in places]
+                else:
+                    whole = self.objects.read_part(name, start, end - start)
+                    parts = [whole[offset - start : offset - start + size] for offset, size, _ in places]
+            except FileNotFoundError:
+                raise gone(self.objects, name) from None
+            if all(hashlib.sha256(part).digest() == place[2] for part, place in zip(parts, places, strict=True)):
+                return parts
+        raise damaged(self.objects, name)
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:

@@ -124,6 +124,22 @@ class ObjectFiles:
             data = bytes(system.cat_file(f"{base}/{name}", start=0, end=most_bytes + 1))
         return self._bounded(name, data, most_bytes)
 
+    def read_part(self, name: str, start: int, size_bytes: int) -> bytes:
+        """Read a part of a file; fewer bytes where it ends before.
+
+        Args:
+            name: Of the file.
+            start: First byte.
+            size_bytes: How many.
+
+        Raises:
+            FileNotFoundError: It is not there.
+            StoreError: It cannot be read.
+        """
+        system, base = self._system()
+        with self._asking("read", name):
+            return bytes(system.cat_file(f"{base}/{name}", start=start, end=start + size_bytes))
+
     def read_many(self, names: Sequence[str], most_bytes: int) -> list[bytes | None]:
         """Read small files, at the same time where the backend can.
 
@@ -160,10 +176,8 @@ class ObjectFiles:
             FileNotFoundError: It is not there.
             StoreError: It cannot be read.
         """
-        system, base = self._system()
         for start in range(0, size_bytes, _CHUNK_BYTES):
-            with self._asking("read", name):
-                yield bytes(system.cat_file(f"{base}/{name}", start=start, end=min(start + _CHUNK_BYTES, size_bytes)))
+            yield self.read_part(name, start, min(_CHUNK_BYTES, size_bytes - start))
 
     def write(self, name: str, data: bytes) -> None:
         """Write a small file; one that is there is replaced.

@@ -281,12 +281,15 @@ class RevisionReader:
     def _read(self, sample: dict[str, Any], number: int, members: Sequence[tuple[Any, ...]], verify: bool) -> None:
         """Read members of one shard, and nothing else, into a sample."""
         shard, key = self._shard(number), sample["__key__"]
-        for member_key, extension, offset, size, sha256 in members:
+        fetched: list[bytes] | None = None
+        if shard.descriptor < 0 and self._mirror is not None and self._mirror.by_sample:
+            fetched = self._fetched(number, key, members)
+        elif shard.descriptor < 0:
+            shard = self._with_tar(number)
+        for place, (member_key, extension, offset, size, sha256) in enumerate(members):
             if offset + size > shard.tar_bytes:  # before as much is read as a damaged index claims
                 raise self._damaged(number, key)
-            if shard.descriptor < 0:
-                shard = self._with_tar(number)
-            data = os.pread(shard.descriptor, size, offset)
+            data = os.pread(shard.descriptor, size, offset) if fetched is None else fetched[place]
             if len(data) != size or member_key.decode() != key:
                 raise self._damaged(number, key)
             if verify and hashlib.sha256(data).digest() != bytes(sha256):
@@ -308,6 +311,15 @@ class RevisionReader:
         descriptor = self._mirror.open_tar(self._stated[self._shards[number]])
         self._open[number] = opened = self._open[number]._replace(descriptor=descriptor)
         return opened
+
+    def _fetched(self, number: int, key: str, members: Sequence[tuple[Any, ...]]) -> list[bytes]:
+        """Read members of a shard that stays where it is, at a URL."""
+        assert self._mirror is not None
+        shard = self._stated[self._shards[number]]
+        places = [(offset, size, bytes(sha256)) for _, _, offset, size, sha256 in members]
+        if any(offset + size > shard.tar_bytes for offset, size, _ in places):
+            raise self._damaged(number, key)
+        return self._mirror.read_members(shard, places) if places else []
 
     def _tell_use(self) -> None:
         """Note from time to time which tars are in use, and let go of those that others made room with."""

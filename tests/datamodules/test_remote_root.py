@@ -38,7 +38,8 @@ pytestmark = [
 
 
 @pytest.fixture(autouse=True)
-def empty_memory() -> Iterator[None]:
+def empty_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    monkeypatch.setenv("EVOLVEDIRECTOR_CACHE", str(tmp_path / "cache of the user"))
     clear_memory()
     yield
     clear_memory()

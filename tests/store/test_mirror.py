@@ -27,9 +27,10 @@ ROLES = ("image", "note")
 
 
 @pytest.fixture(autouse=True)
-def empty_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def empty_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Begin with nothing at any URL; no disk is waited for, since what is checked is read from the page cache."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    monkeypatch.setenv("EVOLVEDIRECTOR_CACHE", str(tmp_path / "cache of the user"))
     clear_memory()
     yield
     clear_memory()
@@ -191,6 +192,59 @@ def test_processes_share_a_small_cache(root: Path, cache: RootCache, tmp_path: P
     folder = local_root(url, small)
     assert len(tars(folder)) == 1
     assert not list((folder / "shards").glob(".*fetching"))
+
+
+# ---- samples alone
+
+
+def test_samples_can_be_read_without_their_tars(
+    root: Path, cache: RootCache, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    push_root(root, URL)
+    asked: list[tuple[str, int]] = []
+    real = MemoryFileSystem.cat_file
+
+    def noting(self: MemoryFileSystem, path: str, start: int | None = None, end: int | None = None, **_: Any) -> bytes:
+        asked.append((path, (end or 0) - (start or 0)))
+        return bytes(real(self, path, start, end))
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", noting)
+    here = RevisionReader(root, newest(root), ROLES)
+    there = RevisionReader(URL, newest(root), ROLES, cache=RootCache(cache.folder, 1e-9, "samples"))
+    asked.clear()
+    assert rows(there) == rows(pickle.loads(pickle.dumps(there))) == rows(here)
+    assert there.raw(4, with_image=False) == here.raw(4, with_image=False)
+    assert tars(there.root) == []
+    assert len(asked) == 2 * (2 * len(here) + 1)  # a sample at once, and its file in the companion
+    assert max(size for _, size in asked) < largest(root) / 2
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("how", ["flipped", "cut", "gone"])
+def test_a_damaged_sample_is_read_anew_once_and_then_an_error(
+    root: Path, cache: RootCache, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    push_root(root, URL)
+    reader = RevisionReader(URL, newest(root), cache=RootCache(cache.folder, fetch="samples"))
+    name = next(name for name in objects_of(URL) if name.startswith("shards/r0001") and name.endswith(".tar"))
+    whole = objects_of(URL)[name]
+    if how == "gone":
+        MemoryFileSystem().rm_file(f"/bucket/data/{name}")
+    else:
+        ObjectFiles(URL).write(name, whole[:700] if how == "cut" else bytes(b ^ 1 for b in whole))
+    with pytest.raises(StoreError, match="is not there" if how == "gone" else "is damaged: it was fetched 2 times"):
+        reader.raw(0)
+    if how == "gone":
+        return
+    real = MemoryFileSystem.cat_file
+
+    def mending(self: MemoryFileSystem, *args: Any, **options: Any) -> bytes:
+        data = bytes(real(self, *args, **options))
+        ObjectFiles(URL).write(name, whole)
+        return data
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", mending)
+    assert reader.raw(0) == RevisionReader(root, newest(root)).raw(0)
 
 
 # ---- what is not as it should be

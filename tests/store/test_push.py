@@ -13,7 +13,7 @@ from evolvedirector.errors import UserError
 from evolvedirector.store import DatasetStore, RevisionFiles, RevisionReader, StoreError
 from evolvedirector.store.collect import collect
 from evolvedirector.store.compact import compact, plan_compaction
-from evolvedirector.store.mirror import RootCache
+from evolvedirector.store.mirror import RootCache, local_root
 from evolvedirector.store.objects import ObjectFiles
 from evolvedirector.store.push import push_root
 from tests.store.remote_roots import Fault, clear_memory, failing, objects_of, publish, publish_companion
@@ -22,9 +22,10 @@ URL = "memory://bucket/data"
 
 
 @pytest.fixture(autouse=True)
-def empty_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def empty_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Begin with nothing at any URL; no disk is waited for, since what is checked is read from the page cache."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    monkeypatch.setenv("EVOLVEDIRECTOR_CACHE", str(tmp_path / "cache of the user"))
     clear_memory()
     yield
     clear_memory()
@@ -148,8 +149,7 @@ def _nothing_torn(cache: Path, wanted: dict[str, list[dict[str, str | bytes]]]) 
             assert rows(URL, sha, cache) == rows_of
     if not seen:
         return
-    root = RevisionReader(URL, next(sha for sha in wanted if any(sha[:12] in name for name in seen))).root
-    newest = RevisionFiles(root).current()
+    newest = RevisionFiles(local_root(URL, RootCache(str(cache)))).current()
     numbers = [sha for sha in wanted if any(sha[:12] in name for name in seen)]
     assert newest == numbers[-1]
 

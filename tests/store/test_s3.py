@@ -49,9 +49,10 @@ def server() -> Iterator[str]:
 
 
 @pytest.fixture
-def bucket(server: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+def bucket(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
     """The URL of an empty place; keys and address come from the environment, as they always do."""
     for name, value in {
+        "EVOLVEDIRECTOR_CACHE": str(tmp_path / "cache of the user"),
         "AWS_ENDPOINT_URL": server,
         "AWS_ACCESS_KEY_ID": "made-up",
         "AWS_SECRET_ACCESS_KEY": "very-secret",
@@ -160,6 +161,11 @@ def test_reading_is_that_of_the_folder(root: Path, bucket: str, tmp_path: Path) 
     here = RevisionReader(root, pushed.newest_sha, ("image", "note"))
     assert [reader.raw(row, verify=True) for row in range(len(reader))] == [here.raw(row) for row in range(len(here))]
     assert RevisionFiles(reader.root).current() == pushed.newest_sha
+    alone = RootCache(str(tmp_path / "samples"), fetch="samples")
+    assert rows(bucket, pushed.newest_sha) == rows(root, pushed.newest_sha)
+    assert RevisionReader(bucket, pushed.newest_sha, cache=alone).raw(3) == RevisionReader(root, pushed.newest_sha).raw(
+        3
+    )
     text = "".join(p.read_text("utf-8", "replace") for p in reader.root.rglob("*.json"))
     assert "very-secret" not in text
     assert "made-up" not in text
