@@ -53,7 +53,9 @@ def test_push_says_what_it_brought_and_the_url_can_be_looked_at(
     assert main(["diff", url]) == 0
     assert "1 prompts: live -> mastered" in capsys.readouterr().out
     assert main(["show", url]) == 0
-    assert newest[:12] in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"{url}: revision 2 ({newest[:12]})" in said
+    assert "no ledger" in said
     with pytest.raises(SystemExit):
         main(["collect", url])
     assert "At a URL work `data show` and `data diff`" in capsys.readouterr().err
