@@ -27,6 +27,8 @@ _CREATE_EXCLUSIVELY = (*_LOCAL, "memory", "s3", "s3a", "gs", "gcs", "az", "abfs"
 """Whose fsspec backend passes "only where it is not there" to the store itself. The others, fsspec's own default among
 them, ask first and write then, and two writers can both be told that there is nothing."""
 _ACCOUNT_BEFORE_HOST = ("abfs", "abfss")  # abfs://container@account.dfs.core.windows.net/path
+_ALSO_REFUSED = (errno.EINVAL, errno.EBUSY, errno.EIO)
+"""What s3fs makes of a refusal where a server does not say which condition failed, or two writers met."""
 _CHUNK_BYTES = 2**26
 _MOST_TOLD_CHARACTERS = 300
 
@@ -231,8 +233,8 @@ class ObjectFiles:
                     system.pipe_file(f"{base}/{name}", data, mode="create")
             except FileExistsError:
                 return False
-            except OSError as error:  # some servers that speak S3 do not say which condition it was
-                if error.errno == errno.EINVAL and system.exists(f"{base}/{name}"):
+            except OSError as error:
+                if error.errno in _ALSO_REFUSED and system.exists(f"{base}/{name}"):
                     return False
                 raise
         return True

@@ -1,5 +1,6 @@
 """Publishing at a URL: whatever call fails, nothing torn can be read, and the same push again does the rest."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -163,6 +164,26 @@ def test_a_backend_that_cannot_create_exclusively_is_refused(root: Path, monkeyp
         push_root(root, URL)
     assert len(str(told.value).splitlines()) == 1
     assert objects_of(URL).keys() == {"format.json"}
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO])
+def test_a_refusal_that_does_not_say_why_is_one_where_the_name_is_taken(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    real = MemoryFileSystem.pipe_file
+
+    def refusing(self: MemoryFileSystem, path: str, value: bytes, mode: str = "overwrite") -> None:
+        if mode == "create":
+            raise OSError(number, "At least one of the pre-conditions did not hold")
+        real(self, path, value)
+
+    monkeypatch.setattr(MemoryFileSystem, "pipe_file", refusing)
+    objects = ObjectFiles(URL)
+    with pytest.raises(StoreError, match="cannot be written: .*pre-conditions"):
+        objects.create("revisions/one.json", b"new")
+    objects.write("revisions/one.json", b"old")
+    assert objects.create("revisions/one.json", b"new") is False
+    assert objects.read("revisions/one.json", 9) == b"old"
 
 
 def test_a_backend_that_asks_first_and_writes_then_is_refused_before_it_is_asked(root: Path) -> None:
