@@ -179,7 +179,7 @@ def test_a_refusal_that_does_not_say_why_is_one_where_the_name_is_taken(
 
     monkeypatch.setattr(MemoryFileSystem, "pipe_file", refusing)
     objects = ObjectFiles(URL)
-    with pytest.raises(StoreError, match="cannot be written: .*pre-conditions"):
+    with pytest.raises(StoreError, match=r"cannot be written: .*pre-conditions"):
         objects.create("revisions/one.json", b"new")
     objects.write("revisions/one.json", b"old")
     assert objects.create("revisions/one.json", b"new") is False
