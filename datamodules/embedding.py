@@ -40,6 +40,7 @@ from evolvedirector.records.split import Split
 from evolvedirector.store import RevisionFiles, RevisionReader
 from evolvedirector.store.errors import MissingRoleError, StoreError
 from evolvedirector.store.files import decode_file
+from evolvedirector.store.mirror import RootCache
 
 _MOST_NORMS = 4096
 
@@ -72,6 +73,8 @@ class EmbeddingDataModule(EvolvingDataModule):
         predict_prompts: str | Path | None = None,
         subjects: bool = False,
         edges: bool = False,
+        remote: str | None = None,
+        cache: RootCache | None = None,
     ) -> None:
         """Describe the data; nothing is read yet.
 
@@ -99,6 +102,8 @@ class EmbeddingDataModule(EvolvingDataModule):
                 Bool[Tensor, "batch subject token"] and `subject_embeddings` Float[Tensor, "batch subject embedding"].
             edges: Read the edge pictures of the samples that have one: `edge_embedding` Float[Tensor, "batch
                 embedding"] and `has_edge_embedding` Bool[Tensor, "batch"].
+            remote: URL that every published revision is pushed to; see `EvolvingDataModule`. None: nowhere.
+            cache: Of what is read at a URL; likewise.
 
         Raises:
             UserError: The root is missing, or a number or role cannot be used.
@@ -116,6 +121,8 @@ class EmbeddingDataModule(EvolvingDataModule):
             generation_chunk_size,
             predict_prompts,
             roles=(*EMBEDDING_ROLES, *further_roles),
+            remote=remote,
+            cache=cache,
         )
         if text_tokens is not None and text_tokens < 1:
             raise UserError(f"text_tokens is {text_tokens}. It must be 1 or more. Write `text_tokens: 77`, say.")

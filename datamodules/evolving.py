@@ -7,6 +7,7 @@ import itertools
 import logging
 import shlex
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from evolvedirector.datamodules.training_shares import (
     rank_and_world_size,
 )
 from evolvedirector.errors import UserError
+from evolvedirector.execution.ranks import on_rank_zero
 from evolvedirector.planning.roles import Evolves
 from evolvedirector.records import IMAGE_ROLE, ImageRequest, Prompt, check_role
 from evolvedirector.records.buckets import BucketSize, checked_buckets
@@ -37,9 +39,10 @@ from evolvedirector.store import DatasetStore, RevisionFiles, RevisionReader, St
 from evolvedirector.store.edits import edits_since
 from evolvedirector.store.imports import import_prompts
 from evolvedirector.store.latents import LatentFiles
+from evolvedirector.store.mirror import RootCache, local_root, mirror_of
 from evolvedirector.store.naming import note_run
-from evolvedirector.store.paths import user_path
 from evolvedirector.store.prompt_files import read_prompts
+from evolvedirector.store.push import checked_remote, push_root
 
 _log = logging.getLogger(__name__)
 
@@ -67,11 +70,14 @@ class EvolvingDataModule(LightningDataModule):
         predict_prompts: str | Path | None = None,
         roles: Sequence[str] = (IMAGE_ROLE,),
         buckets: Sequence[BucketSize] = (),
+        remote: str | None = None,
+        cache: RootCache | None = None,
     ) -> None:
         """Describe the data; nothing is read yet.
 
         Args:
-            root: Folder of the dataset; made with the seeds when it does not exist.
+            root: Folder of the dataset; made with the seeds when it does not exist. Or the URL of one that was pushed
+                (`s3://bucket/folder`, any of fsspec), which is only read: no rounds then.
             seeds: First prompts, used once, when the root has no revision: a prompt file (.txt with one per line, or
                 .jsonl, .json, .csv, .tsv or .yaml with `prompt` and `skill`) or a source object. None: the root must
                 exist.
@@ -92,9 +98,12 @@ class EvolvingDataModule(LightningDataModule):
                 one of the nearest aspect ratio and cropped to it, a batch holds one of them, and evolution asks for
                 new images in them. A batch then says how its images were cut: `original_size_px` and
                 `crop_top_left_px`, Int64[Tensor, "batch 2"], rows first. Empty: squares.
+            remote: URL that every published revision is pushed to. The machine of rank 0 has the root, the others read
+                from there; without it they must see the root, too. None: nowhere.
+            cache: Where each machine keeps what it reads at a URL, and how much of it. None: the defaults.
 
         Raises:
-            UserError: If the root is missing, a size is below 1, or a role or the buckets cannot be used.
+            UserError: If the root is missing, a size is below 1, or a role, the buckets or a URL cannot be used.
         """
         super().__init__()
         if not str(root or "").strip():
@@ -116,7 +125,9 @@ class EvolvingDataModule(LightningDataModule):
                 f"roles is {list(roles)}. Each role is named once, at least one. Write `data.init_args.roles: [image]`."
             )
         self.prepare_data_per_node = False  # one writer: the root is on a file system that all nodes see
-        self.data_root = user_path(root)
+        self.data_root = local_root(root, cache)
+        self.remote = checked_remote(root, remote)
+        self._cache = cache
         self.global_batch_size = global_batch_size
         self.batches_per_epoch = batches_per_epoch
         self.image_size_px = image_size_px
@@ -164,6 +175,13 @@ class EvolvingDataModule(LightningDataModule):
         """Make the root from the seeds if it has no revision yet, and record the held-out prompts (rank 0 only)."""
         if self.trainer is not None and self.trainer.state.fn != TrainerFn.FITTING:
             return  # evaluation writes nothing, so it can run beside a training that holds the root's lock
+        if (mirror := mirror_of(self.data_root)) is not None:
+            mirror.bring_format()  # says what is wrong with the URL, if anything
+        else:
+            self._make_root()
+            self.push()
+
+    def _make_root(self) -> None:
         if self.seeds is None and not (self.data_root / "format.json").exists():
             raise StoreError(
                 f"The dataset root '{self.data_root}' does not exist and there are no seeds to make it from. Allowed "
@@ -184,6 +202,26 @@ class EvolvingDataModule(LightningDataModule):
                     report.duplicates,
                     report.held_out,
                 )
+
+    def push(self) -> None:
+        """Bring what was published to `remote`; nothing without one, or before the first revision.
+
+        Raises:
+            StoreError: It cannot be written. What was published here stays, and the same command goes on.
+        """
+        if self.remote is not None and RevisionFiles(self.data_root).current() is not None:
+            push_root(self.data_root, self.remote)
+
+    def setup(self, stage: str) -> None:
+        """Read at the URL where this machine has not the root, and begin with the same revision on all of them."""
+        trainer: Any = self.trainer
+        if trainer is None or (self.remote is None and mirror_of(self.data_root) is None):
+            return
+        if self.remote is not None and trainer.node_rank > 0:
+            self.data_root = local_root(self.remote, self._cache)
+            self._rows = replace(self._rows, root=self.data_root)
+        if stage == "fit" and self._position.revision_sha is None and self._start_revision is None:
+            self._position.revision_sha = on_rank_zero(lambda: RevisionFiles(self.data_root).current())
 
     def held_out_prompts(self) -> list[Prompt]:
         """List the evaluation prompts, each once."""
@@ -384,6 +422,8 @@ class EvolvingDataModule(LightningDataModule):
     def _note_run(self) -> None:
         """Note in the root where the checkpoint goes, for `data collect` keeps what checkpoints name."""
         if self.trainer is None or not self.trainer.is_global_zero or "://" in self.trainer.default_root_dir:
+            return
+        if mirror_of(self.data_root) is not None:  # nothing is collected there
             return
         with contextlib.suppress(OSError):  # a root that may not be written is not collected either
             note_run(self.data_root, Path(self.trainer.default_root_dir))

@@ -34,6 +34,7 @@ from evolvedirector.store import DatasetStore, RevisionFiles, RevisionReader
 from evolvedirector.store.delta import Place
 from evolvedirector.store.images import fit_square
 from evolvedirector.store.latents import LatentFiles
+from evolvedirector.store.mirror import RootCache
 
 
 class SubjectPairDataModule(EvolvingDataModule):
@@ -65,6 +66,8 @@ class SubjectPairDataModule(EvolvingDataModule):
         references: int = 4,
         reconstruction_probability: float = 0.1,
         cut_out: bool = False,
+        remote: str | None = None,
+        cache: RootCache | None = None,
     ) -> None:
         """Describe the data; nothing is read yet.
 
@@ -86,6 +89,8 @@ class SubjectPairDataModule(EvolvingDataModule):
             reconstruction_probability: Share of the samples that are rebuilt from themselves. Above 0, images are not
                 replaced by cached latents: the pixels are needed.
             cut_out: Refuse references without a mask of the subject.
+            remote: URL that every published revision is pushed to; see `EvolvingDataModule`. None: nowhere.
+            cache: Of what is read at a URL; likewise.
 
         Raises:
             UserError: A number is out of range.
@@ -102,6 +107,8 @@ class SubjectPairDataModule(EvolvingDataModule):
             revision,
             generation_chunk_size,
             predict_prompts,
+            remote=remote,
+            cache=cache,
         )
         if not 1 <= references <= len(REFERENCES) or not 0 <= reconstruction_probability < 1:
             raise UserError(

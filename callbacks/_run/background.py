@@ -199,7 +199,9 @@ class RoundInBackground:
         parts = self._driver.parts(student, executor)
         if self._settings.stale_epochs:
             parts = replace(parts, spare_drawings=self._settings.spare_drawings)
-        return run_round(Round(parts, info, RoundWatch(lambda: task.stop_reason, drawn=task.release)))
+        child = run_round(Round(parts, info, RoundWatch(lambda: task.stop_reason, drawn=task.release)))
+        self._driver.push()
+        return child
 
     def _serve(self, executor: Executor, draws: bool, ends: bool, drawn: bool) -> tuple[float, str | None]:
         """Draw, wait, and see what came of the round; on rank 0."""

@@ -29,7 +29,7 @@ from evolvedirector.execution.metered import Meter, MeteredExecutor
 from evolvedirector.execution.ranks import PeerFailed, RankExecutor, on_rank_zero
 from evolvedirector.execution.signals import TermRequest
 from evolvedirector.models.embedding_part import EmbeddingPart
-from evolvedirector.planning.roles import EvolutionPlan, HasBuckets
+from evolvedirector.planning.roles import EvolutionPlan, HasBuckets, PushesRoot
 from evolvedirector.planning.spending import told_prices_usd
 from evolvedirector.records import RoundInfo
 from evolvedirector.records.buckets import BucketSize
@@ -210,8 +210,15 @@ class RoundDriver:
                 self.end_if_told(error)
                 raise
             if name is None:
+                self.push()
                 self.report(bar, child)
             return child
+
+    def push(self) -> None:
+        """Bring what a round published to where other machines read it, before they are told of it; on rank 0."""
+        data = self._data()
+        if isinstance(data, PushesRoot):
+            data.push()
 
     def end_if_told(self, error: RoundInterrupted) -> None:
         """End the process where SIGTERM is why a round was interrupted.
@@ -268,9 +275,12 @@ class RoundDriver:
         return size
 
     def _buckets(self) -> tuple[BucketSize, ...]:
-        datamodule = self._trainer.datamodule  # type: ignore[attr-defined]
-        data = getattr(datamodule, self._plan.data) if self._plan.data else datamodule  # the user named this attribute
+        data = self._data()
         return data.buckets if isinstance(data, HasBuckets) else ()
+
+    def _data(self) -> object:
+        datamodule = self._trainer.datamodule  # type: ignore[attr-defined]
+        return getattr(datamodule, self._plan.data) if self._plan.data else datamodule  # the user named this attribute
 
     def tenants(self, student: StudentPart) -> Tenants:
         """Say who works in which phase.

@@ -33,6 +33,7 @@ _OPTIONS = {
             "diff",
             "compact",
             "collect",
+            "push",
             "show",
             "--prompts",
             "--images",
@@ -41,7 +42,7 @@ _OPTIONS = {
             "--skill",
         ),
         *("--revision", "--samples-per-shard", "--tsv", "--json", "--left-out", "--quick", "--repair", "--help"),
-        *("--dry-run", "--keep", "--runs", "--forget-missing-runs", "--caches"),
+        *("--dry-run", "--keep", "--runs", "--forget-missing-runs", "--caches", "--thorough"),
     ),
     "embed": (
         *("--embedder", "--model", "--revision", "--image-model", "--image-revision", "--projection-dim"),

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from evolvedirector.store.imports import ImportReport
 
 
+_READ_AT_A_URL = ("show", "diff")
+
+
 def main(args: list[str]) -> int:
     """Run `data import`, `data show`, or one of the words that edit and list a root.
 
@@ -40,11 +43,16 @@ def main(args: list[str]) -> int:
     if options.action in ("import", "add", "retire"):
         options.prompts = with_packaged_files(options.prompts)
     from evolvedirector.store import StoreError
-    from evolvedirector.store.paths import user_path
+    from evolvedirector.store.mirror import local_root
+    from evolvedirector.store.objects import is_url
 
-    options.root = user_path(options.root)
+    if is_url(options.root) and options.action not in _READ_AT_A_URL:
+        words = " and ".join(f"`data {word}`" for word in _READ_AT_A_URL)
+        parser.error(f"`data {options.action}` works on the folder of a root. At a URL work {words}. Name the folder.")
+    given, options.root = options.root, local_root(options.root)
+    options.named = given if is_url(given) else options.root
     try:
-        if options.action in ("add", "retire", "export", "keys", "verify", "diff", "compact", "collect"):
+        if options.action in ("add", "retire", "export", "keys", "verify", "diff", "push", "compact", "collect"):
             return options.edit(options)
         return _import(options) if options.action == "import" else _show(options)
     except StoreError as error:
@@ -156,7 +164,7 @@ def _show(options: argparse.Namespace) -> int:
         raise StoreError(f"The dataset root '{options.root}' has no revision yet. Import something into it first.")
     sha = files.resolve(options.revision) if options.revision else newest
     revision = files.load(sha)
-    table = Table(title=f"{options.root}: revision {revision.number} ({sha[:12]})", show_header=False, title_style="")
+    table = Table(title=f"{options.named}: revision {revision.number} ({sha[:12]})", show_header=False, title_style="")
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in _facts(options.root, revision, files, newest):

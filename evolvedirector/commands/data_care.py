@@ -1,4 +1,4 @@
-"""`evolvedirector data verify` and `data diff`: whether a root is whole, and what changed between two revisions."""
+"""`evolvedirector data verify`, `diff` and `push`: is a root whole, what changed, and a copy of it at a URL."""
 
 from __future__ import annotations
 
@@ -31,6 +31,11 @@ def add_care_words(actions: argparse._SubParsersAction[argparse.ArgumentParser])
     comparing.add_argument("after", metavar="SHA", nargs="?", help="another one (the newest)")
     comparing.add_argument("--json", action="store_true", help="print every prompt and sample that changed as JSON")
     comparing.set_defaults(edit=diff)
+    pushing = actions.add_parser("push", help="bring the published revisions to a URL, where other machines read them")
+    pushing.add_argument("root", help="folder of the dataset")
+    pushing.add_argument("url", help="an empty place, or one that this root was pushed to, such as s3://bucket/folder")
+    pushing.add_argument("--thorough", action="store_true", help="also bring what was deleted or cut there since")
+    pushing.set_defaults(edit=push)
 
 
 def verify(options: argparse.Namespace) -> int:
@@ -72,6 +77,37 @@ def _told(found: Verification, quick: bool) -> Iterable[str]:
     how = "names and sizes alone" if quick else f"{found.bytes_read / 2**20:.1f} MiB read"
     damaged = sum(not damage.is_harmless for damage in found.damages)
     yield f"{what}: {'whole' if found.is_whole else f'{damaged} damaged'} ({how})."
+
+
+def push(options: argparse.Namespace) -> int:
+    """Push a root; a run may hold it meanwhile.
+
+    Args:
+        options: Root and URL.
+
+    Returns:
+        Exit code.
+
+    Raises:
+        StoreError: The root is damaged, or the place cannot be used.
+        UserError: The URL cannot be meant.
+    """
+    from evolvedirector.store.push import push_root
+
+    def progress(line: str) -> None:
+        if sys.stderr.isatty():
+            print(f"\r\x1b[KPushing {line}", end="", file=sys.stderr, flush=True)
+
+    try:
+        pushed = push_root(options.root, options.url, options.thorough, progress)
+    finally:
+        if sys.stderr.isatty():
+            print("\r\x1b[K", end="", file=sys.stderr)
+    print(
+        f"Pushed {pushed.revisions} revisions ({pushed.objects} objects, {pushed.size_bytes / 2**20:.1f} MiB) to"
+        f" '{options.url}'. The newest one there is {pushed.newest_sha[:12]}."
+    )
+    return 0
 
 
 def diff(options: argparse.Namespace) -> int:

@@ -47,7 +47,7 @@ HINTS = {
     **dict.fromkeys(("plan", "cost", "estimate", "dry-run"), _CHECK),
     **dict.fromkeys(("init", "new", "config", "configs", "recipes", "list", "copy"), _RECIPES),
     **{word: f"`evolvedirector data {word} ROOT` does that" for word in ("import", "add", "retire", "keys", "show")},
-    **{word: f"`evolvedirector data {word} ROOT` does that" for word in ("compact", "collect")},
+    **{word: f"`evolvedirector data {word} ROOT` does that" for word in ("compact", "collect", "push")},
     **{word: f"`evolvedirector report --{word} RUN` does that" for word in ("watch",)},
     **{word: f"`evolvedirector judge {word}` does that" for word in ("calibrate",)},
     **{word: f"`evolvedirector --{word}` does that" for word in ("help", "version")},

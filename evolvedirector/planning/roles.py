@@ -382,6 +382,14 @@ class HasRoot(Protocol):
 
 
 @runtime_checkable
+class PushesRoot(Protocol):
+    """A datamodule that brings what is published to where other machines read it."""
+
+    def push(self) -> None:
+        """Bring all that is not there yet; on the rank that publishes."""
+
+
+@runtime_checkable
 class HasSeeds(Protocol):
     """A datamodule that makes a new root from prompts."""
 

@@ -33,6 +33,7 @@ from evolvedirector.store.errors import StoreError
 from evolvedirector.store.files import checked_ref
 from evolvedirector.store.images import image_size
 from evolvedirector.store.ledger import Ledger
+from evolvedirector.store.mirror import mirror_of
 from evolvedirector.store.naming import collected_revisions
 from evolvedirector.store.paths import user_path
 from evolvedirector.store.revision import RevisionFiles, encoded, wants_snapshot
@@ -64,6 +65,11 @@ class DatasetStore:
             StoreError: If it is no dataset, of another version, or open in another process.
         """
         self.root = user_path(root)
+        if (mirror := mirror_of(self.root)) is not None:
+            raise StoreError(
+                f"The root at '{mirror.objects.url}' cannot be written to: ledger and blobs of a root lie on a local"
+                " disk, and only what is published is pushed. Name the local root here, and push it to the URL."
+            )
         if create:
             create_root(self.root)
         check_format(self.root)
@@ -385,6 +391,8 @@ def check_format(root: Path) -> None:
     Raises:
         StoreError: With what to do.
     """
+    if (mirror := mirror_of(root)) is not None:
+        mirror.bring_format()
     path = root / "format.json"
     if not path.exists():
         raise StoreError(

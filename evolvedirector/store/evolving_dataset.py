@@ -15,6 +15,7 @@ from evolvedirector.records.buckets import BucketSize
 from evolvedirector.store.errors import StoreError
 from evolvedirector.store.files import decode_file, split_member
 from evolvedirector.store.images import EXTENSIONS, crop_top_left_px, fit_size, fit_square
+from evolvedirector.store.mirror import RootCache
 from evolvedirector.store.order import KeyedOrder
 from evolvedirector.store.reader import RevisionReader
 
@@ -34,11 +35,12 @@ class EvolvingDataset:
         roles: Sequence[str] = (IMAGE_ROLE,),
         channels_first: bool = False,
         buckets: Sequence[BucketSize] = (),
+        cache: RootCache | None = None,
     ) -> None:
         """Open a revision.
 
         Args:
-            root: The dataset root.
+            root: The dataset root, or the URL of one.
             revision_sha: Which revision; at least 6 characters of it.
             image_size_px: Scale and crop images to squares of this side. None: as they are stored.
             roles: Files to read of each sample.
@@ -46,12 +48,13 @@ class EvolvingDataset:
                 place of [height, width, 3]; masks likewise.
             buckets: Sizes (width, height) in px. Each image is scaled and cropped to the one of the nearest aspect
                 ratio, in place of a square, and a batch of `batch_sampler` holds one of them. Empty: none.
+            cache: Where what lies at a URL is kept on this machine. None: the default folder.
 
         Raises:
             StoreError: If there is no such revision, or a sample lacks one of the roles.
             UserError: If the buckets are none.
         """
-        self.reader = RevisionReader(root, revision_sha, roles, buckets)
+        self.reader = RevisionReader(root, revision_sha, roles, buckets, cache=cache)
         self._image_size_px = image_size_px
         self._channels_first = channels_first
 

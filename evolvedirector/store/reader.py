@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,19 +20,23 @@ from evolvedirector.store.dataset import check_format
 from evolvedirector.store.delta import Revision
 from evolvedirector.store.errors import MissingRoleError, StoreError
 from evolvedirector.store.files import split_member
+from evolvedirector.store.mirror import RootCache, local_root, mirror_of
 from evolvedirector.store.naming import collected_revisions
 from evolvedirector.store.order import KeyedOrder, aspect_bucket
-from evolvedirector.store.paths import user_path
 from evolvedirector.store.revision import RevisionFiles
 from evolvedirector.store.shards import MEMBERS_OF_AN_IMAGE, open_index, sample_starts
+from evolvedirector.store.tar_cache import touch
 from evolvedirector.store.trained_rows import trained_rows
 
 _MAX_OPEN_SHARDS = 256  # well under the usual limit of 1024 open files
+_NOT_OPEN = -1
+_TOUCH_EVERY_S = 10.0
 _OWN, _NOWHERE = -1, -2  # in place of the number of a companion
 
 
 class _OpenShard(NamedTuple):
     descriptor: int
+    """Of the tar. Below 0: it is opened when bytes of it are read."""
     records: np.ndarray
     """Of the index, [members]."""
     starts: Sequence[int]
@@ -55,11 +60,12 @@ class RevisionReader:
         subset: Subset = EVERYTHING,
         split: Split | None = None,
         optional_roles: Sequence[str] = (),
+        cache: RootCache | None = None,
     ) -> None:
         """Open a revision.
 
         Args:
-            root: The dataset root.
+            root: The dataset root, or the URL of one.
             revision_sha: Which revision; at least 6 characters of it.
             roles: Files to read of each sample; no others are read.
             buckets: Sizes (width, height) in px that images are trained in; a batch of the order has one of them.
@@ -67,6 +73,7 @@ class RevisionReader:
             subset: Samples that have rows; the others are as if they were not there.
             split: Likewise, by their prompt. None: all.
             optional_roles: Further files to read of the samples that have them.
+            cache: Where what lies at a URL is kept on this machine. None: the default folder.
 
         Raises:
             StoreError: If there is no such revision or root, or a sample lacks one of the roles.
@@ -75,7 +82,7 @@ class RevisionReader:
         self.buckets = checked_buckets(buckets)
         self.subset = subset
         self.split = split
-        self.root = user_path(root)
+        self.root = local_root(root, cache)
         check_format(self.root)
         files = RevisionFiles(self.root)
         revision = files.load(files.resolve(revision_sha))
@@ -90,6 +97,11 @@ class RevisionReader:
         """Names of the companion shards of the revision, whether they are read or not."""
         self._made_by = {shard.name: shard.made_by for shard in revision.companions.values()}
         self._open: OrderedDict[int, _OpenShard] = OrderedDict()
+        self._mirror = mirror_of(self.root)
+        self._stated = {**revision.shards, **revision.companions} if self._mirror else {}
+        self._touched_s = 0.0
+        if self._mirror is not None:
+            self._mirror.bring_indexes(self._stated.values())
         self._index_rows(revision)
         self._join_companions(revision)
 
@@ -269,10 +281,15 @@ class RevisionReader:
     def _read(self, sample: dict[str, Any], number: int, members: Sequence[tuple[Any, ...]], verify: bool) -> None:
         """Read members of one shard, and nothing else, into a sample."""
         shard, key = self._shard(number), sample["__key__"]
-        for member_key, extension, offset, size, sha256 in members:
+        fetched: list[bytes] | None = None
+        if shard.descriptor < 0 and self._mirror is not None and self._mirror.by_sample:
+            fetched = self._fetched(number, key, members)
+        elif shard.descriptor < 0:
+            shard = self._with_tar(number)
+        for place, (member_key, extension, offset, size, sha256) in enumerate(members):
             if offset + size > shard.tar_bytes:  # before as much is read as a damaged index claims
                 raise self._damaged(number, key)
-            data = os.pread(shard.descriptor, size, offset)
+            data = os.pread(shard.descriptor, size, offset) if fetched is None else fetched[place]
             if len(data) != size or member_key.decode() != key:
                 raise self._damaged(number, key)
             if verify and hashlib.sha256(data).digest() != bytes(sha256):
@@ -288,10 +305,36 @@ class RevisionReader:
             return "`evolvedirector data collect` deleted the files of this revision. Read a newer one (`data show`)."
         return "Restore it from a copy."
 
+    def _with_tar(self, number: int) -> _OpenShard:
+        """Open the tar of a shard that lies at a URL, whose index is open."""
+        assert self._mirror is not None
+        descriptor = self._mirror.open_tar(self._stated[self._shards[number]])
+        self._open[number] = opened = self._open[number]._replace(descriptor=descriptor)
+        return opened
+
+    def _fetched(self, number: int, key: str, members: Sequence[tuple[Any, ...]]) -> list[bytes]:
+        """Read members of a shard that stays where it is, at a URL."""
+        assert self._mirror is not None
+        shard = self._stated[self._shards[number]]
+        places = [(offset, size, bytes(sha256)) for _, _, offset, size, sha256 in members]
+        if any(offset + size > shard.tar_bytes for offset, size, _ in places):
+            raise self._damaged(number, key)
+        return self._mirror.read_members(shard, places) if places else []
+
+    def _tell_use(self) -> None:
+        """Note from time to time which tars are in use, and let go of those that others made room with."""
+        if time.monotonic() - self._touched_s < _TOUCH_EVERY_S:
+            return
+        self._touched_s = time.monotonic()
+        for number, shard in list(self._open.items()):
+            if shard.descriptor >= 0 and not touch(shard.descriptor):
+                os.close(shard.descriptor)
+                self._open[number] = shard._replace(descriptor=_NOT_OPEN)
+
     def close(self) -> None:
         """Close all shards; the next read opens what it needs again."""
         while self._open:
-            os.close(self._open.popitem()[1].descriptor)
+            _close(self._open.popitem()[1])
 
     def __getstate__(self) -> dict[str, Any]:
         roles = tuple(role for role in self.roles if role not in self._optional)
@@ -308,10 +351,17 @@ class RevisionReader:
 
     def _shard(self, number: int) -> _OpenShard:
         """Open a shard and its index, or take them from the most recently used ones."""
+        if self._mirror is not None:
+            self._tell_use()
         if number in self._open:
             self._open.move_to_end(number)
             return self._open[number]
         path = self.root / "shards" / f"{self._shards[number]}.tar"
+        if self._mirror is not None:
+            records, tar_bytes = open_index(path.with_suffix(".index"))
+            if tar_bytes != self._stated[self._shards[number]].tar_bytes:
+                raise StoreError(f"The index of '{path}' is of another tar. Delete it: it is fetched again.")
+            return self._kept_open(number, _OpenShard(_NOT_OPEN, records, sample_starts(records), tar_bytes))
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
@@ -324,9 +374,13 @@ class RevisionReader:
         if os.fstat(descriptor).st_size != tar_bytes:
             os.close(descriptor)
             raise StoreError(f"The shard '{path}' is not {tar_bytes} bytes long. Restore it from a copy.")
-        self._open[number] = opened = _OpenShard(descriptor, records, sample_starts(records), tar_bytes)
+        opened = _OpenShard(descriptor, records, sample_starts(records), tar_bytes)
+        return self._kept_open(number, opened)
+
+    def _kept_open(self, number: int, opened: _OpenShard) -> _OpenShard:
+        self._open[number] = opened
         if len(self._open) > _MAX_OPEN_SHARDS:
-            os.close(self._open.popitem(last=False)[1].descriptor)
+            _close(self._open.popitem(last=False)[1])
         return opened
 
 
@@ -341,6 +395,11 @@ def _checked_roles(roles: Sequence[str]) -> tuple[str, ...]:
             except ValueError as error:
                 raise StoreError(str(error)) from error
     return tuple(roles)
+
+
+def _close(shard: _OpenShard) -> None:
+    if shard.descriptor >= 0:
+        os.close(shard.descriptor)
 
 
 def _role_of(name: bytes) -> str:

@@ -19,6 +19,7 @@ from evolvedirector.store.columns import read_columns, write_columns
 from evolvedirector.store.delta import FORMATS, Folding, Revision, apply, format_of
 from evolvedirector.store.durable import make_folder, write_durably
 from evolvedirector.store.errors import StoreError
+from evolvedirector.store.mirror import mirror_of
 from evolvedirector.store.paths import user_path
 
 SNAPSHOT_EVERY = 32
@@ -50,12 +51,16 @@ def encoded(body: Mapping[str, Any]) -> tuple[str, bytes]:
 
 
 class RevisionFiles:
-    """The `revisions` folder of a root. Reading needs no lock: a file there is whole and never changes."""
+    """The `revisions` folder of a root. Reading needs no lock: a file there is whole and never changes.
+
+    Of a root at a URL it is the folder that caches it, and what is asked for is fetched first.
+    """
 
     def __init__(self, root: Path) -> None:
         """Open the revisions of a dataset root; the folder is made at the first write."""
         self.folder = user_path(root) / "revisions"
         self._current = user_path(root) / "CURRENT"
+        self._mirror = mirror_of(user_path(root))
 
     def write(self, body: Mapping[str, Any]) -> str:
         """Write one delta durably; returns the sha of the revision."""
@@ -75,6 +80,8 @@ class RevisionFiles:
 
     def current(self) -> str | None:
         """Read the sha of the newest published revision; None before the first."""
+        if self._mirror is not None:
+            return self._mirror.newest()
         return self._current.read_text("ascii", "replace").strip() if self._current.exists() else None
 
     def set_current(self, sha: str) -> None:
@@ -83,6 +90,8 @@ class RevisionFiles:
 
     def listed(self) -> list[str]:
         """Name all revisions as `<number>-<first 12 of sha>`, oldest first."""
+        if self._mirror is not None:
+            return self._mirror.names()
         return sorted(path.stem for path in self.folder.glob("*.json"))
 
     def shas(self) -> list[str]:
@@ -95,18 +104,23 @@ class RevisionFiles:
         Raises:
             StoreError: If none or several revisions match; the message names those that exist.
         """
+        if self._mirror is not None:
+            self._mirror.bring(sha)
         matches = [path for path in self.folder.glob(f"*-{sha[:12]}*.json")] if _is_hex(sha) and len(sha) >= 6 else []
         found = [full for full in map(_sha_of, matches) if full.startswith(sha)]
         if len(found) == 1:
             return found[0]
         known = ", ".join(self.listed()[-20:]) or "none"
+        where = self.folder.parent if self._mirror is None else self._mirror.objects.url
         raise StoreError(
-            f"The revision '{sha}' {'is ambiguous' if found else 'does not exist'} in '{self.folder.parent}'."
+            f"The revision '{sha}' {'is ambiguous' if found else 'does not exist'} in '{where}'."
             f" The revisions there are: {known}. Name one of them by its sha."
         )
 
     def body(self, sha: str) -> dict[str, Any]:
         """Read one delta and check its content against the sha."""
+        if self._mirror is not None:
+            self._mirror.bring(sha)
         paths = list(self.folder.glob(f"*-{sha[:12]}.json"))
         if not paths:
             self.resolve(sha)
@@ -153,6 +167,8 @@ class RevisionFiles:
 
     def _snapshot(self, sha: str) -> Revision | None:
         """Read a revision in full; None: there is no such file that is whole, and the deltas are read instead."""
+        if self._mirror is not None:
+            self._mirror.bring(sha)
         for path in self.folder.glob(f"*-{sha[:12]}.columns"):
             with contextlib.suppress(KeyError, TypeError, ValueError):  # whole, but nothing that we wrote
                 columns = read_columns(path)

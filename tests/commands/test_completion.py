@@ -73,7 +73,18 @@ def test_the_options_of_every_word_exist(capsys: pytest.CaptureFixture[str]) -> 
             *(
                 [below]
                 for below in {
-                    "data": ["import", "add", "retire", "export", "keys", "verify", "diff", "compact", "collect"],
+                    "data": [
+                        "import",
+                        "add",
+                        "retire",
+                        "export",
+                        "keys",
+                        "verify",
+                        "diff",
+                        "compact",
+                        "collect",
+                        "push",
+                    ],
                     "assets": ["emoji", "joint-space"],
                     "judge": ["compare"],
                     "pairs": ["build", "show", "export"],

@@ -5,7 +5,7 @@ import pytest
 
 from evolvedirector.commands.data import main
 from evolvedirector.records import RevisionChange
-from evolvedirector.store import DatasetStore
+from evolvedirector.store import DatasetStore, RevisionFiles
 from tests.store.sample_files import kept
 
 
@@ -35,6 +35,32 @@ def test_verify_says_what_is_wrong_mends_it_and_says_so_by_its_exit_code(
 def test_a_folder_that_is_no_root_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(tmp_path)]) == 1
     assert "is no dataset root" in capsys.readouterr().err
+
+
+def test_push_says_what_it_brought_and_the_url_can_be_looked_at(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVOLVEDIRECTOR_CACHE", str(tmp_path / "cache"))
+    url = f"file://{tmp_path}/there"
+    assert main(["push", str(root), url]) == 0
+    newest = RevisionFiles(root).current()
+    assert newest is not None
+    said = capsys.readouterr().out
+    assert said.startswith("Pushed 2 revisions (7 objects, 0.0 MiB) to 'file://")
+    assert f"The newest one there is {newest[:12]}." in said
+    assert main(["push", str(root), url, "--thorough"]) == 0
+    assert "Pushed 0 revisions (0 objects" in capsys.readouterr().out
+    assert main(["diff", url]) == 0
+    assert "1 prompts: live -> mastered" in capsys.readouterr().out
+    assert main(["show", url]) == 0
+    said = capsys.readouterr().out
+    assert f"{url}: revision 2 ({newest[:12]})" in said
+    assert "no ledger" in said
+    with pytest.raises(SystemExit):
+        main(["collect", url])
+    assert "At a URL work `data show` and `data diff`" in capsys.readouterr().err
+    assert main(["push", str(root), "sftp://host.invalid/there"]) == 1
+    assert "cannot create a name only where there is none" in capsys.readouterr().err
 
 
 def test_diff_tells_what_changed(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
