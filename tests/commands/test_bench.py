@@ -17,8 +17,8 @@ from jsonargparse import Namespace
 from evolvedirector.callbacks._run.stopwatch import PARTS, StepFigures
 from evolvedirector.cli import main
 from evolvedirector.commands.bench import fill
-from evolvedirector.commands.bench_run import _for_one_process
 from evolvedirector.commands.bench_figures import BenchFigures, OtherParts, PartFigures, no_effect
+from evolvedirector.commands.bench_run import _for_one_process
 from evolvedirector.datamodules import EvolvingDataModule
 from evolvedirector.errors import UserError
 from evolvedirector.lightning_modules import TextToImage
