@@ -118,6 +118,21 @@ class PartRate:
         )
 
 
+def bought_told(parts: Sequence[PartRate]) -> str:
+    """Say in words what a measurement bought.
+
+    Args:
+        parts: Of the loop.
+    """
+    paid = [part for part in parts if not part.cost.is_free]
+    bought, asked = sum(part.answers for part in paid), sum(call.requests for part in paid for call in part.asked)
+    if bought:
+        return f"{bought:,} answers of paid parts were bought"
+    if asked:
+        return f"{asked:,} requests went to paid parts and brought no answer, which may cost money all the same"
+    return "Nothing was bought"
+
+
 @dataclass(frozen=True, slots=True)
 class LoopFigures:
     """What is known of a loop.

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch  # noqa: F401 - first here, so that its log handler keeps no test's captured stderr
 import pytest
 import yaml
 
-from evolvedirector.callbacks import RunSummary
+from evolvedirector.callbacks import EvolutionCallback, RunSummary
 from evolvedirector.cli import main
-from evolvedirector.commands.bench_loop_figures import LoopFigures, PartRate
+from evolvedirector.commands.bench_loop import LoopPlan, keep_apart, loop_plan
+from evolvedirector.commands.bench_loop_figures import LoopFigures, PartRate, bought_told
+from evolvedirector.evolution.budget import Budget
+from evolvedirector.execution.metered import Asked, Meter
 from evolvedirector.planning.unasked import AskingCost
-from evolvedirector.records import Prompt, RevisionChange
+from evolvedirector.records import Prompt, RevisionChange, WriteRequest
 from evolvedirector.report.loop_money import LoopMoney, Spent
 from evolvedirector.store import DatasetStore
+from evolvedirector.writers import SkillWriter
 from tests.callbacks.test_evolution_resume import Run
 from tests.lightning_modules.tiny_student import student_tree
-from tests.loop_toys import IMAGE_S, LOOK_S, Paid
+from tests.loop_toys import IMAGE_S, LOOK_S, FreeJudge, FreeTeacher, Paid, Rule, SilentWriter
 from tests.teachers.tiny_pipelines import save_tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*litmodels.*", "ignore:.*val_dataloader.*")
@@ -268,6 +273,54 @@ def test_a_pipeline_of_diffusers_is_measured_as_it_draws_for_a_round(tmp_path: P
     assert drawn["first_answer_s"] < drawn["seconds"] and drawn["works"] == "here"
     assert loop["money"]["whole"]["cost_usd"] == 0 and loop["round"]["phases_s"]["judging"] > 0
     assert loop["peak_bytes"]["teaching"] > 2**20
+
+
+def skill_writer(here: Path) -> SkillWriter:
+    """Return one over a paid writer, which it asks for 20 texts at a time."""
+    skill = here / "tones.yaml"
+    skill.write_text(json.dumps({"name": "tones", "seeds": ["tone of a bell"], "rules": ["Be short."]}))
+    return SkillWriter(SilentWriter(), [str(skill)], here / "prompts", rouge_limit=1.0)
+
+
+def test_a_writer_of_skills_asks_no_more_than_is_said_and_leaves_its_folder_alone(tmp_path: Path) -> None:
+    writer = skill_writer(tmp_path)
+    asked = [WriteRequest(f"w{count}", "mutation", None, "tones", count, 0) for count in (3, 9)]
+    assert len(next(iter(writer.write(asked[:1]))).texts) == 3
+    before = (tmp_path / "prompts" / "tones.jsonl").read_bytes()
+    Paid.calls.clear()
+    plan = loop_plan([callback(writer, tmp_path)], calls=5)
+    assert isinstance(plan, LoopPlan)
+    meter = Meter(plan.limits())
+    keep_apart(writer, meter, tmp_path / "apart")
+    wanted = WriteRequest("more", "mutation", None, "tones", 40, 0)
+    (reply,) = writer.write([wanted])
+    assert Paid.calls["prompts"] == 5 and meter.withheld["writer.writer"] > 0
+    assert 20 <= len(reply.texts) <= 25 and reply.answered, "what was kept, and what the limit left"
+    assert (tmp_path / "prompts" / "tones.jsonl").read_bytes() == before
+    assert (tmp_path / "apart" / "tones.jsonl").read_bytes().startswith(before)
+
+
+def test_a_writer_of_skills_on_a_cluster_cannot_be_held_apart(tmp_path: Path) -> None:
+    cluster = SimpleNamespace(placed={"writer"})
+    said = loop_plan([callback(skill_writer(tmp_path), tmp_path, cluster=cluster)], calls=5)
+    assert isinstance(said, str) and "SkillWriter works on the cluster" in said
+
+
+def callback(writer: SkillWriter, here: Path, cluster: Any = None) -> EvolutionCallback:
+    found = EvolutionCallback({"toy": FreeTeacher()}, FreeJudge(), writer, Rule(), Budget(10), judge_health=False)
+    found.cluster = cluster
+    return found
+
+
+def test_a_paid_part_that_answers_nothing_is_not_called_unasked() -> None:
+    free, paid = AskingCost(True, 0.0), AskingCost(False, 0.04)
+    silent = Asked("teachers.toy", 3, 0, 1.0, None)
+    assert bought_told([PartRate("teachers.toy", free, [silent])]) == "Nothing was bought"
+    assert bought_told([PartRate("teachers.toy", paid, [])]) == "Nothing was bought"
+    assert bought_told([PartRate("teachers.toy", paid, [silent])]).startswith("3 requests went to paid parts")
+    answered = Asked("judge", 3, 2, 1.0, 0.5)
+    both = [PartRate("teachers.toy", paid, [silent]), PartRate("judge", paid, [answered])]
+    assert bought_told(both) == "2 answers of paid parts were bought"
 
 
 @pytest.mark.parametrize(
