@@ -16,7 +16,7 @@ from lightning.pytorch import Callback
 from evolvedirector.callbacks import EvolutionCallback
 from evolvedirector.callbacks._run.loop_clock import LoopClock, RoundTimes
 from evolvedirector.callbacks._run.phase_memory import PhaseMemory
-from evolvedirector.commands.bench_loop_figures import PHASE_OF, LoopFigures, PartRate, answer_of, one
+from evolvedirector.commands.bench_loop_figures import PHASE_OF, LoopFigures, PartRate, answer_of, not_in_books, one
 from evolvedirector.commands.bench_run import BenchRun
 from evolvedirector.datamodules import EvolvingDataModule
 from evolvedirector.errors import RunError, UserError
@@ -245,9 +245,11 @@ def measure_loop(
     if money is not None and money.skipped:
         notes.append("The judge was below its floors, so the round bought nothing.")
     notes += [f"--calls kept {count:,} {answer_of(p)}s of {p} from being asked." for p, count in meter.withheld.items()]
+    parts = [PartRate(p, cost, meter.of(p), where_of(evolution, p)) for p, cost in plan.costs.items()]
+    notes += not_in_books(parts)
     not_due = "" if clock.is_over else "training ended before one was due and read; allow more epochs or rounds"
     return LoopFigures(
-        parts=[PartRate(p, cost, meter.of(p), where_of(evolution, p)) for p, cost in plan.costs.items()],
+        parts=parts,
         mode="" if time is None else evolution.mode,
         time=time,
         phases_s={} if time is None else _by_phase(meter.asked[clock.times.asked_before :]),

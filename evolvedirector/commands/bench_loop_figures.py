@@ -133,6 +133,17 @@ def bought_told(parts: Sequence[PartRate]) -> str:
     return "Nothing was bought"
 
 
+def not_in_books(parts: Sequence[PartRate]) -> list[str]:
+    """Say whose money is not among that of an accepted sample: a ledger holds what teachers and the judge take.
+
+    Args:
+        parts: Of the loop.
+    """
+    others = [part.place for part in parts if not part.place.startswith("teachers.") and part.place != "judge"]
+    paid = [part.place for part in parts if part.place in others and part.asked and not part.cost.is_free]
+    return [f"What {', '.join(paid)} took is in no ledger: it comes on top of an accepted sample."] if paid else []
+
+
 @dataclass(frozen=True, slots=True)
 class LoopFigures:
     """What is known of a loop.

@@ -14,7 +14,8 @@ import yaml
 from evolvedirector.callbacks import EvolutionCallback, RunSummary
 from evolvedirector.cli import main
 from evolvedirector.commands.bench_loop import LoopPlan, keep_apart, loop_plan
-from evolvedirector.commands.bench_loop_figures import LoopFigures, PartRate, bought_told
+from evolvedirector.commands.bench_loop_figures import LoopFigures, PartRate, bought_told, not_in_books
+from evolvedirector.commands.bench_shown import play_money
 from evolvedirector.evolution.budget import Budget
 from evolvedirector.execution.metered import Asked, Meter
 from evolvedirector.planning.unasked import AskingCost
@@ -310,6 +311,43 @@ def callback(writer: SkillWriter, here: Path, cluster: Any = None) -> EvolutionC
     found = EvolutionCallback({"toy": FreeTeacher()}, FreeJudge(), writer, Rule(), Budget(10), judge_health=False)
     found.cluster = cluster
     return found
+
+
+def test_what_no_ledger_holds_is_told() -> None:
+    free, paid, asked = AskingCost(True, 0.0), AskingCost(False, None), [Asked("x", 3, 3, 1.0, 0.5)]
+    named = [PartRate("teachers.toy", paid, asked), PartRate("judge", paid, asked), PartRate("rewards.a", free, asked)]
+    assert not_in_books([*named, PartRate("embedder", paid)]) == []
+    (said,) = not_in_books([*named, PartRate("writer", paid, asked), PartRate("rewards.b", paid, asked)])
+    assert said.startswith("What writer, rewards.b took is in no ledger")
+
+
+@pytest.mark.parametrize(
+    ("teachers", "judge", "price_usd", "said"),
+    [
+        (["worlds.shapes.MiniatureTeacher"], "judges.OpenAIVisionJudge", 0.0, " of play money"),
+        (["worlds.shapes.MiniatureTeacher"], "judges.OpenAIVisionJudge", 0.01, ", play money included"),
+        (["worlds.shapes.MiniatureTeacher"], "worlds.shapes.MiniatureJudge", 0.01, " of play money"),
+        (["worlds.emoji.EmojiTeacher", "teachers.BFLTeacher"], "judges.PanelJudge", 0.0, ", play money included"),
+        (["teachers.BFLTeacher"], "worlds.shapes.MiniatureJudge", 0.0, ""),
+    ],
+)
+def test_play_money_of_a_finished_run_is_called_so(
+    teachers: list[str], judge: str, price_usd: float, said: str
+) -> None:
+    arguments = {
+        "teachers": {name: {"class_path": f"evolvedirector.{name}"} for name in teachers},
+        "judge": {"class_path": f"evolvedirector.{judge}"},
+        "budget": {"price_per_look_usd": price_usd},
+    }
+    callbacks = [{"class_path": "evolvedirector.callbacks.RunSummary"}, {"class_path": "x", "init_args": arguments}]
+    assert play_money({"trainer": {"callbacks": callbacks}}) == said
+
+
+@pytest.mark.parametrize(
+    "config", [{}, {"trainer": None}, {"trainer": {"callbacks": [3]}}, {"trainer": {"callbacks": None}}]
+)
+def test_a_config_that_says_nothing_of_money(config: dict[str, Any]) -> None:
+    assert play_money(config) == ""
 
 
 def test_a_paid_part_that_answers_nothing_is_not_called_unasked() -> None:
