@@ -44,7 +44,7 @@ class BenchRun(StudentOfRun):
             return
         arguments = data.init_args
         arguments.root = str(self._folder / "data")
-        for name in ("revision", "held_out", "predict_prompts"):
+        for name in ("revision", "held_out", "predict_prompts", "remote"):  # nothing measured is pushed to others
             if name in arguments:
                 arguments[name] = None
         if "validation_share" in arguments:

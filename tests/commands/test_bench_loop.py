@@ -119,6 +119,17 @@ def test_paid_parts_are_never_asked_unasked(tmp_path: Path, capsys: pytest.Captu
     assert "price of a prompt unknown; ask with --calls N" in said and "Nothing was bought" in said
 
 
+@pytest.mark.parametrize("words", [["--without-loop"], []], ids=["steps", "loop"])
+def test_nothing_is_pushed_to_where_a_run_publishes(tmp_path: Path, words: list[str]) -> None:
+    """Noise pictures and a shortened round would be the newest revision of everybody who reads there."""
+    here, shared = tmp_path / "here", tmp_path / "shared"
+    here.mkdir()
+    shared.mkdir()
+    path = config(here, teacher="PaidTeacher", data={"remote": f"file://{shared}/root"})
+    assert not main(["bench", "-c", str(path), "--steps", "1", *words])
+    assert not list(shared.iterdir())
+
+
 @pytest.mark.slow
 def test_a_free_teacher_is_measured_beside_a_paid_judge(tmp_path: Path) -> None:
     loop = measured(tmp_path, judge="PaidJudge")
