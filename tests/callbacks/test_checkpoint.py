@@ -220,7 +220,7 @@ class Beside(SingleDeviceStrategy):
 def test_what_a_thread_may_still_write_is_not_cut_by_a_rank_that_is_gone(tmp_path: Path) -> None:
     """Half of its files, deleted under its hands, would be committed as the whole."""
     strategy = Beside("cpu")
-    trainer = trainer_in(tmp_path, RunCheckpoint(every_n_epochs=0), max_epochs=1, strategy=strategy)
+    trainer: Any = trainer_in(tmp_path, RunCheckpoint(every_n_epochs=0), max_epochs=1, strategy=strategy)
     trainer.fit(Line(), Counter())
 
     def save(path: Path, **_: Any) -> None:
@@ -228,7 +228,7 @@ def test_what_a_thread_may_still_write_is_not_cut_by_a_rank_that_is_gone(tmp_pat
         (path / "first").write_bytes(b"shard")
         raise RuntimeError("Connection closed by peer")
 
-    trainer.save_checkpoint = save  # type: ignore[method-assign]
+    trainer.save_checkpoint = save
     with pytest.raises(OSError, match="Connection closed by peer"):
         save_committed(trainer, tmp_path, "step-00000009", beside=True)
     state = tmp_path / "checkpoints" / "step-00000009" / "state.ckpt"
