@@ -38,6 +38,9 @@ class BenchRun(StudentOfRun):
         self.devices = _devices_of(trainer)
         _for_one_process(trainer)
         trainer.default_root_dir = str(self._folder / "run")
+        student = config.model.get("init_args")
+        if student is not None and "text_cache_folder" in student:
+            student.text_cache_folder = None  # in the data root: other runs may share the one that is written
         data = config.get("data")
         path = "" if data is None else str(data.get("class_path") or "")
         if not path or not issubclass(pkgutil.resolve_name(path), EvolvingDataModule):
