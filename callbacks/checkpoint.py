@@ -207,7 +207,8 @@ def save_committed(trainer: Trainer, run_folder: Path, name: str, beside: bool =
             commit()
     except (OSError, RuntimeError) as error:
         if trainer.is_global_zero:
-            shutil.rmtree(folder, ignore_errors=True)
+            if later is None:  # else a thread may still write and commit it; leftovers go when the run starts again
+                shutil.rmtree(folder, ignore_errors=True)
             raise _unwritable(folder, error) from error
         raise
     trainer.strategy.barrier("save_committed")

@@ -83,10 +83,17 @@ class AsynchronousSave:
         dist.all_gather_object(reasons, None if self._error is None else reason_of(self._error), group=self._group)
         return next(((self._path, reason) for reason in reasons if reason is not None), None)
 
-    def wait(self) -> None:
-        """Wait until this rank's thread is done, well or not; the others may be gone."""
-        if self._thread is not None:
-            self._thread.join()
+    def wait(self) -> tuple[Path, str] | None:
+        """Wait until this rank's thread is done, well or not; the others may be gone.
+
+        Returns:
+            Which checkpoint could not be written, as far as this rank knows, and why. None: nothing that `finish` has
+            not told.
+        """
+        if self._thread is None:
+            return None
+        self._thread.join()
+        return None if self._error is None else (self._path, reason_of(self._error))
 
 
 def _copied(value: Any) -> Any:

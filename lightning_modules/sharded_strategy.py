@@ -218,8 +218,15 @@ class ShardedStrategy(ModelParallelStrategy):
         self._saving.begin(Path(self.broadcast(filepath)), state, checkpoint, self._then)
 
     def teardown(self) -> None:
-        """Let a checkpoint that is being written come to its end, however training ended."""
-        self._saving.wait()
+        """Let a checkpoint that is being written come to its end, however training ended, and say where it failed."""
+        failed = self._saving.wait()
+        if failed is not None and self.is_global_zero:
+            state, reason = failed
+            print(
+                f"The checkpoint {state.parent.name}, which was written beside training, could not be finished "
+                f"({reason}). The one before it counts.",
+                flush=True,
+            )
         super().teardown()
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:

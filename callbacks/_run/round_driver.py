@@ -66,7 +66,7 @@ class RoundDriver:
         self._heartbeat: Heartbeat | None = None
         self._term = TermRequest()
         self._embedder = None if plan.settings.embedder is None else EmbeddingPart(plan.settings.embedder)
-        self._meter = Meter()
+        self._meter = Meter(keeps_calls=False)
         self._began = time.monotonic()
         self._held: list[tuple[float, float]] = []
         """Seconds of each round that training waited for, and those of them in which the student drew."""

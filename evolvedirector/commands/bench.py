@@ -19,7 +19,7 @@ from evolvedirector.callbacks._run.stopwatch import Behind, Stopwatch
 from evolvedirector.commands.bench_embeddings import fill_embeddings
 from evolvedirector.commands.bench_figures import BenchFigures, OtherParts, figures_of, measure_others, no_effect
 from evolvedirector.commands.bench_loop import LoopPlan, loop_plan, measure_loop
-from evolvedirector.commands.bench_loop_figures import LoopFigures
+from evolvedirector.commands.bench_loop_figures import LoopFigures, bought_told
 from evolvedirector.commands.bench_parts import measure_parts
 from evolvedirector.commands.bench_run import AtEnd, BenchRun
 from evolvedirector.commands.bench_shown import json_target, show_run, show_tables, write_figures
@@ -90,8 +90,7 @@ def _measure(
     if loop is not None:
         show_tables(loop.rows())
         found["loop"] = loop.as_json()
-    bought = sum(part.answers for part in loop.parts if not part.cost.is_free) if loop is not None else 0
-    said = "Nothing was bought" if not bought else f"{bought:,} answers of paid parts were bought"
+    said = "Nothing was bought" if loop is None else bought_told(loop.parts)
     print(f"{said}, and nothing of the run was written.", flush=True)
     return int(loop is not None and loop.failed)
 

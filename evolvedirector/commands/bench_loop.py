@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import pkgutil
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,26 +16,30 @@ from lightning.pytorch import Callback
 from evolvedirector.callbacks import EvolutionCallback
 from evolvedirector.callbacks._run.loop_clock import LoopClock, RoundTimes
 from evolvedirector.callbacks._run.phase_memory import PhaseMemory
-from evolvedirector.commands.bench_loop_figures import PHASE_OF, LoopFigures, PartRate, answer_of, one
+from evolvedirector.commands.bench_loop_figures import PHASE_OF, LoopFigures, PartRate, answer_of, not_in_books, one
 from evolvedirector.commands.bench_run import BenchRun
 from evolvedirector.datamodules import EvolvingDataModule
 from evolvedirector.errors import RunError, UserError
 from evolvedirector.execution.executor import Phase
-from evolvedirector.execution.metered import Meter, MeteredCluster
+from evolvedirector.execution.metered import Meter, MeteredCluster, withheld_replies
 from evolvedirector.execution.signals import EndBySignal
 from evolvedirector.judges.no_judge import NoJudge
 from evolvedirector.planning.loop_time import LoopTime
 from evolvedirector.planning.roles import Evolves
 from evolvedirector.planning.unasked import AskingCost, asking_cost
-from evolvedirector.records import Prompt
+from evolvedirector.records import Prompt, WriteReply, WriteRequest
 from evolvedirector.records.part import requests_in_flight_of
 from evolvedirector.report.loop_money import loop_money
 from evolvedirector.store.paths import user_path
 from evolvedirector.store.prompt_files import read_prompts
 from evolvedirector.store.revision import RevisionFiles
+from evolvedirector.writers import SkillWriter
 
 SHORT_EPOCH = 10
 """Batches of an epoch before a round for which training waits: what a whole epoch takes follows from the steps."""
+
+INNER_WRITER = "writer.writer"
+"""Place of the writer that a `SkillWriter` asks on its own account: more than the round asks of itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +70,9 @@ class LoopPlan:
         return [place for place, cost in self.costs.items() if place.startswith(prefix) and not cost.is_free]
 
     def limits(self) -> dict[str, int]:
-        """Return the most requests of each part that is not free, by place."""
-        return {place: self.calls or 0 for place in self.paid("")}
+        """Return the most requests of each part that is not free, and of a writer inside of another, by place."""
+        paid = self.paid("")
+        return {place: self.calls or 0 for place in [*paid, *([INNER_WRITER] if "writer" in paid else [])]}
 
     def spending(self) -> list[str]:
         """Say, part by part, what the measurement may cost at most."""
@@ -106,6 +112,9 @@ def loop_plan(callbacks: Sequence[object], calls: int | None) -> LoopPlan | str 
     listed = {f"teachers.{name}": usd for name, usd in (budget.prices_usd or {}).items()}
     if budget.price_per_look_usd:
         listed["judge"] = budget.price_per_look_usd
+    placed = () if evolution.cluster is None else evolution.cluster.placed
+    if isinstance(evolution.writer, SkillWriter) and "writer" in placed:
+        return "its SkillWriter works on the cluster, where its folder would be filled, and nothing limits whom it asks"
     parts = {place: part for place, part in evolution.parts().items() if place != "policy"}
     costs = {place: asking_cost(part, listed.get(place)) for place, part in parts.items()}
     if isinstance(evolution.judge, NoJudge):
@@ -214,6 +223,8 @@ def measure_loop(
     evolution = next(callback for callback in callbacks if isinstance(callback, EvolutionCallback))
     memory = PhaseMemory(trainer.strategy.root_device)
     meter = Meter(plan.limits(), lambda phase: working(memory, phase))
+    if isinstance(evolution.writer, SkillWriter):
+        keep_apart(evolution.writer, meter, folder / "prompts")
     clock = LoopClock(evolution, memory, lambda: len(meter.asked))
     callbacks[:] = [clock.before, *callbacks, clock.behind]
     evolution.cluster = MeteredCluster(evolution.cluster, meter)
@@ -234,9 +245,11 @@ def measure_loop(
     if money is not None and money.skipped:
         notes.append("The judge was below its floors, so the round bought nothing.")
     notes += [f"--calls kept {count:,} {answer_of(p)}s of {p} from being asked." for p, count in meter.withheld.items()]
+    parts = [PartRate(p, cost, meter.of(p), where_of(evolution, p)) for p, cost in plan.costs.items()]
+    notes += not_in_books(parts)
     not_due = "" if clock.is_over else "training ended before one was due and read; allow more epochs or rounds"
     return LoopFigures(
-        parts=[PartRate(p, cost, meter.of(p), where_of(evolution, p)) for p, cost in plan.costs.items()],
+        parts=parts,
         mode="" if time is None else evolution.mode,
         time=time,
         phases_s={} if time is None else _by_phase(meter.asked[clock.times.asked_before :]),
@@ -310,6 +323,30 @@ def _seeds_of(data: EvolvingDataModule, root: Path | None) -> list[Prompt]:
         )
     entries = files.load(sha).state.entries.values()
     return [Prompt.create(entry.prompt.text, skill=entry.prompt.skill) for entry in entries]
+
+
+def keep_apart(writer: SkillWriter, meter: Meter, folder: Path) -> None:
+    """Let a writer of skills fill a copy of its folder, and ask the one inside of it no more than a limit leaves.
+
+    Args:
+        writer: Of the run.
+        meter: Has the limit.
+        folder: New; the caller removes it.
+    """
+    folder.mkdir(parents=True)
+    for kept in (writer.folder / f"{name}.jsonl" for name in writer.skills):
+        if kept.is_file():
+            shutil.copy(kept, folder)
+    writer.folder = folder
+    write = writer.writer.write
+
+    def limited(requests: Sequence[WriteRequest]) -> Iterator[WriteReply]:
+        sent = meter.allowed(INNER_WRITER, requests)
+        yield from withheld_replies(requests, sent)
+        if sent:
+            yield from write(sent)
+
+    writer.writer.write = limited  # type: ignore[method-assign]
 
 
 def working(memory: PhaseMemory, phase: Phase) -> AbstractContextManager[Any]:

@@ -118,6 +118,32 @@ class PartRate:
         )
 
 
+def bought_told(parts: Sequence[PartRate]) -> str:
+    """Say in words what a measurement bought.
+
+    Args:
+        parts: Of the loop.
+    """
+    paid = [part for part in parts if not part.cost.is_free]
+    bought, asked = sum(part.answers for part in paid), sum(call.requests for part in paid for call in part.asked)
+    if bought:
+        return f"{bought:,} answers of paid parts were bought"
+    if asked:
+        return f"{asked:,} requests went to paid parts and brought no answer, which may cost money all the same"
+    return "Nothing was bought"
+
+
+def not_in_books(parts: Sequence[PartRate]) -> list[str]:
+    """Say whose money is not among that of an accepted sample: a ledger holds what teachers and the judge take.
+
+    Args:
+        parts: Of the loop.
+    """
+    others = [part.place for part in parts if not part.place.startswith("teachers.") and part.place != "judge"]
+    paid = [part.place for part in parts if part.place in others and part.asked and not part.cost.is_free]
+    return [f"What {', '.join(paid)} took is in no ledger: it comes on top of an accepted sample."] if paid else []
+
+
 @dataclass(frozen=True, slots=True)
 class LoopFigures:
     """What is known of a loop.

@@ -38,13 +38,16 @@ class BenchRun(StudentOfRun):
         self.devices = _devices_of(trainer)
         _for_one_process(trainer)
         trainer.default_root_dir = str(self._folder / "run")
+        student = config.model.get("init_args")
+        if student is not None and "text_cache_folder" in student:
+            student.text_cache_folder = None  # in the data root: other runs may share the one that is written
         data = config.get("data")
         path = "" if data is None else str(data.get("class_path") or "")
         if not path or not issubclass(pkgutil.resolve_name(path), EvolvingDataModule):
             return
         arguments = data.init_args
         arguments.root = str(self._folder / "data")
-        for name in ("revision", "held_out", "predict_prompts"):
+        for name in ("revision", "held_out", "predict_prompts", "remote"):  # nothing measured is pushed to others
             if name in arguments:
                 arguments[name] = None
         if "validation_share" in arguments:

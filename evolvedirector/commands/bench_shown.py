@@ -14,6 +14,7 @@ from rich.table import Table
 from evolvedirector.commands.bench_loop_figures import money_json, money_rows, rate_told
 from evolvedirector.commands.console import plain_console
 from evolvedirector.errors import UserError
+from evolvedirector.planning.unasked import EMBEDDED
 from evolvedirector.report.loop_money import loop_money
 from evolvedirector.report.run_folder import RunFolder
 from evolvedirector.report.summary import without_nan
@@ -103,7 +104,7 @@ def show_run(options: argparse.Namespace, further: Sequence[str]) -> int:
         show_tables({f"parts in the rounds of {run.name}": rates})
     if idle:
         show_tables({"the student's time": idle})
-    show_tables({"an accepted sample": money_rows(money)})
+    show_tables({"an accepted sample": money_rows(money, play_money(run.config()))})
     if not parts:
         print("How fast its parts answered was not noted by this run, which an earlier version held.")
     print(f"Memory is not noted by a run: `evolvedirector bench -c {run.path / 'config.yaml'}` measures it.")
@@ -120,6 +121,24 @@ def show_run(options: argparse.Namespace, further: Sequence[str]) -> int:
     }
     write_figures(target, figures)
     return 0
+
+
+def play_money(config: Mapping[str, Any]) -> str:
+    """Say behind amounts how far nobody has paid them: teachers of the embedded worlds have prices, too.
+
+    Args:
+        config: Of the run, as it was written; empty where it is not known.
+    """
+    try:
+        written = [callback["init_args"] for callback in config["trainer"]["callbacks"] if "init_args" in callback]
+        evolution = next(arguments for arguments in written if arguments.get("teachers"))
+        asked = [teacher["class_path"] for teacher in evolution["teachers"].values()]
+        if (evolution.get("budget") or {}).get("price_per_look_usd"):
+            asked.append(evolution["judge"]["class_path"])
+    except (AttributeError, KeyError, StopIteration, TypeError):
+        return ""
+    played = [str(name).startswith(EMBEDDED) for name in asked]
+    return "" if not any(played) else " of play money" if all(played) else ", play money included"
 
 
 def _idle(loop: Mapping[str, Any], beside: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -55,6 +55,8 @@ class Meter:
             that are not named have no limit.
         working: Entered with a phase while somebody works in it.
         clock: Seconds.
+        keeps_calls: Keep each call, and not `totals` alone: a run of weeks makes more of them than are worth their
+            memory.
     """
 
     def __init__(
@@ -62,12 +64,15 @@ class Meter:
         limits: Mapping[str, int] | None = None,
         working: Callable[[Phase], AbstractContextManager[Any]] = lambda phase: nullcontext(),
         clock: Callable[[], float] = time.monotonic,
+        keeps_calls: bool = True,
     ) -> None:
         self.asked: list[Asked] = []
         self.withheld: dict[str, int] = {}
         """What a limit kept from being sent, by place."""
         self.working = working
         self.clock = clock
+        self._keeps_calls = keeps_calls
+        self._totals: dict[str, dict[str, float]] = {}
         self._left = dict(limits or {})
         self._lock = threading.Lock()
 
@@ -99,7 +104,12 @@ class Meter:
             asked: The call.
         """
         with self._lock:
-            self.asked.append(asked)
+            if self._keeps_calls:
+                self.asked.append(asked)
+            of = self._totals.setdefault(asked.place, {"requests": 0, "answers": 0, "seconds": 0.0})
+            of["requests"] += asked.requests
+            of["answers"] += asked.answers
+            of["seconds"] += asked.seconds
 
     def of(self, place: str) -> list[Asked]:
         """Return the calls of a part, in order of their ends.
@@ -112,14 +122,21 @@ class Meter:
 
     def totals(self) -> dict[str, dict[str, float]]:
         """Add up requests, answers and seconds of each part, by its place, in the order of first calls."""
-        found: dict[str, dict[str, float]] = {}
         with self._lock:
-            for asked in self.asked:
-                of = found.setdefault(asked.place, {"requests": 0, "answers": 0, "seconds": 0.0})
-                of["requests"] += asked.requests
-                of["answers"] += asked.answers
-                of["seconds"] += asked.seconds
-        return found
+            return {place: dict(of) for place, of in self._totals.items()}
+
+
+def withheld_replies(requests: Sequence[Any], sent: Sequence[Any]) -> Iterator[WriteReply]:
+    """Yield an empty reply for each request to a writer that is not sent: without one, it would count as an outage.
+
+    Args:
+        requests: For a part.
+        sent: Those of them that a limit leaves.
+    """
+    names = {request.request_id for request in sent if isinstance(request, WriteRequest)}
+    for request in requests:
+        if isinstance(request, WriteRequest) and request.request_id not in names:
+            yield WriteReply(request.request_id, refusal="over the limit of a measurement")
 
 
 class MeteredExecutor:
@@ -167,15 +184,12 @@ class MeteredExecutor:
             part: Who is asked.
             method: Of the part.
             requests: A unit of work, or less; what the meter's limit does not leave stays without a reply, but for
-                a writer's, which is empty: without one, the round would take it for an outage.
+                a writer's, which is empty.
         """
         meter, (phase, name) = self._meter, self._place_of(part)
         place = place_key((phase, name)) or name
         sent = meter.allowed(place, requests)
-        names = {request.request_id for request in sent if isinstance(request, WriteRequest)}
-        for request in requests:
-            if isinstance(request, WriteRequest) and request.request_id not in names:
-                yield WriteReply(request.request_id, refusal="over the limit of a measurement")
+        yield from withheld_replies(requests, sent)
         if not sent and requests:
             return
         waited = meter.clock()
@@ -184,10 +198,12 @@ class MeteredExecutor:
         began, first_s, answers = meter.clock(), None, 0
         try:
             with meter.working(phase):
-                for reply in self._inner.ask(part, method, sent):
-                    first_s = meter.clock() - began if first_s is None else first_s
-                    answers += answers_in(reply)
-                    yield reply
+                replies = self._inner.ask(part, method, sent)
+                with closing(replies) if isinstance(replies, Generator) else nullcontext():  # what that raises is told
+                    for reply in replies:
+                        first_s = meter.clock() - began if first_s is None else first_s
+                        answers += answers_in(reply)
+                        yield reply
         finally:
             meter.note(Asked(place, len(sent), answers, meter.clock() - began, first_s, began - waited))
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from evolvedirector.records.part import OnDevice, Priced, requests_in_flight_of
 from evolvedirector.transport.endpoint import Endpoint
 
-_EMBEDDED = "evolvedirector.worlds."
+EMBEDDED = "evolvedirector.worlds."
+"""What the classes of the embedded worlds are called."""
 _OWN = "evolvedirector."
 
 
@@ -57,7 +58,7 @@ def asking_cost(part: object, listed_usd: float | None = None, within: frozenset
     held = [inner for inner in _held_by(part) if id(inner) not in within]
     if any(not asking_cost(inner, within=within).is_free for inner in held):
         return AskingCost(False, price or None)
-    if type(part).__module__.startswith(_EMBEDDED):
+    if type(part).__module__.startswith(EMBEDDED):
         return AskingCost(True, price or 0.0, is_play=bool(price))
     if price:
         return AskingCost(False, price)

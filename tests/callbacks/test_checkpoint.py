@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from evolvedirector.callbacks.checkpoint import RunCheckpoint, latest_committed, prune, save_committed
 from evolvedirector.errors import UserError
@@ -198,6 +201,41 @@ def test_the_commit_names_the_revision_that_training_read(tmp_path: Path) -> Non
     marker = json.loads((save_committed(trainer, tmp_path, "step-00000003").parent / "COMMIT.json").read_text())
     assert marker["revision_sha"] == "abc123"
     assert marker["global_step"] == 3
+
+
+class Beside(SingleDeviceStrategy):
+    """Hands what is to be called at the end of writing to a test."""
+
+    saves_shards = True
+
+    @contextmanager
+    def saving_beside(self, then: Callable[[], None]) -> Iterator[None]:
+        self.then = then
+        yield
+
+    def finish_saving(self) -> None:
+        return None
+
+
+def test_what_a_thread_may_still_write_is_not_cut_by_a_rank_that_is_gone(tmp_path: Path) -> None:
+    """Half of its files, deleted under its hands, would be committed as the whole."""
+    strategy = Beside("cpu")
+    trainer: Any = trainer_in(tmp_path, RunCheckpoint(every_n_epochs=0), max_epochs=1, strategy=strategy)
+    trainer.fit(Line(), Counter())
+
+    def save(path: Path, **_: Any) -> None:
+        path.mkdir()
+        (path / "first").write_bytes(b"shard")
+        raise RuntimeError("Connection closed by peer")
+
+    trainer.save_checkpoint = save
+    with pytest.raises(OSError, match="Connection closed by peer"):
+        save_committed(trainer, tmp_path, "step-00000009", beside=True)
+    state = tmp_path / "checkpoints" / "step-00000009" / "state.ckpt"
+    assert latest_committed(tmp_path) != state
+    (state / "second").write_bytes(b"shard")
+    strategy.then()
+    assert latest_committed(tmp_path) == state and (state / "first").exists()
 
 
 @pytest.mark.parametrize("name", ["epoch-3", "step-../../x", "step-", "step-3/x"])

@@ -32,6 +32,7 @@ BATCH, STEPS = 4, 2
 def config(here: Path) -> Path:
     student = copy.deepcopy(STUDENT)
     student["init_args"]["compute"] = {"gradient_checkpointing": True}  # type: ignore[index]
+    student["init_args"]["text_cache_folder"] = str(here / "texts")  # type: ignore[index]
     arguments = {"root": str(here / "data"), "global_batch_size": BATCH, "batches_per_epoch": 3, "image_size_px": SIDE}
     tree = {
         "seed_everything": 0,

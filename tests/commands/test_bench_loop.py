@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch  # noqa: F401 - first here, so that its log handler keeps no test's captured stderr
 import pytest
 import yaml
 
-from evolvedirector.callbacks import RunSummary
+from evolvedirector.callbacks import EvolutionCallback, RunSummary
 from evolvedirector.cli import main
-from evolvedirector.commands.bench_loop_figures import LoopFigures, PartRate
+from evolvedirector.commands.bench_loop import LoopPlan, keep_apart, loop_plan
+from evolvedirector.commands.bench_loop_figures import LoopFigures, PartRate, bought_told, not_in_books
+from evolvedirector.commands.bench_shown import play_money
+from evolvedirector.evolution.budget import Budget
+from evolvedirector.execution.metered import Asked, Meter
 from evolvedirector.planning.unasked import AskingCost
-from evolvedirector.records import Prompt, RevisionChange
+from evolvedirector.records import Prompt, RevisionChange, WriteRequest
 from evolvedirector.report.loop_money import LoopMoney, Spent
 from evolvedirector.store import DatasetStore
+from evolvedirector.writers import SkillWriter
 from tests.callbacks.test_evolution_resume import Run
 from tests.lightning_modules.tiny_student import student_tree
-from tests.loop_toys import IMAGE_S, LOOK_S, Paid
+from tests.loop_toys import IMAGE_S, LOOK_S, FreeJudge, FreeTeacher, Paid, Rule, SilentWriter
 from tests.teachers.tiny_pipelines import save_tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*litmodels.*", "ignore:.*val_dataloader.*")
@@ -111,6 +117,17 @@ def test_paid_parts_are_never_asked_unasked(tmp_path: Path, capsys: pytest.Captu
     said = " ".join(capsys.readouterr().out.split())
     assert "not measured: 0.04 USD an image; ask with --calls N" in said
     assert "price of a prompt unknown; ask with --calls N" in said and "Nothing was bought" in said
+
+
+@pytest.mark.parametrize("words", [["--without-loop"], []], ids=["steps", "loop"])
+def test_nothing_is_pushed_to_where_a_run_publishes(tmp_path: Path, words: list[str]) -> None:
+    """Noise pictures and a shortened round would be the newest revision of everybody who reads there."""
+    here, shared = tmp_path / "here", tmp_path / "shared"
+    here.mkdir()
+    shared.mkdir()
+    path = config(here, teacher="PaidTeacher", data={"remote": f"file://{shared}/root"})
+    assert not main(["bench", "-c", str(path), "--steps", "1", *words])
+    assert not list(shared.iterdir())
 
 
 @pytest.mark.slow
@@ -268,6 +285,91 @@ def test_a_pipeline_of_diffusers_is_measured_as_it_draws_for_a_round(tmp_path: P
     assert drawn["first_answer_s"] < drawn["seconds"] and drawn["works"] == "here"
     assert loop["money"]["whole"]["cost_usd"] == 0 and loop["round"]["phases_s"]["judging"] > 0
     assert loop["peak_bytes"]["teaching"] > 2**20
+
+
+def skill_writer(here: Path) -> SkillWriter:
+    """Return one over a paid writer, which it asks for 20 texts at a time."""
+    skill = here / "tones.yaml"
+    skill.write_text(json.dumps({"name": "tones", "seeds": ["tone of a bell"], "rules": ["Be short."]}))
+    return SkillWriter(SilentWriter(), [str(skill)], here / "prompts", rouge_limit=1.0)
+
+
+def test_a_writer_of_skills_asks_no_more_than_is_said_and_leaves_its_folder_alone(tmp_path: Path) -> None:
+    writer = skill_writer(tmp_path)
+    asked = [WriteRequest(f"w{count}", "mutation", None, "tones", count, 0) for count in (3, 9)]
+    assert len(next(iter(writer.write(asked[:1]))).texts) == 3
+    before = (tmp_path / "prompts" / "tones.jsonl").read_bytes()
+    Paid.calls.clear()
+    plan = loop_plan([callback(writer, tmp_path)], calls=5)
+    assert isinstance(plan, LoopPlan)
+    meter = Meter(plan.limits())
+    keep_apart(writer, meter, tmp_path / "apart")
+    wanted = WriteRequest("more", "mutation", None, "tones", 40, 0)
+    (reply,) = writer.write([wanted])
+    assert Paid.calls["prompts"] == 5 and meter.withheld["writer.writer"] > 0
+    assert 20 <= len(reply.texts) <= 25 and reply.answered, "what was kept, and what the limit left"
+    assert (tmp_path / "prompts" / "tones.jsonl").read_bytes() == before
+    assert (tmp_path / "apart" / "tones.jsonl").read_bytes().startswith(before)
+
+
+def test_a_writer_of_skills_on_a_cluster_cannot_be_held_apart(tmp_path: Path) -> None:
+    cluster = SimpleNamespace(placed={"writer"})
+    said = loop_plan([callback(skill_writer(tmp_path), tmp_path, cluster=cluster)], calls=5)
+    assert isinstance(said, str) and "SkillWriter works on the cluster" in said
+
+
+def callback(writer: SkillWriter, here: Path, cluster: Any = None) -> EvolutionCallback:
+    found = EvolutionCallback({"toy": FreeTeacher()}, FreeJudge(), writer, Rule(), Budget(10), judge_health=False)
+    found.cluster = cluster
+    return found
+
+
+def test_what_no_ledger_holds_is_told() -> None:
+    free, paid, asked = AskingCost(True, 0.0), AskingCost(False, None), [Asked("x", 3, 3, 1.0, 0.5)]
+    named = [PartRate("teachers.toy", paid, asked), PartRate("judge", paid, asked), PartRate("rewards.a", free, asked)]
+    assert not_in_books([*named, PartRate("embedder", paid)]) == []
+    (said,) = not_in_books([*named, PartRate("writer", paid, asked), PartRate("rewards.b", paid, asked)])
+    assert said.startswith("What writer, rewards.b took is in no ledger")
+
+
+@pytest.mark.parametrize(
+    ("teachers", "judge", "price_usd", "said"),
+    [
+        (["worlds.shapes.MiniatureTeacher"], "judges.OpenAIVisionJudge", 0.0, " of play money"),
+        (["worlds.shapes.MiniatureTeacher"], "judges.OpenAIVisionJudge", 0.01, ", play money included"),
+        (["worlds.shapes.MiniatureTeacher"], "worlds.shapes.MiniatureJudge", 0.01, " of play money"),
+        (["worlds.emoji.EmojiTeacher", "teachers.BFLTeacher"], "judges.PanelJudge", 0.0, ", play money included"),
+        (["teachers.BFLTeacher"], "worlds.shapes.MiniatureJudge", 0.0, ""),
+    ],
+)
+def test_play_money_of_a_finished_run_is_called_so(
+    teachers: list[str], judge: str, price_usd: float, said: str
+) -> None:
+    arguments = {
+        "teachers": {name: {"class_path": f"evolvedirector.{name}"} for name in teachers},
+        "judge": {"class_path": f"evolvedirector.{judge}"},
+        "budget": {"price_per_look_usd": price_usd},
+    }
+    callbacks = [{"class_path": "evolvedirector.callbacks.RunSummary"}, {"class_path": "x", "init_args": arguments}]
+    assert play_money({"trainer": {"callbacks": callbacks}}) == said
+
+
+@pytest.mark.parametrize(
+    "config", [{}, {"trainer": None}, {"trainer": {"callbacks": [3]}}, {"trainer": {"callbacks": None}}]
+)
+def test_a_config_that_says_nothing_of_money(config: dict[str, Any]) -> None:
+    assert play_money(config) == ""
+
+
+def test_a_paid_part_that_answers_nothing_is_not_called_unasked() -> None:
+    free, paid = AskingCost(True, 0.0), AskingCost(False, 0.04)
+    silent = Asked("teachers.toy", 3, 0, 1.0, None)
+    assert bought_told([PartRate("teachers.toy", free, [silent])]) == "Nothing was bought"
+    assert bought_told([PartRate("teachers.toy", paid, [])]) == "Nothing was bought"
+    assert bought_told([PartRate("teachers.toy", paid, [silent])]).startswith("3 requests went to paid parts")
+    answered = Asked("judge", 3, 2, 1.0, 0.5)
+    both = [PartRate("teachers.toy", paid, [silent]), PartRate("judge", paid, [answered])]
+    assert bought_told(both) == "2 answers of paid parts were bought"
 
 
 @pytest.mark.parametrize(

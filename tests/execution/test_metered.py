@@ -117,6 +117,33 @@ def test_a_call_that_fails_or_is_given_up_is_noted_as_far_as_it_came() -> None:
     assert meter.asked == [Asked("teachers.slow", 6, 1, 3.0, 3.0)]
 
 
+def test_what_goes_wrong_as_a_call_is_given_up_is_told() -> None:
+    """As without a meter: the call is closed by whoever closes it, not by the memory it lay in."""
+
+    class Stuck(Slow):
+        def generate(self, requests: Sequence[ImageRequest]) -> Iterator[ImageReply]:
+            try:
+                yield from super().generate(requests)
+            finally:
+                raise OSError("a connection cannot be closed")
+
+    clock = Clock()
+    meter, part = Meter(clock=clock), Stuck(clock, 1.0)
+    replies = metered(part, meter).ask(part, "generate", images(6))
+    assert next(replies)
+    with pytest.raises(OSError, match="cannot be closed"):
+        replies.close()  # type: ignore[attr-defined]
+    assert meter.asked == [Asked("teachers.slow", 6, 1, 3.0, 3.0)]
+
+
+def test_a_meter_of_a_long_run_keeps_sums_alone() -> None:
+    clock = Clock()
+    few, part = Meter(clock=clock, keeps_calls=False), Slow(clock, 1.0)
+    for _ in range(3):
+        list(metered(part, few).ask(part, "generate", images(2)))
+    assert few.asked == [] and few.totals() == {"teachers.slow": {"requests": 6, "answers": 4, "seconds": 12.0}}
+
+
 def test_nobody_is_asked_beyond_a_limit() -> None:
     clock = Clock()
     meter, part = Meter({"teachers.slow": 4}, clock=clock), Slow(clock, 1.0)

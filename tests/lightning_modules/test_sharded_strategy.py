@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 import torch.distributed as dist
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch import LightningModule
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
@@ -98,3 +100,25 @@ def test_quantised_weights_stay_whole_on_every_rank(one_rank: Any, precision: An
     network, _ = assemble(family(), 0, Trained(LoRA(2), precision), Compute(), Where())
     with pytest.raises(UserError, match=r"quantised by bitsandbytes.*Every rank must keep them whole"):
         shard(network, family().blocks(network), one_rank, "32-true")
+
+
+@pytest.mark.usefixtures("one_rank")
+@pytest.mark.parametrize("told_before", [False, True])
+def test_a_checkpoint_that_fails_as_training_is_broken_off_is_told(
+    told_before: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """SIGTERM comes while it is written, so that no next checkpoint tells it; once told, it is not told again."""
+
+    def commit() -> None:
+        raise OSError("No space left on device")
+
+    strategy = strategy_of(1, 1)
+    strategy.cluster_environment = LightningEnvironment()
+    strategy._accelerator = CPUAccelerator()
+    state = {"state_dict": {"weight": torch.ones(2)}}
+    strategy._saving.begin(tmp_path / "step-7" / "state.ckpt", state, {}, commit)
+    if told_before:
+        assert strategy.finish_saving() == (tmp_path / "step-7" / "state.ckpt", "No space left on device")
+    strategy.teardown()
+    said = capsys.readouterr().out
+    assert ("checkpoint step-7" in said and "No space left on device" in said) is not told_before
