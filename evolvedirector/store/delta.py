@@ -228,7 +228,12 @@ def format_of(body: Mapping[str, Any]) -> int:
 
 
 def checked_shard(shard: Shard) -> Shard:
-    """Refuse a name that would lead out of the folder of shards."""
+    """Refuse a name that would lead out of the folder of shards, and sizes that none has."""
+    if any(type(number) is not int or number < 0 for number in (shard.samples, shard.tar_bytes)):
+        raise StoreError(
+            f"A revision says of the shard {shard.name!r} that it has {shard.samples!r} samples and"
+            f" {shard.tar_bytes!r} bytes. Both are whole numbers from 0 on. Use no root of an unknown source."
+        )
     if not _SHARD_NAME.fullmatch(shard.name):
         raise StoreError(
             f"A revision names the shard {shard.name!r}. Names are r or c, the number of a revision, and the first 12"
