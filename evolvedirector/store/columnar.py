@@ -246,7 +246,11 @@ class SnapshotTable:
             for name in names:
                 values = self.arrays[name]
                 most = len(tables[name]) - 1 if name in tables else np.iinfo(np.int32).max
-                if values.dtype != np.int32 or len(values) != count or (count and not _NO_SIZE <= values.min() <= values.max() <= most):
+                if (
+                    values.dtype != np.int32
+                    or len(values) != count
+                    or (count and not _NO_SIZE <= values.min() <= values.max() <= most)
+                ):
                     raise ValueError(f"the column '{name}' does not fit")
                 if name in tables and count and values.min() < 0:
                     raise ValueError(f"the column '{name}' names what is not there")

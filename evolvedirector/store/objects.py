@@ -59,7 +59,9 @@ def checked_url(url: str) -> str:
     if found is None and "::" not in url:
         shown = "What was given" if "@" in url or not url.isprintable() else f"'{url}'"
         folder = f" Write 'file://{os.path.abspath(url)}' for that folder." if url.startswith(("/", ".")) else ""
-        raise UserError(f"{shown} is no URL. Allowed is one such as 's3://bucket/folder' or 'gs://bucket/data'.{folder}")
+        raise UserError(
+            f"{shown} is no URL. Allowed is one such as 's3://bucket/folder' or 'gs://bucket/data'.{folder}"
+        )
     scheme = found[1].lower() if found else url.partition("::")[0]
     url = scheme + url[len(scheme) :]
     if what := _cannot_be_meant(url):
