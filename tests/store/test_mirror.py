@@ -175,7 +175,7 @@ def test_a_cache_below_one_tar_and_one_below_the_revision_are_told(
     for size in (0, -1.0, float("inf"), float("nan")):
         with pytest.raises(UserError, match="max_gib is"):
             local_root(URL, RootCache(cache.folder, size))
-    with pytest.raises(UserError, match="fetch is 'sample'. Allowed are tars, samples"):
+    with pytest.raises(UserError, match=r"fetch is 'sample'\. Allowed are tars, samples"):
         local_root(URL, RootCache(cache.folder, fetch="sample"))  # type: ignore[arg-type]
 
 
