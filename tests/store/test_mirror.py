@@ -487,6 +487,15 @@ def test_a_place_without_a_root_is_told(cache: RootCache) -> None:
         RevisionReader(URL, "abcdef0123", cache=cache)
 
 
+def test_a_format_of_something_else_is_told_by_its_url_and_asked_for_anew(root: Path, cache: RootCache) -> None:
+    ObjectFiles(URL).write("format.json", b'{"name": "a game"}')
+    with pytest.raises(StoreError, match="root 'memory://bucket/data' was written with format None"):
+        RevisionReader(URL, newest(root), cache=cache)
+    clear_memory()
+    push_root(root, URL)
+    assert rows(RevisionReader(URL, newest(root), cache=cache)) == rows(RevisionReader(root, newest(root)))
+
+
 def test_nobody_writes_to_what_lies_at_a_url(root: Path, cache: RootCache) -> None:
     push_root(root, URL)
     with pytest.raises(StoreError, match="cannot be written to"):
