@@ -28,7 +28,7 @@ from evolvedirector.store.delta import (
     weights_to_json,
 )
 from evolvedirector.store.errors import StoreError
-from evolvedirector.store.shards import Shard
+from evolvedirector.store.shards import MAX_KEY_BYTES, Shard
 
 MAX_OBJECTS = 1 << 16
 """Prompts of a revision that is held as objects: they are quicker to go through, and few enough to be small."""
@@ -224,7 +224,8 @@ class SnapshotTable:
         """
         if name not in self._texts:
             count = self.samples if name in _SAMPLE_TEXTS else self.prompts
-            self._texts[name] = _believed(lambda: strings_of(self.arrays, name, count))
+            most = MAX_KEY_BYTES if name == "key" else None  # readers hold all keys in the width of the longest
+            self._texts[name] = _believed(lambda: strings_of(self.arrays, name, count, most))
         return self._texts[name]
 
     @cached_property

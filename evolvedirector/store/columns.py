@@ -210,13 +210,14 @@ class StringsBuilder:
         return {f"{name}.ends": ends, f"{name}.text": np.frombuffer(bytes(self._data), np.uint8)}
 
 
-def strings_of(arrays: Mapping[str, np.ndarray], name: str, count: int) -> Strings:
+def strings_of(arrays: Mapping[str, np.ndarray], name: str, count: int, most_bytes: int | None = None) -> Strings:
     """Return a column of texts.
 
     Args:
         arrays: Of a file.
         name: Of the column.
         count: How many texts there must be.
+        most_bytes: Of each. None: any.
 
     Raises:
         ValueError: The arrays are no such column.
@@ -226,6 +227,8 @@ def strings_of(arrays: Mapping[str, np.ndarray], name: str, count: int) -> Strin
         raise ValueError(f"the texts of '{name}' are numbers of another kind")
     if len(ends) != count or (count and (ends[0] < 0 or ends[-1] != len(data) or (ends[1:] < ends[:-1]).any())):
         raise ValueError(f"the texts of '{name}' do not end where they should")
+    if most_bytes is not None and (np.diff(ends, prepend=ends.dtype.type(0)) > most_bytes).any():
+        raise ValueError(f"a text of '{name}' has more than {most_bytes} bytes")
     return Strings(ends, data)
 
 

@@ -11,7 +11,7 @@ from evolvedirector.records import DatasetState, FileRef, PromptEntry, Sample
 from evolvedirector.records.layered import with_changes
 from evolvedirector.store.codec import prompt_from_json, state_from_json
 from evolvedirector.store.errors import StoreError
-from evolvedirector.store.shards import Shard
+from evolvedirector.store.shards import Shard, check_key
 
 FORMATS = (1, 2, 3, 4, 5)
 """Formats of a delta: plain; with further roles, variants or companion shards; with draw weights of single samples;
@@ -152,6 +152,7 @@ def apply(parent: Revision | None, sha: str, body: Mapping[str, Any]) -> Revisio
 def _sample_from_json(fields: Mapping[str, Any], entry: PromptEntry) -> Sample:
     files = {role: FileRef(**about) for role, about in fields.get("files", {}).items()}
     variant = fields.get("variant", "")
+    check_key(fields["key"])  # readers hold all keys in the width of the longest
     return Sample(fields["key"], entry.prompt, fields["image_sha256"], fields["teacher"], files, variant)
 
 

@@ -185,6 +185,28 @@ def test_a_text_that_is_none_is_refused_when_its_entry_is_asked_for(
         list(files.load(sha).state.entries.values())
 
 
+@pytest.mark.parametrize("as_columns", [True, False])
+def test_a_key_that_no_sample_has_is_refused_before_all_take_its_width(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_columns: bool
+) -> None:
+    with DatasetStore(tmp_path, create=True) as store:
+        sample = Sample.create(Prompt.create("a"), store.blobs.put(png(1)), "t")
+        sha = store.publish(None, "import", RevisionChange((sample,)))
+    files = RevisionFiles(tmp_path)
+    revision = files.load(sha)
+    if as_columns:
+        columnar_from_here(monkeypatch)
+        files.write_snapshot(sha, revision)
+        path = next((tmp_path / "revisions").glob("*.columns"))
+        edited(path, {"key.ends": np.array([300], np.int32), "key.text": np.full(300, 97, np.uint8)})
+    else:
+        body = files.body(sha)
+        body["samples"][0]["key"] = "a" * 300
+        sha = files.write(body)
+    with pytest.raises(StoreError, match=r"more than|sample key"):
+        RevisionReader(tmp_path, sha)
+
+
 def test_a_shard_of_no_size_is_refused(tmp_path: Path) -> None:
     with DatasetStore(tmp_path, create=True) as store:
         sample = Sample.create(Prompt.create("a"), store.blobs.put(png(1)), "t")

@@ -149,6 +149,13 @@ def test_texts_and_an_index_of_other_numbers_are_refused() -> None:
             index_of(index | change, "word", strings_of(arrays, "word", 2))
 
 
+def test_a_text_that_is_too_long_is_refused() -> None:
+    assert len(strings_of(column(["abc", "", "ab"]), "word", 3, 3)) == 3
+    for texts in (["abcd", ""], ["a", "abcd"]):
+        with pytest.raises(ValueError, match="more than 3 bytes"):
+            strings_of(column(texts), "word", 2, 3)
+
+
 def test_texts_and_an_index_that_do_not_fit_are_refused() -> None:
     arrays = column(["a", "bc"])
     for ends in ([1], [2, 1], [-1, 3], [1, 4], [1, 2]):
