@@ -161,7 +161,7 @@ def _show(options: argparse.Namespace) -> int:
     files = RevisionFiles(options.root)
     newest = files.current()
     if newest is None:
-        raise StoreError(f"The dataset root '{options.root}' has no revision yet. Import something into it first.")
+        raise StoreError(f"The dataset root '{options.named}' has no revision yet. Import something into it first.")
     sha = files.resolve(options.revision) if options.revision else newest
     revision = files.load(sha)
     table = Table(title=f"{options.named}: revision {revision.number} ({sha[:12]})", show_header=False, title_style="")

@@ -125,7 +125,7 @@ def diff(options: argparse.Namespace) -> int:
     after = edits.revision_of(options.root, options.after)
     if options.before is None and after.parent_sha is None:
         raise StoreError(
-            f"Revision {after.number} of '{options.root}' is the first: nothing came before it. Two revisions are "
+            f"Revision {after.number} of '{options.named}' is the first: nothing came before it. Two revisions are "
             "compared. Train on it, or add to it."
         )
     before = edits.revision_of(options.root, options.before or after.parent_sha)

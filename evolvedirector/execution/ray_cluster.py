@@ -50,7 +50,8 @@ class RayCluster:
         """Describe the cluster; nothing is connected or started before a part is asked.
 
         Args:
-            placements: By the place where the part is written: `judge`, `writer`, `teachers.NAME`, `rewards.NAME`.
+            placements: By the place where the part is written: `judge`, `writer`, `teachers.NAME`, `rewards.NAME`, or
+                `pairs.builder.draft` and the like.
             address: Of the cluster: `auto` (the one that this machine belongs to), `ray://host:10001`, `host:6379`.
                 None: a cluster of this machine alone is started, and ended with the run.
             start_timeout_s: How long to wait for the first replica of a part, while a cluster grows, say.

@@ -203,12 +203,18 @@ class SubjectPairBuilder:
             UserError: No subject can be used, or a stage cannot work.
             RunError: A stage refuses everything, or the filter rejects everything.
         """
-        verify_parts(*self.stages.values(), *([] if self.cluster is None else [self.cluster]))
-        local = LocalExecutor(self.tenants(), unit=self.batch)
-        spread = local if self.cluster is None else self.cluster.over(local, local.place_of)
+        try:
+            verify_parts(*self.stages.values(), *([] if self.cluster is None else [self.cluster]))
+            local = LocalExecutor(self.tenants(), unit=self.batch)
+            spread = local if self.cluster is None else self.cluster.over(local, local.place_of)
+            return self._build(store, executor or spread, note)
+        finally:
+            close_parts(*self.stages.values(), self.cluster)
+
+    def _build(self, store: DatasetStore, executor: Executor, note: Callable[[str], None] | None) -> PairFigures:
         with PairBook.for_writing(store.root) as book:
             self._publish(store, book)
-            run = self.run_over(store, book, executor or spread)
+            run = self.run_over(store, book, executor)
 
             def passed(made: MadePairs) -> None:
                 if book.unpublished_count() >= PAIRS_PER_REVISION:
@@ -218,12 +224,7 @@ class SubjectPairBuilder:
                 self._refuse_all_rejected(made)
 
             made = MadePairs()
-            try:
-                self.make(run, self._planned(), made, self.most_kept, passed)
-            finally:
-                close_parts(*self.stages.values())
-                if self.cluster is not None:
-                    self.cluster.close()
+            self.make(run, self._planned(), made, self.most_kept, passed)
             self._publish(store, book)
             failures = {f"{stage}: {reason}": count for (stage, reason), count in run.failures.items()}
             return PairFigures.of(

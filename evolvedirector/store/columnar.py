@@ -28,7 +28,7 @@ from evolvedirector.store.delta import (
     weights_to_json,
 )
 from evolvedirector.store.errors import StoreError
-from evolvedirector.store.shards import Shard
+from evolvedirector.store.shards import MAX_KEY_BYTES, Shard
 
 MAX_OBJECTS = 1 << 16
 """Prompts of a revision that is held as objects: they are quicker to go through, and few enough to be small."""
@@ -147,9 +147,12 @@ def revision_of(columns: Columns) -> Revision:
     Raises:
         ValueError: They are no such columns.
         KeyError: One is missing.
+        TypeError: A table holds something else.
+        AttributeError: Likewise.
         StoreError: They name what no revision may name.
     """
     about = columns.about
+    _check_about(about)
     shards = {fields["name"]: checked_shard(Shard(**fields)) for fields in about["shards"]}
     companions = {
         fields["name"]: checked_shard(Shard(**{**fields, "roles": tuple(fields["roles"])}))
@@ -170,6 +173,16 @@ def revision_of(columns: Columns) -> Revision:
     counts = np.bincount(columns.arrays["shard"], minlength=len(shards)).tolist()
     held = {name: count for name, count in zip(shards, counts, strict=True) if count}
     return Revision(about["number"], about["parent"], about["round_id"], state, places, shards, companions, held)
+
+
+def _check_about(about: Mapping[str, Any]) -> None:
+    """Refuse what a revision says of itself where it is of another type; the JSON of a file may be any."""
+    weights = [*about["skill_weights"].values(), *about.get("sample_weights", {}).values(), about["replay_share"]]
+    texts = [about["sha"], about["round_id"], "" if about["parent"] is None else about["parent"]]
+    if type(about["number"]) is not int or about["number"] < 1:
+        raise ValueError("a revision without a number")
+    if any(type(weight) not in (int, float) for weight in weights) or any(type(text) is not str for text in texts):
+        raise ValueError("weights that are no numbers, or names that are no texts")
 
 
 class SnapshotTable:
@@ -211,7 +224,8 @@ class SnapshotTable:
         """
         if name not in self._texts:
             count = self.samples if name in _SAMPLE_TEXTS else self.prompts
-            self._texts[name] = _believed(lambda: strings_of(self.arrays, name, count))
+            most = MAX_KEY_BYTES if name == "key" else None  # readers hold all keys in the width of the longest
+            self._texts[name] = _believed(lambda: strings_of(self.arrays, name, count, most))
         return self._texts[name]
 
     @cached_property
@@ -233,7 +247,11 @@ class SnapshotTable:
             for name in names:
                 values = self.arrays[name]
                 most = len(tables[name]) - 1 if name in tables else np.iinfo(np.int32).max
-                if len(values) != count or (count and not _NO_SIZE <= values.min() <= values.max() <= most):
+                if (
+                    values.dtype != np.int32
+                    or len(values) != count
+                    or (count and not _NO_SIZE <= values.min() <= values.max() <= most)
+                ):
                     raise ValueError(f"the column '{name}' does not fit")
                 if name in tables and count and values.min() < 0:
                     raise ValueError(f"the column '{name}' names what is not there")
@@ -248,7 +266,13 @@ class SnapshotTable:
         Args:
             start: Row of the first one.
             stop: Row behind the last one.
+
+        Raises:
+            StoreError: They hold what no text and no file can be.
         """
+        return _believed(lambda: self._entries(start, stop))
+
+    def _entries(self, start: int, stop: int) -> list[PromptEntry]:
         texts = zip(*(self.texts(name).block(start, stop) for name in _PROMPT_TEXTS), strict=True)
         numbers = zip(*(self.arrays[name][start:stop].tolist() for name in _PROMPT_NUMBERS), strict=True)
         first = int(self.arrays["samples_end"][start - 1]) if start else 0
@@ -318,12 +342,13 @@ class ColumnarEntries(OrderedPairs[PromptEntry]):
         row = self.table.rows_by_id.row_of(key)
         if row is None:
             raise KeyError(key)
-        return self.table.entries(row, row + 1)[0] if self._kept is None else self._kept[row]
+        kept = self._kept  # another thread may have kept them meanwhile
+        return self.table.entries(row, row + 1)[0] if kept is None else kept[row]
 
     def pairs(self) -> Iterator[tuple[str, PromptEntry]]:
         """Yield ids and entries in the order in which they entered."""
-        if self._kept is not None:
-            yield from ((entry.prompt.id, entry) for entry in self._kept)
+        if (held := self._kept) is not None:
+            yield from ((entry.prompt.id, entry) for entry in held)
             return
         self._begun += 1
         kept: list[PromptEntry] | None = [] if self._begun > 1 else None
@@ -332,7 +357,8 @@ class ColumnarEntries(OrderedPairs[PromptEntry]):
             if kept is not None:
                 kept += block
             yield from ((entry.prompt.id, entry) for entry in block)
-        self._kept = kept
+        if kept is not None:  # the first pass may end after one that kept them
+            self._kept = kept
 
 
 class ColumnarPlaces(OrderedPairs[Place]):
@@ -373,7 +399,7 @@ def _believed(read: Callable[[], _Column]) -> _Column:
     """Read a column of a file that has the content it was written with."""
     try:
         return read()
-    except (KeyError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise StoreError(
             f"A snapshot of a revision cannot be read ({error}), and no program of this project wrote it. Delete the"
             " `.columns` files in `revisions`: the revisions are read without them."

@@ -81,7 +81,7 @@ def read_columns(path: Path) -> Columns | None:
         path: Of the file.
 
     Returns:
-        The columns; None: the file is damaged.
+        The columns; None: the file is damaged, or its header is none that `write_columns` writes.
     """
     with open(path, "rb") as file:
         found = _FIRST_LINE.fullmatch(file.readline(128))
@@ -95,15 +95,21 @@ def read_columns(path: Path) -> Columns | None:
         size = file.tell() - start - len(header)
     if sha.hexdigest().encode() != found[1]:
         return None
-    fields = json.loads(header)
     data = np.memmap(path, np.uint8, "r", start + len(header), (size,)) if size else np.empty(0, np.uint8)
-    arrays = {}
-    for name, word, count, offset in fields["arrays"]:
-        dtype = _TYPES[word]
-        if not 0 <= offset <= offset + count * dtype.itemsize <= size:
-            return None
-        arrays[str(name)] = np.asarray(data[offset : offset + count * dtype.itemsize]).view(dtype)
-    return Columns(fields["about"], arrays)
+    try:
+        fields = json.loads(header)
+        return Columns(dict(fields["about"].items()), {str(a[0]): _array_at(data, *a[1:]) for a in fields["arrays"]})
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError):
+        return None  # whole, but nothing that we wrote
+
+
+def _array_at(data: np.ndarray, word: str, count: int, offset: int) -> np.ndarray:
+    """Return an array where the header says that it lies."""
+    dtype = _TYPES[word]
+    size = count * dtype.itemsize
+    if not (type(count) is type(offset) is int and 0 <= offset <= offset + size <= len(data)):
+        raise ValueError("an array lies outside of the file")
+    return np.asarray(data[offset : offset + size]).view(dtype)
 
 
 def is_whole(path: Path) -> bool:
@@ -204,20 +210,25 @@ class StringsBuilder:
         return {f"{name}.ends": ends, f"{name}.text": np.frombuffer(bytes(self._data), np.uint8)}
 
 
-def strings_of(arrays: Mapping[str, np.ndarray], name: str, count: int) -> Strings:
+def strings_of(arrays: Mapping[str, np.ndarray], name: str, count: int, most_bytes: int | None = None) -> Strings:
     """Return a column of texts.
 
     Args:
         arrays: Of a file.
         name: Of the column.
         count: How many texts there must be.
+        most_bytes: Of each. None: any.
 
     Raises:
         ValueError: The arrays are no such column.
     """
     ends, data = arrays[f"{name}.ends"], arrays[f"{name}.text"]
+    if ends.dtype not in (np.int32, np.int64) or data.dtype != np.uint8:
+        raise ValueError(f"the texts of '{name}' are numbers of another kind")
     if len(ends) != count or (count and (ends[0] < 0 or ends[-1] != len(data) or (ends[1:] < ends[:-1]).any())):
         raise ValueError(f"the texts of '{name}' do not end where they should")
+    if most_bytes is not None and (np.diff(ends, prepend=ends.dtype.type(0)) > most_bytes).any():
+        raise ValueError(f"a text of '{name}' has more than {most_bytes} bytes")
     return Strings(ends, data)
 
 
@@ -278,6 +289,8 @@ def index_of(arrays: Mapping[str, np.ndarray], name: str, keys: Strings) -> KeyI
         ValueError: The arrays are no such index.
     """
     hashes, rows = arrays[f"{name}.hashes"], arrays[f"{name}.rows"]
+    if hashes.dtype != np.uint64 or rows.dtype != np.int32:
+        raise ValueError(f"the index of '{name}' has numbers of another kind")
     if not len(hashes) == len(rows) == len(keys) or (len(rows) and not 0 <= rows.min() <= rows.max() < len(keys)):
         raise ValueError(f"the index of '{name}' is of other keys")
     return KeyIndex(hashes, rows, keys)

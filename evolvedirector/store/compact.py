@@ -75,7 +75,8 @@ def plan_compaction(root: Path, revision: Revision, samples_per_shard: int = MAX
     new_shards = -(-moved // samples_per_shard)
     if new_shards == len(thin) and all(held[name] == revision.shards[name].samples for name in thin):
         thin, new_shards = [], 0
-    samples = tuple(sample for sample in _by_use(revision) if revision.places[sample.key].shard in set(thin))
+    chosen = set(thin)
+    samples = tuple(sample for sample in _by_use(revision) if revision.places[sample.key].shard in chosen)
     companions: list[str] = []
     for _, shards in _by_maker(revision):
         keys = len({key for key, _, _, _ in _derived(root, revision, [shard.name for shard in shards])})

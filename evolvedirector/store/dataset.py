@@ -405,8 +405,11 @@ def check_format(root: Path) -> None:
     except (ValueError, KeyError, TypeError):
         version = None
     if version != FORMAT:
+        if mirror is not None:  # another one may be pushed there
+            path.unlink(missing_ok=True)
+        where = root if mirror is None else mirror.objects.url
         raise StoreError(
-            f"The dataset root '{root}' was written with format {version}. This program reads and writes format"
+            f"The dataset root '{where}' was written with format {version}. This program reads and writes format"
             f" {FORMAT}. Use the version of evolvedirector that wrote it, or name another root."
         )
 

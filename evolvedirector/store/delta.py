@@ -11,7 +11,7 @@ from evolvedirector.records import DatasetState, FileRef, PromptEntry, Sample
 from evolvedirector.records.layered import with_changes
 from evolvedirector.store.codec import prompt_from_json, state_from_json
 from evolvedirector.store.errors import StoreError
-from evolvedirector.store.shards import Shard
+from evolvedirector.store.shards import Shard, check_key
 
 FORMATS = (1, 2, 3, 4, 5)
 """Formats of a delta: plain; with further roles, variants or companion shards; with draw weights of single samples;
@@ -152,6 +152,7 @@ def apply(parent: Revision | None, sha: str, body: Mapping[str, Any]) -> Revisio
 def _sample_from_json(fields: Mapping[str, Any], entry: PromptEntry) -> Sample:
     files = {role: FileRef(**about) for role, about in fields.get("files", {}).items()}
     variant = fields.get("variant", "")
+    check_key(fields["key"])  # readers hold all keys in the width of the longest
     return Sample(fields["key"], entry.prompt, fields["image_sha256"], fields["teacher"], files, variant)
 
 
@@ -228,7 +229,12 @@ def format_of(body: Mapping[str, Any]) -> int:
 
 
 def checked_shard(shard: Shard) -> Shard:
-    """Refuse a name that would lead out of the folder of shards."""
+    """Refuse a name that would lead out of the folder of shards, and sizes that none has."""
+    if any(type(number) is not int or number < 0 for number in (shard.samples, shard.tar_bytes)):
+        raise StoreError(
+            f"A revision says of the shard {shard.name!r} that it has {shard.samples!r} samples and"
+            f" {shard.tar_bytes!r} bytes. Both are whole numbers from 0 on. Use no root of an unknown source."
+        )
     if not _SHARD_NAME.fullmatch(shard.name):
         raise StoreError(
             f"A revision names the shard {shard.name!r}. Names are r or c, the number of a revision, and the first 12"

@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from evolvedirector.errors import UserError
 from evolvedirector.store.columns import is_whole
@@ -32,6 +32,8 @@ MARKER = "remote.json"
 CHECKSUM_SUFFIX = ".sha256"
 """Of the object that holds the checksum of an index, as `sha256sum` writes it: no revision states it."""
 DEFAULT_GIB = 50.0
+_MOST_GIB = 2.0**30
+Fetched = Literal["tars", "samples"]
 _CACHE_VARIABLE = "EVOLVEDIRECTOR_CACHE"
 _MOST_BYTES = {".json": 2**32, ".index": 2**26, CHECKSUM_SUFFIX: 256, "": 4096}
 _LOCK = ".mirror.lock"
@@ -59,7 +61,7 @@ class RootCache:
 
     folder: str | None = None
     max_gib: float = DEFAULT_GIB
-    fetch: Literal["tars", "samples"] = "tars"
+    fetch: Fetched = "tars"
 
 
 def local_root(root: str | os.PathLike[str], cache: RootCache | None = None) -> Path:
@@ -77,8 +79,12 @@ def local_root(root: str | os.PathLike[str], cache: RootCache | None = None) -> 
     if not (isinstance(root, str) and is_url(root)):
         return user_path(root)
     url, chosen = checked_url(root), cache or RootCache()
-    if not chosen.max_gib > 0:
-        raise UserError(f"max_gib is {chosen.max_gib}. Allowed is any size above 0. Write {DEFAULT_GIB:g}.")
+    if not 0 < chosen.max_gib <= _MOST_GIB:
+        raise UserError(
+            f"max_gib is {chosen.max_gib}. Allowed is any size above 0, up to {_MOST_GIB:g}. Write {DEFAULT_GIB:g}."
+        )
+    if chosen.fetch not in get_args(Fetched):
+        raise UserError(f"fetch is {chosen.fetch!r}. Allowed are {', '.join(get_args(Fetched))}. Write `fetch: tars`.")
     slug = re.sub(r"[^a-z0-9]+", "-", url.partition("://")[2].lower()).strip("-")[-40:]
     name = f"{slug}-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
     folder = _caches(chosen.folder) / name
@@ -102,8 +108,11 @@ def mirror_of(root: Path) -> Mirror | None:
         return None
     try:
         about = json.loads(data)
-        return Mirror(root, ObjectFiles(about["url"]), int(about["max_bytes"]), about["fetch"] == "samples")
-    except (ValueError, TypeError, KeyError, AttributeError, UserError) as error:
+        max_bytes, fetch = about["max_bytes"], about["fetch"]
+        if type(max_bytes) is not int or max_bytes < 0 or fetch not in get_args(Fetched):
+            raise ValueError(f"max_bytes is {max_bytes!r} and fetch {fetch!r}")
+        return Mirror(root, ObjectFiles(about["url"]), max_bytes, fetch == "samples")
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, UserError) as error:
         raise StoreError(
             f"'{root / MARKER}' does not say where a root lies ({error}). Delete the folder: it is a cache, and its"
             " files are fetched again."
@@ -258,7 +267,7 @@ class Mirror:
     def _follows(self, stem: str, ancestor: str) -> bool:
         """Say whether a revision comes from another one."""
         while int(stem.partition("-")[0]) > int(ancestor.partition("-")[0]):
-            parent = json.loads(self._body(stem))["parent"] or ""
+            parent = _parent_of(stem, self._body(stem))
             found = self._stems(parent) if parent else []
             if not found:
                 return False
@@ -370,6 +379,17 @@ class Mirror:
                 for left in (*folder.glob(".*.tmp.*"), *folder.glob(".*.writing")):
                     left.unlink(missing_ok=True)
             yield
+
+
+def _parent_of(stem: str, data: bytes) -> str | None:
+    """Read which revision another one was made of; None: of none."""
+    try:
+        parent = json.loads(data)["parent"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        parent = ""
+    if parent is not None and not (isinstance(parent, str) and _SHA.fullmatch(parent)):
+        raise StoreError(f"The revision {stem} names no parent that there can be. Use no root of an unknown source.")
+    return parent
 
 
 def _caches(folder: str | None) -> Path:

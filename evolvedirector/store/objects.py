@@ -21,7 +21,9 @@ from evolvedirector.errors import UserError
 from evolvedirector.store.durable import make_folder, sync_folder, write_durably, writing
 from evolvedirector.store.errors import StoreError
 
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://")
+_URL = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+_SIGNED = re.compile(r"(://[^\s'\"?]*)\?[^\s'\"]*")
+"""An address in what a backend says, with the query where its signature stands."""
 _LOCAL = ("file", "local")
 _CREATE_EXCLUSIVELY = (*_LOCAL, "memory", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
 """Whose fsspec backend passes "only where it is not there" to the store itself. The others, fsspec's own default among
@@ -43,7 +45,7 @@ def is_url(root: str | os.PathLike[str]) -> bool:
 
 
 def checked_url(url: str) -> str:
-    """Return a URL without a slash at its end, if nothing secret can be in it.
+    """Return a URL without a slash at its end and with its scheme in small letters, if nothing secret can be in it.
 
     A URL gets into saved configs, logs and messages.
 
@@ -51,26 +53,40 @@ def checked_url(url: str) -> str:
         url: As it was given.
 
     Raises:
-        UserError: It holds a user name, password, query or fragment, chains file systems, or names no place.
+        UserError: It is no URL, holds a user name, password, query or fragment, chains file systems, or names no place.
     """
-    parts = urlsplit(url)
-    what = ""
-    if "@" in parts.netloc and (parts.scheme not in _ACCOUNT_BEFORE_HOST or parts.password is not None):
-        what = "holds a user name or password"
-    elif "?" in url or "#" in url:
-        what = "holds a query or fragment, where signatures and keys stand"
-    elif "::" in url:
-        what = "chains file systems"
-    elif not url.isprintable() or any(sign.isspace() for sign in url):
-        what = "holds white space or unprintable signs"
-    elif not (parts.netloc + parts.path).strip("/"):
-        what = "names no place"
-    if what:
+    found = _URL.match(url)
+    if found is None and "::" not in url:
+        shown = "What was given" if "@" in url or not url.isprintable() else f"'{url}'"
+        folder = f" Write 'file://{os.path.abspath(url)}' for that folder." if url.startswith(("/", ".")) else ""
         raise UserError(
-            f"A URL of the scheme '{parts.scheme}' {what}. Allowed is the address of a folder alone; keys come from the"
+            f"{shown} is no URL. Allowed is one such as 's3://bucket/folder' or 'gs://bucket/data'.{folder}"
+        )
+    scheme = found[1].lower() if found else url.partition("::")[0]
+    url = scheme + url[len(scheme) :]
+    if what := _cannot_be_meant(url):
+        raise UserError(
+            f"A URL of the scheme '{scheme}' {what}. Allowed is the address of a folder alone; keys come from the"
             " environment or the files of the backend. Write 's3://bucket/folder', say."
         )
     return url.rstrip("/")
+
+
+def _cannot_be_meant(url: str) -> str:
+    """Say why a URL is refused, without a word of it; empty: it is not."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "has brackets around what is no address"
+    if "@" in parts.netloc and (parts.scheme not in _ACCOUNT_BEFORE_HOST or parts.password is not None):
+        return "holds a user name or password"
+    if "?" in url or "#" in url:
+        return "holds a query or fragment, where signatures and keys stand"
+    if "::" in url:
+        return "chains file systems"
+    if not url.isprintable() or any(sign.isspace() for sign in url):
+        return "holds white space or unprintable signs"
+    return "" if (parts.netloc + parts.path).strip("/") else "names no place"
 
 
 class ObjectFiles:
@@ -270,7 +286,7 @@ class ObjectFiles:
         except Exception as error:  # each backend has classes of its own, many below none but Exception
             if isinstance(error, FileNotFoundError) and done != "written":
                 raise
-            told = str(error)[:_MOST_TOLD_CHARACTERS] or type(error).__name__
+            told = _SIGNED.sub(r"\1?...", str(error))[:_MOST_TOLD_CHARACTERS] or type(error).__name__
             raise StoreError(
                 f"'{self.url}/{name}' cannot be {done}: {told}. Look at the network, and at keys and rights of the"
                 " backend; then give the same command again."

@@ -170,7 +170,7 @@ class RevisionFiles:
         if self._mirror is not None:
             self._mirror.bring(sha)
         for path in self.folder.glob(f"*-{sha[:12]}.columns"):
-            with contextlib.suppress(KeyError, TypeError, ValueError):  # whole, but nothing that we wrote
+            with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):  # whole, but nothing of ours
                 columns = read_columns(path)
                 if columns and columns.about["sha"] == sha and columns.about["format"] in FORMATS:
                     return revision_of(columns)

@@ -96,7 +96,7 @@ def sample_members(sample: Sample, image: bytes, files: Mapping[str, bytes] | No
     Raises:
         StoreError: If the key or a role could not be part of a file name.
     """
-    _check_key(sample.key)
+    check_key(sample.key)
     about = {
         "prompt_id": sample.prompt.id,
         "text": sample.prompt.text,
@@ -120,7 +120,7 @@ def companion_members(key: str, files: Mapping[str, FileRef]) -> dict[str, Any]:
     Raises:
         StoreError: If the key or a role could not be part of a file name.
     """
-    _check_key(key)
+    check_key(key)
     return {"__key__": key, **{member_name(role, ref): ref.content for role, ref in files.items()}}
 
 
@@ -133,10 +133,19 @@ def member_name(role: str, file: FileRef) -> str:
     return f"{role}.{extension_of(file.media_type)}"
 
 
-def _check_key(key: str) -> None:
+def check_key(key: str) -> None:
+    """Refuse a key that could not be part of a file name.
+
+    Args:
+        key: Of a sample.
+
+    Raises:
+        StoreError: It has other letters, or too many.
+    """
     if not _KEY.fullmatch(key):
         raise StoreError(
-            f"The sample key '{key}' is refused. Allowed are 1 to {MAX_KEY_BYTES} of a-z, 0-9, '_' and '-'."
+            f"The sample key '{key[:MAX_KEY_BYTES]}' is refused. Allowed are 1 to {MAX_KEY_BYTES} of a-z, 0-9, '_' and"
+            " '-'."
             " Use Sample.create."
         )
 

@@ -59,6 +59,11 @@ def test_push_says_what_it_brought_and_the_url_can_be_looked_at(
     with pytest.raises(SystemExit):
         main(["collect", url])
     assert "At a URL work `data show` and `data diff`" in capsys.readouterr().err
+    first = min(path.stem for path in root.glob("revisions/*.json")).partition("-")[2]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(RevisionFiles, "current", lambda files: files.resolve(first))
+        assert main(["diff", url]) == 1
+    assert f"Revision 1 of '{url}' is the first" in capsys.readouterr().err
     assert main(["push", str(root), "sftp://host.invalid/there"]) == 1
     assert "cannot create a name only where there is none" in capsys.readouterr().err
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from evolvedirector.errors import UserError
-from evolvedirector.execution.executor import Cluster
+from evolvedirector.execution.executor import Cluster, Executor
 from evolvedirector.execution.queue_cluster import QueueCluster, QueuePlacement
 from evolvedirector.execution.ray_cluster import RayCluster
 from evolvedirector.execution.ray_placement import RayPlacement
@@ -31,6 +31,43 @@ def test_a_place_of_no_stage_is_refused() -> None:
 def test_a_queue_folder_says_that_no_stage_works_through_it(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"'pairs.builder.draft'.*judge, writer, teachers.NAME and rewards.NAME"):
         QueueCluster(str(tmp_path), {"pairs.builder.draft": QueuePlacement()})
+
+
+class NotedCluster:
+    """Has a place for no stage, and notes what it is asked."""
+
+    placed = frozenset[str]()
+
+    def __init__(self, is_there: bool = True) -> None:
+        self._is_there = is_there
+        self.asked: list[str] = []
+
+    def verify(self) -> None:
+        self.asked.append("verify")
+        if not self._is_there:
+            raise UserError("No cluster answers.")
+
+    def over(self, inner: Executor, place_of: Any) -> Executor:
+        self.asked.append("over")
+        return inner
+
+    def close(self) -> None:
+        self.asked.append("close")
+
+
+def test_a_cluster_is_let_go_of_however_a_build_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    away, busy = NotedCluster(is_there=False), NotedCluster()
+    with pytest.raises(UserError, match="No cluster answers"):
+        built(tmp_path / "away", cluster=away)
+    with DatasetStore(tmp_path / "busy", create=True) as store, PairBook.for_writing(store.root):
+        monkeypatch.setattr(PairBook, "for_writing", _taken)
+        with pytest.raises(UserError, match="by another"):
+            builder(cluster=busy).build(store)
+    assert away.asked == ["verify", "close"] and busy.asked == ["verify", "over", "close"]
+
+
+def _taken(root: Path) -> PairBook:
+    raise UserError(f"'{root}' is held by another.")
 
 
 class NotedDraft(DrawnDraft):

@@ -157,6 +157,69 @@ def test_entries_are_kept_from_the_second_time_that_all_are_gone_through(
     assert [all(same) for same in made] == [False, True, True, True]
 
 
+def test_a_first_pass_that_ends_last_does_not_forget_what_another_one_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sha = published(tmp_path, 6, 5)[-1]
+    files = RevisionFiles(tmp_path)
+    files.write_snapshot(sha, files.load(sha))
+    columnar_from_here(monkeypatch)
+    entries = files.load(sha).state.entries
+    slow = iter(entries.values())  # as a round in the background goes through them
+    first = next(slow)
+    kept = list(entries.values())
+    assert [first, *slow] == kept
+    assert entries[first.prompt.id] is kept[0]
+
+
+def test_a_text_that_is_none_is_refused_when_its_entry_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with DatasetStore(tmp_path, create=True) as store:
+        sha = store.publish(None, "import", RevisionChange(prompts=(Prompt.create("a"), Prompt.create("b"))))
+    files = RevisionFiles(tmp_path)
+    columnar_from_here(monkeypatch)
+    files.write_snapshot(sha, files.load(sha))
+    edited(next((tmp_path / "revisions").glob("*.columns")), {"text.text": np.array([255, 255], np.uint8)})
+    with pytest.raises(StoreError, match="snapshot of a revision cannot be read"):
+        list(files.load(sha).state.entries.values())
+
+
+@pytest.mark.parametrize("as_columns", [True, False])
+def test_a_key_that_no_sample_has_is_refused_before_all_take_its_width(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_columns: bool
+) -> None:
+    with DatasetStore(tmp_path, create=True) as store:
+        sample = Sample.create(Prompt.create("a"), store.blobs.put(png(1)), "t")
+        sha = store.publish(None, "import", RevisionChange((sample,)))
+    files = RevisionFiles(tmp_path)
+    revision = files.load(sha)
+    if as_columns:
+        columnar_from_here(monkeypatch)
+        files.write_snapshot(sha, revision)
+        path = next((tmp_path / "revisions").glob("*.columns"))
+        edited(path, {"key.ends": np.array([300], np.int32), "key.text": np.full(300, 97, np.uint8)})
+    else:
+        body = files.body(sha)
+        body["samples"][0]["key"] = "a" * 300
+        sha = files.write(body)
+    with pytest.raises(StoreError, match=r"more than|sample key"):
+        RevisionReader(tmp_path, sha)
+
+
+def test_a_shard_of_no_size_is_refused(tmp_path: Path) -> None:
+    with DatasetStore(tmp_path, create=True) as store:
+        sample = Sample.create(Prompt.create("a"), store.blobs.put(png(1)), "t")
+        sha = store.publish(None, "import", RevisionChange((sample,)))
+    files = RevisionFiles(tmp_path)
+    files.write_snapshot(sha, files.load(sha))
+    (shard,) = files.load(sha).shards.values()
+    for wrong in ({"tar_bytes": -1}, {"tar_bytes": 1.5}, {"samples": True}):
+        edited(next((tmp_path / "revisions").glob("*.columns")), {}, {"shards": [{**shard_to_json(shard), **wrong}]})
+        with pytest.raises(StoreError, match="whole numbers from 0 on"):
+            files.load(sha)
+
+
 def test_a_large_revision_is_written_in_columns_at_once_and_again_as_it_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,6 +256,13 @@ def edited(path: Path, change: dict[str, Any], about: dict[str, Any] | None = No
         ({}, {"states": ["live", "alive"]}),
         ({}, {"skills": 5}),
         ({}, {"shards": [{"name": "r0001-0123456789ab"}]}),
+        ({"samples_end": np.array([1, 2], np.uint64)}, {}),
+        ({"width_px": np.array([8, 8], np.int64)}, {}),
+        ({}, {"skill_weights": {"a": "b"}}),
+        ({}, {"skill_weights": [1]}),
+        ({}, {"replay_share": True}),
+        ({}, {"number": "1"}),
+        ({}, {"parent": 5}),
         ({}, {"format": 99}),
         ({}, {"sha": "0" * 64}),
     ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +95,65 @@ def test_every_cut_and_every_changed_byte_is_noticed(tmp_path: Path) -> None:
         assert not is_whole(path)
     path.write_bytes(whole + b"\0")
     assert not is_whole(path)
+
+
+def crafted(path: Path, header: bytes, data: bytes = bytes(64)) -> None:
+    """Write a file with the right checksum, whatever its header says."""
+    length = b"%012d" % len(header)
+    sha = hashlib.sha256(length + header + data).hexdigest().encode()
+    path.write_bytes(sha + b" " + length + b"\n" + header + data)
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        [["a", "i4", -1, 8]],
+        [["a", "i4", 17, 0]],
+        [["a", "i4", 10**30, 0]],
+        [["a", "u1", 1, -1]],
+        [["a", "i4", True, 0]],
+        [["a", "i4", 1, False]],
+        [["a", "i4", 1.0, 0]],
+        [["a", "O", 1, 0]],
+        [["a", ["i4"], 1, 0]],
+        [["a", "i4", 1]],
+        [[]],
+        5,
+        None,
+    ],
+)
+def test_a_header_that_nobody_of_ours_wrote_is_as_good_as_no_file(tmp_path: Path, arrays: object) -> None:
+    path = tmp_path / "a.columns"
+    crafted(path, json.dumps({"about": {}, "arrays": [["a", "i4", 16, 0]]}).encode())
+    assert is_whole(path)
+    crafted(path, json.dumps({"about": {}, "arrays": arrays}).encode())
+    assert read_columns(path) is None
+
+
+@pytest.mark.parametrize(
+    "header", [b"", b"[]", b"{}", b'{"about": 3, "arrays": []}', b"\xff", b"[" * 100_000], ids=range(6)
+)
+def test_a_header_that_is_no_header_is_as_good_as_no_file(tmp_path: Path, header: bytes) -> None:
+    crafted(tmp_path / "a.columns", header)
+    assert not is_whole(tmp_path / "a.columns")
+
+
+def test_texts_and_an_index_of_other_numbers_are_refused() -> None:
+    arrays = column(["a", "bc"])
+    for change in ({"word.ends": np.array([1, 3], np.uint64)}, {"word.text": np.zeros(3, np.int32)}):
+        with pytest.raises(ValueError, match="numbers of another kind"):
+            strings_of(arrays | change, "word", 2)
+    index = index_arrays("word", ["a", "bc"])
+    for change in ({"word.hashes": np.array([1, 3], np.int64)}, {"word.rows": np.array([0, 1], np.uint8)}):
+        with pytest.raises(ValueError, match="numbers of another kind"):
+            index_of(index | change, "word", strings_of(arrays, "word", 2))
+
+
+def test_a_text_that_is_too_long_is_refused() -> None:
+    assert len(strings_of(column(["abc", "", "ab"]), "word", 3, 3)) == 3
+    for texts in (["abcd", ""], ["a", "abcd"]):
+        with pytest.raises(ValueError, match="more than 3 bytes"):
+            strings_of(column(texts), "word", 2, 3)
 
 
 def test_texts_and_an_index_that_do_not_fit_are_refused() -> None:

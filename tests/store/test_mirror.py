@@ -1,6 +1,8 @@
 """Reading a root at a URL: the same rows, bytes and order, through a cache that several processes share."""
 
 import errno
+import hashlib
+import json
 import logging
 import multiprocessing
 import os
@@ -170,8 +172,11 @@ def test_a_cache_below_one_tar_and_one_below_the_revision_are_told(
     assert "fetched again and again" in caplog.text
     with pytest.raises(StoreError, match="must have room for one at least"):
         reader.raw(0)
-    with pytest.raises(UserError, match="max_gib is 0"):
-        local_root(URL, RootCache(cache.folder, 0))
+    for size in (0, -1.0, float("inf"), float("nan")):
+        with pytest.raises(UserError, match="max_gib is"):
+            local_root(URL, RootCache(cache.folder, size))
+    with pytest.raises(UserError, match=r"fetch is 'sample'\. Allowed are tars, samples"):
+        local_root(URL, RootCache(cache.folder, fetch="sample"))  # type: ignore[arg-type]
 
 
 def _read_all(url: str, sha: str, cache: RootCache, turn: int) -> list[dict[str, str | bytes]]:
@@ -448,6 +453,25 @@ def test_the_newest_follows_from_the_one_that_current_names(root: Path, cache: R
     assert RevisionFiles(local_root(URL, cache)).current() == shas[-1]
 
 
+def test_a_cache_of_a_revision_that_nobody_of_ours_wrote_is_left_out(root: Path, cache: RootCache) -> None:
+    files = RevisionFiles(root)
+    files.keep_snapshot(newest(root), files.load(newest(root)))
+    push_root(root, URL)
+    name = next(name for name in objects_of(URL) if name.endswith(".columns"))
+    line = b"%012d" % 2
+    ObjectFiles(URL).write(name, hashlib.sha256(line + b"[]").hexdigest().encode() + b" " + line + b"\n[]")
+    assert rows(RevisionReader(URL, newest(root), cache=cache)) == rows(RevisionReader(root, newest(root)))
+
+
+@pytest.mark.parametrize("parent", [5, "a", "", "../x", {}])
+def test_a_parent_that_is_none_is_refused_and_not_followed(root: Path, cache: RootCache, parent: object) -> None:
+    push_root(root, URL)
+    data = json.dumps({"parent": parent}).encode()
+    ObjectFiles(URL).write(f"revisions/000099-{hashlib.sha256(data).hexdigest()[:12]}.json", data)
+    with pytest.raises(StoreError, match="names no parent that there can be"):
+        RevisionFiles(local_root(URL, cache)).current()
+
+
 def test_revisions_are_named_by_the_start_of_their_sha(root: Path, cache: RootCache) -> None:
     push_root(root, URL)
     sha = RevisionFiles(root).shas()[1]
@@ -463,6 +487,15 @@ def test_a_place_without_a_root_is_told(cache: RootCache) -> None:
         RevisionReader(URL, "abcdef0123", cache=cache)
 
 
+def test_a_format_of_something_else_is_told_by_its_url_and_asked_for_anew(root: Path, cache: RootCache) -> None:
+    ObjectFiles(URL).write("format.json", b'{"name": "a game"}')
+    with pytest.raises(StoreError, match="root 'memory://bucket/data' was written with format None"):
+        RevisionReader(URL, newest(root), cache=cache)
+    clear_memory()
+    push_root(root, URL)
+    assert rows(RevisionReader(URL, newest(root), cache=cache)) == rows(RevisionReader(root, newest(root)))
+
+
 def test_nobody_writes_to_what_lies_at_a_url(root: Path, cache: RootCache) -> None:
     push_root(root, URL)
     with pytest.raises(StoreError, match="cannot be written to"):
@@ -471,7 +504,22 @@ def test_nobody_writes_to_what_lies_at_a_url(root: Path, cache: RootCache) -> No
         push_root(local_root(URL, cache), "memory://bucket/copy")
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"url": 3, "max_bytes": 1}', '{"url": "s3://a:b@c/d", "max_bytes": 1}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "[" * 100_000,
+        '{"url": 3, "max_bytes": 1, "fetch": "tars"}',
+        '{"url": "s3://a:b@c/d", "max_bytes": 1, "fetch": "tars"}',
+        '{"url": "etc", "max_bytes": 1, "fetch": "tars"}',
+        '{"url": "s3://c/d", "max_bytes": 1e999, "fetch": "tars"}',
+        '{"url": "s3://c/d", "max_bytes": -1, "fetch": "tars"}',
+        '{"url": "s3://c/d", "max_bytes": true, "fetch": "tars"}',
+        '{"url": "s3://c/d", "max_bytes": 1, "fetch": "all"}',
+    ],
+    ids=range(10),
+)
 def test_a_folder_that_does_not_say_where_it_comes_from(cache: RootCache, text: str) -> None:
     folder = local_root(URL, cache)
     (folder / "remote.json").write_text(text)

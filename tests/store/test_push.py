@@ -15,7 +15,7 @@ from evolvedirector.store import DatasetStore, RevisionFiles, RevisionReader, St
 from evolvedirector.store.collect import collect
 from evolvedirector.store.compact import compact, plan_compaction
 from evolvedirector.store.mirror import RootCache, local_root
-from evolvedirector.store.objects import ObjectFiles
+from evolvedirector.store.objects import ObjectFiles, checked_url, is_url
 from evolvedirector.store.push import push_root
 from tests.store.remote_roots import Fault, clear_memory, failing, objects_of, publish, publish_companion
 
@@ -265,12 +265,36 @@ def test_a_root_whose_old_shards_were_collected_is_pushed(tmp_path: Path) -> Non
         ("https://host/data?X-Amz-Signature=secret", "query or fragment"),
         ("simplecache::s3://bucket/secret", "chains file systems"),
         ("s3://buck et/secret", "white space"),
+        ("S3://key:secret@bucket/data", "user name or password"),
+        ("s3://[key:secret]/data", "brackets around"),
         ("s3://", "names no place"),
     ],
 )
 def test_no_url_with_a_secret_is_taken_or_repeated(url: str, what: str) -> None:
     with pytest.raises(UserError, match=what) as told:
         ObjectFiles(url)
+    assert "secret" not in str(told.value)
+
+
+@pytest.mark.parametrize("name", ["backup/data", "/mnt/backup"])
+def test_a_folder_to_push_to_is_told_how_it_is_written_as_a_url(root: Path, name: str) -> None:
+    with pytest.raises(UserError, match=f"'{name}' is no URL.*s3://bucket/folder"):
+        push_root(root, name)
+    with pytest.raises(UserError, match="What was given is no URL"):
+        ObjectFiles("s3:/key:secret@bucket")
+
+
+def test_a_scheme_in_capitals_is_that_scheme_and_no_folder() -> None:
+    assert is_url("S3://bucket/Data") and checked_url("S3://bucket/Data/") == "s3://bucket/Data"
+
+
+def test_the_signature_of_an_address_in_an_error_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> bytes:
+        raise OSError("403, message='Forbidden', url='https://host/data/CURRENT?sig=secret&se=1'")
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", refused)
+    with pytest.raises(StoreError, match=r"cannot be read: 403.*'https://host/data/CURRENT\?\.\.\.'") as told:
+        ObjectFiles(URL).read("CURRENT", 99)
     assert "secret" not in str(told.value)
 
 
