@@ -55,7 +55,7 @@ versat2i: runs/expert-base/export  ## install, train one expert per aspect on ow
 runs/joint-space/space.json: $(STAMP)
 	$(BIN)/evolvedirector assets joint-space --folder $(@D)
 
-eclipse: runs/joint-space/space.json  ## install, train ECLIPSE's prior and its two baselines in a small world, and compare (10 minutes)
+eclipse: runs/joint-space/space.json  ## install, train ECLIPSE's prior and its two baselines in a small world, and compare (5 minutes)
 	@last() { ls runs/$$1/checkpoints >/dev/null 2>&1 && echo --ckpt_path last; }; set -e; \
 	fit() { $(BIN)/evolvedirector fit -c configs/method/eclipse.yaml "$$@" $$(last $${2##*/}); }; \
 	objective=--model.init_args.objective; named=evolvedirector.lightning_modules; \
