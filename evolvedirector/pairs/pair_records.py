@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from evolvedirector.records import FileRef, ImageReply
+from evolvedirector.store.codec import file_to_json
 
 ChangeKind = Literal["place", "tint", "texture", "style", "view"]
 """What a pair changes of its subject: `place` is position and background, `tint` its colour, `view` its pose."""
@@ -106,17 +107,6 @@ def without_picture(request_id: str, reply: ImageReply) -> PairReply:
     """
     status: ReplyStatus = "refused" if reply.status == "refusal" else "failure"
     return PairReply(request_id, status, reason=reply.reason, cost_usd=reply.cost_usd, sent=reply.sent)
-
-
-def file_to_json(file: FileRef) -> dict[str, Any]:
-    """Write the name of a file; its content lies in the store."""
-    return {
-        "sha256": file.sha256,
-        "size_bytes": file.size_bytes,
-        "media_type": file.media_type,
-        "width_px": file.width_px,
-        "height_px": file.height_px,
-    }
 
 
 def reply_to_json(reply: PairReply) -> dict[str, Any]:

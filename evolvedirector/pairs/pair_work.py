@@ -26,7 +26,6 @@ from evolvedirector.pairs.pair_records import (
     PairUse,
     StageName,
     Subject,
-    file_to_json,
 )
 from evolvedirector.pairs.pictures import box_file, mask_file, mask_of, picture_file, pixels_of, square_around
 from evolvedirector.pairs.stage_run import StageRun
@@ -35,6 +34,7 @@ from evolvedirector.pairs.unchanged import Unchanged
 from evolvedirector.records import FileRef, digest
 from evolvedirector.records.part import Part
 from evolvedirector.records.subject_roles import SUBJECT_BOX
+from evolvedirector.store.codec import file_to_json
 
 
 @dataclass

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from evolvedirector.records import UNLABELLED, Origin, Prompt, PromptState
+from evolvedirector.records import UNLABELLED, FileRef, Origin, Prompt, PromptState
 from evolvedirector.store.errors import StoreError
 
 
@@ -50,6 +50,17 @@ def prompt_from_json(fields: Mapping[str, Any]) -> Prompt:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise StoreError(f"A prompt in a revision cannot be read ({error!r}). Restore the file from a copy.") from error
+
+
+def file_to_json(file: FileRef) -> dict[str, Any]:
+    """Write a further file of a sample by its name; its content lies in the store."""
+    return {
+        "sha256": file.sha256,
+        "size_bytes": file.size_bytes,
+        "media_type": file.media_type,
+        "width_px": file.width_px,
+        "height_px": file.height_px,
+    }
 
 
 def state_from_json(value: Any) -> PromptState:

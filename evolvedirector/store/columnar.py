@@ -15,7 +15,7 @@ import numpy as np
 
 from evolvedirector.records import DatasetState, FileRef, Origin, Prompt, PromptEntry, PromptState, Sample
 from evolvedirector.records.layered import OrderedPairs
-from evolvedirector.store.codec import checked
+from evolvedirector.store.codec import checked, file_to_json
 from evolvedirector.store.columns import Columns, KeyIndex, Strings, StringsBuilder, index_arrays, index_of, strings_of
 from evolvedirector.store.delta import (
     FORMATS,
@@ -23,7 +23,6 @@ from evolvedirector.store.delta import (
     Revision,
     checked_shard,
     companions_to_json,
-    file_to_json,
     shard_to_json,
     weights_to_json,
 )

@@ -9,7 +9,7 @@ from typing import Any
 
 from evolvedirector.records import DatasetState, FileRef, PromptEntry, Sample
 from evolvedirector.records.layered import with_changes
-from evolvedirector.store.codec import prompt_from_json, state_from_json
+from evolvedirector.store.codec import file_to_json, prompt_from_json, state_from_json
 from evolvedirector.store.errors import StoreError
 from evolvedirector.store.shards import Shard, check_key
 
@@ -181,17 +181,6 @@ def sample_to_json(sample: Sample, place: Place) -> dict[str, Any]:
     if sample.variant:
         fields["variant"] = sample.variant
     return fields
-
-
-def file_to_json(file: FileRef) -> dict[str, Any]:
-    """Write a further file of a sample; its content stays behind."""
-    return {
-        "sha256": file.sha256,
-        "size_bytes": file.size_bytes,
-        "media_type": file.media_type,
-        "width_px": file.width_px,
-        "height_px": file.height_px,
-    }
 
 
 def shard_to_json(shard: Shard) -> dict[str, Any]:
