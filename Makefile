@@ -124,7 +124,7 @@ bench-eclipse: $(STAMP)  ## measure ECLIPSE against projection, ridge and diffus
 bench-toffee: $(STAMP)  ## measure a subject-driven model on emoji: ends, guidance, joint against separate, three seeds (hours of one core; resumes)
 	$(BIN)/python -m benchmarks.toffee
 
-bench-store: $(STAMP)  ## measure how opening, publishing and reading grow up to a million prompts (about 15 minutes, 6 GB of disk)
+bench-store: $(STAMP)  ## measure how opening, publishing and reading grow up to a million prompts (an estimated 15 minutes, 6 GB of disk)
 	$(BIN)/python -m benchmarks.store_scale --write benchmarks/results/store_scale.json
 
 bench-api: $(STAMP)  ## measure what share of a service's capacity a teacher reaches
