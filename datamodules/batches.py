@@ -128,7 +128,7 @@ class RevisionBatches(Dataset):
             seeds = self.order.sample_seeds(batch)[self._slice]
             latents = self._latents_of(rows.tolist())
             for place, (row, seed) in enumerate(zip(rows.tolist(), seeds.tolist(), strict=True)):
-                key, about = str(self.reader.keys[row]), {"__seed__": seed, "__bucket__": self.reader.bucket(row)}
+                key, about = self.reader.key(row), {"__seed__": seed, "__bucket__": self.reader.bucket(row)}
                 if latents is not None:
                     yield {**self.reader.raw(row, with_image=False), "__latent__": latents[place], **about}
                     continue

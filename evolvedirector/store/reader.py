@@ -243,7 +243,7 @@ class RevisionReader:
         Raises:
             StoreError: If the files no longer hold what the revision says.
         """
-        key = self._key(row)
+        key = self.key(row)
         sample: dict[str, str | bytes] = {"__key__": key}
         number, members = int(self._rows.shard[row]), self._members(row)
         if len(members) > MEMBERS_OF_AN_IMAGE or self.roles != (IMAGE_ROLE,):
@@ -260,14 +260,15 @@ class RevisionReader:
             raise self._damaged(number, key)
         return sample
 
-    def _key(self, row: int) -> str:
+    def key(self, row: int) -> str:
+        """Return the key of one row, without making text of the others."""
         return bytes(self._rows.keys[row]).decode()
 
     def _members(self, row: int) -> list[tuple[Any, ...]]:
         """Return the records of a row's files in its own shard: key, name, offset, size, sha256."""
         shard, ordinal = self._shard(int(self._rows.shard[row])), int(self._rows.ordinal[row])
         if not 0 <= ordinal < len(shard.starts) - 1:  # an index of another shard
-            raise self._damaged(int(self._rows.shard[row]), self._key(row))
+            raise self._damaged(int(self._rows.shard[row]), self.key(row))
         records: list[tuple[Any, ...]] = shard.records[shard.starts[ordinal] : shard.starts[ordinal + 1]].tolist()
         return records
 

@@ -11,7 +11,7 @@ from safetensors.torch import save
 from evolvedirector.datamodules import EvolvingDataModule
 from evolvedirector.datamodules.batches import SampleCache, collate
 from evolvedirector.records import FileRef, RevisionChange
-from evolvedirector.store import DatasetStore, StoreError
+from evolvedirector.store import DatasetStore, RevisionReader, StoreError
 from evolvedirector.store.files import checked_file
 from tests.store.sample_files import embedding, kept, mask, npy, picture
 
@@ -136,3 +136,15 @@ def test_the_cache_fills_to_its_limit_and_makes_space_for_a_new_revision() -> No
     counted = SampleCache(max_bytes=30)
     counted.add({**sample("a"), "states": {"x": torch.zeros(5)}})  # 12 and 20 bytes
     assert counted.get("a") is None
+
+
+def test_a_batch_makes_no_text_of_all_keys(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A revision may hold a million keys; a batch needs its own."""
+    data = EvolvingDataModule(root, global_batch_size=3, image_size_px=4, roles=["image"])
+    loader = data.train_dataloader()
+
+    def all_keys(reader: RevisionReader) -> np.ndarray:
+        raise AssertionError("a batch asked for every key of its revision")
+
+    monkeypatch.setattr(RevisionReader, "keys", property(all_keys))
+    assert len(next(iter(loader))["prompt"]) == 3
